@@ -1,0 +1,160 @@
+//! Which problems can be posed and checked without a teacher? Three families, each with a generator, a grader and
+//! demonstrations. Training rewards and evaluation scores go through the same graders.
+
+mod arithmetic;
+mod countdown;
+mod programs;
+
+pub use arithmetic::{Arithmetic, ArithmeticGold};
+pub use countdown::{Countdown, CountdownGold};
+pub use programs::{Programs, ProgramsGold};
+
+use minke_spec::draw::Stream;
+use serde::{Deserialize, Serialize};
+
+/// A family of problems. In a run's TOML: `family = "countdown"` with the family's settings beside it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "family", rename_all = "lowercase")]
+pub enum Task {
+    /// Reach a number with given numbers.
+    Countdown(Countdown),
+    /// Evaluate an expression step by step.
+    Arithmetic(Arithmetic),
+    /// Find a short program from examples of what it does.
+    Programs(Programs),
+}
+
+/// Which side of a family a problem is on. The sides are disjoint by construction, for every seed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Split {
+    /// For training of any kind.
+    Train,
+    /// Held out.
+    Test,
+}
+
+/// A problem with what its grader needs.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Problem {
+    /// The same for the same problem under every seed.
+    pub id: u64,
+    /// What the model is asked.
+    pub question: String,
+    /// What the grader knows.
+    pub gold: Gold,
+}
+
+/// What a grader knows about a problem.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Gold {
+    /// Of a countdown problem.
+    Countdown(CountdownGold),
+    /// Of an arithmetic problem.
+    Arithmetic(ArithmeticGold),
+    /// Of a program problem.
+    Programs(ProgramsGold),
+}
+
+/// What a grader says about an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Verdict {
+    /// The answer is right.
+    Right,
+    /// The answer is wrong, or no answer.
+    Wrong,
+    /// The problem itself is unusable: it is dropped and counted, never scored.
+    GoldUnusable,
+}
+
+/// How a demonstration is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Style {
+    /// A right answer without a thought.
+    Bare,
+    /// A random search of one to four attempts, half of which give up with a wrong answer: the web as it is.
+    Noisy,
+    /// A readable, persistent search that ends in a right answer: cold-start data.
+    Clean,
+    /// A fact of the family on its own, such as `12*7=84`: a document without question.
+    Fact,
+}
+
+/// Training text for one problem.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Demonstration {
+    /// The thought, if there is one.
+    pub thought: Option<String>,
+    /// The answer; for [`Style::Fact`] the whole document.
+    pub answer: String,
+}
+
+macro_rules! each {
+    ($task:expr, $family:ident => $call:expr) => {
+        match $task {
+            Task::Countdown($family) => $call,
+            Task::Arithmetic($family) => $call,
+            Task::Programs($family) => $call,
+        }
+    };
+}
+
+impl Task {
+    /// Returns the name of the family.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Countdown(_) => "countdown",
+            Self::Arithmetic(_) => "arithmetic",
+            Self::Programs(_) => "programs",
+        }
+    }
+
+    /// Checks the settings.
+    ///
+    /// # Errors
+    /// If a setting leaves no problems to pose.
+    pub fn validate(&self) -> crate::Result<()> {
+        each!(self, family => family.validate())
+    }
+
+    /// Returns problem `number` of a split: a function of its arguments. Numbers may repeat problems.
+    pub fn problem(&self, seed: u64, split: Split, number: u64) -> Problem {
+        each!(self, family => family.problem(seed, split, number))
+    }
+
+    /// Returns up to `count` distinct problems of the test split, in the order in which they are first drawn.
+    pub fn test_set(&self, seed: u64, count: usize) -> Vec<Problem> {
+        let mut seen = std::collections::HashSet::new();
+        // A family with fewer problems than asked for ends the search, not the program.
+        let tries = 200 * count as u64 + 10_000;
+        let problems = (0..tries).map(|number| self.problem(seed, Split::Test, number));
+        problems.filter(|problem| seen.insert(problem.id)).take(count).collect()
+    }
+
+    /// Returns the verdict on an answer: the text behind the thought.
+    pub fn grade(&self, problem: &Problem, answer: &str) -> Verdict {
+        each!(self, family => family.grade(problem, answer))
+    }
+
+    /// Returns the form under which equal answers are counted together in a majority vote; nothing for no answer.
+    pub fn answer_key(&self, problem: &Problem, answer: &str) -> Option<String> {
+        each!(self, family => family.answer_key(problem, answer))
+    }
+
+    /// Returns how many attempts a thought makes.
+    pub fn attempts(&self, thought: &str) -> usize {
+        each!(self, family => family.attempts(thought))
+    }
+
+    /// Returns whether a thought ends by claiming success.
+    pub fn claims_success(&self, thought: &str) -> bool {
+        each!(self, family => family.claims_success(thought))
+    }
+
+    /// Returns training text for a problem.
+    pub fn demonstrate(&self, problem: &Problem, style: Style, stream: &mut Stream) -> Demonstration {
+        each!(self, family => family.demonstrate(problem, style, stream))
+    }
+}

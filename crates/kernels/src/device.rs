@@ -1,0 +1,273 @@
+//! Where do numbers live and who computes them? In buffers of a [`Cpu`], on threads that it owns.
+//!
+//! A buffer goes back to its device when it is dropped and is handed out again, so a step that repeats allocates
+//! nothing from the system; [`Cpu::system_allocations`] counts, and a test of the engine holds it at zero.
+
+use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
+use std::ptr::NonNull;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use crate::isa::Isa;
+use crate::threads::Threads;
+
+/// A device: what every operation of `tensor` matches on. One kind exists today.
+#[derive(Clone)]
+pub enum Device {
+    /// Threads of this process and the memory they see.
+    Cpu(Cpu),
+}
+
+/// The processor as a device: threads, an instruction-set path and a store of buffers. Cheap to clone.
+#[derive(Clone)]
+pub struct Cpu {
+    inner: Arc<Inner>,
+    /// Whether `run` keeps to the caller's thread.
+    serial: bool,
+}
+
+struct Inner {
+    isa: Isa,
+    threads: Threads,
+    store: Arc<Store>,
+}
+
+impl Cpu {
+    /// Returns a device with `threads` threads (the caller's is one of them) on the given instruction-set path.
+    pub fn new(threads: usize, isa: Isa) -> Self {
+        let inner = Inner { isa, threads: Threads::new(threads.max(1)), store: Arc::default() };
+        Self { inner: Arc::new(inner), serial: false }
+    }
+
+    /// Returns the same device restricted to the caller's thread: for work inside a task.
+    pub fn serial(&self) -> Self {
+        Self { inner: Arc::clone(&self.inner), serial: true }
+    }
+
+    /// Returns the instruction-set path.
+    pub fn isa(&self) -> Isa {
+        self.inner.isa
+    }
+
+    /// Returns the number of threads.
+    pub fn threads(&self) -> usize {
+        if self.serial { 1 } else { self.inner.threads.count() }
+    }
+
+    /// Runs `task(0)` to `task(tasks - 1)`, each once, on any thread. Tasks must write disjoint memory, and no sum may
+    /// cross a task, so that results depend on neither threads nor timing.
+    pub fn run(&self, tasks: usize, task: impl Fn(usize) + Sync) {
+        self.run_if(true, tasks, task);
+    }
+
+    /// Runs the tasks as [`run`](Self::run) does if the work is worth other threads, and on the caller's if not.
+    pub(crate) fn run_if(&self, worth_it: bool, tasks: usize, task: impl Fn(usize) + Sync) {
+        if worth_it && !self.serial { self.inner.threads.run(tasks, &task) } else { (0..tasks).for_each(task) }
+    }
+
+    /// Returns a buffer for `len` values of type `T`; its contents are unspecified but initialized.
+    pub fn buffer<T: Pod>(&self, len: usize) -> Buffer {
+        Buffer::new(&self.inner.store, len.checked_mul(size_of::<T>()).expect("invariant: sizes were checked by the caller"))
+    }
+
+    /// Returns how often memory was asked of the system since the device was made.
+    pub fn system_allocations(&self) -> u64 {
+        self.inner.store.allocations.load(Ordering::Relaxed)
+    }
+
+    /// Returns the bytes that the device holds, in use or waiting for reuse.
+    pub fn held_bytes(&self) -> u64 {
+        self.inner.store.held_bytes.load(Ordering::Relaxed)
+    }
+}
+
+impl std::fmt::Debug for Cpu {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Cpu({}, {} threads)", self.isa().name(), self.threads())
+    }
+}
+
+/// Freed memory by size class.
+#[derive(Default)]
+struct Store {
+    free: Mutex<Vec<Vec<NonNull<u8>>>>,
+    allocations: AtomicU64,
+    held_bytes: AtomicU64,
+}
+
+// SAFETY: the pointers are unique owners of plain memory; the mutex guards them.
+unsafe impl Send for Store {}
+// SAFETY: as above.
+unsafe impl Sync for Store {}
+
+const ALIGN: usize = 64;
+
+/// Returns the class that holds `bytes`, four classes per power of two.
+fn class_of(bytes: usize) -> usize {
+    let units = bytes.div_ceil(256).max(4);
+    let log = units.ilog2() as usize;
+    let quarter = (units - (1 << log)).div_ceil(1 << (log - 2));
+    (log - 2) * 4 + quarter
+}
+
+/// Returns the bytes of a class.
+fn class_bytes(class: usize) -> usize {
+    ((4 + class % 4) << (class / 4)) * 256
+}
+
+impl Store {
+    fn take(&self, class: usize) -> NonNull<u8> {
+        let mut free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(pointer) = free.get_mut(class).and_then(Vec::pop) {
+            return pointer;
+        }
+        drop(free);
+        let layout = Self::layout(class);
+        // SAFETY: the layout is not empty.
+        let pointer = unsafe { alloc_zeroed(layout) };
+        self.allocations.fetch_add(1, Ordering::Relaxed);
+        self.held_bytes.fetch_add(layout.size() as u64, Ordering::Relaxed);
+        NonNull::new(pointer).unwrap_or_else(|| handle_alloc_error(layout))
+    }
+
+    fn give_back(&self, class: usize, pointer: NonNull<u8>) {
+        let mut free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
+        if free.len() <= class {
+            free.resize_with(class + 1, Vec::new);
+        }
+        free[class].push(pointer);
+    }
+
+    fn layout(class: usize) -> Layout {
+        Layout::from_size_align(class_bytes(class), ALIGN).expect("invariant: a class is smaller than memory")
+    }
+}
+
+impl Drop for Store {
+    fn drop(&mut self) {
+        let free = self.free.get_mut().unwrap_or_else(PoisonError::into_inner);
+        for (class, pointers) in free.iter().enumerate() {
+            for pointer in pointers {
+                // SAFETY: the memory came from `take` with the same class, and nobody else holds it.
+                unsafe { dealloc(pointer.as_ptr(), Self::layout(class)) };
+            }
+        }
+    }
+}
+
+/// Types that any initialized bytes are a value of.
+///
+/// # Safety
+/// Implementors have no padding and no invalid bit pattern, and an alignment of at most 64.
+pub unsafe trait Pod: Copy + Send + Sync + 'static {}
+// SAFETY: plain numbers.
+unsafe impl Pod for f32 {}
+// SAFETY: plain numbers.
+unsafe impl Pod for u32 {}
+// SAFETY: plain numbers.
+unsafe impl Pod for u16 {}
+// SAFETY: plain numbers.
+unsafe impl Pod for u8 {}
+
+/// Owned memory of a device, aligned to 64 bytes, given back when dropped.
+pub struct Buffer {
+    pointer: NonNull<u8>,
+    bytes: usize,
+    class: usize,
+    store: Arc<Store>,
+}
+
+// SAFETY: a buffer owns its memory like a `Vec<u8>`.
+unsafe impl Send for Buffer {}
+// SAFETY: shared access only reads.
+unsafe impl Sync for Buffer {}
+
+impl Buffer {
+    fn new(store: &Arc<Store>, bytes: usize) -> Self {
+        let class = class_of(bytes);
+        Self { pointer: store.take(class), bytes, class, store: Arc::clone(store) }
+    }
+
+    /// Returns the size in bytes.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Returns the contents as values of type `T`.
+    pub fn as_slice<T: Pod>(&self) -> &[T] {
+        // SAFETY: the memory is initialized (zeroed once, then only written), aligned to 64, and `T` is plain.
+        unsafe { std::slice::from_raw_parts(self.pointer.as_ptr().cast(), self.bytes / size_of::<T>()) }
+    }
+
+    /// Returns the contents as values of type `T`, for writing.
+    pub fn as_mut_slice<T: Pod>(&mut self) -> &mut [T] {
+        // SAFETY: as in `as_slice`; the borrow is exclusive.
+        unsafe { std::slice::from_raw_parts_mut(self.pointer.as_ptr().cast(), self.bytes / size_of::<T>()) }
+    }
+}
+
+impl Drop for Buffer {
+    fn drop(&mut self) {
+        self.store.give_back(self.class, self.pointer);
+    }
+}
+
+/// A mutable slice that tasks of [`Cpu::run`] write disjoint parts of.
+pub(crate) struct Parts<'a, T> {
+    pointer: *mut T,
+    len: usize,
+    _borrow: std::marker::PhantomData<&'a mut [T]>,
+}
+
+// SAFETY: tasks get disjoint parts, by the contract of `part`.
+unsafe impl<T: Send> Sync for Parts<'_, T> {}
+// SAFETY: as above.
+unsafe impl<T: Send> Send for Parts<'_, T> {}
+
+impl<'a, T> Parts<'a, T> {
+    pub(crate) fn new(slice: &'a mut [T]) -> Self {
+        Self { pointer: slice.as_mut_ptr(), len: slice.len(), _borrow: std::marker::PhantomData }
+    }
+
+    /// Returns the part `[start, start + len)`.
+    ///
+    /// # Safety
+    /// No two parts that are alive at once overlap.
+    #[allow(clippy::mut_from_ref)]
+    pub(crate) unsafe fn part(&self, start: usize, len: usize) -> &mut [T] {
+        assert!(start <= self.len && len <= self.len - start);
+        // SAFETY: within the slice, checked above; disjoint by the caller's promise.
+        unsafe { std::slice::from_raw_parts_mut(self.pointer.add(start), len) }
+    }
+
+    /// Returns the pointer to element `at`, for strided writes within the slice.
+    pub(crate) fn pointer(&self, at: usize) -> *mut T {
+        assert!(at <= self.len);
+        self.pointer.wrapping_add(at)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn classes_hold_what_they_are_asked_for_and_waste_at_most_a_quarter() {
+        for bytes in (1..100_000).chain([1 << 20, (1 << 20) + 1, 123_456_789]) {
+            let held = class_bytes(class_of(bytes));
+            assert!(held >= bytes && (bytes < 1024 || held as f64 <= bytes as f64 * 1.25 + 256.0), "{bytes} in {held}");
+        }
+    }
+
+    #[test]
+    fn a_dropped_buffer_is_handed_out_again() {
+        let cpu = Cpu::new(1, Isa::detect());
+        let first = cpu.buffer::<f32>(1000);
+        drop(first);
+        let _second = cpu.buffer::<f32>(990);
+        assert_eq!(cpu.system_allocations(), 1);
+        let mut third = cpu.buffer::<u32>(990);
+        third.as_mut_slice::<u32>().fill(7);
+        assert_eq!((cpu.system_allocations(), third.as_slice::<u32>()[989]), (2, 7));
+    }
+}

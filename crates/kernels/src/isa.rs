@@ -1,0 +1,57 @@
+//! Which instruction set does a kernel run on? One is chosen when the device is made; every value of [`Isa`] is proof
+//! that this machine has it.
+
+/// An instruction-set path that this machine supports.
+///
+/// Bits are promised per path: two paths agree to a stated bound, one path agrees with itself for any batch and any
+/// number of threads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Isa(pub(crate) Kind);
+
+/// The paths that exist. Private to the crate, so that [`Isa`] cannot be made without detection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    #[cfg(target_arch = "x86_64")]
+    Avx512,
+    #[cfg(target_arch = "x86_64")]
+    Avx2,
+    Portable,
+}
+
+impl Isa {
+    /// Returns the fastest path of this machine.
+    pub fn detect() -> Self {
+        Self::available()[0]
+    }
+
+    /// Returns every path of this machine, the fastest first; `portable` is always the last.
+    pub fn available() -> Vec<Self> {
+        let mut found = Vec::new();
+        #[cfg(target_arch = "x86_64")]
+        {
+            if is_x86_feature_detected!("avx512f")
+                && is_x86_feature_detected!("avx512vl")
+                && is_x86_feature_detected!("avx512bw")
+                && is_x86_feature_detected!("avx512dq")
+            {
+                found.push(Self(Kind::Avx512));
+            }
+            if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
+                found.push(Self(Kind::Avx2));
+            }
+        }
+        found.push(Self(Kind::Portable));
+        found
+    }
+
+    /// Returns the name of the path: `avx512`, `avx2` or `portable`.
+    pub fn name(self) -> &'static str {
+        match self.0 {
+            #[cfg(target_arch = "x86_64")]
+            Kind::Avx512 => "avx512",
+            #[cfg(target_arch = "x86_64")]
+            Kind::Avx2 => "avx2",
+            Kind::Portable => "portable",
+        }
+    }
+}

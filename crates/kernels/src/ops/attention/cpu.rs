@@ -1,0 +1,356 @@
+//! The tuned kernel: blocks of query rows against tiles of keys, both products through `tile`.
+
+use super::{Gradients, Heads, Memory, Saved, Span, TILE};
+use crate::device::{Cpu, Parts};
+use crate::simd::{Simd, simd_fn};
+use crate::tile::{Left, Output, Right, product};
+
+/// Query rows per block: enough to pay for the transposition of a tile.
+const ROWS: usize = 96;
+
+/// Query rows of one head (or, for a single row, all heads of a group) that share keys.
+#[derive(Clone, Copy)]
+struct Block {
+    span: Span,
+    key_value_head: usize,
+    /// First (row, head) pair: `row * H + head`.
+    first_pair: usize,
+    /// Pairs between neighbours: H for rows of a head, 1 for heads of a row.
+    pair_stride: usize,
+    count: usize,
+    /// Position of the first pair; neighbours are `position_step` (0 or 1) apart.
+    position: usize,
+    position_step: usize,
+}
+
+/// Splits the query rows of one span and one key-value head into blocks.
+fn blocks(span: Span, key_value_head: usize, heads: Heads) -> impl Iterator<Item = Block> {
+    let group = heads.query / heads.key_value;
+    // One row: its heads are neighbours. Several rows: one head at a time. The choice does not show in the result.
+    let single = span.rows == 1;
+    let (runs, length) = if single { (1, group) } else { (group, span.rows) };
+    (0..runs).flat_map(move |run| {
+        (0..length).step_by(ROWS).map(move |start| Block {
+            span,
+            key_value_head,
+            first_pair: (span.first_row + if single { 0 } else { start }) * heads.query
+                + key_value_head * group
+                + if single { start } else { run },
+            pair_stride: if single { 1 } else { heads.query },
+            count: ROWS.min(length - start),
+            position: span.first_position + if single { 0 } else { start },
+            position_step: usize::from(!single),
+        })
+    })
+}
+
+impl Block {
+    fn position_of(&self, i: usize) -> usize {
+        self.position + i * self.position_step
+    }
+
+    /// Returns the first pair that sees key `key`, or `count` if none does.
+    fn first_seeing(&self, key: usize) -> usize {
+        match (key.saturating_sub(self.position), self.position_step) {
+            (0, _) => 0,
+            (_, 0) => self.count,
+            (ahead, _) => ahead.min(self.count),
+        }
+    }
+
+    /// Returns the view of `[T, H, width]` that starts at pair `i` of the block.
+    fn left(&self, data: &[f32], width: usize, i: usize) -> Left {
+        let row = self.pair_stride * width;
+        Left { pointer: data.as_ptr(), row, column: 1 }.at(i, 0).at_offset(self.first_pair * width)
+    }
+}
+
+impl Left {
+    fn at_offset(self, floats: usize) -> Self {
+        Self { pointer: self.pointer.wrapping_add(floats), ..self }
+    }
+}
+
+/// Scratch of one task, cut from one buffer.
+struct Scratch<'a> {
+    scores: &'a mut [f32],
+    keys: &'a mut [f32],
+    sums: &'a mut [f32],
+    row_max: &'a mut [f32],
+    row_sum: &'a mut [f32],
+}
+
+impl<'a> Scratch<'a> {
+    fn len(heads: Heads) -> usize {
+        ROWS * (TILE + heads.value_width + 2) + heads.width * TILE
+    }
+
+    fn cut(all: &'a mut [f32], heads: Heads) -> Self {
+        let (scores, rest) = all.split_at_mut(ROWS * TILE);
+        let (keys, rest) = rest.split_at_mut(heads.width * TILE);
+        let (sums, rest) = rest.split_at_mut(ROWS * heads.value_width);
+        let (row_max, row_sum) = rest.split_at_mut(ROWS);
+        Self { scores, keys, sums, row_max, row_sum }
+    }
+}
+
+/// Writes `rows` rows of `width` floats, `stride` apart, transposed to `[width, TILE]`; missing columns are zero.
+#[inline(always)]
+fn transpose(from: &[f32], stride: usize, rows: usize, width: usize, to: &mut [f32]) {
+    if rows < TILE {
+        to[..width * TILE].fill(0.0);
+    }
+    for j in 0..rows {
+        let row = &from[j * stride..][..width];
+        for (p, &x) in row.iter().enumerate() {
+            to[p * TILE + j] = x;
+        }
+    }
+}
+
+simd_fn! {
+    /// Computes the outputs of one block.
+    fn forward_block<S>(
+        s: S, q: &[f32], memory: Memory<'_>, block: Block, heads: Heads, scale: f32, scratch: &mut [f32],
+        out: &Parts<'_, f32>, log_sum: &Parts<'_, f32>,
+    ) {
+        let Scratch { scores, keys, sums, row_max, row_sum } = Scratch::cut(scratch, heads);
+        let value_width = heads.value_width;
+        let last = block.position_of(block.count - 1);
+        for t in 0..=last / TILE {
+            let unit = memory.tiles[block.span.first_tile + t] as usize;
+            let valid = TILE.min(block.span.keys() - t * TILE);
+            // Rows before the tile do not see it at all: they take no step here, as they would take none alone.
+            let first = block.first_seeing(t * TILE);
+            let rows = block.count - first;
+            let strides = memory.key_strides;
+            let tile = &memory.keys[unit * strides.unit + block.key_value_head * strides.head..];
+            let transposed = if strides.key == 1 {
+                Right::plain::<S>(tile.as_ptr(), strides.component)
+            } else {
+                transpose(tile, strides.key, valid, heads.width, keys);
+                Right::plain::<S>(keys.as_ptr(), TILE)
+            };
+            let queries = block.left(q, heads.width, first);
+            let output = Output { pointer: scores[first * TILE..].as_mut_ptr(), row: TILE };
+            // SAFETY: q, the tile (checked by `Memory::check`) and the scratch cover these shapes.
+            unsafe { product(s, (rows, TILE, heads.width), queries, transposed, output, false) };
+            for i in first..block.count {
+                let row = &mut scores[i * TILE..][..TILE];
+                let visible = (block.position_of(i) - t * TILE + 1).min(TILE);
+                let sums = &mut sums[i * value_width..][..value_width];
+                online_softmax(s, row, visible, scale, t == 0, &mut row_max[i], &mut row_sum[i], sums);
+            }
+            let strides = memory.value_strides;
+            let tile = &memory.values[unit * strides.unit + block.key_value_head * strides.head..];
+            let weights = Left { pointer: scores.as_ptr(), row: TILE, column: 1 }.at(first, 0);
+            let output = Output { pointer: sums[first * value_width..].as_mut_ptr(), row: value_width };
+            let values = Right::plain::<S>(tile.as_ptr(), strides.key);
+            // SAFETY: as above.
+            unsafe { product(s, (rows, value_width, valid), weights, values, output, t > 0) };
+        }
+        for i in 0..block.count {
+            let pair = block.first_pair + i * block.pair_stride;
+            // SAFETY: a pair belongs to one block.
+            let (to, log) = unsafe { (out.part(pair * value_width, value_width), log_sum.part(pair, 1)) };
+            let inverse = s.splat(1.0 / row_sum[i]);
+            let from = &sums[i * value_width..][..value_width];
+            for (from, to) in from.chunks(S::LANES).zip(to.chunks_mut(S::LANES)) {
+                s.store_partial(s.mul(s.load_partial(from), inverse), to);
+            }
+            log[0] = row_max[i] + row_sum[i].ln();
+        }
+    }
+
+    /// Adds the contributions of one span and key-value head to the gradients.
+    fn backward_head<S>(
+        s: S, saved: Saved<'_>, dout: &[f32], span: Span, key_value_head: usize, heads: Heads, scale: f32,
+        scratch: &mut [f32], gradients: [&Parts<'_, f32>; 3],
+    ) {
+        let Heads { key_value, width, value_width, .. } = heads;
+        let (keys_t, rest) = scratch.split_at_mut(width * TILE);
+        let (values_t, rest) = rest.split_at_mut(value_width * TILE);
+        let (p, rest) = rest.split_at_mut(ROWS * TILE);
+        let (dp, delta) = rest.split_at_mut(ROWS * TILE);
+        let [dq, dk, dv] = gradients;
+        let (key_row, value_row) = (key_value * width, key_value * value_width);
+        for t in 0..span.keys().div_ceil(TILE) {
+            let valid = TILE.min(span.keys() - t * TILE);
+            let row = span.first_row + t * TILE;
+            let (key_at, value_at) = (row * key_row + key_value_head * width, row * value_row + key_value_head * value_width);
+            transpose(&saved.k[key_at..], key_row, valid, width, keys_t);
+            transpose(&saved.v[value_at..], value_row, valid, value_width, values_t);
+            let keys = Right::plain::<S>(saved.k[key_at..].as_ptr(), key_row);
+            for block in blocks(span, key_value_head, heads) {
+                let first = block.first_seeing(t * TILE);
+                let rows = block.count - first;
+                if rows == 0 {
+                    continue;
+                }
+                let queries = block.left(saved.q, width, first);
+                let douts = block.left(dout, value_width, first);
+                // SAFETY: all operands cover these shapes; a span and key-value head write their own rows.
+                unsafe {
+                    let to = Output { pointer: p.as_mut_ptr(), row: TILE };
+                    product(s, (rows, TILE, width), queries, Right::plain::<S>(keys_t.as_ptr(), TILE), to, false);
+                    let to = Output { pointer: dp.as_mut_ptr(), row: TILE };
+                    product(s, (rows, TILE, value_width), douts, Right::plain::<S>(values_t.as_ptr(), TILE), to, false);
+                }
+                for i in 0..rows {
+                    let pair = block.first_pair + (first + i) * block.pair_stride;
+                    if t == 0 {
+                        let at = pair * value_width..(pair + 1) * value_width;
+                        delta[pair_index(&block, first + i, span, heads)] = dot(s, &dout[at.clone()], &saved.out[at]);
+                    }
+                    let visible = (block.position_of(first + i) - t * TILE + 1).min(TILE);
+                    let delta = delta[pair_index(&block, first + i, span, heads)];
+                    let (p, dp) = (&mut p[i * TILE..][..TILE], &mut dp[i * TILE..][..TILE]);
+                    probability_gradients(s, p, dp, visible, scale, saved.log_sum[pair], delta);
+                }
+                let as_left = |data: &[f32]| Left { pointer: data.as_ptr(), row: 1, column: TILE };
+                let (ds, pt) = (as_left(dp), as_left(p));
+                let as_right = |left: Left| Right::plain::<S>(left.pointer, left.row);
+                let to = |parts: &Parts<'_, f32>, at: usize, row: usize| Output { pointer: parts.pointer(at), row };
+                // SAFETY: as above. The first block of the span is the first to touch a tile's gradients.
+                unsafe {
+                    product(s, (valid, value_width, rows), pt, as_right(douts), to(dv, value_at, value_row), true);
+                    product(s, (valid, width, rows), ds, as_right(queries), to(dk, key_at, key_row), true);
+                    let ds = Left { pointer: dp.as_ptr(), row: TILE, column: 1 };
+                    let pair = block.first_pair + first * block.pair_stride;
+                    product(s, (rows, width, valid), ds, keys, to(dq, pair * width, block.pair_stride * width), t > 0);
+                }
+            }
+        }
+    }
+}
+
+/// Returns where a pair's delta lies in the scratch of its task.
+fn pair_index(block: &Block, i: usize, span: Span, heads: Heads) -> usize {
+    let pair = block.first_pair + i * block.pair_stride;
+    let group = heads.query / heads.key_value;
+    (pair / heads.query - span.first_row) * group + pair % heads.query % group
+}
+
+/// Turns a row of raw scores into softmax weights relative to the running maximum, and rescales what was summed.
+#[inline(always)]
+#[allow(clippy::too_many_arguments)]
+fn online_softmax<S: Simd>(
+    s: S,
+    row: &mut [f32],
+    visible: usize,
+    scale: f32,
+    first_tile: bool,
+    row_max: &mut f32,
+    row_sum: &mut f32,
+    sums: &mut [f32],
+) {
+    row[visible..].fill(f32::NEG_INFINITY);
+    let mut largest = s.splat(f32::NEG_INFINITY);
+    for chunk in row.chunks_exact_mut(S::LANES) {
+        // Minus infinity times a positive scale is itself.
+        let v = s.mul(s.load(chunk), s.splat(scale));
+        largest = s.max(largest, v);
+        s.store(v, chunk);
+    }
+    let before = if first_tile { f32::NEG_INFINITY } else { *row_max };
+    let now = before.max(s.largest(largest));
+    let mut sum = s.splat(0.0);
+    for chunk in row.chunks_exact_mut(S::LANES) {
+        let p = s.exp(s.sub(s.load(chunk), s.splat(now)));
+        sum = s.add(sum, p);
+        s.store(p, chunk);
+    }
+    let sum = s.sum(sum);
+    *row_max = now;
+    if first_tile {
+        *row_sum = sum;
+        return;
+    }
+    let decay = s.exp(s.splat(before - now));
+    *row_sum = s.to_array(s.fma(s.splat(*row_sum), decay, s.splat(sum)))[0];
+    if before < now {
+        for chunk in sums.chunks_mut(S::LANES) {
+            s.store_partial(s.mul(s.load_partial(chunk), decay), chunk);
+        }
+    }
+}
+
+/// Turns raw scores and dO V^T into probabilities and the gradient of the raw scores.
+#[inline(always)]
+fn probability_gradients<S: Simd>(
+    s: S,
+    p: &mut [f32],
+    dp: &mut [f32],
+    visible: usize,
+    scale: f32,
+    log_sum: f32,
+    delta: f32,
+) {
+    p[visible..].fill(f32::NEG_INFINITY);
+    for (p, dp) in p.chunks_exact_mut(S::LANES).zip(dp.chunks_exact_mut(S::LANES)) {
+        let weight = s.exp(s.sub(s.mul(s.load(p), s.splat(scale)), s.splat(log_sum)));
+        let change = s.mul(s.mul(weight, s.sub(s.load(dp), s.splat(delta))), s.splat(scale));
+        s.store(weight, p);
+        s.store(change, dp);
+    }
+    // A masked key has weight zero; its score gradient must be zero too, whatever stands in the unread values.
+    dp[visible..].fill(0.0);
+}
+
+#[inline(always)]
+fn dot<S: Simd>(s: S, a: &[f32], b: &[f32]) -> f32 {
+    let mut sum = s.splat(0.0);
+    for (a, b) in a.chunks(S::LANES).zip(b.chunks(S::LANES)) {
+        sum = s.fma(s.load_partial(a), s.load_partial(b), sum);
+    }
+    s.sum(sum)
+}
+
+#[allow(clippy::too_many_arguments)]
+pub(super) fn forward(
+    cpu: &Cpu,
+    q: &[f32],
+    memory: Memory<'_>,
+    spans: &[Span],
+    heads: Heads,
+    scale: f32,
+    out: &mut [f32],
+    log_sum: &mut [f32],
+) {
+    let all: Vec<Block> = spans
+        .iter()
+        .filter(|span| span.rows > 0)
+        .flat_map(|&span| (0..heads.key_value).flat_map(move |head| blocks(span, head, heads)))
+        .collect();
+    let work: usize = all.iter().map(|block| block.count * (block.position + block.count)).sum();
+    let (out, log_sum) = (Parts::new(out), Parts::new(log_sum));
+    cpu.run_if(work * heads.width > 20_000, all.len(), |task| {
+        let mut scratch = cpu.buffer::<f32>(Scratch::len(heads));
+        forward_block(cpu.isa(), q, memory, all[task], heads, scale, scratch.as_mut_slice(), &out, &log_sum);
+    });
+}
+
+pub(super) fn backward(
+    cpu: &Cpu,
+    saved: Saved<'_>,
+    dout: &[f32],
+    spans: &[Span],
+    heads: Heads,
+    scale: f32,
+    gradients: Gradients<'_>,
+) {
+    let Gradients { q, k, v } = gradients;
+    q.fill(0.0);
+    k.fill(0.0);
+    v.fill(0.0);
+    let (dq, dk, dv) = (Parts::new(q), Parts::new(k), Parts::new(v));
+    let group = heads.query / heads.key_value;
+    let longest = spans.iter().map(|span| span.rows).max().unwrap_or(0);
+    let scratch_len = (heads.width + heads.value_width + 2 * ROWS) * TILE + longest * group;
+    cpu.run(spans.len() * heads.key_value, |task| {
+        let (span, head) = (spans[task / heads.key_value], task % heads.key_value);
+        let mut scratch = cpu.buffer::<f32>(scratch_len);
+        let parts = [&dq, &dk, &dv];
+        backward_head(cpu.isa(), saved, dout, span, head, heads, scale, scratch.as_mut_slice(), parts);
+    });
+}

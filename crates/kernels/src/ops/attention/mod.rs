@@ -1,0 +1,201 @@
+//! What does a token look at? Itself and everything before it in its sequence, through softmax of scaled products.
+//!
+//! ```text
+//! s_j = scale * q . k_j        for keys j <= position of the query
+//! o   = sum_j softmax(s)_j v_j
+//! ```
+//!
+//! Keys are walked in tiles of 32 that are aligned to position 0 of the sequence, with an online softmax in tile
+//! order. So a query row has the same bits in a training batch, in a prefill chunk of any size and in decode. The one
+//! kernel reads tiles through a list: in training it points into the batch, in serving into pages of the cache.
+
+mod cpu;
+pub mod reference;
+#[cfg(test)]
+mod tests;
+
+use crate::Cpu;
+
+/// Keys per tile.
+pub const TILE: usize = 32;
+
+/// Heads and widths of one attention call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Heads {
+    /// Query heads, H.
+    pub query: usize,
+    /// Key-value heads; query head h reads key-value head `h / (query / key_value)`.
+    pub key_value: usize,
+    /// Width of queries and keys.
+    pub width: usize,
+    /// Width of values and outputs.
+    pub value_width: usize,
+}
+
+/// Where an element lies in a buffer of tiles: key `j` of a tile, component `p`, head `h`, tile unit `u` is at
+/// `u * unit + h * head + j * key + p * component`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Strides {
+    /// Floats per unit of the tile list.
+    pub unit: usize,
+    /// Floats between heads.
+    pub head: usize,
+    /// Floats between neighbouring keys.
+    pub key: usize,
+    /// Floats between neighbouring components.
+    pub component: usize,
+}
+
+/// Keys and values that a call may read.
+#[derive(Clone, Copy)]
+pub struct Memory<'a> {
+    /// Buffer of keys.
+    pub keys: &'a [f32],
+    /// Buffer of values; their `component` stride is 1.
+    pub values: &'a [f32],
+    /// Layout of `keys`.
+    pub key_strides: Strides,
+    /// Layout of `values`.
+    pub value_strides: Strides,
+    /// For each tile of each span its unit: a page, or the row in the batch where the tile begins.
+    pub tiles: &'a [u32],
+}
+
+/// Neighbouring query rows of one sequence.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Span {
+    /// First query row in the batch.
+    pub first_row: usize,
+    /// Number of query rows.
+    pub rows: usize,
+    /// Position of the first query in its sequence; keys 0..first_position + rows exist.
+    pub first_position: usize,
+    /// Where the tiles of the sequence begin in the tile list.
+    pub first_tile: usize,
+}
+
+impl Span {
+    /// Returns the number of keys that the last row sees.
+    pub fn keys(&self) -> usize {
+        self.first_position + self.rows
+    }
+}
+
+impl Memory<'_> {
+    /// Panics unless every key and value that the spans name lies in the buffers.
+    fn check(&self, heads: Heads, spans: &[Span]) {
+        let last = |strides: Strides, unit: u32, keys: usize, width: usize| {
+            unit as usize * strides.unit
+                + (heads.key_value - 1) * strides.head
+                + (keys - 1) * strides.key
+                + (width - 1) * strides.component
+        };
+        // A transposed tile is read whole, so that its columns can be loaded without masks.
+        let whole = self.key_strides.key == 1;
+        assert_eq!(self.value_strides.component, 1);
+        for span in spans.iter().filter(|span| span.rows > 0) {
+            let tiles = &self.tiles[span.first_tile..][..span.keys().div_ceil(TILE)];
+            for (t, &unit) in tiles.iter().enumerate() {
+                let keys = TILE.min(span.keys() - t * TILE);
+                let read = if whole { TILE } else { keys };
+                assert!(last(self.key_strides, unit, read, heads.width) < self.keys.len());
+                assert!(last(self.value_strides, unit, keys, heads.value_width) < self.values.len());
+            }
+        }
+    }
+}
+
+/// Computes causal attention of the spans' query rows; rows outside every span are left alone.
+///
+/// # Shapes
+/// q [T, H, width], out [T, H, value_width], log_sum [T, H] (log of the sum of exponentials, for the backward)
+///
+/// # Paper
+/// V3 2.1.1 eqs. 10-11 (attention over given keys and values)
+///
+/// # Numerics
+/// f32; products are chains over components, tiles are combined in order. Bits of a row depend on its sequence alone.
+#[allow(clippy::too_many_arguments)]
+pub fn attention(
+    cpu: &Cpu,
+    q: &[f32],
+    memory: Memory<'_>,
+    spans: &[Span],
+    heads: Heads,
+    scale: f32,
+    out: &mut [f32],
+    log_sum: &mut [f32],
+) {
+    check_rows(q, spans, heads, out.len(), log_sum.len());
+    memory.check(heads, spans);
+    cpu::forward(cpu, q, memory, spans, heads, scale, out, log_sum);
+}
+
+/// Gradients of attention inside a batch.
+pub struct Gradients<'a> {
+    /// dq [T, H, width]
+    pub q: &'a mut [f32],
+    /// dk [T, key_value heads, width]
+    pub k: &'a mut [f32],
+    /// dv [T, key_value heads, value_width]
+    pub v: &'a mut [f32],
+}
+
+/// What the backward of attention reads.
+#[derive(Clone, Copy)]
+pub struct Saved<'a> {
+    /// q [T, H, width]
+    pub q: &'a [f32],
+    /// k [T, key_value heads, width]
+    pub k: &'a [f32],
+    /// v [T, key_value heads, value_width]
+    pub v: &'a [f32],
+    /// out [T, H, value_width]
+    pub out: &'a [f32],
+    /// log_sum [T, H]
+    pub log_sum: &'a [f32],
+}
+
+/// Returns the layout of `[T, heads, width]` rows of a batch, whose tile list holds row numbers.
+pub fn batch_strides(heads: usize, width: usize) -> Strides {
+    Strides { unit: heads * width, head: width, key: heads * width, component: 1 }
+}
+
+/// Computes the gradients of [`attention`] over keys of the batch itself (every span starts at position 0). All rows of
+/// the gradients are written; rows outside the spans get zeros.
+///
+/// # Numerics
+/// Probabilities are recomputed from `log_sum`. Key and value gradients add queries in ascending order per head,
+/// heads in ascending order.
+pub fn attention_backward(
+    cpu: &Cpu,
+    saved: Saved<'_>,
+    dout: &[f32],
+    spans: &[Span],
+    heads: Heads,
+    scale: f32,
+    gradients: Gradients<'_>,
+) {
+    check_rows(saved.q, spans, heads, dout.len(), saved.log_sum.len());
+    let rows = saved.q.len() / (heads.query * heads.width);
+    let keys = rows * heads.key_value;
+    assert_eq!((saved.k.len(), gradients.k.len()), (keys * heads.width, keys * heads.width));
+    assert_eq!((saved.v.len(), gradients.v.len()), (keys * heads.value_width, keys * heads.value_width));
+    assert_eq!((saved.out.len(), gradients.q.len()), (dout.len(), saved.q.len()));
+    assert!(spans.iter().all(|span| span.first_position == 0));
+    cpu::backward(cpu, saved, dout, spans, heads, scale, gradients);
+}
+
+fn check_rows(q: &[f32], spans: &[Span], heads: Heads, out: usize, log_sum: usize) {
+    let Heads { query, key_value, width, value_width } = heads;
+    assert!(key_value > 0 && query % key_value == 0 && width > 0 && value_width > 0);
+    let rows = q.len() / (query * width);
+    assert_eq!((q.len(), out, log_sum), (rows * query * width, rows * query * value_width, rows * query));
+    // Spans are disjoint and in order, so tasks write disjoint rows.
+    let mut end = 0;
+    for span in spans {
+        assert!(span.first_row >= end);
+        end = span.first_row + span.rows;
+    }
+    assert!(end <= rows);
+}

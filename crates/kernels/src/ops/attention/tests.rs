@@ -1,0 +1,206 @@
+use super::*;
+use crate::Isa;
+use minke_spec::draw::{Domain, draw};
+
+fn random(seed: u64, len: usize) -> Vec<f32> {
+    let mut stream = draw(seed, Domain::Data, &[len as u64]);
+    (0..len).map(|_| stream.normal() as f32).collect()
+}
+
+fn wide(x: &[f32]) -> Vec<f64> {
+    x.iter().map(|&v| f64::from(v)).collect()
+}
+
+fn close(got: &[f32], want: &[f64], what: &str) {
+    assert_eq!(got.len(), want.len());
+    for (i, (&g, &w)) in got.iter().zip(want).enumerate() {
+        assert!((f64::from(g) - w).abs() <= 2e-5 * (1.0 + w.abs()), "{what}: element {i} is {g}, not {w}");
+    }
+}
+
+const HEADS: [Heads; 4] = [
+    Heads { query: 1, key_value: 1, width: 8, value_width: 8 },
+    Heads { query: 4, key_value: 2, width: 20, value_width: 12 },
+    Heads { query: 3, key_value: 3, width: 33, value_width: 47 },
+    Heads { query: 6, key_value: 1, width: 40, value_width: 64 },
+];
+
+struct Case {
+    heads: Heads,
+    lengths: Vec<usize>,
+    q: Vec<f32>,
+    k: Vec<f32>,
+    v: Vec<f32>,
+}
+
+impl Case {
+    fn new(heads: Heads, lengths: &[usize]) -> Self {
+        let rows: usize = lengths.iter().sum();
+        Self {
+            heads,
+            lengths: lengths.to_vec(),
+            q: random(1, rows * heads.query * heads.width),
+            k: random(2, rows * heads.key_value * heads.width),
+            v: random(3, rows * heads.key_value * heads.value_width),
+        }
+    }
+
+    /// The whole batch: spans and tiles that point into it.
+    fn spans(&self) -> (Vec<Span>, Vec<u32>) {
+        let (mut spans, mut tiles, mut row) = (Vec::new(), Vec::new(), 0);
+        for &rows in &self.lengths {
+            spans.push(Span { first_row: row, rows, first_position: 0, first_tile: tiles.len() });
+            tiles.extend((0..rows.div_ceil(TILE)).map(|t| (row + t * TILE) as u32));
+            row += rows;
+        }
+        (spans, tiles)
+    }
+
+    fn memory<'a>(&'a self, tiles: &'a [u32]) -> Memory<'a> {
+        Memory {
+            keys: &self.k,
+            values: &self.v,
+            key_strides: batch_strides(self.heads.key_value, self.heads.width),
+            value_strides: batch_strides(self.heads.key_value, self.heads.value_width),
+            tiles,
+        }
+    }
+
+    fn run(&self, cpu: &Cpu) -> (Vec<f32>, Vec<f32>) {
+        let (spans, tiles) = self.spans();
+        let rows: usize = self.lengths.iter().sum();
+        let mut out = vec![f32::NAN; rows * self.heads.query * self.heads.value_width];
+        let mut log_sum = vec![f32::NAN; rows * self.heads.query];
+        attention(cpu, &self.q, self.memory(&tiles), &spans, self.heads, 0.3, &mut out, &mut log_sum);
+        (out, log_sum)
+    }
+
+    /// Calls `check` with the rows of each sequence.
+    fn each(&self, mut check: impl FnMut(std::ops::Range<usize>)) {
+        let mut row = 0;
+        for &rows in &self.lengths {
+            check(row..row + rows);
+            row += rows;
+        }
+    }
+}
+
+fn rows_of(range: &std::ops::Range<usize>, width: usize) -> std::ops::Range<usize> {
+    range.start * width..range.end * width
+}
+
+#[test]
+fn forward_and_backward_agree_with_the_reference() {
+    for isa in Isa::available() {
+        for heads in HEADS {
+            let case = Case::new(heads, &[1, 31, 0, 32, 33, 130]);
+            let Heads { query, key_value, width, value_width } = heads;
+            let mut bits = None;
+            for threads in [1, 2, 3] {
+                let cpu = Cpu::new(threads, isa);
+                let (out, log_sum) = case.run(&cpu);
+                let (spans, _) = case.spans();
+                let dout = random(4, out.len());
+                let (mut dq, mut dk, mut dv) =
+                    (vec![f32::NAN; case.q.len()], vec![f32::NAN; case.k.len()], vec![f32::NAN; case.v.len()]);
+                let saved = Saved { q: &case.q, k: &case.k, v: &case.v, out: &out, log_sum: &log_sum };
+                let gradients = Gradients { q: &mut dq, k: &mut dk, v: &mut dv };
+                attention_backward(&cpu, saved, &dout, &spans, heads, 0.3, gradients);
+                case.each(|rows| {
+                    let of = |w: usize| rows_of(&rows, w);
+                    let (q, k) = (wide(&case.q[of(query * width)]), wide(&case.k[of(key_value * width)]));
+                    let (v, d) = (wide(&case.v[of(key_value * value_width)]), wide(&dout[of(query * value_width)]));
+                    let (want, want_log) = reference::attention(&q, &k, &v, heads, f64::from(0.3f32));
+                    close(&out[of(query * value_width)], &want, "out");
+                    close(&log_sum[of(query)], &want_log, "log_sum");
+                    let grads = reference::attention_backward((&q, &k, &v), &d, heads, f64::from(0.3f32));
+                    close(&dq[of(query * width)], &grads.0, "dq");
+                    close(&dk[of(key_value * width)], &grads.1, "dk");
+                    close(&dv[of(key_value * value_width)], &grads.2, "dv");
+                });
+                let now = (out, log_sum, dq, dk, dv);
+                assert!(bits.get_or_insert_with(|| now.clone()) == &now, "{} {threads} threads", isa.name());
+            }
+        }
+    }
+}
+
+#[test]
+fn the_reference_backward_is_the_derivative() {
+    let heads = Heads { query: 2, key_value: 1, width: 3, value_width: 2 };
+    let (q, k, v) = (wide(&random(1, 5 * 6)), wide(&random(2, 5 * 3)), wide(&random(3, 5 * 2)));
+    let d = wide(&random(4, 5 * 4));
+    let loss = |q: &[f64], k: &[f64], v: &[f64]| -> f64 {
+        reference::attention(q, k, v, heads, 0.7).0.iter().zip(&d).map(|(o, d)| o * d).sum()
+    };
+    let grads = reference::attention_backward((&q, &k, &v), &d, heads, 0.7);
+    for (which, grad) in [&grads.0, &grads.1, &grads.2].into_iter().enumerate() {
+        for i in 0..grad.len() {
+            let at = |step: f64| {
+                let mut moved = [q.clone(), k.clone(), v.clone()];
+                moved[which][i] += step;
+                loss(&moved[0], &moved[1], &moved[2])
+            };
+            let slope = (at(1e-5) - at(-1e-5)) / 2e-5;
+            assert!((slope - grad[i]).abs() < 1e-8, "input {which}, element {i}: {slope} against {}", grad[i]);
+        }
+    }
+}
+
+/// Splits one sequence into chunks that read keys from scattered pages, transposed as the cache stores them.
+#[test]
+fn chunks_over_pages_have_the_bits_of_the_whole_sequence() {
+    for isa in Isa::available() {
+        for heads in HEADS {
+            let length = 130;
+            let case = Case::new(heads, &[length]);
+            let Heads { query, key_value, width, value_width } = heads;
+            let whole = case.run(&Cpu::new(2, isa));
+            let pages: Vec<u32> = vec![5, 0, 7, 2, 6];
+            let (page_k, page_v) = (key_value * width * TILE, key_value * value_width * TILE);
+            // What stands in unused places must not matter.
+            let (mut keys, mut values) = (vec![f32::NAN; 8 * page_k], vec![f32::NAN; 8 * page_v]);
+            for chunk in [1, 7, 31, 64, 130] {
+                let (mut out, mut log_sum) = (vec![0.0; whole.0.len()], vec![0.0; whole.1.len()]);
+                let mut start = 0;
+                while start < length {
+                    let rows = chunk.min(length - start);
+                    for t in start..start + rows {
+                        let page = pages[t / TILE] as usize;
+                        for h in 0..key_value {
+                            for p in 0..width {
+                                keys[page * page_k + (h * width + p) * TILE + t % TILE] =
+                                    case.k[(t * key_value + h) * width + p];
+                            }
+                            for p in 0..value_width {
+                                values[page * page_v + (h * TILE + t % TILE) * value_width + p] =
+                                    case.v[(t * key_value + h) * value_width + p];
+                            }
+                        }
+                    }
+                    let memory = Memory {
+                        keys: &keys,
+                        values: &values,
+                        key_strides: Strides { unit: page_k, head: width * TILE, key: 1, component: TILE },
+                        value_strides: Strides { unit: page_v, head: value_width * TILE, key: value_width, component: 1 },
+                        tiles: &pages,
+                    };
+                    let span = Span { first_row: 0, rows, first_position: start, first_tile: 0 };
+                    let at = |w: usize| start * w..(start + rows) * w;
+                    attention(
+                        &Cpu::new(1, isa),
+                        &case.q[at(query * width)],
+                        memory,
+                        &[span],
+                        heads,
+                        0.3,
+                        &mut out[at(query * value_width)],
+                        &mut log_sum[at(query)],
+                    );
+                    start += rows;
+                }
+                assert!((out, log_sum) == whole, "{} {heads:?} chunk {chunk}", isa.name());
+            }
+        }
+    }
+}

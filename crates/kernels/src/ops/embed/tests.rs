@@ -1,0 +1,36 @@
+use super::*;
+use crate::ops::testing::*;
+
+#[test]
+fn every_path_agrees_with_the_reference() {
+    for (rows, width, tokens) in [(1, 1, 1), (5, 3, 0), (7, 33, 20), (50, 200, 300), (11, 0, 4)] {
+        let (table, ids, dy) = (random(1, rows * width), random_ids(2, tokens, rows), random(3, tokens * width));
+        let run = |cpu: &Cpu| {
+            let (mut y, mut dtable) = (unwritten(tokens * width), vec![0.5; rows * width]);
+            embed(cpu, &table, width, &ids, &mut y);
+            embed_backward_add(cpu, width, &ids, &dy, &mut dtable);
+            vec![y, dtable]
+        };
+        on_every_path(run, |out, path| {
+            close(&out[0], &reference::embed(&wide(&table), width, &ids), 0.0, path);
+            let mut want = reference::embed_backward(rows, width, &ids, &wide(&dy));
+            want.iter_mut().for_each(|v| *v += 0.5);
+            close(&out[1], &want, 1e-5, path);
+        });
+    }
+}
+
+#[test]
+fn the_reference_backward_is_the_derivative() {
+    let (table, dy, ids) = (wide(&random(4, 12)), wide(&random(5, 15)), [3, 0, 3, 3, 1]);
+    let dtable = reference::embed_backward(4, 3, &ids, &dy);
+    is_derivative(&dtable, &table, &dy, |table| reference::embed(table, 3, &ids));
+}
+
+#[test]
+fn an_unknown_id_is_refused_forward_and_backward() {
+    let cpu = Cpu::new(1, crate::Isa::detect());
+    let refused = |f: &dyn Fn()| std::panic::catch_unwind(std::panic::AssertUnwindSafe(f)).is_err();
+    assert!(refused(&|| embed(&cpu, &[0.0; 6], 2, &[3], &mut [0.0; 2])));
+    assert!(refused(&|| embed_backward_add(&cpu, 2, &[3], &[0.0; 2], &mut [0.0; 6])));
+}

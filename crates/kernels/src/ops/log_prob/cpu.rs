@@ -1,0 +1,130 @@
+//! The tuned version: chunks of rows whose logits stay in the cache.
+
+use super::{Head, RowOutputs};
+use crate::device::{Cpu, Parts};
+use crate::ops::matmul::{Size, View, blocked, matmul_backward_weight_add, pack_columns, packed_len};
+use crate::simd::simd_fn;
+
+/// Rows whose logits are held at once.
+const CHUNK: usize = 256;
+/// Rows per task.
+const ROWS: usize = 16;
+
+simd_fn! {
+    /// Returns (log-probability, log sum, entropy) of one row.
+    fn row<S>(s: S, logits: &[f32], target: usize, inverse_temperature: f32) -> (f32, f32, f32) {
+        let scale = s.splat(inverse_temperature);
+        let whole = logits.chunks_exact(S::LANES);
+        let tail = whole.remainder();
+        let mut largest = s.splat(f32::NEG_INFINITY);
+        for chunk in whole.clone() {
+            largest = s.max(largest, s.mul(s.load(chunk), scale));
+        }
+        let mut largest = s.largest(largest);
+        for &z in tail {
+            largest = largest.max(z * inverse_temperature);
+        }
+        let top = s.splat(largest);
+        let (mut sum, mut weighted) = (s.splat(0.0), s.splat(0.0));
+        for chunk in whole {
+            let z = s.sub(s.mul(s.load(chunk), scale), top);
+            let p = s.exp(z);
+            sum = s.add(sum, p);
+            weighted = s.fma(p, z, weighted);
+        }
+        let (mut sum, mut weighted) = (s.sum(sum), s.sum(weighted));
+        for &z in tail {
+            let z = z * inverse_temperature - largest;
+            let p = s.to_array(s.exp(s.splat(z)))[0];
+            sum += p;
+            weighted += p * z;
+        }
+        let log = sum.ln();
+        let log_sum = largest + log;
+        (logits[target] * inverse_temperature - log_sum, log_sum, log - weighted / sum)
+    }
+
+    /// Replaces a row of logits by the gradient of its log-probability, times `d`.
+    fn row_backward<S>(s: S, logits: &mut [f32], target: usize, inverse_temperature: f32, log_sum: f32, d: f32) {
+        let (scale, log_sum, factor) = (s.splat(inverse_temperature), s.splat(log_sum), s.splat(-d * inverse_temperature));
+        for chunk in logits.chunks_mut(S::LANES) {
+            let p = s.exp(s.sub(s.mul(s.load_partial(chunk), scale), log_sum));
+            s.store_partial(s.mul(p, factor), chunk);
+        }
+        logits[target] += d * inverse_temperature;
+    }
+}
+
+pub(super) fn rows(cpu: &Cpu, logits: &[f32], targets: &[u32], inverse_temperature: f32, outputs: RowOutputs<'_>) {
+    let (m, n) = (targets.len(), logits.len() / targets.len());
+    let RowOutputs { log_prob, log_sum, entropy } = outputs;
+    let (log_prob, log_sum, entropy) = (Parts::new(log_prob), Parts::new(log_sum), Parts::new(entropy));
+    cpu.run_if(m * n > 20_000, m.div_ceil(ROWS), |task| {
+        for i in task * ROWS..m.min((task + 1) * ROWS) {
+            let found = row(cpu.isa(), &logits[i * n..][..n], targets[i] as usize, inverse_temperature);
+            // SAFETY: each row is written by one task.
+            unsafe { (log_prob.part(i, 1)[0], log_sum.part(i, 1)[0], entropy.part(i, 1)[0]) = found };
+        }
+    });
+}
+
+pub(super) fn head(
+    cpu: &Cpu,
+    x: &[f32],
+    packed: &[f32],
+    targets: &[u32],
+    Size { m, n, k }: Size,
+    inverse_temperature: f32,
+    outputs: RowOutputs<'_>,
+) {
+    let mut logits = cpu.buffer::<f32>(CHUNK.min(m) * n);
+    for start in (0..m).step_by(CHUNK) {
+        let rows_here = CHUNK.min(m - start);
+        let logits = &mut logits.as_mut_slice()[..rows_here * n];
+        let size = Size { m: rows_here, n, k };
+        blocked(cpu, size, View::rows(&x[start * k..], k), View::panels(packed, cpu, k), logits, n, false);
+        let at = start..start + rows_here;
+        let part = RowOutputs {
+            log_prob: &mut outputs.log_prob[at.clone()],
+            log_sum: &mut outputs.log_sum[at.clone()],
+            entropy: &mut outputs.entropy[at.clone()],
+        };
+        rows(cpu, logits, &targets[at], inverse_temperature, part);
+    }
+}
+
+#[allow(clippy::too_many_arguments)]
+pub(super) fn head_backward(
+    cpu: &Cpu,
+    x: &[f32],
+    head: Head<'_>,
+    targets: &[u32],
+    Size { m, n, k }: Size,
+    inverse_temperature: f32,
+    (log_sum, dlog_prob): (&[f32], &[f32]),
+    (dx, dweight): (&mut [f32], &mut [f32]),
+) {
+    let mut logits = cpu.buffer::<f32>(CHUNK.min(m) * n);
+    let mut columns = cpu.buffer::<f32>(packed_len(cpu, k, n));
+    pack_columns(cpu, head.weight, n, k, columns.as_mut_slice());
+    for start in (0..m).step_by(CHUNK) {
+        let rows_here = CHUNK.min(m - start);
+        let size = Size { m: rows_here, n, k };
+        let dz = &mut logits.as_mut_slice()[..rows_here * n];
+        let x = &x[start * k..][..rows_here * k];
+        blocked(cpu, size, View::rows(x, k), View::panels(head.packed, cpu, k), dz, n, false);
+        let parts = Parts::new(dz);
+        cpu.run(rows_here.div_ceil(ROWS), |task| {
+            for i in task * ROWS..rows_here.min((task + 1) * ROWS) {
+                // SAFETY: each row is written by one task.
+                let row = unsafe { parts.part(i * n, n) };
+                let (target, at) = (targets[start + i] as usize, start + i);
+                row_backward(cpu.isa(), row, target, inverse_temperature, log_sum[at], dlog_prob[at]);
+            }
+        });
+        let dx = &mut dx[start * k..][..rows_here * k];
+        let right = View::panels(columns.as_slice(), cpu, n);
+        blocked(cpu, Size { m: rows_here, n: k, k: n }, View::rows(dz, n), right, dx, k, false);
+        matmul_backward_weight_add(cpu, dz, x, size, dweight);
+    }
+}

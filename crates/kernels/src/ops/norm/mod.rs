@@ -1,0 +1,52 @@
+//! How is a row brought to unit size? RMSNorm: divided by its root mean square, then scaled by a learned weight.
+//!
+//! ```text
+//! r_t    = 1 / sqrt(mean_j x_tj^2 + eps)
+//! y_tj   = x_tj r_t w_j
+//! dx_tj  = r_t (w_j dy_tj - x_tj r_t^2 / n * sum_i w_i dy_ti x_ti)
+//! dw_j  += sum_t dy_tj x_tj r_t
+//! ```
+
+mod cpu;
+pub mod reference;
+#[cfg(test)]
+mod tests;
+
+use crate::Cpu;
+
+/// Computes `y = x / rms(x) * weight` by rows, and the inverse root mean squares that the backward needs.
+///
+/// # Shapes
+/// x [T, n], weight [n], y [T, n], inv_rms [T]
+///
+/// # Paper
+/// - Root mean square layer normalization (arXiv 1910.07467), eq. 4; eps as in the published model code
+///
+/// # Numerics
+/// f32 throughout; the order of the sum of squares depends on n alone. Relative error below 1e-6.
+pub fn rms_norm(cpu: &Cpu, x: &[f32], weight: &[f32], eps: f32, y: &mut [f32], inv_rms: &mut [f32]) {
+    assert_eq!((x.len(), y.len()), (inv_rms.len() * weight.len(), x.len()));
+    cpu::forward(cpu, x, weight, eps, y, inv_rms);
+}
+
+/// Computes the gradient of the input and adds that of the weight.
+///
+/// # Shapes
+/// x [T, n], weight [n], inv_rms [T], dy [T, n], dx [T, n], dweight_add [n]
+///
+/// # Numerics
+/// `dweight_add` continues one sum per column, rows ascending.
+pub fn rms_norm_backward(
+    cpu: &Cpu,
+    x: &[f32],
+    weight: &[f32],
+    inv_rms: &[f32],
+    dy: &[f32],
+    dx: &mut [f32],
+    dweight_add: &mut [f32],
+) {
+    assert_eq!((x.len(), dy.len(), dx.len()), (inv_rms.len() * weight.len(), x.len(), x.len()));
+    assert_eq!(dweight_add.len(), weight.len());
+    cpu::backward_input(cpu, x, weight, inv_rms, dy, dx);
+    cpu::backward_weight_add(cpu, x, inv_rms, dy, dweight_add);
+}

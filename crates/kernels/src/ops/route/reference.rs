@@ -1,0 +1,107 @@
+//! What routing is.
+
+use super::Routing;
+
+/// Returns a score as it is compared: not a number counts as minus infinity.
+pub fn key(score: f32) -> f32 {
+    if score.is_nan() { f32::NEG_INFINITY } else { score }
+}
+
+/// Returns the positions of `values`, the largest first, equal ones in order.
+fn sorted(values: &[f32]) -> Vec<usize> {
+    let mut order: Vec<usize> = (0..values.len()).collect();
+    order.sort_by(|&a, &b| key(values[b]).partial_cmp(&key(values[a])).expect("invariant: keys are numbers"));
+    order
+}
+
+/// Returns the sum of the two largest biased scores of each group, for one token.
+pub fn group_scores(scores: &[f32], bias: &[f32], routing: &Routing) -> Vec<f32> {
+    let biased: Vec<f32> = scores.iter().zip(bias).map(|(s, b)| key(s + b)).collect();
+    let two_best =
+        |group: &[f32]| key(sorted(group).iter().take(2).map(|&e| group[e]).reduce(|a, b| a + b).unwrap_or(0.0));
+    biased.chunks(routing.experts / routing.groups).map(two_best).collect()
+}
+
+/// Returns the experts of one token. scores [E], bias [E] -> [K]
+pub fn select(scores: &[f32], bias: &[f32], routing: &Routing) -> Vec<u32> {
+    let size = routing.experts / routing.groups;
+    let groups = sorted(&group_scores(scores, bias, routing));
+    let kept = &groups[..routing.kept_groups];
+    let biased: Vec<f32> = scores.iter().zip(bias).map(|(s, b)| s + b).collect();
+    let order = sorted(&biased).into_iter().filter(|e| kept.contains(&(e / size)));
+    order.take(routing.per_token).map(|e| e as u32).collect()
+}
+
+/// Returns the pairs (token, position among its experts) in the order of their slots. indices [T, K]
+pub fn plan(indices: &[u32], per_token: usize) -> Vec<(usize, usize)> {
+    let mut pairs: Vec<usize> = (0..indices.len()).collect();
+    pairs.sort_by_key(|&i| indices[i]);
+    pairs.into_iter().map(|i| (i / per_token, i % per_token)).collect()
+}
+
+/// Returns dx. dxs [S, width], slot_of [T, K] -> [T, width]
+pub fn gather_backward(dxs: &[f64], slot_of: &[u32], per_token: usize, width: usize) -> Vec<f64> {
+    let ones = vec![1.0; slot_of.len()];
+    combine(dxs, &ones, slot_of, per_token, width)
+}
+
+/// Returns y. ys [S, width], weights [T, K], slot_of [T, K] -> [T, width]
+pub fn combine(ys: &[f64], weights: &[f64], slot_of: &[u32], per_token: usize, width: usize) -> Vec<f64> {
+    let mut y = vec![0.0; slot_of.len() / per_token * width];
+    for (i, &slot) in slot_of.iter().enumerate() {
+        for j in 0..width {
+            y[i / per_token * width + j] += weights[i] * ys[slot as usize * width + j];
+        }
+    }
+    y
+}
+
+/// Returns (dys, dweights).
+pub fn combine_backward(
+    ys: &[f64],
+    weights: &[f64],
+    slot_of: &[u32],
+    per_token: usize,
+    dy: &[f64],
+    width: usize,
+) -> (Vec<f64>, Vec<f64>) {
+    let (mut dys, mut dweights) = (vec![0.0; ys.len()], vec![0.0; weights.len()]);
+    for (i, &slot) in slot_of.iter().enumerate() {
+        for j in 0..width {
+            let (at, dy) = (slot as usize * width + j, dy[i / per_token * width + j]);
+            dys[at] = weights[i] * dy;
+            dweights[i] += ys[at] * dy;
+        }
+    }
+    (dys, dweights)
+}
+
+/// Returns the picked scores. scores [T, E], indices [T, K] -> [T, K]
+pub fn pick_columns(scores: &[f64], experts: usize, indices: &[u32], per_token: usize) -> Vec<f64> {
+    indices.iter().enumerate().map(|(i, &e)| scores[i / per_token * experts + e as usize]).collect()
+}
+
+/// Returns dscores. dy [T, K], indices [T, K] -> [T, E]
+pub fn pick_columns_backward(dy: &[f64], indices: &[u32], per_token: usize, experts: usize) -> Vec<f64> {
+    let mut dscores = vec![0.0; indices.len() / per_token * experts];
+    for (i, &e) in indices.iter().enumerate() {
+        dscores[i / per_token * experts + e as usize] += dy[i];
+    }
+    dscores
+}
+
+/// Returns x / (sum + eps) by rows.
+pub fn normalize_rows(x: &[f64], width: usize, eps: f64) -> Vec<f64> {
+    x.chunks(width).flat_map(|x| x.iter().map(|v| v / (x.iter().sum::<f64>() + eps))).collect()
+}
+
+/// Returns dx.
+pub fn normalize_rows_backward(x: &[f64], width: usize, eps: f64, dy: &[f64]) -> Vec<f64> {
+    let mut dx = Vec::new();
+    for (x, dy) in x.chunks(width).zip(dy.chunks(width)) {
+        let sum = x.iter().sum::<f64>() + eps;
+        let along: f64 = x.iter().zip(dy).map(|(x, dy)| x * dy).sum::<f64>() / sum;
+        dx.extend(dy.iter().map(|dy| (dy - along) / sum));
+    }
+    dx
+}

@@ -1,0 +1,47 @@
+use super::*;
+use crate::ops::testing::*;
+
+#[test]
+fn every_path_agrees_with_the_reference() {
+    for n in [0, 1, 15, 16, 33, 1000, 30_011] {
+        let (mut gate, up, dy) = (random(1, n), random(2, n), random(3, n));
+        gate.iter_mut().enumerate().for_each(|(i, g)| *g *= [1.0, 5.0, 30.0][i % 3]);
+        let run = |cpu: &Cpu| {
+            let (mut y, mut dgate, mut dup) = (unwritten(n), unwritten(n), unwritten(n));
+            swiglu(cpu, &gate, &up, &mut y);
+            swiglu_backward(cpu, &gate, &up, &dy, &mut dgate, &mut dup);
+            // The same values elsewhere in the slice have the same bits.
+            let mut shifted = unwritten(n.saturating_sub(3));
+            swiglu(cpu, &gate[n.min(3)..], &up[n.min(3)..], &mut shifted);
+            assert_eq!(bits(&shifted), bits(&y[n.min(3)..]));
+            vec![y, dgate, dup]
+        };
+        on_every_path(run, |out, path| {
+            let (gate, up, dy) = (wide(&gate), wide(&up), wide(&dy));
+            let (dgate, dup) = reference::swiglu_backward(&gate, &up, &dy);
+            close(&out[0], &reference::swiglu(&gate, &up), 1e-6, path);
+            close(&out[1], &dgate, 2e-6, path);
+            close(&out[2], &dup, 1e-6, path);
+        });
+    }
+}
+
+#[test]
+fn the_reference_backward_is_the_derivative() {
+    let (gate, up, dy) = (wide(&random(4, 20)), wide(&random(5, 20)), wide(&random(6, 20)));
+    let (dgate, dup) = reference::swiglu_backward(&gate, &up, &dy);
+    is_derivative(&dgate, &gate, &dy, |gate| reference::swiglu(gate, &up));
+    is_derivative(&dup, &up, &dy, |up| reference::swiglu(&gate, up));
+}
+
+#[test]
+fn a_closed_gate_is_closed_and_an_open_one_passes() {
+    let run = |cpu: &Cpu| {
+        let mut y = unwritten(3);
+        swiglu(cpu, &[-200.0, 200.0, f32::NAN], &[2.0, 2.0, 2.0], &mut y);
+        vec![y]
+    };
+    on_every_path(run, |out, path| {
+        assert!(out[0][0].abs() < 1e-30 && out[0][1] == 400.0 && out[0][2].is_nan(), "{path} {:?}", out[0]);
+    });
+}

@@ -1,0 +1,534 @@
+//! How is one kernel written for several instruction sets? Against [`Simd`], once; [`simd_fn!`] compiles it for each
+//! path and picks one at run time by the [`Isa`](crate::isa::Isa) of the device.
+//!
+//! Lanes never cross in the kernels' sums unless a function here says in which order, so a result depends on the path
+//! and on nothing else.
+
+/// A vector of `LANES` floats of one instruction set.
+///
+/// A value of an implementing type is made only by [`simd_fn!`], after the instruction set was detected.
+pub(crate) trait Simd: Copy {
+    /// The register type.
+    type V: Copy;
+    /// Floats per register.
+    const LANES: usize;
+    /// Rows of the matrix-product tile that fit the register file (with two registers of columns).
+    const TILE_ROWS: usize;
+
+    /// Returns `x` in every lane.
+    fn splat(self, x: f32) -> Self::V;
+    /// Returns the floats at `from`.
+    /// # Safety
+    /// `from` is valid for reading `LANES` floats.
+    unsafe fn load_ptr(self, from: *const f32) -> Self::V;
+    /// Returns the first `n <= LANES` floats at `from`, zeros behind them.
+    /// # Safety
+    /// `from` is valid for reading `n` floats.
+    unsafe fn load_ptr_n(self, from: *const f32, n: usize) -> Self::V;
+    /// Writes all lanes to `to`.
+    /// # Safety
+    /// `to` is valid for writing `LANES` floats.
+    unsafe fn store_ptr(self, v: Self::V, to: *mut f32);
+    /// Writes the first `n <= LANES` lanes to `to`.
+    /// # Safety
+    /// `to` is valid for writing `n` floats.
+    unsafe fn store_ptr_n(self, v: Self::V, to: *mut f32, n: usize);
+    /// Returns `a + b`.
+    fn add(self, a: Self::V, b: Self::V) -> Self::V;
+    /// Returns `a - b`.
+    fn sub(self, a: Self::V, b: Self::V) -> Self::V;
+    /// Returns `a * b`.
+    fn mul(self, a: Self::V, b: Self::V) -> Self::V;
+    /// Returns `a / b`.
+    fn div(self, a: Self::V, b: Self::V) -> Self::V;
+    /// Returns `a * b + c`, rounded once where the instruction set can.
+    fn fma(self, a: Self::V, b: Self::V, c: Self::V) -> Self::V;
+    /// Returns the larger of `a` and `b`, and `b` if either is not a number.
+    fn max(self, a: Self::V, b: Self::V) -> Self::V;
+    /// Returns the smaller of `a` and `b`, and `b` if either is not a number.
+    fn min(self, a: Self::V, b: Self::V) -> Self::V;
+    /// Returns the square root.
+    fn sqrt(self, a: Self::V) -> Self::V;
+    /// Returns the nearest integer, ties to even.
+    fn round(self, a: Self::V) -> Self::V;
+    /// Returns `a * 2^n` for an integral `n` in `[-126, 127]`.
+    fn scale_by_power(self, a: Self::V, n: Self::V) -> Self::V;
+    /// Returns `a < b ? x : y` by lane.
+    fn select_less(self, a: Self::V, b: Self::V, x: Self::V, y: Self::V) -> Self::V;
+    /// Returns the lanes.
+    fn to_array(self, v: Self::V) -> [f32; 16];
+
+    /// Returns the first `LANES` floats of `from`.
+    #[inline(always)]
+    fn load(self, from: &[f32]) -> Self::V {
+        assert!(from.len() >= Self::LANES);
+        // SAFETY: the slice holds LANES floats.
+        unsafe { self.load_ptr(from.as_ptr()) }
+    }
+
+    /// Returns up to `LANES` floats of `from`, zeros behind them.
+    #[inline(always)]
+    fn load_partial(self, from: &[f32]) -> Self::V {
+        // SAFETY: the count is the length of the slice, at most LANES.
+        unsafe { self.load_ptr_n(from.as_ptr(), from.len().min(Self::LANES)) }
+    }
+
+    /// Writes all lanes to the start of `to`.
+    #[inline(always)]
+    fn store(self, v: Self::V, to: &mut [f32]) {
+        assert!(to.len() >= Self::LANES);
+        // SAFETY: the slice holds LANES floats.
+        unsafe { self.store_ptr(v, to.as_mut_ptr()) }
+    }
+
+    /// Writes as many lanes as `to` holds, at most `LANES`.
+    #[inline(always)]
+    fn store_partial(self, v: Self::V, to: &mut [f32]) {
+        // SAFETY: the count is the length of the slice, at most LANES.
+        unsafe { self.store_ptr_n(v, to.as_mut_ptr(), to.len().min(Self::LANES)) }
+    }
+
+    /// Returns the sum of the lanes, halves added pairwise.
+    #[inline(always)]
+    fn sum(self, v: Self::V) -> f32 {
+        let mut lanes = self.to_array(v);
+        let mut half = Self::LANES / 2;
+        while half > 0 {
+            for i in 0..half {
+                lanes[i] += lanes[i + half];
+            }
+            half /= 2;
+        }
+        lanes[0]
+    }
+
+    /// Returns the largest lane; not a number only if a lane is.
+    #[inline(always)]
+    fn largest(self, v: Self::V) -> f32 {
+        let lanes = self.to_array(v);
+        lanes[1..Self::LANES].iter().fold(lanes[0], |m, &x| if x > m || x.is_nan() { x } else { m })
+    }
+
+    /// Returns e^x: relative error below 2e-7; exactly zero below -87.3 (minus infinity included); finite above 88; not
+    /// a number for not a number.
+    #[inline(always)]
+    fn exp(self, x: Self::V) -> Self::V {
+        let c = |v: f32| self.splat(v);
+        let bounded = self.max(c(-87.3), self.min(c(88.0), x));
+        let n = self.round(self.mul(bounded, c(std::f32::consts::LOG2_E)));
+        // ln 2 in two parts: the first has few bits, so that n times it is exact.
+        let r = self.fma(n, c(-0.693_359_4), bounded);
+        let r = self.fma(n, c(2.121_944_4e-4), r);
+        let mut p = c(1.987_569_1e-4);
+        for coefficient in [1.398_199_9e-3, 8.333_452e-3, 4.166_579_6e-2, 1.666_666_5e-1, 5.000_000_1e-1] {
+            p = self.fma(p, r, c(coefficient));
+        }
+        let y = self.add(self.fma(p, self.mul(r, r), r), c(1.0));
+        self.select_less(x, c(-87.3), c(0.0), self.scale_by_power(y, n))
+    }
+
+    /// Returns 1 / (1 + e^-x).
+    #[inline(always)]
+    fn sigmoid(self, x: Self::V) -> Self::V {
+        let one = self.splat(1.0);
+        self.div(one, self.add(one, self.exp(self.sub(self.splat(0.0), x))))
+    }
+}
+
+/// Compiles functions that are generic over [`Simd`] for every path and dispatches on the device's.
+///
+/// The body sees its first parameter as the token of the path and `S` as its type; callers pass an `Isa` there.
+macro_rules! simd_fn {
+    ($(
+        $(#[$meta:meta])*
+        $vis:vis fn $name:ident<S>($s:ident: S $(, $arg:ident: $ty:ty)* $(,)?) $(-> $ret:ty)? $body:block
+    )*) => {$(
+        $(#[$meta])*
+        #[allow(clippy::too_many_arguments)]
+        $vis fn $name(isa: $crate::isa::Isa $(, $arg: $ty)*) $(-> $ret)? {
+            #[inline(always)]
+            #[allow(clippy::too_many_arguments)]
+            fn generic<S: $crate::simd::Simd>($s: S $(, $arg: $ty)*) $(-> $ret)? $body
+            #[cfg(target_arch = "x86_64")]
+            #[target_feature(enable = "avx512f,avx512vl,avx512bw,avx512dq,avx2,fma")]
+            #[allow(clippy::too_many_arguments)]
+            fn avx512(token: $crate::simd::Avx512 $(, $arg: $ty)*) $(-> $ret)? { generic(token $(, $arg)*) }
+            #[cfg(target_arch = "x86_64")]
+            #[target_feature(enable = "avx2,fma")]
+            #[allow(clippy::too_many_arguments)]
+            fn avx2(token: $crate::simd::Avx2 $(, $arg: $ty)*) $(-> $ret)? { generic(token $(, $arg)*) }
+            match isa.0 {
+                #[cfg(target_arch = "x86_64")]
+                // SAFETY: an `Isa` of this kind exists only if the machine has these features.
+                $crate::isa::Kind::Avx512 => unsafe { avx512($crate::simd::Avx512::detected() $(, $arg)*) },
+                #[cfg(target_arch = "x86_64")]
+                // SAFETY: as above.
+                $crate::isa::Kind::Avx2 => unsafe { avx2($crate::simd::Avx2::detected() $(, $arg)*) },
+                $crate::isa::Kind::Portable => generic($crate::simd::Portable $(, $arg)*),
+            }
+        }
+    )*};
+}
+pub(crate) use simd_fn;
+
+/// Plain arrays: what the compiler makes of the target's baseline.
+#[derive(Clone, Copy)]
+pub(crate) struct Portable;
+
+#[inline(always)]
+fn zip(a: [f32; 8], b: [f32; 8], f: impl Fn(f32, f32) -> f32) -> [f32; 8] {
+    let mut out = [0.0; 8];
+    for i in 0..8 {
+        out[i] = f(a[i], b[i]);
+    }
+    out
+}
+
+impl Simd for Portable {
+    type V = [f32; 8];
+    const LANES: usize = 8;
+    const TILE_ROWS: usize = 4;
+
+    #[inline(always)]
+    fn splat(self, x: f32) -> Self::V {
+        [x; 8]
+    }
+    #[inline(always)]
+    unsafe fn load_ptr(self, from: *const f32) -> Self::V {
+        // SAFETY: the caller's promise; unaligned reads are allowed.
+        unsafe { from.cast::<[f32; 8]>().read_unaligned() }
+    }
+    #[inline(always)]
+    unsafe fn load_ptr_n(self, from: *const f32, n: usize) -> Self::V {
+        let mut out = [0.0; 8];
+        // SAFETY: the caller promises n readable floats.
+        out[..n].copy_from_slice(unsafe { std::slice::from_raw_parts(from, n) });
+        out
+    }
+    #[inline(always)]
+    unsafe fn store_ptr(self, v: Self::V, to: *mut f32) {
+        // SAFETY: the caller's promise; unaligned writes are allowed.
+        unsafe { to.cast::<[f32; 8]>().write_unaligned(v) }
+    }
+    #[inline(always)]
+    unsafe fn store_ptr_n(self, v: Self::V, to: *mut f32, n: usize) {
+        // SAFETY: the caller promises n writable floats.
+        unsafe { std::slice::from_raw_parts_mut(to, n) }.copy_from_slice(&v[..n]);
+    }
+    #[inline(always)]
+    fn add(self, a: Self::V, b: Self::V) -> Self::V {
+        zip(a, b, |a, b| a + b)
+    }
+    #[inline(always)]
+    fn sub(self, a: Self::V, b: Self::V) -> Self::V {
+        zip(a, b, |a, b| a - b)
+    }
+    #[inline(always)]
+    fn mul(self, a: Self::V, b: Self::V) -> Self::V {
+        zip(a, b, |a, b| a * b)
+    }
+    #[inline(always)]
+    fn div(self, a: Self::V, b: Self::V) -> Self::V {
+        zip(a, b, |a, b| a / b)
+    }
+    #[inline(always)]
+    fn fma(self, a: Self::V, b: Self::V, c: Self::V) -> Self::V {
+        self.add(self.mul(a, b), c)
+    }
+    #[inline(always)]
+    fn max(self, a: Self::V, b: Self::V) -> Self::V {
+        zip(a, b, |a, b| if a > b { a } else { b })
+    }
+    #[inline(always)]
+    fn min(self, a: Self::V, b: Self::V) -> Self::V {
+        zip(a, b, |a, b| if a < b { a } else { b })
+    }
+    #[inline(always)]
+    fn sqrt(self, a: Self::V) -> Self::V {
+        a.map(f32::sqrt)
+    }
+    #[inline(always)]
+    fn round(self, a: Self::V) -> Self::V {
+        // Adding 1.5 * 2^23 leaves the nearest integer in the low bits; `exp` only needs |a| < 2^22.
+        const MAGIC: f32 = 12_582_912.0;
+        a.map(|x| (x + MAGIC) - MAGIC)
+    }
+    #[inline(always)]
+    fn scale_by_power(self, a: Self::V, n: Self::V) -> Self::V {
+        zip(a, n, |a, n| a * f32::from_bits(((n as i32 + 127) as u32) << 23))
+    }
+    #[inline(always)]
+    fn select_less(self, a: Self::V, b: Self::V, x: Self::V, y: Self::V) -> Self::V {
+        let mut out = y;
+        for i in 0..8 {
+            if a[i] < b[i] {
+                out[i] = x[i];
+            }
+        }
+        out
+    }
+    #[inline(always)]
+    fn to_array(self, v: Self::V) -> [f32; 16] {
+        let mut out = [0.0; 16];
+        out[..8].copy_from_slice(&v);
+        out
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+pub(crate) use x86::{Avx2, Avx512};
+
+#[cfg(target_arch = "x86_64")]
+mod x86 {
+    use super::Simd;
+    use std::arch::x86_64::*;
+
+    /// 512-bit registers; proof that the machine has them.
+    #[derive(Clone, Copy)]
+    pub(crate) struct Avx512(());
+
+    /// 256-bit registers; proof that the machine has them.
+    #[derive(Clone, Copy)]
+    pub(crate) struct Avx2(());
+
+    impl Avx512 {
+        /// # Safety
+        /// The machine has AVX-512 F, VL, BW and DQ.
+        #[inline(always)]
+        pub(crate) unsafe fn detected() -> Self {
+            Self(())
+        }
+    }
+
+    impl Avx2 {
+        /// # Safety
+        /// The machine has AVX2 and FMA.
+        #[inline(always)]
+        pub(crate) unsafe fn detected() -> Self {
+            Self(())
+        }
+    }
+
+    #[inline(always)]
+    fn mask16(n: usize) -> __mmask16 {
+        debug_assert!(n <= 16);
+        ((1u32 << n) - 1) as __mmask16
+    }
+
+    // SAFETY of every block below: the token proves the instruction set; pointers are the caller's promise.
+    #[allow(clippy::undocumented_unsafe_blocks)]
+    impl Simd for Avx512 {
+        type V = __m512;
+        const LANES: usize = 16;
+        const TILE_ROWS: usize = 12;
+
+        #[inline(always)]
+        fn splat(self, x: f32) -> Self::V {
+            unsafe { _mm512_set1_ps(x) }
+        }
+        #[inline(always)]
+        unsafe fn load_ptr(self, from: *const f32) -> Self::V {
+            unsafe { _mm512_loadu_ps(from) }
+        }
+        #[inline(always)]
+        unsafe fn load_ptr_n(self, from: *const f32, n: usize) -> Self::V {
+            unsafe { _mm512_maskz_loadu_ps(mask16(n), from) }
+        }
+        #[inline(always)]
+        unsafe fn store_ptr(self, v: Self::V, to: *mut f32) {
+            unsafe { _mm512_storeu_ps(to, v) }
+        }
+        #[inline(always)]
+        unsafe fn store_ptr_n(self, v: Self::V, to: *mut f32, n: usize) {
+            unsafe { _mm512_mask_storeu_ps(to, mask16(n), v) }
+        }
+        #[inline(always)]
+        fn add(self, a: Self::V, b: Self::V) -> Self::V {
+            unsafe { _mm512_add_ps(a, b) }
+        }
+        #[inline(always)]
+        fn sub(self, a: Self::V, b: Self::V) -> Self::V {
+            unsafe { _mm512_sub_ps(a, b) }
+        }
+        #[inline(always)]
+        fn mul(self, a: Self::V, b: Self::V) -> Self::V {
+            unsafe { _mm512_mul_ps(a, b) }
+        }
+        #[inline(always)]
+        fn div(self, a: Self::V, b: Self::V) -> Self::V {
+            unsafe { _mm512_div_ps(a, b) }
+        }
+        #[inline(always)]
+        fn fma(self, a: Self::V, b: Self::V, c: Self::V) -> Self::V {
+            unsafe { _mm512_fmadd_ps(a, b, c) }
+        }
+        #[inline(always)]
+        fn max(self, a: Self::V, b: Self::V) -> Self::V {
+            unsafe { _mm512_max_ps(a, b) }
+        }
+        #[inline(always)]
+        fn min(self, a: Self::V, b: Self::V) -> Self::V {
+            unsafe { _mm512_min_ps(a, b) }
+        }
+        #[inline(always)]
+        fn sqrt(self, a: Self::V) -> Self::V {
+            unsafe { _mm512_sqrt_ps(a) }
+        }
+        #[inline(always)]
+        fn round(self, a: Self::V) -> Self::V {
+            unsafe { _mm512_roundscale_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(a) }
+        }
+        #[inline(always)]
+        fn scale_by_power(self, a: Self::V, n: Self::V) -> Self::V {
+            unsafe { _mm512_scalef_ps(a, n) }
+        }
+        #[inline(always)]
+        fn select_less(self, a: Self::V, b: Self::V, x: Self::V, y: Self::V) -> Self::V {
+            unsafe { _mm512_mask_blend_ps(_mm512_cmp_ps_mask::<_CMP_LT_OQ>(a, b), y, x) }
+        }
+        #[inline(always)]
+        fn to_array(self, v: Self::V) -> [f32; 16] {
+            let mut out = [0.0; 16];
+            unsafe { _mm512_storeu_ps(out.as_mut_ptr(), v) };
+            out
+        }
+    }
+
+    #[inline(always)]
+    fn mask8(n: usize) -> __m256i {
+        const TABLE: [i32; 16] = [-1, -1, -1, -1, -1, -1, -1, -1, 0, 0, 0, 0, 0, 0, 0, 0];
+        // SAFETY: n <= 8, so eight words from 8 - n lie in the table; only called with the AVX2 token at hand.
+        unsafe { _mm256_loadu_si256(TABLE[8 - n..].as_ptr().cast()) }
+    }
+
+    // SAFETY of every block below: the token proves the instruction set; pointers are the caller's promise.
+    #[allow(clippy::undocumented_unsafe_blocks)]
+    impl Simd for Avx2 {
+        type V = __m256;
+        const LANES: usize = 8;
+        const TILE_ROWS: usize = 6;
+
+        #[inline(always)]
+        fn splat(self, x: f32) -> Self::V {
+            unsafe { _mm256_set1_ps(x) }
+        }
+        #[inline(always)]
+        unsafe fn load_ptr(self, from: *const f32) -> Self::V {
+            unsafe { _mm256_loadu_ps(from) }
+        }
+        #[inline(always)]
+        unsafe fn load_ptr_n(self, from: *const f32, n: usize) -> Self::V {
+            unsafe { _mm256_maskload_ps(from, mask8(n)) }
+        }
+        #[inline(always)]
+        unsafe fn store_ptr(self, v: Self::V, to: *mut f32) {
+            unsafe { _mm256_storeu_ps(to, v) }
+        }
+        #[inline(always)]
+        unsafe fn store_ptr_n(self, v: Self::V, to: *mut f32, n: usize) {
+            unsafe { _mm256_maskstore_ps(to, mask8(n), v) }
+        }
+        #[inline(always)]
+        fn add(self, a: Self::V, b: Self::V) -> Self::V {
+            unsafe { _mm256_add_ps(a, b) }
+        }
+        #[inline(always)]
+        fn sub(self, a: Self::V, b: Self::V) -> Self::V {
+            unsafe { _mm256_sub_ps(a, b) }
+        }
+        #[inline(always)]
+        fn mul(self, a: Self::V, b: Self::V) -> Self::V {
+            unsafe { _mm256_mul_ps(a, b) }
+        }
+        #[inline(always)]
+        fn div(self, a: Self::V, b: Self::V) -> Self::V {
+            unsafe { _mm256_div_ps(a, b) }
+        }
+        #[inline(always)]
+        fn fma(self, a: Self::V, b: Self::V, c: Self::V) -> Self::V {
+            unsafe { _mm256_fmadd_ps(a, b, c) }
+        }
+        #[inline(always)]
+        fn max(self, a: Self::V, b: Self::V) -> Self::V {
+            unsafe { _mm256_max_ps(a, b) }
+        }
+        #[inline(always)]
+        fn min(self, a: Self::V, b: Self::V) -> Self::V {
+            unsafe { _mm256_min_ps(a, b) }
+        }
+        #[inline(always)]
+        fn sqrt(self, a: Self::V) -> Self::V {
+            unsafe { _mm256_sqrt_ps(a) }
+        }
+        #[inline(always)]
+        fn round(self, a: Self::V) -> Self::V {
+            unsafe { _mm256_round_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(a) }
+        }
+        #[inline(always)]
+        fn scale_by_power(self, a: Self::V, n: Self::V) -> Self::V {
+            unsafe {
+                let exponent = _mm256_add_epi32(_mm256_cvtps_epi32(n), _mm256_set1_epi32(127));
+                _mm256_mul_ps(a, _mm256_castsi256_ps(_mm256_slli_epi32::<23>(exponent)))
+            }
+        }
+        #[inline(always)]
+        fn select_less(self, a: Self::V, b: Self::V, x: Self::V, y: Self::V) -> Self::V {
+            unsafe { _mm256_blendv_ps(y, x, _mm256_cmp_ps::<_CMP_LT_OQ>(a, b)) }
+        }
+        #[inline(always)]
+        fn to_array(self, v: Self::V) -> [f32; 16] {
+            let mut out = [0.0; 16];
+            unsafe { _mm256_storeu_ps(out.as_mut_ptr(), v) };
+            out
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::isa::Isa;
+
+    simd_fn! {
+        fn exp_all<S>(s: S, x: &[f32], y: &mut [f32]) {
+            for (x, y) in x.chunks(S::LANES).zip(y.chunks_mut(S::LANES)) {
+                s.store_partial(s.exp(s.load_partial(x)), y);
+            }
+        }
+        fn sum_largest<S>(s: S, x: &[f32]) -> (f32, f32) {
+            let v = s.load_partial(x);
+            (s.sum(v), s.largest(v))
+        }
+    }
+
+    #[test]
+    fn exp_is_close_on_every_path() {
+        let x: Vec<f32> = (-8800..8790).map(|i| i as f32 * 0.01 + 0.003).collect();
+        for isa in Isa::available() {
+            let mut y = vec![0.0; x.len()];
+            exp_all(isa, &x, &mut y);
+            for (&x, &y) in x.iter().zip(&y) {
+                let want = f64::from(x).exp();
+                if x > -87.3 {
+                    assert!((f64::from(y) - want).abs() <= 2e-7 * want, "{} exp({x}) = {y}, not {want}", isa.name());
+                } else {
+                    assert_eq!(y, 0.0);
+                }
+            }
+            let mut edge = [0.0; 4];
+            exp_all(isa, &[f32::NEG_INFINITY, f32::NAN, 0.0, 1e9], &mut edge);
+            assert!(edge[0] == 0.0 && edge[1].is_nan() && edge[2] == 1.0 && edge[3] > 1e38);
+        }
+    }
+
+    #[test]
+    fn reductions_see_every_lane() {
+        for isa in Isa::available() {
+            let x: Vec<f32> = (1..=8).map(|i| -(i as f32)).collect();
+            let (sum, _) = sum_largest(isa, &x);
+            assert_eq!(sum, -36.0);
+            let (_, largest) = sum_largest(isa, &[1.0, f32::NAN, 3.0]);
+            assert!(largest == 3.0 || largest.is_nan());
+        }
+    }
+}

@@ -1,0 +1,166 @@
+//! What is a layer? `x + attention(norm(x))`, then `x + feed_forward(norm(x))`.
+
+use minke_spec::ModelConfig;
+use minke_spec::config::AttentionConfig;
+use minke_tensor::{Device, Param, Pass, Tensor, recompute};
+
+use crate::cache::KvCache;
+use crate::gqa::Gqa;
+use crate::mla::Mla;
+use crate::mlp::Mlp;
+use crate::moe::{ExpertLoad, Moe, Report};
+use crate::source::{HasParams, Source, params};
+use crate::{Batch, Error, Result};
+
+/// The two kinds of attention.
+#[derive(Clone)]
+pub(crate) enum Attention {
+    Mla(Box<Mla>),
+    Gqa(Box<Gqa>),
+}
+
+/// The two kinds of feed-forward.
+#[derive(Clone)]
+pub(crate) enum FeedForward {
+    Mlp(Box<Mlp>),
+    Moe(Box<Moe>),
+}
+
+impl HasParams for Attention {
+    fn params<'a>(&'a self, to: &mut Vec<&'a Param>) {
+        match self {
+            Self::Mla(mla) => mla.params(to),
+            Self::Gqa(gqa) => gqa.params(to),
+        }
+    }
+    fn params_mut<'a>(&'a mut self, to: &mut Vec<&'a mut Param>) {
+        match self {
+            Self::Mla(mla) => mla.params_mut(to),
+            Self::Gqa(gqa) => gqa.params_mut(to),
+        }
+    }
+}
+
+impl HasParams for FeedForward {
+    fn params<'a>(&'a self, to: &mut Vec<&'a Param>) {
+        match self {
+            Self::Mlp(mlp) => mlp.params(to),
+            Self::Moe(moe) => moe.params(to),
+        }
+    }
+    fn params_mut<'a>(&'a mut self, to: &mut Vec<&'a mut Param>) {
+        match self {
+            Self::Mlp(mlp) => mlp.params_mut(to),
+            Self::Moe(moe) => moe.params_mut(to),
+        }
+    }
+}
+
+/// One layer of the transformer.
+#[derive(Clone)]
+pub(crate) struct Block {
+    layer: usize,
+    epsilon: f32,
+    input_layernorm: Param,
+    attention: Attention,
+    post_attention_layernorm: Param,
+    feed_forward: FeedForward,
+}
+
+params!(Block { input_layernorm, attention, post_attention_layernorm, feed_forward });
+
+impl Block {
+    pub(crate) fn new(config: &ModelConfig, source: &mut Source, layer: usize) -> Self {
+        let attention = match &config.attention {
+            AttentionConfig::Mla(sizes) => Attention::Mla(Mla::new(config, sizes, source, layer).into()),
+            AttentionConfig::Gqa(sizes) => Attention::Gqa(Gqa::new(config, sizes, source, layer).into()),
+        };
+        let feed_forward = match &config.moe {
+            Some(moe) if config.is_moe_layer(layer) => FeedForward::Moe(Moe::new(moe, source, layer).into()),
+            _ => FeedForward::Mlp(Mlp::new(source, &format!("model.layers.{layer}.mlp")).into()),
+        };
+        Self {
+            layer,
+            epsilon: config.rms_norm_eps,
+            input_layernorm: source.take(&format!("model.layers.{layer}.input_layernorm.weight")),
+            attention,
+            post_attention_layernorm: source.take(&format!("model.layers.{layer}.post_attention_layernorm.weight")),
+            feed_forward,
+        }
+    }
+
+    /// Returns the output, and what a gate reports. x [T, D] -> [T, D]
+    pub(crate) fn forward(
+        &self,
+        pass: Pass<'_>,
+        x: &Tensor,
+        batch: &Batch,
+        cos_sin: &Tensor,
+        cache: Option<&mut KvCache>,
+    ) -> Result<(Tensor, Option<Report>)> {
+        // The one place that decides what is kept for the backward and what is computed again.
+        let again = pass.record && pass.recompute && cache.is_none();
+        let x = if again {
+            let (block, batch, cos_sin) = (self.clone(), batch.clone(), cos_sin.clone());
+            recompute(pass, vec![x.clone()], move |inputs, pass| {
+                block.attend(pass, &inputs[0], &batch, &cos_sin, None).map_err(only_tensor)
+            })?
+        } else {
+            self.attend(pass, x, batch, cos_sin, cache)?
+        };
+        let (y, report) = match &self.feed_forward {
+            FeedForward::Mlp(_) if again => {
+                let block = self.clone();
+                let y = recompute(pass, vec![x], move |inputs, pass| block.feed_dense(pass, &inputs[0]))?;
+                (y, None)
+            }
+            FeedForward::Mlp(_) => (self.feed_dense(pass, &x)?, None),
+            FeedForward::Moe(moe) => {
+                let (y, report) =
+                    moe.forward(pass, &x.rms_norm(pass, &self.post_attention_layernorm, self.epsilon)?, batch)?;
+                (x.add(pass, &y)?, report)
+            }
+        };
+        pass.tap(|| format!("layers.{}.out", self.layer), &y);
+        Ok((y, report))
+    }
+
+    /// Returns `x + attention(norm(x))`.
+    fn attend(
+        &self,
+        pass: Pass<'_>,
+        x: &Tensor,
+        batch: &Batch,
+        cos_sin: &Tensor,
+        cache: Option<&mut KvCache>,
+    ) -> Result<Tensor> {
+        let normed = x.rms_norm(pass, &self.input_layernorm, self.epsilon)?;
+        let y = match &self.attention {
+            Attention::Mla(mla) => mla.forward(pass, &normed, batch, cos_sin, cache)?,
+            Attention::Gqa(gqa) => gqa.forward(pass, &normed, batch, cos_sin, cache)?,
+        };
+        Ok(x.add(pass, &y)?)
+    }
+
+    /// Returns `x + mlp(norm(x))`.
+    fn feed_dense(&self, pass: Pass<'_>, x: &Tensor) -> minke_tensor::Result<Tensor> {
+        let FeedForward::Mlp(mlp) = &self.feed_forward else { unreachable!("only called for dense blocks") };
+        let y = mlp.forward(pass, &x.rms_norm(pass, &self.post_attention_layernorm, self.epsilon)?)?;
+        x.add(pass, &y)
+    }
+
+    /// Moves the selection bias of the block's gate, if it has one, towards an even load.
+    pub(crate) fn balance(&mut self, device: &Device, load: &ExpertLoad, gamma: f32) {
+        if let FeedForward::Moe(moe) = &mut self.feed_forward {
+            moe.balance(device, load, gamma);
+        }
+    }
+}
+
+/// Inside a block nothing but tensor operations can fail.
+fn only_tensor(error: Error) -> minke_tensor::Error {
+    match error {
+        Error::Tensor(error) => error,
+        other => unreachable!("a block does no input or output: {other}"),
+    }
+}

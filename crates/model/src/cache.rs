@@ -1,0 +1,67 @@
+//! What is remembered of earlier tokens? Per layer either keys and values of heads, or MLA's latents.
+
+use minke_spec::ModelConfig;
+use minke_spec::config::AttentionConfig;
+use minke_tensor::Device;
+use minke_tensor::Pages;
+
+/// The form in which MLA computes with cached tokens. A fact of a cache's whole life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MlaForm {
+    /// Keys and values of every head, as in training: the sampler's log-probabilities are the trainer's to the bit.
+    Expanded,
+    /// Latents only, with `kv_b_proj` absorbed into queries and outputs: R1's 576 values per token and layer.
+    Absorbed,
+}
+
+/// Pages of all layers; page p of every layer belongs to the same tokens.
+pub struct KvCache {
+    layers: Vec<Pages>,
+    form: MlaForm,
+}
+
+impl KvCache {
+    /// Returns a cache of `pages` pages of 32 tokens for the main model's layers.
+    pub fn new(device: &Device, config: &ModelConfig, pages: usize, form: MlaForm) -> Self {
+        let heads = config.num_attention_heads;
+        let layer = || match (&config.attention, form) {
+            (AttentionConfig::Gqa(gqa), _) => {
+                Pages::keys_and_values(device, pages, gqa.num_key_value_heads, gqa.head_dim, gqa.head_dim)
+            }
+            (AttentionConfig::Mla(mla), MlaForm::Expanded) => {
+                Pages::keys_and_values(device, pages, heads, mla.qk_head_dim(), mla.v_head_dim)
+            }
+            (AttentionConfig::Mla(mla), MlaForm::Absorbed) => {
+                Pages::latents(device, pages, mla.kv_lora_rank + mla.qk_rope_head_dim, mla.kv_lora_rank)
+            }
+        };
+        Self { layers: (0..config.num_hidden_layers).map(|_| layer()).collect(), form }
+    }
+
+    /// Returns the form of MLA that the cache serves.
+    pub fn form(&self) -> MlaForm {
+        self.form
+    }
+
+    /// Returns the number of pages.
+    pub fn pages(&self) -> usize {
+        self.layers.first().map_or(0, Pages::count)
+    }
+
+    /// Returns the bytes of one page over all layers.
+    pub fn page_bytes(&self) -> usize {
+        self.layers.iter().map(Pages::page_bytes).sum()
+    }
+
+    /// Copies one page onto another, in all layers.
+    pub fn copy_page(&mut self, from: u32, to: u32) {
+        for layer in &mut self.layers {
+            layer.copy_page(from as usize, to as usize);
+        }
+    }
+
+    /// Returns the pages of one layer.
+    pub(crate) fn layer(&mut self, layer: usize) -> &mut Pages {
+        &mut self.layers[layer]
+    }
+}

@@ -1,0 +1,43 @@
+//! What can go wrong with a model: a configuration that is not implemented, weights that do not fit it.
+
+use std::path::PathBuf;
+
+/// A model that cannot be built, loaded or run.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A tensor operation failed.
+    #[error(transparent)]
+    Tensor(#[from] minke_tensor::Error),
+    /// A configuration is wrong.
+    #[error(transparent)]
+    Config(#[from] minke_spec::Error),
+    /// A configuration that is described but not implemented.
+    #[error("{0} models are not supported yet: supported are deepseek_v3, qwen2, qwen3, llama")]
+    UnsupportedFamily(&'static str),
+    /// A file cannot be read or written.
+    #[error("{path}: {source}")]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// A file is not what it should be.
+    #[error("{path}: {reason}")]
+    BadFile {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong and what to do.
+        reason: String,
+    },
+    /// A tensor is missing, superfluous or of another shape.
+    #[error("{path}: tensor {name}: {reason}")]
+    BadTensor {
+        /// The folder of weights.
+        path: PathBuf,
+        /// The published name.
+        name: String,
+        /// What is wrong.
+        reason: String,
+    },
+}

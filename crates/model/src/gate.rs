@@ -1,0 +1,146 @@
+//! Which experts does a token visit, with which weights, and what keeps the experts evenly loaded?
+
+use minke_spec::config::MoeConfig;
+use minke_tensor::{Device, Indices, Param, Pass, Routing, Span, Tensor};
+
+use crate::Result;
+use crate::source::{Source, params};
+
+/// Added to the sum that expert weights are divided by.
+const NORMALIZATION_EPSILON: f32 = 1e-20;
+
+/// The gate of a layer with experts.
+#[derive(Clone)]
+pub(crate) struct Gate {
+    layer: usize,
+    routing: Routing,
+    normalize: bool,
+    scale: f32,
+    weight: Param,
+    e_score_correction_bias: Param,
+}
+
+params!(Gate { weight, e_score_correction_bias });
+
+/// What the gate decided.
+pub(crate) struct Routed {
+    /// Chosen experts, best first. [T, K]
+    pub indices: Indices,
+    /// Their mixing weights. [T, K]
+    pub weights: Tensor,
+    /// Sigmoid scores of all experts. [T, E]
+    pub scores: Tensor,
+}
+
+impl Gate {
+    pub(crate) fn new(config: &MoeConfig, source: &mut Source, layer: usize) -> Self {
+        let prefix = format!("model.layers.{layer}.mlp.gate");
+        Self {
+            layer,
+            routing: Routing {
+                experts: config.n_routed_experts,
+                groups: config.n_group,
+                kept_groups: config.topk_group,
+                per_token: config.num_experts_per_tok,
+            },
+            normalize: config.norm_topk_prob,
+            scale: config.routed_scaling_factor,
+            weight: source.take(&format!("{prefix}.weight")),
+            e_score_correction_bias: source.take(&format!("{prefix}.e_score_correction_bias")),
+        }
+    }
+
+    /// Returns the chosen experts and their weights. The bias takes part in the choice and in nothing else.
+    ///
+    /// # Shapes
+    /// x [T, D] -> indices [T, K], weights [T, K]
+    ///
+    /// # Paper
+    /// - V3 2.1.2 eqs. 12-16 (sigmoid scores, biased choice within groups, unbiased weights)
+    /// - Test: crates/kernels/src/ops/route/tests.rs
+    /// - Vector: testdata/vectors/gate_routing.json
+    pub(crate) fn route(&self, pass: Pass<'_>, x: &Tensor) -> Result<Routed> {
+        let scores = x.matmul(pass, &self.weight)?.sigmoid(pass);
+        pass.tap(|| format!("layers.{}.gate.scores", self.layer), &scores);
+        let bias = self.e_score_correction_bias.values();
+        let indices = Indices::select_experts(pass, &scores, bias, &self.routing)?;
+        let mut weights = scores.pick_columns(pass, &indices)?;
+        if self.normalize {
+            weights = weights.normalize_rows(pass, NORMALIZATION_EPSILON);
+        }
+        Ok(Routed { indices, weights: weights.scale(pass, self.scale), scores })
+    }
+
+    /// Returns the number of choices per token.
+    pub(crate) fn per_token(&self) -> usize {
+        self.routing.per_token
+    }
+
+    /// Returns the number of experts.
+    pub(crate) fn experts(&self) -> usize {
+        self.routing.experts
+    }
+
+    /// Moves the selection bias of every expert by `gamma` towards an even load.
+    pub(crate) fn balance(&mut self, device: &Device, load: &[u64], gamma: f32) {
+        self.e_score_correction_bias.update(device, |bias| update_bias(bias, load, gamma));
+    }
+}
+
+/// Lowers the bias of experts above the mean load by gamma, raises it below.
+///
+/// # Shapes
+/// bias [E], load [E] (tokens in the whole batch)
+///
+/// # Paper
+/// - V3 2.1.2 (auxiliary-loss-free balancing; facts sheet 1.5)
+pub fn update_bias(bias: &mut [f32], load: &[u64], gamma: f32) {
+    let (total, experts) = (load.iter().sum::<u64>(), load.len() as u64);
+    for (bias, &load) in bias.iter_mut().zip(load) {
+        // Compare load with the mean without dividing.
+        match (load * experts).cmp(&total) {
+            std::cmp::Ordering::Greater => *bias -= gamma,
+            std::cmp::Ordering::Less => *bias += gamma,
+            std::cmp::Ordering::Equal => {}
+        }
+    }
+}
+
+/// Returns the sequence-wise balance loss without its factor alpha, averaged over sequences.
+///
+/// ```text
+/// f_i = E / (K T) * tokens of the sequence with s_i among their K largest scores    (a constant for the gradient)
+/// P_i = mean over its tokens of s_i / sum_j s_j
+/// L   = sum_i f_i P_i
+/// ```
+///
+/// # Shapes
+/// scores [T, E] -> scalar
+///
+/// # Paper
+/// - V3 2.1.2 eqs. 17-20 (sequence-wise balance)
+/// - Test: crates/model/tests/balance_matches_published_numbers.rs
+/// - Vector: testdata/vectors/balance.json
+pub fn balance_loss(pass: Pass<'_>, scores: &Tensor, per_token: usize, spans: &[Span]) -> Result<Tensor> {
+    let experts = scores.shape().width();
+    // Eq. 18 counts the largest scores as they are: neither the selection bias nor groups take part.
+    let routing = Routing { experts, groups: 1, kept_groups: 1, per_token };
+    let indices = Indices::select_experts(pass, scores, &vec![0.0; experts], &routing)?;
+    let sequences = spans.iter().filter(|span| span.rows > 0).count().max(1);
+    let mut factors = vec![0.0f32; scores.shape().elements()];
+    for span in spans.iter().filter(|span| span.rows > 0) {
+        let rows = span.first_row..span.first_row + span.rows;
+        let mut chosen = vec![0u32; experts];
+        for &expert in &indices.values()[rows.start * per_token..rows.end * per_token] {
+            chosen[expert as usize] += 1;
+        }
+        let tokens = span.rows as f64;
+        let factor = experts as f64 / (per_token as f64 * tokens) / tokens / sequences as f64;
+        let row: Vec<f32> = chosen.iter().map(|&count| (f64::from(count) * factor) as f32).collect();
+        for row_factors in factors[rows.start * experts..rows.end * experts].chunks_exact_mut(experts) {
+            row_factors.copy_from_slice(&row);
+        }
+    }
+    let factors = Tensor::from_slice(pass.device, scores.shape().dims(), &factors);
+    Ok(scores.normalize_rows(pass, 0.0).weighted_sum(pass, &factors)?)
+}

@@ -1,0 +1,108 @@
+//! How do Qwen and Llama attend? Several query heads share one key-value head.
+
+use minke_spec::config::GqaConfig;
+use minke_spec::{ModelConfig, rope};
+use minke_tensor::{Param, Pass, Tensor};
+
+use crate::cache::KvCache;
+use crate::rope::Rope;
+use crate::source::{Source, params};
+use crate::{Batch, Result};
+
+/// A projection with an optional bias.
+#[derive(Clone)]
+struct Projection {
+    weight: Param,
+    bias: Option<Param>,
+}
+
+params!(Projection { weight, bias });
+
+impl Projection {
+    fn new(source: &mut Source, layer: usize, name: &str) -> Self {
+        let prefix = format!("model.layers.{layer}.self_attn.{name}");
+        Self { weight: source.take(&format!("{prefix}.weight")), bias: source.take_if_any(&format!("{prefix}.bias")) }
+    }
+
+    fn forward(&self, pass: Pass<'_>, x: &Tensor) -> Result<Tensor> {
+        let y = x.matmul(pass, &self.weight)?;
+        Ok(match &self.bias {
+            Some(bias) => y.add_row(pass, bias)?,
+            None => y,
+        })
+    }
+}
+
+/// Grouped-query attention.
+#[derive(Clone)]
+pub(crate) struct Gqa {
+    layer: usize,
+    heads: usize,
+    sizes: GqaConfig,
+    scale: f32,
+    epsilon: f32,
+    rope: Rope,
+    q_proj: Projection,
+    k_proj: Projection,
+    v_proj: Projection,
+    o_proj: Projection,
+    q_norm: Option<Param>,
+    k_norm: Option<Param>,
+}
+
+params!(Gqa { q_proj, k_proj, v_proj, o_proj, q_norm, k_norm });
+
+impl Gqa {
+    pub(crate) fn new(config: &ModelConfig, sizes: &GqaConfig, source: &mut Source, layer: usize) -> Self {
+        let mut projection = |name| Projection::new(source, layer, name);
+        Self {
+            q_proj: projection("q_proj"),
+            k_proj: projection("k_proj"),
+            v_proj: projection("v_proj"),
+            o_proj: projection("o_proj"),
+            q_norm: source.take_if_any(&format!("model.layers.{layer}.self_attn.q_norm.weight")),
+            k_norm: source.take_if_any(&format!("model.layers.{layer}.self_attn.k_norm.weight")),
+            layer,
+            heads: config.num_attention_heads,
+            sizes: sizes.clone(),
+            scale: rope::softmax_scale(config) as f32,
+            epsilon: config.rms_norm_eps,
+            rope: Rope::new(config),
+        }
+    }
+
+    /// Returns the output of attention.
+    ///
+    /// # Shapes
+    /// x [T, D] -> [T, D]
+    pub(crate) fn forward(
+        &self,
+        pass: Pass<'_>,
+        x: &Tensor,
+        batch: &Batch,
+        cos_sin: &Tensor,
+        cache: Option<&mut KvCache>,
+    ) -> Result<Tensor> {
+        let (tokens, width, groups) = (batch.rows(), self.sizes.head_dim, self.sizes.num_key_value_heads);
+        let rotated = |projection: &Projection, norm: &Option<Param>, heads: usize| -> Result<Tensor> {
+            let y = projection.forward(pass, x)?.reshape(&[tokens, heads, width])?;
+            let y = match norm {
+                Some(norm) => y.rms_norm(pass, norm, self.epsilon)?,
+                None => y,
+            };
+            Ok(y.rope(pass, cos_sin, 0, self.rope.layout)?)
+        };
+        let q = rotated(&self.q_proj, &self.q_norm, self.heads)?;
+        let k = rotated(&self.k_proj, &self.k_norm, groups)?;
+        let v = self.v_proj.forward(pass, x)?.reshape(&[tokens, groups, width])?;
+        let out = match cache {
+            None => Tensor::attention(pass, &q, &k, &v, &batch.spans, self.scale)?,
+            Some(cache) => {
+                let pages = cache.layer(self.layer);
+                pages.append(pass, &k, Some(&v), &batch.places)?;
+                pages.attention(pass, &q, &batch.spans, &batch.page_table, self.scale)?
+            }
+        };
+        self.o_proj.forward(pass, &out.reshape(&[tokens, self.heads * width])?)
+    }
+}

@@ -1,0 +1,145 @@
+//! How does R1 attend? Through a latent of 512 values per token, from which the keys and values of all heads are made.
+//!
+//! Two forms compute the same: *expanded* makes keys and values of every head (training, exact mode), *absorbed* moves
+//! `kv_b_proj` to the query and the output and works on latents alone (serving).
+
+use minke_spec::config::{AttentionConfig, MlaConfig};
+use minke_spec::{ModelConfig, rope};
+use minke_tensor::{Param, Pass, Tensor};
+
+use crate::cache::{KvCache, MlaForm};
+use crate::rope::Rope;
+use crate::source::{Source, params};
+use crate::{Batch, Result};
+
+/// Epsilon of the two inner norms, whatever `rms_norm_eps` says (facts sheet 1.2).
+const INNER_EPSILON: f32 = 1e-6;
+
+/// Multi-head latent attention.
+#[derive(Clone)]
+pub(crate) struct Mla {
+    layer: usize,
+    heads: usize,
+    sizes: MlaConfig,
+    scale: f32,
+    rope: Rope,
+    q_proj: Option<Param>,
+    q_a_proj: Option<Param>,
+    q_a_layernorm: Option<Param>,
+    q_b_proj: Option<Param>,
+    kv_a_proj_with_mqa: Param,
+    kv_a_layernorm: Param,
+    kv_b_proj: Param,
+    o_proj: Param,
+}
+
+params!(Mla { q_proj, q_a_proj, q_a_layernorm, q_b_proj, kv_a_proj_with_mqa, kv_a_layernorm, kv_b_proj, o_proj });
+
+impl Mla {
+    pub(crate) fn new(config: &ModelConfig, sizes: &MlaConfig, source: &mut Source, layer: usize) -> Self {
+        debug_assert!(matches!(config.attention, AttentionConfig::Mla(_)));
+        let mut any = |name: &str| source.take_if_any(&format!("model.layers.{layer}.self_attn.{name}.weight"));
+        let mut some = |name: &str| any(name).unwrap_or_else(|| panic!("invariant: MLA has {name}"));
+        Self {
+            kv_a_proj_with_mqa: some("kv_a_proj_with_mqa"),
+            kv_a_layernorm: some("kv_a_layernorm"),
+            kv_b_proj: some("kv_b_proj"),
+            o_proj: some("o_proj"),
+            q_proj: any("q_proj"),
+            q_a_proj: any("q_a_proj"),
+            q_a_layernorm: any("q_a_layernorm"),
+            q_b_proj: any("q_b_proj"),
+            layer,
+            heads: config.num_attention_heads,
+            sizes: sizes.clone(),
+            scale: rope::softmax_scale(config) as f32,
+            rope: Rope::new(config),
+        }
+    }
+
+    /// Returns the output of attention.
+    ///
+    /// # Shapes
+    /// x [T, D] -> [T, D]
+    ///
+    /// # Paper
+    /// - V3 2.1.1 eqs. 1-11 (latents, decoupled rotary keys, attention)
+    /// - Test: crates/model/tests/families_match_transformers.rs
+    /// - Vector: testdata/tiny-v3/golden.safetensors
+    pub(crate) fn forward(
+        &self,
+        pass: Pass<'_>,
+        x: &Tensor,
+        batch: &Batch,
+        cos_sin: &Tensor,
+        cache: Option<&mut KvCache>,
+    ) -> Result<Tensor> {
+        let MlaConfig { kv_lora_rank: c, qk_nope_head_dim: n, qk_rope_head_dim: r, v_head_dim: v, .. } = self.sizes;
+        let (tokens, heads) = (batch.rows(), self.heads);
+        let q = self.queries(pass, x)?.reshape(&[tokens, heads, n + r])?.rope(pass, cos_sin, n, self.rope.layout)?;
+        let compressed = x.matmul(pass, &self.kv_a_proj_with_mqa)?;
+        let c_kv = compressed.columns(pass, 0, c)?.rms_norm(pass, &self.kv_a_layernorm, INNER_EPSILON)?;
+        pass.tap(|| format!("layers.{}.c_kv", self.layer), &c_kv);
+        let k_rope = compressed.columns(pass, c, r)?.reshape(&[tokens, 1, r])?;
+        let k_rope = k_rope.rope(pass, cos_sin, 0, self.rope.layout)?.reshape(&[tokens, r])?;
+        let out = match cache {
+            Some(cache) if cache.form() == MlaForm::Absorbed => self.absorbed(pass, &q, &c_kv, &k_rope, batch, cache)?,
+            cache => self.expanded(pass, &q, &c_kv, &k_rope, batch, cache)?,
+        };
+        Ok(out.reshape(&[tokens, heads * v])?.matmul(pass, &self.o_proj)?)
+    }
+
+    /// Returns the queries of all heads before rotation. x [T, D] -> [T, H * (N + R)]
+    fn queries(&self, pass: Pass<'_>, x: &Tensor) -> Result<Tensor> {
+        match (&self.q_proj, &self.q_a_proj, &self.q_a_layernorm, &self.q_b_proj) {
+            (Some(q_proj), ..) => Ok(x.matmul(pass, q_proj)?),
+            (None, Some(q_a_proj), Some(norm), Some(q_b_proj)) => {
+                let c_q = x.matmul(pass, q_a_proj)?.rms_norm(pass, norm, INNER_EPSILON)?;
+                pass.tap(|| format!("layers.{}.c_q", self.layer), &c_q);
+                Ok(c_q.matmul(pass, q_b_proj)?)
+            }
+            _ => unreachable!("the table of parameters gives MLA either q_proj or q_a_proj, its norm and q_b_proj"),
+        }
+    }
+
+    /// Attends with keys and values of every head. q [T, H, N + R], c_kv [T, C], k_rope [T, R] -> [T, H, V]
+    fn expanded(
+        &self,
+        pass: Pass<'_>,
+        q: &Tensor,
+        c_kv: &Tensor,
+        k_rope: &Tensor,
+        batch: &Batch,
+        cache: Option<&mut KvCache>,
+    ) -> Result<Tensor> {
+        let (n, v) = (self.sizes.qk_nope_head_dim, self.sizes.v_head_dim);
+        let kv = c_kv.matmul(pass, &self.kv_b_proj)?.reshape(&[batch.rows(), self.heads, n + v])?;
+        let k = kv.columns(pass, 0, n)?.append_shared(pass, k_rope)?;
+        let v = kv.columns(pass, n, v)?;
+        let Some(cache) = cache else {
+            return Ok(Tensor::attention(pass, q, &k, &v, &batch.spans, self.scale)?);
+        };
+        let pages = cache.layer(self.layer);
+        pages.append(pass, &k, Some(&v), &batch.places)?;
+        Ok(pages.attention(pass, q, &batch.spans, &batch.page_table, self.scale)?)
+    }
+
+    /// Attends to latents, with `kv_b_proj` moved to the query and to the output. Shapes as in `expanded`.
+    fn absorbed(
+        &self,
+        pass: Pass<'_>,
+        q: &Tensor,
+        c_kv: &Tensor,
+        k_rope: &Tensor,
+        batch: &Batch,
+        cache: &mut KvCache,
+    ) -> Result<Tensor> {
+        let (n, r) = (self.sizes.qk_nope_head_dim, self.sizes.qk_rope_head_dim);
+        let pages = cache.layer(self.layer);
+        pages.append(pass, &c_kv.concat_columns(pass, k_rope)?, None, &batch.places)?;
+        let q_latent = q.columns(pass, 0, n)?.heads_by_plain(pass, &self.kv_b_proj, 0)?;
+        let q_latent = q_latent.concat_columns(pass, &q.columns(pass, n, r)?)?;
+        let z = pages.attention(pass, &q_latent, &batch.spans, &batch.page_table, self.scale)?;
+        Ok(z.heads_matmul(pass, &self.kv_b_proj, n)?)
+    }
+}

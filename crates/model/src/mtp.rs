@@ -1,0 +1,57 @@
+//! What comes after the next token? One more block, fed with the next token's embedding, predicts it.
+
+use minke_spec::ModelConfig;
+use minke_tensor::{Indices, Param, Pass, Tensor};
+
+use crate::block::Block;
+use crate::moe::Report;
+use crate::source::{Source, params};
+use crate::{Batch, Result};
+
+/// The multi-token prediction module; embedding and head are the main model's.
+#[derive(Clone)]
+pub(crate) struct Mtp {
+    epsilon: f32,
+    enorm: Param,
+    hnorm: Param,
+    eh_proj: Param,
+    pub(crate) block: Block,
+    norm: Param,
+}
+
+params!(Mtp { enorm, hnorm, eh_proj, block, norm });
+
+impl Mtp {
+    pub(crate) fn new(config: &ModelConfig, source: &mut Source, layer: usize) -> Self {
+        let mut take = |name: &str| source.take(&format!("model.layers.{layer}.{name}.weight"));
+        let (enorm, hnorm, eh_proj) = (take("enorm"), take("hnorm"), take("eh_proj"));
+        let norm = take("shared_head.norm");
+        Self { epsilon: config.rms_norm_eps, enorm, hnorm, eh_proj, block: Block::new(config, source, layer), norm }
+    }
+
+    /// Returns the normed states that the shared head reads: row i predicts token i + 2.
+    ///
+    /// # Shapes
+    /// hidden [T, D] (after the main model's final norm), next_ids [T] (token i + 1), embed_tokens [W, D] -> [T, D]
+    ///
+    /// # Paper
+    /// - V3 2.2 eqs. 21-25 (multi-token prediction; order `[embedding, hidden]` as in the checkpoint)
+    /// - Test: crates/model/tests/mtp_and_balance_match_pytorch.rs
+    /// - Vector: testdata/tiny-v3-mtp/golden.safetensors
+    pub(crate) fn forward(
+        &self,
+        pass: Pass<'_>,
+        hidden: &Tensor,
+        next_ids: &Indices,
+        embed_tokens: &Param,
+        batch: &Batch,
+        cos_sin: &Tensor,
+    ) -> Result<(Tensor, Option<Report>)> {
+        let next = Tensor::embed(pass, embed_tokens, next_ids)?;
+        let next = next.rms_norm(pass, &self.enorm, self.epsilon)?;
+        let hidden = hidden.rms_norm(pass, &self.hnorm, self.epsilon)?;
+        let x = next.concat_columns(pass, &hidden)?.matmul(pass, &self.eh_proj)?;
+        let (y, report) = self.block.forward(pass, &x, batch, cos_sin, None)?;
+        Ok((y.rms_norm(pass, &self.norm, self.epsilon)?, report))
+    }
+}

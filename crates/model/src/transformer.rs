@@ -1,0 +1,214 @@
+//! The whole model: embedding, blocks, final norm, head, and the module that looks one token further.
+
+use minke_spec::config::ModelType;
+use minke_spec::draw::{Domain, draw, hash_name};
+use minke_spec::{ModelConfig, ParamRole, ParamSpec, Placement, parameters};
+use minke_tensor::{Device, Indices, Param, Pass, Tensor, TokenDistribution};
+
+use crate::block::Block;
+use crate::cache::KvCache;
+use crate::moe::{ExpertLoad, Report};
+use crate::mtp::Mtp;
+use crate::rope::Rope;
+use crate::source::{HasParams, Source, params};
+use crate::{Batch, Error, Result};
+
+/// A transformer with its parameters.
+#[derive(Clone)]
+pub struct Transformer {
+    config: ModelConfig,
+    rope: Rope,
+    embed_tokens: Param,
+    blocks: Vec<Block>,
+    norm: Param,
+    lm_head: Option<Param>,
+    mtp: Vec<Mtp>,
+}
+
+params!(Transformer { embed_tokens, blocks, norm, lm_head, mtp });
+
+/// What one forward gives.
+pub struct Output {
+    /// State after the final norm, which the head reads. [T, D]
+    pub hidden: Tensor,
+    /// What the multi-token prediction module says, if it was asked for.
+    pub further: Option<Further>,
+    /// Sum over layers of the sequence-wise balance loss, without alpha; in recording passes of models with experts.
+    pub balance: Option<Tensor>,
+    /// Tokens by expert of every layer with experts; in recording passes.
+    pub loads: Vec<ExpertLoad>,
+}
+
+/// The states of the multi-token prediction module, for the rows that have two more tokens behind them.
+pub struct Further {
+    /// State that the shared head reads: it predicts the token after the next. [R, D]
+    pub hidden: Tensor,
+    /// That token. [R]
+    pub target_ids: Indices,
+    /// Which rows of the batch these are. [R]
+    pub rows: Indices,
+}
+
+impl Transformer {
+    /// Returns a model with random weights: normal with the configured deviation, norms 1, biases 0.
+    ///
+    /// # Paper
+    /// - V3 4.2 (initialisation)
+    ///
+    /// # Errors
+    /// If the family is not implemented.
+    pub fn random(device: &Device, config: &ModelConfig, placement: &Placement, seed: u64) -> Result<Self> {
+        Self::new(config, placement, |spec, shape| Ok(initial(device, config, spec, shape, seed)))
+    }
+
+    /// Returns a model whose parameters are given by `value(spec, local shape)`, asked in the order of the table.
+    ///
+    /// # Errors
+    /// If the family is not implemented, or `value` fails.
+    pub fn new(
+        config: &ModelConfig,
+        placement: &Placement,
+        value: impl FnMut(&ParamSpec, &[usize]) -> Result<Tensor>,
+    ) -> Result<Self> {
+        if config.model_type == ModelType::DeepseekV2 {
+            return Err(Error::UnsupportedFamily(config.model_type.name()));
+        }
+        let mut source = Source::new(&parameters(config), placement, value)?;
+        let layers = config.num_hidden_layers;
+        let model = Self {
+            rope: Rope::new(config),
+            embed_tokens: source.take("model.embed_tokens.weight"),
+            blocks: (0..layers).map(|layer| Block::new(config, &mut source, layer)).collect(),
+            norm: source.take("model.norm.weight"),
+            lm_head: source.take_if_any("lm_head.weight"),
+            mtp: (0..config.num_nextn_predict_layers).map(|i| Mtp::new(config, &mut source, layers + i)).collect(),
+            config: config.clone(),
+        };
+        debug_assert!(source.left_over().is_empty(), "nobody took {:?}", source.left_over());
+        Ok(model)
+    }
+
+    /// Returns the configuration.
+    pub fn config(&self) -> &ModelConfig {
+        &self.config
+    }
+
+    /// Returns all parameters in the order of the table.
+    pub fn params(&self) -> Vec<&Param> {
+        let mut all = Vec::new();
+        HasParams::params(self, &mut all);
+        all.sort_by_key(|param| param.id());
+        all
+    }
+
+    /// Returns all parameters in the order of the table, for an update.
+    pub fn params_mut(&mut self) -> Vec<&mut Param> {
+        let mut all = Vec::new();
+        HasParams::params_mut(self, &mut all);
+        all.sort_by_key(|param| param.id());
+        all
+    }
+
+    /// Computes the states that the head reads. With a cache, keys and values go through its pages; with `mtp` (batches
+    /// of whole sequences only), the multi-token prediction module runs as well.
+    ///
+    /// # Errors
+    /// If the batch does not fit the model.
+    pub fn forward(&self, pass: Pass<'_>, batch: &Batch, mut cache: Option<&mut KvCache>, mtp: bool) -> Result<Output> {
+        let cos_sin = self.rope.cos_sin(pass, &batch.positions);
+        let mut reports = Vec::new();
+        let mut x = Tensor::embed(pass, &self.embed_tokens, &batch.token_ids)?;
+        for block in &self.blocks {
+            let (y, report) = block.forward(pass, &x, batch, &cos_sin, cache.as_deref_mut())?;
+            reports.extend(report);
+            x = y;
+        }
+        let hidden = x.rms_norm(pass, &self.norm, self.config.rms_norm_eps)?;
+        let mut further = None;
+        if let Some(module) = self.mtp.first().filter(|_| mtp) {
+            let (rows_batch, rows) = batch.rows_before_the_last_two(pass.device);
+            let tokens = batch.token_ids.values();
+            let ahead = |by: usize| -> Vec<u32> { rows.values().iter().map(|&r| tokens[r as usize + by]).collect() };
+            let next_ids = Indices::from_slice(pass.device, &ahead(1));
+            let cos_sin = self.rope.cos_sin(pass, &rows_batch.positions);
+            let states = hidden.gather_rows(pass, &rows)?;
+            let (hidden, report) =
+                module.forward(pass, &states, &next_ids, &self.embed_tokens, &rows_batch, &cos_sin)?;
+            reports.extend(report);
+            further = Some(Further { hidden, target_ids: Indices::from_slice(pass.device, &ahead(2)), rows });
+        }
+        let mut balance: Option<Tensor> = None;
+        let mut loads = Vec::new();
+        for Report { load, balance: of_layer } in reports {
+            balance = Some(match balance {
+                Some(sum) => sum.add(pass, &of_layer)?,
+                None => of_layer,
+            });
+            loads.push(load);
+        }
+        Ok(Output { hidden, further, balance, loads })
+    }
+
+    /// Returns the head: the embedding if they are tied.
+    fn head(&self) -> &Param {
+        self.lm_head.as_ref().unwrap_or(&self.embed_tokens)
+    }
+
+    /// Returns the logits of states.
+    ///
+    /// # Shapes
+    /// hidden [R, D] -> [R, W]
+    ///
+    /// # Errors
+    /// If the width is another.
+    pub fn logits(&self, pass: Pass<'_>, hidden: &Tensor) -> Result<Tensor> {
+        Ok(hidden.matmul(pass, self.head())?)
+    }
+
+    /// Returns log-probabilities of targets, without holding all logits: equal to the bit to those of the sampler.
+    ///
+    /// # Shapes
+    /// hidden [R, D], targets [R] -> [R]
+    ///
+    /// # Errors
+    /// If the shapes do not fit.
+    pub fn log_probs(
+        &self,
+        pass: Pass<'_>,
+        hidden: &Tensor,
+        targets: &Indices,
+        inverse_temperature: f32,
+    ) -> Result<TokenDistribution> {
+        Ok(hidden.head_log_prob(pass, self.head(), targets, inverse_temperature)?)
+    }
+
+    /// Moves the selection biases by gamma towards an even load over all given forwards.
+    ///
+    /// # Paper
+    /// - V3 2.1.2 (auxiliary-loss-free balancing)
+    pub fn balance_experts(&mut self, device: &Device, loads: &[ExpertLoad], gamma: f32) {
+        let layers = self.config.num_hidden_layers;
+        for load in loads {
+            let block = match load.layer.checked_sub(layers) {
+                None => &mut self.blocks[load.layer],
+                Some(i) => &mut self.mtp[i].block,
+            };
+            block.balance(device, load, gamma);
+        }
+    }
+}
+
+/// Returns the initial values of a parameter: a function of the seed and the parameter's name.
+fn initial(device: &Device, config: &ModelConfig, spec: &ParamSpec, shape: &[usize], seed: u64) -> Tensor {
+    let elements = shape.iter().product();
+    let values = match spec.role {
+        ParamRole::Norm => vec![1.0; elements],
+        ParamRole::Bias | ParamRole::CorrectionBias => vec![0.0; elements],
+        ParamRole::Embedding | ParamRole::Head | ParamRole::Matrix | ParamRole::Experts | ParamRole::Router => {
+            let mut stream = draw(seed, Domain::Initialization, &[hash_name(&spec.name)]);
+            let deviation = f64::from(config.initializer_range);
+            (0..elements).map(|_| (stream.normal() * deviation) as f32).collect()
+        }
+    };
+    Tensor::from_slice(device, shape, &values)
+}

@@ -1,0 +1,114 @@
+//! Writes a folder of weights.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::Write;
+use std::path::Path;
+
+use half::bf16;
+use minke_spec::params::{Source, published_tensors};
+use minke_spec::{Format, ParamRole, parameters};
+use safetensors::Dtype;
+use safetensors::tensor::TensorView;
+
+use super::{CONFIG_FILE, INDEX_FILE, WEIGHTS_FILE};
+use crate::{Error, Result, Transformer};
+
+/// Writes `config.json` and the weights of a model into an existing folder, with published tensor names, in shards of
+/// at most `shard_bytes` (a larger tensor is a shard of its own). Correction biases stay F32.
+///
+/// Every file is synced; the caller makes the folder appear under its final name when all of it is there.
+///
+/// # Errors
+/// If the format is not F32 or BF16, or a file cannot be written.
+pub fn save(model: &Transformer, folder: &Path, format: Format, shard_bytes: usize) -> Result<()> {
+    let config = model.config();
+    let mut published = config.to_value();
+    published["torch_dtype"] = match format {
+        Format::F32 => "float32".into(),
+        Format::Bf16 => "bfloat16".into(),
+        other => {
+            let reason = format!("weights cannot be written as {}: choose F32 or BF16", other.name());
+            return Err(Error::BadFile { path: folder.to_path_buf(), reason });
+        }
+    };
+    let text = serde_json::to_string_pretty(&published).expect("invariant: a configuration is plain JSON");
+    write(&folder.join(CONFIG_FILE), text.as_bytes())?;
+
+    let tensors = encode(model, format);
+    let mut shards: Vec<Vec<&Encoded>> = vec![Vec::new()];
+    let mut filled = 0;
+    for tensor in &tensors {
+        if filled + tensor.bytes.len() > shard_bytes && filled > 0 {
+            shards.push(Vec::new());
+            filled = 0;
+        }
+        filled += tensor.bytes.len();
+        shards.last_mut().expect("invariant: there is a shard").push(tensor);
+    }
+    if let [only] = &shards[..] {
+        return write_shard(&folder.join(WEIGHTS_FILE), only);
+    }
+    let mut weight_map = BTreeMap::new();
+    for (i, shard) in shards.iter().enumerate() {
+        let name = format!("model-{:05}-of-{:05}.safetensors", i + 1, shards.len());
+        write_shard(&folder.join(&name), shard)?;
+        weight_map.extend(shard.iter().map(|tensor| (tensor.name.clone(), name.clone())));
+    }
+    let total: usize = tensors.iter().map(|tensor| tensor.bytes.len()).sum();
+    let index = serde_json::json!({ "metadata": { "total_size": total }, "weight_map": weight_map });
+    write(&folder.join(INDEX_FILE), serde_json::to_string_pretty(&index).expect("invariant: plain JSON").as_bytes())
+}
+
+struct Encoded {
+    name: String,
+    shape: Vec<usize>,
+    dtype: Dtype,
+    bytes: Vec<u8>,
+}
+
+/// Returns every published tensor, copies of shared ones included.
+fn encode(model: &Transformer, format: Format) -> Vec<Encoded> {
+    let specs = parameters(model.config());
+    let params = model.params();
+    let one = |tensor: minke_spec::params::Published| {
+        let (param, expert) = match &tensor.source {
+            Source::Own { param, expert } => (*param, *expert),
+            Source::CopyOf(name) => {
+                let at = specs.iter().position(|spec| &spec.name == name);
+                (at.expect("invariant: a copy is of a parameter of the table"), None)
+            }
+        };
+        let elements: usize = tensor.shape.iter().product();
+        let values = &params[param].values()[expert.unwrap_or(0) * elements..][..elements];
+        let wide = format == Format::F32 || specs[param].role == ParamRole::CorrectionBias;
+        let (dtype, bytes) = if wide {
+            (Dtype::F32, values.iter().flat_map(|v| v.to_le_bytes()).collect())
+        } else {
+            (Dtype::BF16, values.iter().flat_map(|&v| bf16::from_f32(v).to_le_bytes()).collect())
+        };
+        Encoded { name: tensor.name, shape: tensor.shape, dtype, bytes }
+    };
+    published_tensors(model.config()).into_iter().map(one).collect()
+}
+
+fn write_shard(path: &Path, tensors: &[&Encoded]) -> Result<()> {
+    fn view<'a>(t: &&'a Encoded) -> (String, TensorView<'a>) {
+        let view = TensorView::new(t.dtype, t.shape.clone(), &t.bytes);
+        (t.name.clone(), view.expect("invariant: the bytes were made for this shape"))
+    }
+    let metadata = Some([("format".to_string(), "pt".to_string())].into());
+    let bytes = safetensors::serialize(tensors.iter().map(view), metadata)
+        .map_err(|e| Error::BadFile { path: path.to_path_buf(), reason: e.to_string() })?;
+    write(path, &bytes)
+}
+
+/// Writes a file and syncs it.
+fn write(path: &Path, bytes: &[u8]) -> Result<()> {
+    let run = || {
+        let mut file = File::create(path)?;
+        file.write_all(bytes)?;
+        file.sync_all()
+    };
+    run().map_err(|source| Error::Io { path: path.to_path_buf(), source })
+}

@@ -1,0 +1,17 @@
+//! Where do published weights come from and go to? A folder as on the Hub: `config.json` and safetensors files.
+//!
+//! Loader and exporter read the one table of `minke_spec::params`; copies that a file holds of shared tensors are
+//! written on export and dropped on import.
+
+mod export;
+mod load;
+
+pub use export::save;
+pub use load::load;
+
+/// File of a folder's configuration.
+pub const CONFIG_FILE: &str = "config.json";
+/// File of unsharded weights.
+pub const WEIGHTS_FILE: &str = "model.safetensors";
+/// File that says which shard holds which tensor.
+pub const INDEX_FILE: &str = "model.safetensors.index.json";

@@ -1,0 +1,97 @@
+//! Do the four families compute what `transformers` computes? Logits, every gradient, intermediate values, and 64 greedy
+//! tokens, against goldens in f64 (made by `testdata/make/families.py`).
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+
+use common::{Golden, check_gradients, device, folder, relative};
+use minke_model::{Batch, LossWeights, Targets, Transformer, weights};
+use minke_tensor::{Device, Gradients, Isa, Pass, backward};
+
+const FAMILIES: [&str; 6] =
+    ["tiny-v3", "tiny-v3-direct-q", "tiny-qwen2", "tiny-qwen3", "tiny-qwen3-yarn", "tiny-llama"];
+
+fn each_family(mut check: impl FnMut(&str, &Device, &Transformer, &Golden, Isa)) {
+    for isa in Isa::available() {
+        let device = device(isa);
+        for name in FAMILIES {
+            let (model, unknown) = weights::load(&device, &folder(name)).unwrap();
+            assert!(unknown.is_empty(), "{name}: {unknown:?}");
+            check(name, &device, &model, &Golden::open(name), isa);
+        }
+    }
+}
+
+fn sequences(golden: &Golden) -> (Vec<u32>, usize) {
+    (golden.ids("input_ids"), golden.shape("input_ids")[1])
+}
+
+#[test]
+fn logits_are_within_1e_4_and_gradients_within_1e_3() {
+    each_family(|name, device, model, golden, isa| {
+        let (ids, length) = sequences(golden);
+        let rows: Vec<&[u32]> = ids.chunks(length).collect();
+        let batch = Batch::packed(device, &rows);
+
+        let pass = Pass::inference(device);
+        let hidden = model.forward(pass, &batch, None, false).unwrap().hidden;
+        let logits = model.logits(pass, &hidden).unwrap();
+        let difference = relative(logits.values(), &golden.floats("logits"));
+        assert!(difference <= 1e-4, "{name} {}: logits differ by {difference:.2e}", isa.name());
+
+        for recompute in [false, true] {
+            let pass = Pass::recording(device).with_recompute(recompute);
+            let counts = vec![1.0; batch.rows()];
+            let targets = Targets::next_tokens(device, &batch, &counts, Targets::count(&batch, &counts));
+            let factors = LossWeights { mtp: 0.0, balance: 0.0 };
+            let (losses, _) = model.loss(pass, &batch, &targets, factors).unwrap();
+            let want = golden.floats("loss")[0];
+            assert!((losses.next - want).abs() <= 1e-5 * want, "{name}: loss {} not {want}", losses.next);
+            let mut gradients = Gradients::default();
+            backward(device, &losses.total, &mut gradients).unwrap();
+            let worst = check_gradients(model, &gradients, golden, 1e-3);
+            println!("{name} {} recompute {recompute}: logits {difference:.1e}, gradients {worst:.1e}", isa.name());
+        }
+    });
+}
+
+#[test]
+fn intermediate_values_match() {
+    each_family(|name, device, model, golden, _| {
+        let (ids, length) = sequences(golden);
+        let rows: Vec<&[u32]> = ids.chunks(length).collect();
+        let taps = RefCell::new(BTreeMap::new());
+        let listen = |name: &str, value: &minke_tensor::Tensor| {
+            taps.borrow_mut().insert(name.to_string(), value.values().to_vec());
+        };
+        let pass = Pass::inference(device).with_tap(&listen);
+        model.forward(pass, &Batch::packed(device, &rows), None, false).unwrap();
+        let taps = taps.into_inner();
+        let wanted = golden.names().into_iter().filter_map(|n| n.strip_prefix("tap.").map(str::to_string));
+        let wanted: Vec<String> = wanted.filter(|n| !n.ends_with("experts") && !n.ends_with("weights")).collect();
+        for tap in &wanted {
+            let difference = relative(&taps[tap], &golden.floats(&format!("tap.{tap}")));
+            assert!(difference <= 1e-4, "{name} {tap}: {difference:.2e}");
+        }
+        assert!(!name.starts_with("tiny-v3") || wanted.len() >= 5, "{name} has too few taps");
+    });
+}
+
+#[test]
+fn sixty_four_greedy_tokens_match() {
+    each_family(|name, device, model, golden, _| {
+        let (mut ids, want) = (golden.ids("greedy.prompt"), golden.ids("greedy.ids"));
+        let pass = Pass::inference(device);
+        for (step, &want) in want.iter().enumerate() {
+            let hidden = model.forward(pass, &Batch::packed(device, &[&ids]), None, false).unwrap().hidden;
+            let logits = model.logits(pass, &hidden).unwrap();
+            let last = &logits.values()[(ids.len() - 1) * model.config().vocab_size..];
+            let best = (0..last.len()).max_by(|&a, &b| last[a].total_cmp(&last[b])).unwrap() as u32;
+            assert_eq!(best, want, "{name}: greedy token {step}");
+            ids.push(best);
+        }
+    });
+}

@@ -1,0 +1,32 @@
+//! What can go wrong with an operation: shapes that do not fit, or a gradient that does not exist.
+
+use crate::Shape;
+
+/// An operation that cannot be done.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Operands whose shapes do not fit.
+    #[error("{op}: {left} does not fit {right}")]
+    Shape {
+        /// The operation.
+        op: &'static str,
+        /// Name and shape of one operand.
+        left: String,
+        /// Name and shape of the other.
+        right: String,
+    },
+    /// A gradient was asked of an operation that serves inference only.
+    #[error("{op} has no gradient: it serves inference only")]
+    NotDifferentiable {
+        /// The operation.
+        op: &'static str,
+    },
+    /// `backward` was called on something that is not a recorded scalar.
+    #[error("backward starts from a recorded scalar, not from {0}")]
+    NotALoss(String),
+}
+
+/// Returns an error about operand `left` against operand `right`.
+pub(crate) fn mismatch(op: &'static str, left: (&str, &Shape), right: (&str, &Shape)) -> Error {
+    Error::Shape { op, left: format!("{} {}", left.0, left.1), right: format!("{} {}", right.0, right.1) }
+}

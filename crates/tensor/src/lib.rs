@@ -1,0 +1,32 @@
+//! Shape-checked operations on tensors and their reverse mode.
+//!
+//! A [`Tensor`] is a contiguous block of f32 on a device. Operations are methods that take the [`Pass`] they belong to;
+//! in a recording pass a result remembers how it was made (its `node`), and [`backward`] walks those nodes once, in one
+//! exhaustive `match`. Parameters ([`Param`]) enter the tape only as arguments of operations in a recording pass.
+
+mod backward;
+mod error;
+mod op;
+mod ops;
+mod param;
+mod pass;
+mod recompute;
+mod shape;
+mod tensor;
+
+pub use backward::{Gradients, backward};
+pub use error::Error;
+pub use minke_kernels::ops::attention::{Span, TILE};
+pub use minke_kernels::ops::rope::Layout;
+pub use minke_kernels::ops::route::Routing;
+pub use minke_kernels::{Cpu, Device, Isa};
+pub use ops::cache::Pages;
+pub use ops::{Dispatch, TokenDistribution};
+pub use param::{Param, optimize};
+pub use pass::Pass;
+pub use recompute::recompute;
+pub use shape::Shape;
+pub use tensor::{Indices, Tensor};
+
+/// The result of a fallible operation of this crate.
+pub type Result<T> = std::result::Result<T, Error>;

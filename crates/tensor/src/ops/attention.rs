@@ -1,0 +1,129 @@
+//! Rotary positions and attention.
+
+use std::sync::Arc;
+
+use minke_kernels::ops::attention::{self, Heads, Memory, Span, TILE};
+use minke_kernels::ops::rope::{self, Direction, Layout};
+
+use crate::error::mismatch;
+use crate::op::Op;
+use crate::{Indices, Pass, Result, Shape, Tensor};
+
+impl Tensor {
+    /// Returns cosine and sine of the rotation angles at the given positions.
+    ///
+    /// # Shapes
+    /// positions [T], inverse_frequencies [R / 2] -> [T, R] (cosine and sine of each pair beside each other)
+    pub fn cos_sin(pass: Pass<'_>, positions: &Indices, inverse_frequencies: &[f32], multiplier: f32) -> Tensor {
+        let cpu = pass.cpu();
+        Tensor::write(cpu, Shape::new(&[positions.len(), 2 * inverse_frequencies.len()]), |out| {
+            rope::cos_sin(cpu, positions.values(), inverse_frequencies, multiplier, out);
+        })
+    }
+
+    /// Returns x with the columns from `start` of every head rotated.
+    ///
+    /// # Shapes
+    /// x [T, H, W], cos_sin [T, R] with start + R <= W -> [T, H, W]
+    ///
+    /// # Errors
+    /// If the shapes do not fit.
+    pub fn rope(&self, pass: Pass<'_>, cos_sin: &Tensor, start: usize, layout: Layout) -> Result<Tensor> {
+        let (x, table) = (self.shape(), cos_sin.shape());
+        let &[tokens, heads, width] = x.dims() else { return Err(mismatch("rope", ("x", &x), ("cos_sin", &table))) };
+        if table.rows() != tokens || start + table.width() > width {
+            return Err(mismatch("rope", ("x", &x), ("cos_sin", &table)));
+        }
+        let cpu = pass.cpu();
+        let y = Tensor::write(cpu, x, |y| {
+            rope::rotate(cpu, self.values(), cos_sin.values(), heads, width, start, layout, Direction::Forward, y);
+        });
+        let op = || Op::Rope { x: self.clone(), cos_sin: cos_sin.detach(), start, layout };
+        Ok(y.made_by(pass, self.recorded(), op))
+    }
+
+    /// Returns causal attention of queries over keys and values of the same batch.
+    ///
+    /// # Shapes
+    /// q [T, H, W], k [T, KV, W], v [T, KV, V] -> [T, H, V]; each span is one whole sequence
+    ///
+    /// # Errors
+    /// If the shapes do not fit, or the spans do not cover the batch.
+    pub fn attention(
+        pass: Pass<'_>,
+        q: &Tensor,
+        k: &Tensor,
+        v: &Tensor,
+        spans: &Arc<[Span]>,
+        scale: f32,
+    ) -> Result<Tensor> {
+        let heads = heads_of(q.shape(), k.shape(), v.shape())?;
+        let tokens = q.shape().dims()[0];
+        if spans.iter().map(|span| span.rows).sum::<usize>() != tokens {
+            return Err(mismatch("attention", ("q", &q.shape()), ("spans", &Shape::new(&[spans.len()]))));
+        }
+        // Tiles point into the batch itself: tile t of a sequence begins 32 t rows behind its first.
+        let mut tiles = Vec::new();
+        let spans_here: Vec<Span> = spans
+            .iter()
+            .map(|span| {
+                let first_tile = tiles.len();
+                tiles.extend((0..span.rows.div_ceil(TILE)).map(|t| (span.first_row + t * TILE) as u32));
+                Span { first_tile, ..*span }
+            })
+            .collect();
+        let memory = Memory {
+            keys: k.values(),
+            values: v.values(),
+            key_strides: attention::batch_strides(heads.key_value, heads.width),
+            value_strides: attention::batch_strides(heads.key_value, heads.value_width),
+            tiles: &tiles,
+        };
+        let (out, log_sum) = run(pass, q, memory, &spans_here, heads, scale);
+        let wanted = q.recorded() || k.recorded() || v.recorded();
+        Ok(out.clone().made_by(pass, wanted, || Op::Attention {
+            q: q.clone(),
+            k: k.clone(),
+            v: v.clone(),
+            out,
+            log_sum,
+            spans: Arc::clone(spans),
+            heads,
+            scale,
+        }))
+    }
+}
+
+fn heads_of(q: Shape, k: Shape, v: Shape) -> Result<Heads> {
+    let refuse = || mismatch("attention", ("q", &q), ("k", &k));
+    let (&[tokens, query, width], &[rows, key_value, key_width], &[values, value_heads, value_width]) =
+        (q.dims(), k.dims(), v.dims())
+    else {
+        return Err(refuse());
+    };
+    let fits = tokens == rows && rows == values && width == key_width && key_value == value_heads;
+    if !fits || key_value == 0 || query % key_value != 0 {
+        return Err(refuse());
+    }
+    Ok(Heads { query, key_value, width, value_width })
+}
+
+/// Runs the kernel and returns (out, log_sum).
+pub(super) fn run(
+    pass: Pass<'_>,
+    q: &Tensor,
+    memory: Memory<'_>,
+    spans: &[Span],
+    heads: Heads,
+    scale: f32,
+) -> (Tensor, Tensor) {
+    let cpu = pass.cpu();
+    let shape = q.shape().with_width(heads.value_width);
+    let mut out = None;
+    let log_sum = Tensor::write(cpu, Shape::new(&[shape.rows()]), |log_sum| {
+        out = Some(Tensor::write(cpu, shape, |out| {
+            attention::attention(cpu, q.values(), memory, spans, heads, scale, out, log_sum);
+        }));
+    });
+    (out.expect("invariant: written above"), log_sum)
+}

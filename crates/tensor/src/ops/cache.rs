@@ -1,0 +1,141 @@
+//! Where do the keys and values of earlier tokens lie? In pages of 32 tokens, one buffer per layer.
+
+use minke_kernels::Device;
+use minke_kernels::ops::attention::{Heads, Memory, Span, Strides, TILE};
+use minke_kernels::ops::cache;
+
+use super::attention::run;
+use crate::error::mismatch;
+use crate::op::Op;
+use crate::{Pass, Result, Tensor};
+
+/// The pages of one layer.
+///
+/// Keys of heads are stored transposed within a page, `[P, KV, W, 32]`, so that a page is a ready operand of the
+/// product with queries; values are `[P, KV, 32, V]`. Latents are one buffer `[P, 32, C + R]` that serves as keys and,
+/// in its first C columns, as values.
+pub struct Pages {
+    keys: Tensor,
+    values: Option<Tensor>,
+    heads: usize,
+    width: usize,
+    value_width: usize,
+}
+
+impl Pages {
+    /// Returns `pages` pages for keys and values of `heads` heads.
+    pub fn keys_and_values(device: &Device, pages: usize, heads: usize, width: usize, value_width: usize) -> Self {
+        Self {
+            keys: Tensor::zeros(device, &[pages, heads, width, TILE]),
+            values: Some(Tensor::zeros(device, &[pages, heads, TILE, value_width])),
+            heads,
+            width,
+            value_width,
+        }
+    }
+
+    /// Returns `pages` pages for latents of `width` columns, of which the first `value_width` are values.
+    pub fn latents(device: &Device, pages: usize, width: usize, value_width: usize) -> Self {
+        Self { keys: Tensor::zeros(device, &[pages, TILE, width]), values: None, heads: 1, width, value_width }
+    }
+
+    /// Returns the number of pages.
+    pub fn count(&self) -> usize {
+        self.keys.shape().dims()[0]
+    }
+
+    /// Returns the bytes of one page.
+    pub fn page_bytes(&self) -> usize {
+        let floats = self.keys.values().len() + self.values.as_ref().map_or(0, |v| v.values().len());
+        floats * size_of::<f32>() / self.count().max(1)
+    }
+
+    fn key_strides(&self) -> Strides {
+        match self.values {
+            Some(_) => {
+                let head = self.width * TILE;
+                Strides { unit: self.heads * head, head, key: 1, component: TILE }
+            }
+            None => Strides { unit: TILE * self.width, head: 0, key: self.width, component: 1 },
+        }
+    }
+
+    fn value_strides(&self) -> Strides {
+        match self.values {
+            Some(_) => {
+                let head = self.value_width * TILE;
+                Strides { unit: self.heads * head, head, key: self.value_width, component: 1 }
+            }
+            None => self.key_strides(),
+        }
+    }
+
+    /// Writes keys and values of new tokens; the one operation that works in place, and it has no gradient.
+    ///
+    /// # Shapes
+    /// k [T, KV, W], v [T, KV, V] (no v for latents: k [T, 1, C + R]), places [T] = page * 32 + row in the page
+    ///
+    /// # Errors
+    /// If the shapes do not fit the pages or a place lies outside.
+    pub fn append(&mut self, pass: Pass<'_>, k: &Tensor, v: Option<&Tensor>, places: &[u32]) -> Result<()> {
+        let tokens = places.len();
+        let fits = |x: &Tensor, width: usize| x.shape().elements() == tokens * self.heads * width;
+        let last = places.iter().map(|&p| p as usize / TILE).max().unwrap_or(0);
+        if !fits(k, self.width) || v.is_some_and(|v| !fits(v, self.value_width)) || last >= self.count() {
+            return Err(mismatch("append", ("k", &k.shape()), ("pages", &self.keys.shape())));
+        }
+        let (key_strides, value_strides) = (self.key_strides(), self.value_strides());
+        let write = |x: &Tensor, to: &mut Tensor, width: usize, strides: Strides| {
+            let to = to.values_mut().expect("invariant: pages are not shared");
+            cache::append(pass.cpu(), x.values(), (self.heads, width), places, strides, to);
+        };
+        write(k, &mut self.keys, self.width, key_strides);
+        if let (Some(v), Some(values)) = (v, &mut self.values) {
+            write(v, values, self.value_width, value_strides);
+        }
+        Ok(())
+    }
+
+    /// Copies one page onto another.
+    pub fn copy_page(&mut self, from: usize, to: usize) {
+        for buffer in [Some(&mut self.keys), self.values.as_mut()].into_iter().flatten() {
+            let len = buffer.values().len() / buffer.shape().dims()[0];
+            let values = buffer.values_mut().expect("invariant: pages are not shared");
+            values.copy_within(from * len..(from + 1) * len, to * len);
+        }
+    }
+
+    /// Returns causal attention of queries over the pages. Inference only.
+    ///
+    /// # Shapes
+    /// q [T, H, W], tiles: the page list of every span -> [T, H, V]
+    ///
+    /// # Errors
+    /// If the shapes do not fit the pages.
+    pub fn attention(
+        &self,
+        pass: Pass<'_>,
+        q: &Tensor,
+        spans: &[Span],
+        tiles: &[u32],
+        scale: f32,
+    ) -> Result<Tensor> {
+        let shape = q.shape();
+        let &[_, query, width] = shape.dims() else {
+            return Err(mismatch("attention", ("q", &shape), ("pages", &self.keys.shape())));
+        };
+        if width != self.width || query % self.heads != 0 {
+            return Err(mismatch("attention", ("q", &shape), ("pages", &self.keys.shape())));
+        }
+        let heads = Heads { query, key_value: self.heads, width, value_width: self.value_width };
+        let memory = Memory {
+            keys: self.keys.values(),
+            values: self.values.as_ref().unwrap_or(&self.keys).values(),
+            key_strides: self.key_strides(),
+            value_strides: self.value_strides(),
+            tiles,
+        };
+        let (out, _) = run(pass, q, memory, spans, heads, scale);
+        Ok(out.made_by(pass, q.recorded(), || Op::Inference { op: "attention over pages", x: q.clone() }))
+    }
+}

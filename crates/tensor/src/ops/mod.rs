@@ -1,0 +1,24 @@
+//! Which operations exist, on which shapes, and what do they compute? Every method checks shapes, calls one kernel and
+//! records one node; the mathematics stands in `minke_kernels::ops`.
+
+mod attention;
+pub mod cache;
+mod linear;
+mod loss;
+mod pointwise;
+mod route;
+mod rows;
+
+pub use loss::TokenDistribution;
+pub use route::Dispatch;
+
+use crate::error::mismatch;
+use crate::{Result, Shape};
+
+/// Checks that two shapes are equal.
+pub(crate) fn expect_same(op: &'static str, left: (&str, Shape), right: (&str, Shape)) -> Result<()> {
+    if left.1 == right.1 {
+        return Ok(());
+    }
+    Err(mismatch(op, (left.0, &left.1), (right.0, &right.1)))
+}

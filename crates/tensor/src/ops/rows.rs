@@ -1,0 +1,88 @@
+//! Operations that move rows and columns.
+
+use minke_kernels::ops::rows;
+
+use crate::error::mismatch;
+use crate::op::Op;
+use crate::{Indices, Pass, Result, Shape, Tensor};
+
+impl Tensor {
+    /// Returns the columns `start..start + len`.
+    ///
+    /// # Shapes
+    /// x [.., D] -> [.., len]
+    ///
+    /// # Errors
+    /// If the range does not lie in the width.
+    pub fn columns(&self, pass: Pass<'_>, start: usize, len: usize) -> Result<Tensor> {
+        let x = self.shape();
+        if start.checked_add(len).is_none_or(|end| end > x.width()) {
+            return Err(mismatch("columns", ("x", &x), ("start and length", &Shape::new(&[start, len]))));
+        }
+        let cpu = pass.cpu();
+        let y = Tensor::write(cpu, x.with_width(len), |y| rows::columns(cpu, self.values(), x.width(), start, len, y));
+        Ok(y.made_by(pass, self.recorded(), || Op::Columns { x: self.clone(), start }))
+    }
+
+    /// Returns `[a, b]` side by side.
+    ///
+    /// # Shapes
+    /// a [T, A], b [T, B] -> [T, A + B]
+    ///
+    /// # Errors
+    /// If the rows differ.
+    pub fn concat_columns(&self, pass: Pass<'_>, b: &Tensor) -> Result<Tensor> {
+        let (a, other) = (self.shape(), b.shape());
+        if a.rows() != other.rows() {
+            return Err(mismatch("concat_columns", ("a", &a), ("b", &other)));
+        }
+        let cpu = pass.cpu();
+        let y = Tensor::write(cpu, a.with_width(a.width() + other.width()), |y| {
+            rows::concat_columns(cpu, self.values(), a.width(), b.values(), other.width(), y);
+        });
+        let wanted = self.recorded() || b.recorded();
+        Ok(y.made_by(pass, wanted, || Op::ConcatColumns { a: self.clone(), b: b.clone() }))
+    }
+
+    /// Returns every head of a token with the token's shared part behind it.
+    ///
+    /// # Shapes
+    /// x [T, H, N], shared [T, R] -> [T, H, N + R]
+    ///
+    /// # Errors
+    /// If the tokens differ.
+    pub fn append_shared(&self, pass: Pass<'_>, shared: &Tensor) -> Result<Tensor> {
+        let (x, other) = (self.shape(), shared.shape());
+        let (&[tokens, heads, n], &[rows, r]) = (x.dims(), other.dims()) else {
+            return Err(mismatch("append_shared", ("x", &x), ("shared", &other)));
+        };
+        if tokens != rows {
+            return Err(mismatch("append_shared", ("x", &x), ("shared", &other)));
+        }
+        let cpu = pass.cpu();
+        let y = Tensor::write(cpu, Shape::new(&[tokens, heads, n + r]), |y| {
+            rows::append_shared(cpu, self.values(), shared.values(), heads, n, r, y);
+        });
+        let wanted = self.recorded() || shared.recorded();
+        Ok(y.made_by(pass, wanted, || Op::AppendShared { x: self.clone(), shared: shared.clone() }))
+    }
+
+    /// Returns the rows with the given numbers; a row may be taken often or never.
+    ///
+    /// # Shapes
+    /// x [T, D], ids [R] below T -> [R, D]
+    ///
+    /// # Errors
+    /// If a number lies outside.
+    pub fn gather_rows(&self, pass: Pass<'_>, ids: &Indices) -> Result<Tensor> {
+        let x = self.shape();
+        if let Some(&id) = ids.values().iter().find(|&&id| id as usize >= x.rows()) {
+            return Err(mismatch("gather_rows", ("x", &x), (&format!("row {id} in ids"), &Shape::new(&[ids.len()]))));
+        }
+        let cpu = pass.cpu();
+        let y = Tensor::write(cpu, Shape::new(&[ids.len(), x.width()]), |y| {
+            rows::gather_rows(cpu, self.values(), x.width(), ids.values(), y);
+        });
+        Ok(y.made_by(pass, self.recorded(), || Op::GatherRows { x: self.clone(), ids: ids.clone() }))
+    }
+}

@@ -1,0 +1,33 @@
+//! Which intermediate values are worth their memory? A region under [`recompute`] keeps only its inputs; the backward
+//! computes the rest again.
+
+use std::sync::Arc;
+
+use crate::op::Op;
+use crate::{Pass, Result, Tensor};
+
+type Function = dyn Fn(&[Tensor], Pass<'_>) -> Result<Tensor> + Send + Sync;
+
+/// A recorded region: its inputs and how to compute its output from them.
+pub(crate) struct Region {
+    pub inputs: Vec<Tensor>,
+    pub function: Arc<Function>,
+}
+
+/// Returns `function(inputs)`, remembering in a recording pass only the inputs and the function.
+///
+/// The function must be pure; the backward calls it once more and gets the same bits.
+///
+/// # Paper
+/// V3 3.2.3 (recomputation of RMSNorm and up-projections)
+///
+/// # Errors
+/// Those of the function.
+pub fn recompute(
+    pass: Pass<'_>,
+    inputs: Vec<Tensor>,
+    function: impl Fn(&[Tensor], Pass<'_>) -> Result<Tensor> + Send + Sync + 'static,
+) -> Result<Tensor> {
+    let y = function(&inputs, Pass { record: false, ..pass })?;
+    Ok(y.made_by(pass, true, || Op::Recompute(Region { inputs, function: Arc::new(function) })))
+}

@@ -1,0 +1,43 @@
+//! What can go wrong between text and ids?
+
+use std::path::PathBuf;
+
+/// Everything that this crate refuses; each message is one line: what, why, what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A file could not be read or written.
+    #[error("cannot {action} {}: {source}", path.display())]
+    Io {
+        /// What was tried, as a verb: "read", "write".
+        action: &'static str,
+        /// The file or folder.
+        path: PathBuf,
+        /// What the operating system said.
+        source: std::io::Error,
+    },
+    /// A tokenizer.json that is broken, or of a kind that is not byte-level BPE.
+    #[error("tokenizer {origin}: {reason}")]
+    Tokenizer {
+        /// The file, or "(given text)".
+        origin: String,
+        /// Why it is refused and what would be accepted.
+        reason: String,
+    },
+    /// Options with which no tokenizer can be trained.
+    #[error("cannot train a tokenizer: {reason}")]
+    Training {
+        /// Which option, and which values would do.
+        reason: String,
+    },
+    /// A chat template that does not compile, or did not render these messages.
+    #[error("chat template {origin}: {reason}")]
+    Template {
+        /// The file, or the name of the built-in template.
+        origin: String,
+        /// What Jinja said.
+        reason: String,
+    },
+}
+
+/// A result with this crate's [`Error`].
+pub type Result<T> = std::result::Result<T, Error>;

@@ -1,0 +1,31 @@
+//! How does text become token ids, and how does what the model says become a thought and an answer?
+//!
+//! On the way in: [`ChatTemplate`] renders [`Message`]s to the prompt, [`Tokenizer`] turns it into ids. On the way out, one
+//! stage after the other, each safe under any chunking: [`Tokenizer::token_bytes`] -> [`Utf8Stream`] -> [`StopStrings`] ->
+//! [`ReasoningParser`]. The crate knows no tensor and no model, so that graders, data preparation and servers can use it
+//! alone.
+//!
+//! ```
+//! use minke_text::{ChatTemplate, Message, ReasoningEvent, ReasoningParser};
+//!
+//! let prompt = ChatTemplate::r1().render(&[Message::user("What is 2+2?")], true)?;
+//! assert!(prompt.ends_with("<｜User｜>What is 2+2?<｜Assistant｜><think>\n"));
+//!
+//! let mut parser = ReasoningParser::new(&prompt);
+//! assert_eq!(parser.push("easy\n</thi"), [ReasoningEvent::Reasoning("easy".into())]);
+//! assert_eq!(parser.push("nk>\n\nIt is 4."), [ReasoningEvent::Content("It is 4.".into())]);
+//! # Ok::<(), minke_text::Error>(())
+//! ```
+
+mod chat;
+mod error;
+mod file;
+mod reasoning;
+mod stream;
+mod tokenizer;
+
+pub use chat::{ChatTemplate, FunctionCall, Message, Role, ToolCall, r1_zero_prompt};
+pub use error::{Error, Result};
+pub use reasoning::{ReasoningEvent, ReasoningParser, Thought, split};
+pub use stream::{StopStrings, Utf8Stream};
+pub use tokenizer::{ASSISTANT, BOS, EOS, PAD, THINK_CLOSE, THINK_OPEN, Tokenizer, TrainOptions, USER};

@@ -1,0 +1,423 @@
+//! Which ids stand for a text, and which bytes for an id?
+//!
+//! Byte-level BPE as DeepSeek, Qwen and Llama publish it, through the `tokenizers` library. Every byte is in the alphabet,
+//! so any text has ids, and the ids give the same text back. Decoding is done here, from a table of the bytes of each id:
+//! text decoded token by token is then the text decoded at once, by construction.
+
+use crate::{Error, Result, file};
+use serde::Deserialize;
+use serde_json::Value;
+use std::path::Path;
+use tokenizers::models::bpe::{BPE, BpeTrainer};
+use tokenizers::normalizers::{NormalizerWrapper, utils::Sequence as Normalizers};
+use tokenizers::pre_tokenizers::{PreTokenizerWrapper, byte_level::ByteLevel, sequence::Sequence, split::Split};
+use tokenizers::{
+    AddedToken, Model, NormalizedString, Normalizer, PreTokenizedString, PreTokenizer, SplitDelimiterBehavior,
+    TokenizerImpl, Trainer,
+};
+
+/// Begins every rendered prompt; id 0 in V3, R1 and every tokenizer trained here.
+pub const BOS: &str = "<｜begin▁of▁sentence｜>";
+/// Ends every answer; id 1.
+pub const EOS: &str = "<｜end▁of▁sentence｜>";
+/// Fills rows that must have equal length; id 2.
+pub const PAD: &str = "<｜▁pad▁｜>";
+/// Opens the thought.
+pub const THINK_OPEN: &str = "<think>";
+/// Closes the thought.
+pub const THINK_CLOSE: &str = "</think>";
+/// Stands before what the user says.
+pub const USER: &str = "<｜User｜>";
+/// Stands before what the assistant says.
+pub const ASSISTANT: &str = "<｜Assistant｜>";
+
+const SPECIAL: [&str; 3] = [BOS, EOS, PAD];
+const ADDED: [&str; 4] = [THINK_OPEN, THINK_CLOSE, USER, ASSISTANT];
+
+/// DeepSeek-V3's three stages of splitting, in order; facts sheet 1.10.
+const SPLITS: [&str; 3] = [
+    r"\p{N}{1,3}",
+    "[一-龥\u{3040}-ゟ゠-ヿ]+",
+    concat!(
+        r##"[!"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+"##,
+        "|[^\r\n\\p{L}\\p{P}\\p{S}]?[\\p{L}\\p{M}]+",
+        "| ?[\\p{P}\\p{S}]+[\r\n]*|\\s*[\r\n]+|\\s+(?!\\S)|\\s+",
+    ),
+];
+
+/// A pair of tokens seen only once is no evidence for a token of its own.
+const MIN_FREQUENCY: u64 = 2;
+/// Four times the largest published vocabulary; bounds the tables that a file can make us allocate.
+const MAX_IDS: usize = 1 << 20;
+
+type Library = TokenizerImpl<BPE, NormalizerWrapper, PreTokenizerWrapper, ByteLevel, ByteLevel>;
+
+/// A byte-level BPE tokenizer: text to ids and back.
+#[derive(Debug)]
+pub struct Tokenizer {
+    library: Library,
+    /// The tokenizer.json, kept so that it is saved as it was read.
+    json: String,
+    /// By id; empty where an id stands for no token.
+    bytes: Vec<Box<[u8]>>,
+    /// The id of the token that is one byte, by byte.
+    byte_ids: Vec<u32>,
+}
+
+/// What a new tokenizer shall look like.
+#[derive(Clone, Debug)]
+pub struct TrainOptions {
+    /// Ids in all, those of added tokens included; fewer come out if the texts have fewer frequent pairs.
+    pub vocab_size: usize,
+    /// Tokens added after `<think>`, `</think>`, `<｜User｜>` and `<｜Assistant｜>`, not special, with the last ids.
+    pub added_tokens: Vec<String>,
+}
+
+impl Tokenizer {
+    /// The tokenizer of a tokenizer.json, given the file or the folder in which it lies.
+    ///
+    /// # Errors
+    /// The file cannot be read, is broken, or is not byte-level BPE over all 256 bytes. Whatever it contains, nothing panics.
+    pub fn load(path: impl AsRef<Path>) -> Result<Self> {
+        let path = path.as_ref();
+        let path = if path.is_dir() { path.join("tokenizer.json") } else { path.to_owned() };
+        Self::checked(file::read(&path)?)
+            .map_err(|reason| Error::Tokenizer { origin: path.display().to_string(), reason })
+    }
+
+    /// The tokenizer of the text of a tokenizer.json.
+    ///
+    /// # Errors
+    /// As [`Tokenizer::load`].
+    pub fn from_json(json: impl Into<String>) -> Result<Self> {
+        Self::checked(json.into()).map_err(|reason| Error::Tokenizer { origin: "(given text)".into(), reason })
+    }
+
+    /// A tokenizer learned from these texts, with DeepSeek's layout: ids 0, 1, 2 are [`BOS`], [`EOS`] and [`PAD`], then come
+    /// the 256 bytes, what was learned, and the added tokens. The same texts give the same file, byte for byte.
+    ///
+    /// ```
+    /// use minke_text::{Tokenizer, TrainOptions};
+    /// let texts = ["make 13 from 6 1 7"; 10];
+    /// let tokenizer = Tokenizer::train(texts.iter(), &TrainOptions { vocab_size: 300, added_tokens: vec![] })?;
+    /// assert_eq!(tokenizer.decode(&tokenizer.encode("déjà <think>"), false), "déjà <think>");
+    /// # Ok::<(), minke_text::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// `vocab_size` has no room for the bytes and the added tokens, or an added token is empty or given twice.
+    pub fn train<T: AsRef<str>>(texts: impl Iterator<Item = T> + Send, options: &TrainOptions) -> Result<Self> {
+        let added: Vec<&str> = ADDED.into_iter().chain(options.added_tokens.iter().map(String::as_str)).collect();
+        let controls: Vec<&str> = SPECIAL.into_iter().chain(added.iter().copied()).collect();
+        let training = |reason: String| Error::Training { reason };
+        for (i, token) in controls.iter().enumerate() {
+            if token.is_empty() || controls[..i].contains(token) {
+                return Err(training(format!("the added token {token:?} is empty or given twice; remove it")));
+            }
+        }
+        if options.vocab_size < controls.len() + 256 || options.vocab_size > MAX_IDS {
+            let least = controls.len() + 256;
+            return Err(training(format!("vocab_size is {}; choose {least} to {MAX_IDS}", options.vocab_size)));
+        }
+
+        let mut trainer = BpeTrainer::builder()
+            .vocab_size(options.vocab_size - added.len())
+            .min_frequency(MIN_FREQUENCY)
+            .show_progress(false)
+            .special_tokens(SPECIAL.iter().map(|token| AddedToken::from(*token, true)).collect())
+            .initial_alphabet(ByteLevel::alphabet().into_iter().collect())
+            .build();
+        let splitting = deepseek_splitting();
+        let pieces = texts.flat_map(|text| without(text.as_ref(), &controls));
+        let words = |piece: &str| {
+            let mut split = PreTokenizedString::from(piece);
+            splitting.pre_tokenize(&mut split)?;
+            let words = split.get_splits(tokenizers::OffsetReferential::Original, tokenizers::OffsetType::Byte);
+            Ok(words.into_iter().map(|(word, _, _)| word.to_owned()).collect())
+        };
+        let library = |error: tokenizers::Error| training(format!("the library says: {error}"));
+        trainer.feed(pieces, words).map_err(library)?;
+        let mut model = BPE::default();
+        let special = trainer.train(&mut model).map_err(library)?;
+
+        let mut trained = Library::new(model);
+        trained.with_normalizer(Some(Normalizers::new(vec![]))).map_err(library)?;
+        trained.with_pre_tokenizer(Some(splitting));
+        trained.with_post_processor(Some(ByteLevel::default().trim_offsets(false)));
+        trained.with_decoder(Some(ByteLevel::default()));
+        trained.add_special_tokens(special).map_err(library)?;
+        trained.add_tokens(added.iter().map(|token| AddedToken::from(*token, false))).map_err(library)?;
+        Self::checked(trained.to_string(true).map_err(library)?).map_err(training)
+    }
+
+    /// Writes `tokenizer.json` into the folder, whole or not at all.
+    ///
+    /// # Errors
+    /// The folder cannot be written.
+    pub fn save(&self, folder: impl AsRef<Path>) -> Result<()> {
+        file::write(folder.as_ref(), "tokenizer.json", &self.json)
+    }
+
+    /// The ids of a text in which added tokens count: of a rendered prompt. No id is added at either end.
+    pub fn encode(&self, text: &str) -> Vec<u32> {
+        let added = self.library.get_added_vocabulary();
+        self.ids(added.extract_and_normalize(self.library.get_normalizer(), text))
+    }
+
+    /// The ids of a text in which no added token counts: no id of one comes out, whatever the text says.
+    pub fn encode_plain(&self, text: &str) -> Vec<u32> {
+        let mut normalized = NormalizedString::from(text);
+        if let Some(normalizer) = self.library.get_normalizer() {
+            normalizer.normalize(&mut normalized).expect("invariant: only NFC is accepted, which cannot fail");
+        }
+        let ids = self.ids(normalized.into());
+        if !ids.iter().any(|id| self.is_added(*id)) {
+            return ids;
+        }
+        // The merges of a strange file can spell an added token; its single bytes say the same and control nothing.
+        let spelled = |id: u32| match self.is_added(id) {
+            true => self.token_bytes(id).iter().map(|byte| self.byte_ids[usize::from(*byte)]).collect(),
+            false => vec![id],
+        };
+        ids.into_iter().flat_map(spelled).collect()
+    }
+
+    /// The text of these ids; bytes that are no UTF-8 become U+FFFD, and ids that stand for no token nothing.
+    pub fn decode(&self, ids: &[u32], skip_special: bool) -> String {
+        let shown = ids.iter().filter(|id| !(skip_special && self.is_special(**id)));
+        let bytes: Vec<u8> = shown.flat_map(|id| self.token_bytes(*id)).copied().collect();
+        String::from_utf8_lossy(&bytes).into_owned()
+    }
+
+    /// The bytes for which an id stands, for [`Utf8Stream`](crate::Utf8Stream); empty if it stands for no token.
+    pub fn token_bytes(&self, id: u32) -> &[u8] {
+        self.bytes.get(id as usize).map_or(&[], |bytes| bytes)
+    }
+
+    /// The id of a token, added tokens included, as it is written in tokenizer.json.
+    pub fn id_of(&self, token: &str) -> Option<u32> {
+        self.library.token_to_id(token)
+    }
+
+    /// Whether an id is of a special token, which a reader is not shown; `<think>` is not special.
+    pub fn is_special(&self, id: u32) -> bool {
+        self.library.get_added_vocabulary().get_added_tokens_decoder().get(&id).is_some_and(|token| token.special)
+    }
+
+    /// One more than the largest id: the least number of rows of an embedding.
+    pub fn vocab_size(&self) -> usize {
+        self.bytes.len()
+    }
+
+    fn is_added(&self, id: u32) -> bool {
+        self.library.get_added_vocabulary().get_added_tokens_decoder().contains_key(&id)
+    }
+
+    fn ids(&self, mut text: PreTokenizedString) -> Vec<u32> {
+        if let Some(splitting) = self.library.get_pre_tokenizer() {
+            splitting.pre_tokenize(&mut text).expect("invariant: only splitting that cannot fail is accepted");
+        }
+        let model = self.library.get_model();
+        text.tokenize(|word| model.tokenize(word.get())).expect("invariant: every byte is in the vocabulary");
+        let encoding = text.into_encoding(None, 0, tokenizers::OffsetType::None);
+        encoding.expect("invariant: every split was tokenized").get_ids().to_vec()
+    }
+
+    fn checked(json: String) -> std::result::Result<Self, String> {
+        let mut root: Value = serde_json::from_str(&json).map_err(|error| format!("is not JSON: {error}"))?;
+        check_kind(&root)?;
+        check_model(&root["model"])?;
+        // Not used here, and nothing that the library would do for them is wanted.
+        for unused in ["truncation", "padding", "post_processor", "decoder"] {
+            root[unused] = Value::Null;
+        }
+        let library = Library::deserialize(&root).map_err(|error| format!("the library refuses it: {error}"))?;
+        let bytes = byte_table(&root, &library)?;
+        let byte_ids = (0..=255).map(|byte| library.token_to_id(&char_of(byte).to_string()));
+        let byte_ids: Option<Vec<u32>> = byte_ids.collect();
+        let byte_ids =
+            byte_ids.ok_or("has no token for some byte; only vocabularies over all 256 bytes are supported")?;
+        Ok(Tokenizer { library, json, bytes, byte_ids })
+    }
+}
+
+/// DeepSeek-V3's pre-tokenizer.
+fn deepseek_splitting() -> PreTokenizerWrapper {
+    let split = |pattern: &&str| {
+        let pattern = tokenizers::pre_tokenizers::split::SplitPattern::Regex((*pattern).into());
+        let split = Split::new(pattern, SplitDelimiterBehavior::Isolated, false);
+        PreTokenizerWrapper::Split(split.expect("invariant: the published patterns compile"))
+    };
+    let mut stages: Vec<_> = SPLITS.iter().map(split).collect();
+    stages.push(ByteLevel::new(false, true, false).into());
+    Sequence::new(stages).into()
+}
+
+/// The parts of a text between these tokens: control tokens are not spelled from learned pieces.
+fn without(text: &str, tokens: &[&str]) -> Vec<String> {
+    let split_all = |parts: Vec<String>, token: &&str| {
+        parts.iter().flat_map(|part| part.split(token)).filter(|part| !part.is_empty()).map(str::to_owned).collect()
+    };
+    tokens.iter().fold(vec![text.to_owned()], split_all)
+}
+
+/// Refuses whatever is not byte-level BPE, before the library sees it.
+fn check_kind(root: &Value) -> std::result::Result<(), String> {
+    let expect = |what: &str, found: &Value, accepted: &str, ok: bool| match ok {
+        true => Ok(()),
+        false => {
+            let found: String =
+                found["type"].as_str().map_or(found.to_string(), str::to_owned).chars().take(40).collect();
+            Err(format!("{what} is {found}; only {accepted} is supported"))
+        }
+    };
+    if !root.is_object() {
+        return Err("is not a JSON object; give the tokenizer.json of a model".into());
+    }
+    let kind = |value: &Value| value["type"].as_str().map(str::to_owned).unwrap_or_default();
+    let model = &root["model"];
+    expect("model", model, "BPE", kind(model) == "BPE")?;
+    for affix in ["continuing_subword_prefix", "end_of_word_suffix"] {
+        expect(affix, &model[affix], "none", model[affix].is_null() || model[affix] == "")?;
+    }
+    let dropout = &model["dropout"];
+    expect("dropout", dropout, "none", dropout.is_null() || dropout.as_f64() == Some(0.0))?;
+
+    let normalizer = &root["normalizer"];
+    let is_nfc = |value: &Value| kind(value) == "NFC";
+    let all_nfc = normalizer["normalizers"].as_array().is_some_and(|all| all.iter().all(is_nfc));
+    let normalizer_ok = normalizer.is_null() || is_nfc(normalizer) || (kind(normalizer) == "Sequence" && all_nfc);
+    expect("normalizer", normalizer, "NFC or none", normalizer_ok)?;
+
+    let splitting = &root["pre_tokenizer"];
+    let one = std::slice::from_ref(splitting);
+    let stages = splitting["pretokenizers"].as_array().filter(|_| kind(splitting) == "Sequence");
+    let stages = stages.map_or(one, Vec::as_slice);
+    let Some((last, splits)) = stages.split_last() else {
+        return Err("pre_tokenizer is empty; it has to end with ByteLevel".into());
+    };
+    let last_ok = kind(last) == "ByteLevel" && last["add_prefix_space"] == false;
+    expect("the last pre_tokenizer", last, "ByteLevel without prefix space", last_ok)?;
+    for split in splits {
+        let lossless = kind(split) == "Digits" || (kind(split) == "Split" && split["behavior"] != "Removed");
+        expect("pre_tokenizer", split, "Split that removes nothing, or Digits,", lossless)?;
+    }
+    expect("decoder", &root["decoder"], "ByteLevel", kind(&root["decoder"]) == "ByteLevel")
+}
+
+/// Refuses merges that do not lead from tokens to a token: the library would index out of bounds.
+fn check_model(model: &Value) -> std::result::Result<(), String> {
+    let vocab = model["vocab"].as_object().ok_or("model.vocab is not an object from token to id")?;
+    let merges = model["merges"].as_array().ok_or("model.merges is not an array of pairs")?;
+    let mut merged = String::new();
+    for (rank, merge) in merges.iter().enumerate() {
+        let pair = match (merge.as_str(), merge.as_array().map(Vec::as_slice)) {
+            (Some(text), _) => text.split_once(' '),
+            (_, Some([Value::String(left), Value::String(right)])) => Some((left.as_str(), right.as_str())),
+            _ => None,
+        };
+        let known = pair.is_some_and(|(left, right)| {
+            merged.clear();
+            merged.extend([left, right]);
+            [left, right, &merged].into_iter().all(|token| vocab.contains_key(token))
+        });
+        if !known {
+            return Err(format!(
+                "merge {rank} does not lead from two tokens of the vocabulary to a third; the file is broken"
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// The bytes of every id, by id; refuses an id that is huge, or given to two tokens.
+fn byte_table(root: &Value, library: &Library) -> std::result::Result<Vec<Box<[u8]>>, String> {
+    let mut table: Vec<Box<[u8]>> = Vec::new();
+    let mut place = |id: u32, bytes: Vec<u8>| {
+        let index = id as usize;
+        if index >= MAX_IDS {
+            return Err(format!("id {id} is out of range; at most {MAX_IDS} ids are supported"));
+        }
+        if table.len() <= index {
+            table.resize_with(index + 1, Default::default);
+        }
+        if bytes.is_empty() || !table[index].is_empty() {
+            return Err(format!("id {id} belongs to two tokens or to an empty one; the file is broken"));
+        }
+        table[index] = bytes.into();
+        Ok(())
+    };
+    let added = library.get_added_vocabulary().get_added_tokens_decoder();
+    for (token, id) in library.get_model().get_vocab() {
+        if added.get(&id).is_none_or(|added| added.content != token) {
+            place(id, bytes_of(&token))?;
+        }
+    }
+    for (id, token) in added {
+        place(*id, token.content.clone().into_bytes())?;
+    }
+    // The library numbers added tokens itself where the file's ids do not go on from the vocabulary.
+    let listed = root["added_tokens"].as_array().map_or(&[][..], Vec::as_slice);
+    match listed.iter().find(|token| {
+        let given = token["content"].as_str().and_then(|content| library.token_to_id(content));
+        given.is_none() || given.map(u64::from) != token["id"].as_u64()
+    }) {
+        None => Ok(table),
+        Some(token) => {
+            Err(format!("added token {} cannot have id {}; the file is broken", token["content"], token["id"]))
+        }
+    }
+}
+
+/// The bytes that a token of the vocabulary stands for: its characters are letters of the byte alphabet.
+fn bytes_of(token: &str) -> Vec<u8> {
+    let bytes: Option<Vec<u8>> = token.chars().map(byte_of).collect();
+    bytes.unwrap_or_else(|| token.as_bytes().to_vec())
+}
+
+/// The letter of GPT-2's byte alphabet for a byte: itself where it is visible, else the next free one from U+0100 on.
+fn char_of(byte: u8) -> char {
+    match byte {
+        b'!'..=b'~' | 0xa1..=0xac | 0xae..=0xff => char::from(byte),
+        0..=b' ' => shifted(byte.into()),
+        0x7f..=0xa0 => shifted(u32::from(byte) - 0x7f + 0x21),
+        0xad => shifted(0x43),
+    }
+}
+
+fn shifted(offset: u32) -> char {
+    char::from_u32(0x100 + offset).expect("invariant: U+0100 to U+0143 are letters")
+}
+
+/// The inverse of [`char_of`].
+fn byte_of(letter: char) -> Option<u8> {
+    let byte = match u32::from(letter) {
+        code @ 0..=0xff => code,
+        code @ 0x100..=0x120 => code - 0x100,
+        code @ 0x121..=0x142 => code - 0x121 + 0x7f,
+        0x143 => 0xad,
+        _ => return None,
+    };
+    u8::try_from(byte).ok().filter(|byte| char_of(*byte) == letter)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_byte_alphabet_is_the_librarys() {
+        let ours: std::collections::HashSet<char> = (0..=255).map(char_of).collect();
+        assert_eq!(ours, ByteLevel::alphabet().into_iter().collect());
+        for byte in 0..=255 {
+            assert_eq!(byte_of(char_of(byte)), Some(byte));
+            let mut text = PreTokenizedString::from(String::from_utf8_lossy(&[byte]).as_ref());
+            ByteLevel::new(false, true, false).pre_tokenize(&mut text).unwrap();
+            if byte < 0x80 {
+                let splits = text.get_splits(tokenizers::OffsetReferential::Original, tokenizers::OffsetType::Byte);
+                assert_eq!(splits[0].0, char_of(byte).to_string());
+            }
+        }
+        assert_eq!(byte_of(' '), None);
+    }
+}

@@ -1,0 +1,119 @@
+//! Do thought and answer stay the same, and free of tags, however the text is cut?
+
+use minke_text::{ReasoningEvent, ReasoningParser, split};
+use proptest::prelude::*;
+
+const OPENED: &str = "<｜User｜>Hi<｜Assistant｜><think>\n";
+const UNOPENED: &str = "<｜User｜>Hi<｜Assistant｜>";
+
+fn parse<'a>(prompt: &str, pieces: impl IntoIterator<Item = &'a str>) -> (String, String) {
+    let mut parser = ReasoningParser::new(prompt);
+    let mut events: Vec<ReasoningEvent> = pieces.into_iter().flat_map(|piece| parser.push(piece)).collect();
+    events.extend(parser.finish());
+    let (mut reasoning, mut content) = (String::new(), String::new());
+    for event in events {
+        let (to, piece) = match event {
+            ReasoningEvent::Reasoning(piece) => (&mut reasoning, piece),
+            ReasoningEvent::Content(piece) => (&mut content, piece),
+        };
+        assert!(!piece.is_empty());
+        to.push_str(&piece);
+    }
+    (reasoning, content)
+}
+
+/// The pieces of a text cut where a bit is set.
+fn cut(text: &str, bits: u64) -> Vec<&str> {
+    let mut pieces = Vec::new();
+    let mut from = 0;
+    for (i, (at, _)) in text.char_indices().enumerate().skip(1) {
+        if bits >> (i % 64) & 1 == 1 {
+            pieces.push(&text[from..at]);
+            from = at;
+        }
+    }
+    pieces.push(&text[from..]);
+    pieces
+}
+
+#[test]
+fn conventions() {
+    // prompt, text, reasoning, content, closed, format_ok
+    let cases = [
+        (OPENED, "easy\n</think>\n\nIt is 4.", Some("easy"), "It is 4.", true, true),
+        (OPENED, "easy</think>4", Some("easy"), "4", true, true),
+        (OPENED, "a\n\nb\n</think>\n\n4\n\n5\n", Some("a\n\nb"), "4\n\n5\n", true, true),
+        (OPENED, "\n</think>\n\n4", Some(""), "4", true, false),
+        (OPENED, "cut off\n", Some("cut off"), "", false, false),
+        (OPENED, "", Some(""), "", false, false),
+        (OPENED, "x</think>", Some("x"), "", true, false),
+        (OPENED, "<think>x</think>4", Some("x"), "4", true, false),
+        (OPENED, "x</think>4</think>5", Some("x"), "45", true, false),
+        (OPENED, "x</think>4<think>5", Some("x"), "45", true, false),
+        (OPENED, "1 < 2 <b> </thin", Some("1 < 2 <b> </thin"), "", false, false),
+        (UNOPENED, "<think>\neasy\n</think>\n\n4", Some("easy"), "4", true, true),
+        (UNOPENED, " \n<think>easy</think><answer>4</answer>", Some("easy"), "<answer>4</answer>", true, true),
+        (UNOPENED, "<think>easy", Some("easy"), "", false, false),
+        (UNOPENED, "\n  4\n", None, "  4\n", false, false),
+        (UNOPENED, "easy</think>4", None, "easy4", false, false),
+        (UNOPENED, "So <think>easy</think>\n4", Some("easy"), "So 4", true, false),
+        (UNOPENED, "</think><think>easy</think>4", Some("easy"), "4", true, false),
+        ("ends with <think>", "a</think>b", Some("a"), "b", true, true),
+        ("<think>x</think>", "a</think>b", None, "ab", false, false),
+    ];
+    for (prompt, text, reasoning, content, closed, format_ok) in cases {
+        let thought = split(prompt, text);
+        let found = (thought.reasoning.as_deref(), thought.content.as_str(), thought.closed, thought.format_ok);
+        assert_eq!(found, (reasoning, content, closed, format_ok), "{text:?}");
+        let whole = (reasoning.unwrap_or_default().to_owned(), content.to_owned());
+        // In every way to cut a short text, and in some ways to cut a long one.
+        for bits in 0..1u64 << text.chars().count().min(16) {
+            assert_eq!(parse(prompt, cut(text, bits)), whole, "{text:?} {bits:b}");
+        }
+        assert_eq!(parse(prompt, text.split_inclusive(|_| true)), whole);
+    }
+}
+
+#[test]
+fn what_is_decided_is_given_at_once() {
+    let mut parser = ReasoningParser::new(OPENED);
+    let reasoning = |text: &str| vec![ReasoningEvent::Reasoning(text.into())];
+    assert_eq!(parser.push("1 <"), reasoning("1 "));
+    assert_eq!(parser.push(" 2"), reasoning("< 2"));
+    assert_eq!(parser.push("\n"), []);
+    assert_eq!(parser.push("3"), reasoning("\n3"));
+}
+
+fn pieces() -> impl Strategy<Value = String> {
+    let piece = prop::sample::select(vec![
+        "<think>", "</think>", "<", "</", "think", ">", "<thi", "nk>", "</thi", "\n", "\r\n", " ", "a", "é", "｜",
+        "<b>",
+    ]);
+    prop::collection::vec(piece, 0..14).prop_map(|pieces| pieces.concat())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(4000))]
+    #[test]
+    fn any_text_in_any_pieces(text in pieces(), bits in any::<u64>(), opened in any::<bool>()) {
+        let prompt = if opened { OPENED } else { UNOPENED };
+        let (reasoning, content) = parse(prompt, [text.as_str()]);
+        prop_assert_eq!(parse(prompt, cut(&text, bits)), (reasoning.clone(), content.clone()));
+        for part in [&reasoning, &content] {
+            prop_assert!(!part.contains("<think>") && !part.contains("</think>"), "{:?}", part);
+            prop_assert!(!part.starts_with(['\n', '\r']));
+        }
+        prop_assert!(!reasoning.ends_with(['\n', '\r']));
+        let thought = split(prompt, &text);
+        prop_assert_eq!((thought.reasoning.clone().unwrap_or_default(), thought.content), (reasoning, content));
+        prop_assert!(thought.closed || !thought.format_ok);
+    }
+
+    #[test]
+    fn nothing_but_tags_and_newlines_is_lost(thought in "[a-z <>&\n]{0,20}", answer in "[a-z <>&\n]{0,20}") {
+        let text = format!("{thought}</think>{answer}");
+        let newlines = ['\n', '\r'];
+        let expected = (thought.trim_matches(newlines).to_owned(), answer.trim_start_matches(newlines).to_owned());
+        prop_assert_eq!(parse(OPENED, [text.as_str()]), expected);
+    }
+}

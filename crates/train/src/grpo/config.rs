@@ -1,0 +1,263 @@
+//! What can be chosen about a GRPO stage? Every knob of the papers, and the two conventions that they leave open.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::optimizer::LearningRates;
+use crate::{Error, Result};
+
+/// What the ratio, the clip and the KL term are taken of, and how they become one number.
+///
+/// R1 prints the last form; everybody, DeepSeekMath included, computes one of the others, because the ratio of a whole
+/// output is the exponential of a sum over thousands of tokens.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Aggregation {
+    /// By token, mean over all tokens of the update. Published by DAPO (eq. 8); default of TRL.
+    #[default]
+    TokenMean,
+    /// By token, mean over the tokens of an output, then over outputs. Published by DeepSeekMath (eq. 3).
+    SequenceMean,
+    /// By whole output, mean over outputs. Published by R1 (2.2.1 eq. 1).
+    Sequence,
+}
+
+/// Which standard deviation the rewards of a group are divided by. R1 does not say.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Std {
+    /// Divided by G, as in the worked example of most re-tellings.
+    Population,
+    /// Divided by G - 1, as `torch.std` does, hence TRL and verl.
+    #[default]
+    Sample,
+}
+
+/// How the assistant's turn begins.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PromptForm {
+    /// The model has to open its thought by itself: what R1-Zero learns.
+    #[default]
+    Open,
+    /// The prompt ends with `<think>\n`.
+    ForcedThought,
+}
+
+/// How much each part of the reward counts.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RewardWeights {
+    /// For an answer that the grader calls right.
+    pub accuracy: f64,
+    /// For exactly one thought and then an answer.
+    pub format: f64,
+}
+
+impl Default for RewardWeights {
+    fn default() -> Self {
+        Self { accuracy: 1.0, format: 0.1 }
+    }
+}
+
+/// The two numbers of the objective and how it is aggregated.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Objective {
+    /// Epsilon of the clip; R1's first RL stage prints 10, which leaves only the upper bound 11.
+    pub clip: f64,
+    /// Beta of the KL term.
+    pub kl_beta: f64,
+    /// How tokens become one number.
+    pub aggregation: Aggregation,
+}
+
+/// A held-out evaluation between two steps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct QuickEval {
+    /// Steps between two of them.
+    pub every: usize,
+    /// Problems of every task.
+    pub problems: usize,
+    /// Samples of every problem.
+    pub samples: usize,
+}
+
+/// A stage of reinforcement learning.
+///
+/// # Paper
+/// Defaults are R1's (facts sheet 2.3) where they do not depend on its size.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GrpoConfig {
+    /// Name of the stage.
+    pub name: String,
+    /// The stage whose model is trained.
+    pub from: String,
+    /// Rollouts to take; each is followed by `minibatches` updates.
+    pub steps: usize,
+    /// Questions of a step.
+    #[serde(default = "defaults::questions_per_step")]
+    pub questions_per_step: usize,
+    /// Rollouts of a question, G.
+    #[serde(default = "defaults::group_size")]
+    pub group_size: usize,
+    /// Updates made from one rollout; 1 is on-policy.
+    #[serde(default = "defaults::one")]
+    pub minibatches: usize,
+    /// Longest completion in tokens, as `[from step, cap]`; R1 raises its cap once.
+    pub max_tokens: Vec<(usize, usize)>,
+    /// Of the sampler; no top-k or top-p, so that log-probabilities are the policy's.
+    #[serde(default = "defaults::temperature")]
+    pub temperature: f32,
+    /// Epsilon of the clip.
+    #[serde(default = "defaults::clip")]
+    pub clip: f64,
+    /// Beta of the KL term; zero leaves the reference out.
+    #[serde(default = "defaults::kl_beta")]
+    pub kl_beta: f64,
+    /// Steps after which the policy becomes the reference.
+    #[serde(default = "defaults::reference_every")]
+    pub reference_every: usize,
+    /// Learning rates of the groups of parameters.
+    pub learning_rate: LearningRates,
+    /// Factor of the learning rates at the last step, reached in a straight line.
+    #[serde(default = "defaults::final_factor")]
+    pub final_factor: f64,
+    /// How tokens become one number.
+    #[serde(default)]
+    pub aggregation: Aggregation,
+    /// What rewards are divided by.
+    #[serde(default)]
+    pub std: Std,
+    /// Parts of the reward.
+    #[serde(default)]
+    pub rewards: RewardWeights,
+    /// Shares of the run's tasks, by name.
+    pub tasks: BTreeMap<String, f64>,
+    /// How the assistant's turn begins.
+    #[serde(default)]
+    pub prompt: PromptForm,
+    /// Sequences that decode together.
+    #[serde(default = "defaults::max_sequences")]
+    pub max_sequences: usize,
+    /// Step by which the selection bias of experts moves.
+    #[serde(default)]
+    pub bias_gamma: f32,
+    /// Tokens of one forward of the trainer.
+    #[serde(default = "defaults::micro_batch_tokens")]
+    pub micro_batch_tokens: usize,
+    /// Steps between checkpoints.
+    #[serde(default = "defaults::checkpoint_every")]
+    pub checkpoint_every: usize,
+    /// Held-out evaluation on the way; none if absent.
+    #[serde(default)]
+    pub eval: Option<QuickEval>,
+    /// The control: rewards are dealt out anew within each group, so that there is nothing to learn.
+    #[serde(default)]
+    pub shuffle_rewards: bool,
+}
+
+mod defaults {
+    pub fn one() -> usize {
+        1
+    }
+    pub fn questions_per_step() -> usize {
+        32
+    }
+    pub fn group_size() -> usize {
+        16
+    }
+    pub fn temperature() -> f32 {
+        1.0
+    }
+    pub fn clip() -> f64 {
+        10.0
+    }
+    pub fn kl_beta() -> f64 {
+        0.001
+    }
+    pub fn reference_every() -> usize {
+        400
+    }
+    pub fn final_factor() -> f64 {
+        1.0
+    }
+    pub fn max_sequences() -> usize {
+        256
+    }
+    pub fn micro_batch_tokens() -> usize {
+        8192
+    }
+    pub fn checkpoint_every() -> usize {
+        20
+    }
+}
+
+impl GrpoConfig {
+    /// Returns nothing if every value makes sense.
+    ///
+    /// # Errors
+    /// Naming the first field that does not.
+    pub fn validate(&self) -> Result<()> {
+        let positive = [
+            ("steps", self.steps),
+            ("questions_per_step", self.questions_per_step),
+            ("minibatches", self.minibatches),
+            ("reference_every", self.reference_every),
+            ("max_sequences", self.max_sequences),
+            ("micro_batch_tokens", self.micro_batch_tokens),
+            ("checkpoint_every", self.checkpoint_every),
+        ];
+        let refuse = |field: &str, why: &str| Err(Error::Config(format!("stage {}: {field} {why}", self.name)));
+        if let Some((field, _)) = positive.iter().find(|(_, value)| *value == 0) {
+            return refuse(field, "is 0; choose at least 1");
+        }
+        if self.group_size < 2 {
+            return refuse("group_size", "must be at least 2: an advantage is relative to a group");
+        }
+        if self.minibatches > self.questions_per_step {
+            return refuse("minibatches", "is more than questions_per_step; a minibatch holds whole groups");
+        }
+        if !(self.temperature > 0.0 && self.temperature.is_finite()) {
+            return refuse("temperature", "must be positive: greedy rollouts of a group are all the same");
+        }
+        if !(self.clip > 0.0 && self.kl_beta >= 0.0 && self.clip.is_finite() && self.kl_beta.is_finite()) {
+            return refuse("clip or kl_beta", "is out of range; choose clip > 0 and kl_beta >= 0");
+        }
+        if !(0.0..=1.0).contains(&self.final_factor) {
+            return refuse("final_factor", "must lie in 0..=1");
+        }
+        if self.max_tokens.first().is_none_or(|(step, _)| *step != 0)
+            || !self.max_tokens.is_sorted_by(|a, b| a.0 < b.0)
+            || self.max_tokens.iter().any(|(_, cap)| *cap == 0)
+        {
+            return refuse("max_tokens", "must be [[0, cap], [later step, cap], ...] with rising steps and caps above 0");
+        }
+        if self.tasks.is_empty() || self.tasks.values().any(|share| !(*share > 0.0 && share.is_finite())) {
+            return refuse("tasks", "needs at least one task, each with a positive share");
+        }
+        if self.eval.is_some_and(|eval| eval.every == 0 || eval.problems == 0 || eval.samples == 0) {
+            return refuse("eval", "has a 0; leave the table out to evaluate nothing");
+        }
+        Ok(())
+    }
+
+    /// Returns the longest completion at a step, in tokens.
+    pub fn cap(&self, step: usize) -> usize {
+        let last = self.max_tokens.iter().rev().find(|(from, _)| *from <= step);
+        last.map_or(1, |(_, cap)| *cap)
+    }
+
+    /// Returns the factor of the learning rates at a step: a straight line from 1 to `final_factor`.
+    pub fn learning_rate_factor(&self, step: usize) -> f64 {
+        let last = self.steps.saturating_sub(1).max(1) as f64;
+        1.0 + (self.final_factor - 1.0) * (step as f64 / last).min(1.0)
+    }
+
+    /// Returns the objective that the stage minimises the negative of.
+    pub fn objective(&self) -> Objective {
+        Objective { clip: self.clip, kl_beta: self.kl_beta, aggregation: self.aggregation }
+    }
+}

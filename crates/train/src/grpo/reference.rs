@@ -1,0 +1,57 @@
+//! What does GRPO maximise, in plain loops and f64? The executable specification that [`super::loss`] is tested against.
+
+use super::config::{Aggregation, Objective};
+
+/// The log-probabilities of one output under the three models, and its advantage.
+pub struct ReferenceOutput {
+    /// Under the policy. [|o|]
+    pub new: Vec<f64>,
+    /// Under the policy that drew it. [|o|]
+    pub old: Vec<f64>,
+    /// Under the reference. [|o|]
+    pub reference: Vec<f64>,
+    /// How much better than its group.
+    pub advantage: f64,
+}
+
+/// Returns the estimate of the divergence from the reference: `pi_ref/pi - ln(pi_ref/pi) - 1`, never negative.
+///
+/// # Paper
+/// - R1 2.2.1 eq. 2
+/// - Vector: testdata/vectors/grpo.json
+pub fn k3(log_prob: f64, ref_log_prob: f64) -> f64 {
+    let log_ratio = ref_log_prob - log_prob;
+    log_ratio.exp() - log_ratio - 1.0
+}
+
+/// Returns what one token (or, in R1's printed form, one output) adds.
+///
+/// # Paper
+/// - R1 2.2.1 eq. 1
+pub fn gain(new: f64, old: f64, reference: f64, advantage: f64, config: &Objective) -> f64 {
+    let ratio = (new - old).exp();
+    let clipped = ratio.clamp(1.0 - config.clip, 1.0 + config.clip);
+    (ratio * advantage).min(clipped * advantage) - config.kl_beta * k3(new, reference)
+}
+
+/// Returns the objective over some outputs: what is maximised, the negative of the loss.
+///
+/// # Paper
+/// - R1 2.2.1 eq. 1
+/// - Test: crates/train/tests/grpo_matches_published_numbers.rs
+/// - Vector: testdata/vectors/grpo.json
+pub fn objective(outputs: &[ReferenceOutput], config: &Objective) -> f64 {
+    let by_token = |o: &ReferenceOutput| -> Vec<f64> {
+        (0..o.new.len()).map(|t| gain(o.new[t], o.old[t], o.reference[t], o.advantage, config)).collect()
+    };
+    let by_output = |o: &ReferenceOutput| {
+        let sum = |values: &[f64]| values.iter().sum::<f64>();
+        gain(sum(&o.new), sum(&o.old), sum(&o.reference), o.advantage, config)
+    };
+    let mean = |values: &[f64]| values.iter().sum::<f64>() / values.len() as f64;
+    match config.aggregation {
+        Aggregation::TokenMean => mean(&outputs.iter().flat_map(by_token).collect::<Vec<_>>()),
+        Aggregation::SequenceMean => mean(&outputs.iter().map(|o| mean(&by_token(o))).collect::<Vec<_>>()),
+        Aggregation::Sequence => mean(&outputs.iter().map(by_output).collect::<Vec<_>>()),
+    }
+}

@@ -1,0 +1,235 @@
+//! What passes through a step of GRPO? The nouns, from question to packed batch.
+//!
+//! A [`Question`] is asked G times: a [`Group`] of [`Rollout`]s. Graders make [`ScoredGroup`]s of them, advantages make
+//! [`Sample`]s, and samples are packed into [`TrainBatch`]es.
+
+use std::ops::Range;
+
+use minke_eval::{Problem, Verdict};
+use minke_model::Batch;
+use minke_tensor::{Device, Indices, Pass, Tensor};
+
+use super::config::Aggregation;
+use crate::Result;
+
+/// A problem as the policy reads it.
+#[derive(Clone, Debug)]
+pub struct Question {
+    /// Which of the stage's tasks it is of.
+    pub task: usize,
+    /// What is asked, and how it is graded.
+    pub problem: Problem,
+    /// The rendered prompt.
+    pub prompt: String,
+    /// Its tokens. [|q|]
+    pub token_ids: Vec<u32>,
+}
+
+/// One output of the policy: what was drawn, and how likely it was.
+///
+/// # Examples
+/// For the prompt `<｜User｜>make 3 from 1 2<｜Assistant｜>`, the output `1+2` and the end of the sentence: four token
+/// ids, four log-probabilities, `truncated: false`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Rollout {
+    /// Tokens, the end-of-sentence token included. [|o|]
+    pub token_ids: Vec<u32>,
+    /// Log-probability of each when it was drawn, under pi_old at the sampler's temperature. [|o|]
+    pub log_probs: Vec<f32>,
+    /// Number of updates that the policy had seen.
+    pub policy_version: u64,
+    /// Whether the cap cut it off.
+    pub truncated: bool,
+}
+
+/// The G outputs of one question.
+#[derive(Clone, Debug)]
+pub struct Group {
+    /// What was asked.
+    pub question: Question,
+    /// What came back. [G]
+    pub rollouts: Vec<Rollout>,
+}
+
+/// An output with its grade.
+#[derive(Clone, Debug)]
+pub struct Scored {
+    /// The output.
+    pub rollout: Rollout,
+    /// Its text.
+    pub text: String,
+    /// What the grader said of the answer.
+    pub verdict: Verdict,
+    /// 1 for a right answer.
+    pub accuracy: f64,
+    /// 1 for exactly one thought and then an answer.
+    pub format: f64,
+    /// Attempts that the thought shows.
+    pub attempts: usize,
+    /// The weighted sum of the parts.
+    pub reward: f64,
+}
+
+/// A graded group.
+#[derive(Clone, Debug)]
+pub struct ScoredGroup {
+    /// What was asked.
+    pub question: Question,
+    /// The graded outputs. [G]
+    pub outputs: Vec<Scored>,
+    /// How much better than the group each is; none if all are equally good, or the problem cannot be graded. [G]
+    pub advantages: Option<Vec<f64>>,
+}
+
+/// A sequence to learn from: a question with one output behind it.
+///
+/// # Examples
+/// A prompt of three tokens and an output of two: `token_ids` of five, `loss_mask` `[false, false, false, true, true]`,
+/// `old_log_probs` of two.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Sample {
+    /// Prompt, then output. [S]
+    pub token_ids: Vec<u32>,
+    /// Which tokens the policy chose. [S]
+    pub loss_mask: Vec<bool>,
+    /// Log-probabilities of the chosen tokens when they were drawn. [|o|]
+    pub old_log_probs: Vec<f32>,
+    /// The same under the reference; none where it has no part in the loss. [|o|]
+    pub ref_log_probs: Option<Vec<f32>>,
+    /// How much better than its group.
+    pub advantage: f64,
+}
+
+impl Sample {
+    /// Returns the sample of one output of a question.
+    pub fn new(question: &Question, rollout: &Rollout, advantage: f64) -> Self {
+        let loss_mask =
+            [vec![false; question.token_ids.len()], vec![true; rollout.token_ids.len()]].concat();
+        Self {
+            token_ids: [&question.token_ids[..], &rollout.token_ids].concat(),
+            loss_mask,
+            old_log_probs: rollout.log_probs.clone(),
+            ref_log_probs: None,
+            advantage,
+        }
+    }
+}
+
+/// Samples packed for one forward. A units row is a token, or an output under [`Aggregation::Sequence`].
+///
+/// # Examples
+/// Two samples of 3 + 2 and 4 + 3 tokens: `batch` has T = 12 rows, A = 5 of them choose tokens, `outputs` is
+/// `[0..2, 2..5]`, and the token chosen first is `targets[0]`, predicted by `rows[0]` = 2, the prompt's last.
+pub struct TrainBatch {
+    /// The packed sequences. [T]
+    pub batch: Batch,
+    /// Rows whose next token the policy chose. [A]
+    pub rows: Indices,
+    /// That token. [A]
+    pub targets: Indices,
+    /// Where in A each output lies. [N]
+    pub outputs: Vec<Range<usize>>,
+    /// Advantage of each output. [N]
+    pub output_advantages: Vec<f64>,
+    /// Log-probabilities under the policy that drew. [A]
+    pub old_log_probs: Tensor,
+    /// Log-probabilities under the reference, if it has a part in the loss. [A]
+    pub ref_log_probs: Option<Tensor>,
+    /// Advantage of each unit. [A] or [N]
+    pub advantages: Tensor,
+    /// What each unit counts in the objective; 1 in all over the batches of an update. [A] or [N]
+    pub weights: Tensor,
+    aggregation: Aggregation,
+}
+
+impl TrainBatch {
+    /// Returns the samples of one update, packed in order into batches of at most `tokens` tokens (a longer sample is a
+    /// batch of its own).
+    pub fn pack(device: &Device, samples: &[Sample], tokens: usize, aggregation: Aggregation) -> Vec<Self> {
+        let chosen: usize = samples.iter().map(|sample| sample.old_log_probs.len()).sum();
+        let mut batches = Vec::new();
+        let (mut start, mut filled) = (0, 0);
+        for (i, sample) in samples.iter().enumerate() {
+            if i > start && filled + sample.token_ids.len() > tokens {
+                batches.push(Self::new(device, &samples[start..i], (samples.len(), chosen), aggregation));
+                (start, filled) = (i, 0);
+            }
+            filled += sample.token_ids.len();
+        }
+        if start < samples.len() {
+            batches.push(Self::new(device, &samples[start..], (samples.len(), chosen), aggregation));
+        }
+        batches
+    }
+
+    /// Returns one batch of an update with so many outputs and chosen tokens in all.
+    fn new(device: &Device, samples: &[Sample], totals: (usize, usize), aggregation: Aggregation) -> Self {
+        let (mut rows, mut targets, mut outputs, mut first) = (Vec::new(), Vec::new(), Vec::new(), 0);
+        for sample in samples {
+            let start = rows.len();
+            for i in (1..sample.token_ids.len()).filter(|&i| sample.loss_mask[i]) {
+                rows.push((first + i - 1) as u32);
+                targets.push(sample.token_ids[i]);
+            }
+            outputs.push(start..rows.len());
+            first += sample.token_ids.len();
+        }
+        let output_advantages: Vec<f64> = samples.iter().map(|sample| sample.advantage).collect();
+        let (mut advantages, mut weights) = (Vec::new(), Vec::new());
+        for (output, &advantage) in outputs.iter().zip(&output_advantages) {
+            let (units, weight) = match aggregation {
+                Aggregation::TokenMean => (output.len(), 1.0 / totals.1 as f64),
+                Aggregation::SequenceMean => (output.len(), 1.0 / (totals.0 * output.len()) as f64),
+                Aggregation::Sequence => (1, 1.0 / totals.0 as f64),
+            };
+            advantages.extend(std::iter::repeat_n(advantage as f32, units));
+            weights.extend(std::iter::repeat_n(weight as f32, units));
+        }
+        let of = |values: &[f32]| Tensor::from_slice(device, &[values.len()], values);
+        let concat = |pick: fn(&Sample) -> Option<&[f32]>| -> Option<Vec<f32>> {
+            Some(samples.iter().map(pick).collect::<Option<Vec<_>>>()?.concat())
+        };
+        let sequences: Vec<&[u32]> = samples.iter().map(|sample| &sample.token_ids[..]).collect();
+        Self {
+            batch: Batch::packed(device, &sequences),
+            rows: Indices::from_slice(device, &rows),
+            targets: Indices::from_slice(device, &targets),
+            outputs,
+            output_advantages,
+            old_log_probs: of(&concat(|s| Some(&s.old_log_probs)).unwrap_or_default()),
+            ref_log_probs: concat(|s| s.ref_log_probs.as_deref()).map(|values| of(&values)),
+            advantages: of(&advantages),
+            weights: of(&weights),
+            aggregation,
+        }
+    }
+
+    /// Returns values of tokens as values of units: themselves, or their sums over outputs.
+    ///
+    /// # Shapes
+    /// x [A] -> [A] or [N]
+    ///
+    /// # Errors
+    /// If there is another number of values.
+    pub fn by_unit(&self, pass: Pass<'_>, x: &Tensor) -> Result<Tensor> {
+        if self.aggregation != Aggregation::Sequence {
+            return Ok(x.clone());
+        }
+        let column = x.reshape(&[x.shape().elements(), 1])?;
+        let mut sums: Option<Tensor> = None;
+        for output in &self.outputs {
+            let tokens: Vec<u32> = output.clone().map(|t| t as u32).collect();
+            let ones = Tensor::from_slice(pass.device, &[tokens.len(), 1], &vec![1.0; tokens.len()]);
+            let tokens = column.gather_rows(pass, &Indices::from_slice(pass.device, &tokens))?;
+            let sum = tokens.weighted_sum(pass, &ones)?.reshape(&[1, 1])?;
+            sums = Some(match sums {
+                None => sum,
+                Some(before) => before.concat_columns(pass, &sum)?,
+            });
+        }
+        match sums {
+            Some(sums) => Ok(sums.reshape(&[self.outputs.len()])?),
+            None => Ok(x.clone()),
+        }
+    }
+}

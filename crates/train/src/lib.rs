@@ -1,0 +1,1 @@
+//! Pre-training, GRPO, fine-tuning, distillation and the records of a run.

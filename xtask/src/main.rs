@@ -1,0 +1,67 @@
+//! The tasks of the project: `cargo xtask` prints them.
+
+use std::path::Path;
+use std::process::ExitCode;
+
+use anyhow::{Result, bail};
+use xtask::{bench, check, golden, layers, paper_map, root, timings};
+
+const USAGE: &str = "cargo xtask TASK
+  check [--slow]              format, lints, arrows, quarantine, paper map, test data, documentation; largest files
+                              (--slow: also the test targets that are too slow for `cargo test`)
+  layers                      arrows between crates and modules against ARCHITECTURE.md
+  paper-map                   write docs/paper-map.md from the `# Paper` sections of the rustdoc
+  golden [--verify|--record]  rebuild testdata/ by the commands of its manifest; only compare; only record the hashes
+  bench OP|all                time an op of kernels, append to bench/results/<machine>.csv
+  timings                     time a cold build and one after touching a kernel, append to bench/results/build.csv";
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    match run(&root(), &words) {
+        None => {
+            eprintln!("{USAGE}");
+            ExitCode::from(2)
+        }
+        Some(Ok(())) => ExitCode::SUCCESS,
+        Some(Err(error)) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Returns how the task ended; none if there is no such task.
+fn run(root: &Path, words: &[&str]) -> Option<Result<()>> {
+    Some(match words {
+        ["check"] => check::run(root, false),
+        ["check", "--slow"] => check::run(root, true),
+        ["layers"] => layers::complaints(root).and_then(report),
+        ["paper-map"] => write_paper_map(root),
+        ["golden"] => golden::rebuild(root),
+        ["golden", "--verify"] => golden::complaints(root).and_then(report),
+        ["golden", "--record"] => golden::record(root),
+        ["bench", op] => bench::run(root, op),
+        ["timings"] => timings::run(root),
+        _ => return None,
+    })
+}
+
+fn write_paper_map(root: &Path) -> Result<()> {
+    let map = paper_map::generate(root)?;
+    std::fs::write(root.join(paper_map::PAGE), map.page)?;
+    println!("wrote {}", paper_map::PAGE);
+    report(map.complaints)
+}
+
+/// Prints complaints.
+///
+/// # Errors
+/// If there are any.
+fn report(complaints: Vec<String>) -> Result<()> {
+    complaints.iter().for_each(|line| println!("{line}"));
+    match complaints.len() {
+        0 => Ok(()),
+        n => bail!("{n} to mend"),
+    }
+}
