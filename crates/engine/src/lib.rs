@@ -1,1 +1,20 @@
 //! Token ids in, token ids out, for many sequences.
+//!
+//! An [`Engine`] owns cache and schedule, never weights: `engine.step(&model)` borrows them. It knows ids, no text. What
+//! a sequence becomes depends on its prompt, its [`SamplingParams`] and the weights alone: not on its neighbours in the
+//! batch, the size of prefill chunks, prefix hits, preemption or the number of threads.
+
+mod engine;
+mod error;
+mod pages;
+mod sampler;
+mod scheduler;
+mod sequence;
+
+pub use engine::{Engine, EngineConfig, Progress, Stats};
+pub use error::Error;
+pub use sampler::SamplingParams;
+pub use sequence::{Completion, Finish, SequenceId, Token};
+
+/// The result of a fallible operation of this crate.
+pub type Result<T> = std::result::Result<T, Error>;

@@ -67,7 +67,10 @@ impl Cpu {
 
     /// Returns a buffer for `len` values of type `T`; its contents are unspecified but initialized.
     pub fn buffer<T: Pod>(&self, len: usize) -> Buffer {
-        Buffer::new(&self.inner.store, len.checked_mul(size_of::<T>()).expect("invariant: sizes were checked by the caller"))
+        Buffer::new(
+            &self.inner.store,
+            len.checked_mul(size_of::<T>()).expect("invariant: sizes were checked by the caller"),
+        )
     }
 
     /// Returns how often memory was asked of the system since the device was made.

@@ -120,7 +120,7 @@ pub(crate) trait Simd: Copy {
         let r = self.fma(n, c(-0.693_359_4), bounded);
         let r = self.fma(n, c(2.121_944_4e-4), r);
         let mut p = c(1.987_569_1e-4);
-        for coefficient in [1.398_199_9e-3, 8.333_452e-3, 4.166_579_6e-2, 1.666_666_5e-1, 5.000_000_1e-1] {
+        for coefficient in [1.398_199_9e-3, 8.333_452e-3, 4.166_579_6e-2, 1.666_666_5e-1, 0.5] {
             p = self.fma(p, r, c(coefficient));
         }
         let y = self.add(self.fma(p, self.mul(r, r), r), c(1.0));
@@ -486,7 +486,6 @@ mod x86 {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use crate::isa::Isa;
 
     simd_fn! {

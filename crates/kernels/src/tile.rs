@@ -144,24 +144,17 @@ unsafe fn tile<S: Simd, const R: usize, const TAIL: bool>(
     let lanes = S::LANES;
     let first = columns.min(lanes);
     let second = columns - first;
-    // SAFETY: the caller's promise covers k rows of `columns` values of b, and R rows of them in c.
-    let load = |from: *const f32| unsafe {
-        if TAIL {
-            // The address of an empty second half may lie outside the matrix; it is computed, not read.
-            [s.load_ptr_n(from, first), s.load_ptr_n(from.wrapping_add(lanes), second)]
-        } else {
-            [s.load_ptr(from), s.load_ptr(from.add(lanes))]
-        }
-    };
     let mut sums = [[s.splat(0.0); 2]; R];
     if accumulate {
         for (i, sum) in sums.iter_mut().enumerate() {
-            *sum = load(c.pointer.wrapping_add(i * c.row));
+            // SAFETY: row i of the output is readable for `columns` values.
+            *sum = unsafe { load::<S, TAIL>(s, c.pointer.wrapping_add(i * c.row), first, second) };
         }
     }
     let (mut at_a, mut at_b) = (a.pointer, b.pointer);
     for _ in 0..k {
-        let [b0, b1] = load(at_b);
+        // SAFETY: row p of the right operand is readable for `columns` values.
+        let [b0, b1] = unsafe { load::<S, TAIL>(s, at_b, first, second) };
         for (i, sum) in sums.iter_mut().enumerate() {
             // SAFETY: (i, p) lies within the left operand.
             let x = s.splat(unsafe { *at_a.add(i * a.row) });
@@ -182,6 +175,23 @@ unsafe fn tile<S: Simd, const R: usize, const TAIL: bool>(
                 s.store_ptr(sum[0], to);
                 s.store_ptr(sum[1], to.add(lanes));
             }
+        }
+    }
+}
+
+/// Returns a row of a panel; with `TAIL`, only its `first` and `second` leading lanes.
+///
+/// A function, not a closure: a closure over registers that is called twice is compiled without the instruction set.
+#[inline(always)]
+unsafe fn load<S: Simd, const TAIL: bool>(s: S, from: *const f32, first: usize, second: usize) -> [S::V; 2] {
+    let lanes = S::LANES;
+    // SAFETY: the caller's promise.
+    unsafe {
+        if TAIL {
+            // The address of an empty second half may lie outside the matrix; it is computed, not read.
+            [s.load_ptr_n(from, first), s.load_ptr_n(from.wrapping_add(lanes), second)]
+        } else {
+            [s.load_ptr(from), s.load_ptr(from.add(lanes))]
         }
     }
 }

@@ -18,15 +18,15 @@ use minke_tensor::{Device, Indices, Span, TILE};
 /// ```
 #[derive(Clone)]
 pub struct Batch {
-    /// Token of each row. [T]
+    /// Token of each row. `[T]`
     pub token_ids: Indices,
-    /// Position of each row in its sequence. [T]
+    /// Position of each row in its sequence. `[T]`
     pub positions: Indices,
     /// The rows of each sequence.
     pub spans: Arc<[Span]>,
     /// Pages of each sequence, in order, one list behind the other (`Span::first_tile`); empty without a cache.
     pub page_table: Arc<[u32]>,
-    /// Where each row's keys and values go: page * 32 + row in the page; empty without a cache. [T]
+    /// Where each row's keys and values go: page * 32 + row in the page; empty without a cache. `[T]`
     pub places: Arc<[u32]>,
 }
 
@@ -100,8 +100,11 @@ impl Batch {
         let tokens = self.token_ids.values();
         let sequences: Vec<&[u32]> =
             self.spans.iter().map(|s| &tokens[s.first_row..s.first_row + s.rows.saturating_sub(2)]).collect();
-        let rows: Vec<u32> =
-            self.spans.iter().flat_map(|s| s.first_row as u32..(s.first_row + s.rows.saturating_sub(2)) as u32).collect();
+        let rows: Vec<u32> = self
+            .spans
+            .iter()
+            .flat_map(|s| s.first_row as u32..(s.first_row + s.rows.saturating_sub(2)) as u32)
+            .collect();
         (Self::packed(device, &sequences), Indices::from_slice(device, &rows))
     }
 }

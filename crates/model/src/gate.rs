@@ -90,7 +90,7 @@ impl Gate {
 /// Lowers the bias of experts above the mean load by gamma, raises it below.
 ///
 /// # Shapes
-/// bias [E], load [E] (tokens in the whole batch)
+/// bias `[E]`, load `[E]` (tokens in the whole batch)
 ///
 /// # Paper
 /// - V3 2.1.2 (auxiliary-loss-free balancing; facts sheet 1.5)

@@ -83,7 +83,9 @@ impl Mla {
         let k_rope = compressed.columns(pass, c, r)?.reshape(&[tokens, 1, r])?;
         let k_rope = k_rope.rope(pass, cos_sin, 0, self.rope.layout)?.reshape(&[tokens, r])?;
         let out = match cache {
-            Some(cache) if cache.form() == MlaForm::Absorbed => self.absorbed(pass, &q, &c_kv, &k_rope, batch, cache)?,
+            Some(cache) if cache.form() == MlaForm::Absorbed => {
+                self.absorbed(pass, &q, &c_kv, &k_rope, batch, cache)?
+            }
             cache => self.expanded(pass, &q, &c_kv, &k_rope, batch, cache)?,
         };
         Ok(out.reshape(&[tokens, heads * v])?.matmul(pass, &self.o_proj)?)

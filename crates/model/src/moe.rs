@@ -34,7 +34,7 @@ params!(Moe { gate, experts, shared_experts });
 pub struct ExpertLoad {
     /// Layer id.
     pub layer: usize,
-    /// Tokens by expert. [E]
+    /// Tokens by expert. `[E]`
     pub tokens: Vec<u64>,
 }
 
@@ -50,8 +50,7 @@ impl Moe {
         let prefix = format!("model.layers.{layer}.mlp");
         let gate = Gate::new(config, source, layer);
         let mut take = |name: &str| source.take(&format!("{prefix}.experts.{name}.weight"));
-        let experts =
-            Experts { gate_proj: take("gate_proj"), up_proj: take("up_proj"), down_proj: take("down_proj") };
+        let experts = Experts { gate_proj: take("gate_proj"), up_proj: take("up_proj"), down_proj: take("down_proj") };
         let shared_experts =
             (config.n_shared_experts > 0).then(|| Mlp::new(source, &format!("{prefix}.shared_experts")));
         Self { layer, gate, experts, shared_experts }

@@ -32,7 +32,7 @@ impl Mtp {
     /// Returns the normed states that the shared head reads: row i predicts token i + 2.
     ///
     /// # Shapes
-    /// hidden [T, D] (after the main model's final norm), next_ids [T] (token i + 1), embed_tokens [W, D] -> [T, D]
+    /// hidden [T, D] (after the main model's final norm), next_ids `[T]` (token i + 1), embed_tokens [W, D] -> [T, D]
     ///
     /// # Paper
     /// - V3 2.2 eqs. 21-25 (multi-token prediction; order `[embedding, hidden]` as in the checkpoint)

@@ -23,7 +23,7 @@ impl Rope {
     /// Returns cosine and sine for the given positions: computed once per forward, read by every layer.
     ///
     /// # Shapes
-    /// positions [T] -> [T, R]
+    /// positions `[T]` -> [T, R]
     ///
     /// # Paper
     /// - V3 4.3 (YaRN: stretched frequencies, magnitude)

@@ -43,9 +43,9 @@ pub struct Output {
 pub struct Further {
     /// State that the shared head reads: it predicts the token after the next. [R, D]
     pub hidden: Tensor,
-    /// That token. [R]
+    /// That token. `[R]`
     pub target_ids: Indices,
-    /// Which rows of the batch these are. [R]
+    /// Which rows of the batch these are. `[R]`
     pub rows: Indices,
 }
 
@@ -168,7 +168,7 @@ impl Transformer {
     /// Returns log-probabilities of targets, without holding all logits: equal to the bit to those of the sampler.
     ///
     /// # Shapes
-    /// hidden [R, D], targets [R] -> [R]
+    /// hidden [R, D], targets `[R]` -> `[R]`
     ///
     /// # Errors
     /// If the shapes do not fit.

@@ -14,8 +14,7 @@ fn loss_and_update_are_those_of_the_example() {
     let numbers = |value: &serde_json::Value| -> Vec<f64> {
         value.as_array().unwrap().iter().map(|v| v.as_f64().unwrap()).collect()
     };
-    let scores: Vec<f32> =
-        vector["scores"].as_array().unwrap().iter().flat_map(&numbers).map(|v| v as f32).collect();
+    let scores: Vec<f32> = vector["scores"].as_array().unwrap().iter().flat_map(&numbers).map(|v| v as f32).collect();
     let device = device(Isa::detect());
     let pass = Pass::inference(&device);
     let scores = Tensor::from_slice(&device, &[3, 4], &scores);

@@ -195,13 +195,8 @@ impl Walk<'_> {
                 });
             }
             Op::Attention { q, k, v, out, log_sum, spans, heads, scale } => {
-                let saved = Saved {
-                    q: q.values(),
-                    k: k.values(),
-                    v: v.values(),
-                    out: out.values(),
-                    log_sum: log_sum.values(),
-                };
+                let saved =
+                    Saved { q: q.values(), k: k.values(), v: v.values(), out: out.values(), log_sum: log_sum.values() };
                 let (mut dk, mut dv) = (None, None);
                 let dq = self.write(q, |cpu, dq| {
                     dk = Some(self.write(k, |_, dk| {
@@ -327,7 +322,14 @@ impl Walk<'_> {
                     let targets = targets.values();
                     let to = (dx, dw);
                     log_prob::head_log_prob_backward(
-                        cpu, x.values(), head, targets, size, *inverse_temperature, given, to,
+                        cpu,
+                        x.values(),
+                        head,
+                        targets,
+                        size,
+                        *inverse_temperature,
+                        given,
+                        to,
                     );
                 });
                 self.give(x, dx);

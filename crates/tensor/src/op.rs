@@ -29,36 +29,130 @@ impl Node {
 pub(crate) enum Op {
     /// A start of the tape.
     Leaf,
-    Matmul { x: Tensor, w: Param },
-    GroupedMatmul { x: Tensor, w: Param, offsets: Indices },
-    Embed { w: Param, ids: Indices },
-    RmsNorm { x: Tensor, w: Param, inverse_rms: Tensor },
-    AddRow { x: Tensor, w: Param },
-    Rope { x: Tensor, cos_sin: Tensor, start: usize, layout: Layout },
-    Attention { q: Tensor, k: Tensor, v: Tensor, out: Tensor, log_sum: Tensor, spans: Arc<[Span]>, heads: Heads, scale: f32 },
-    Swiglu { gate: Tensor, up: Tensor },
+    Matmul {
+        x: Tensor,
+        w: Param,
+    },
+    GroupedMatmul {
+        x: Tensor,
+        w: Param,
+        offsets: Indices,
+    },
+    Embed {
+        w: Param,
+        ids: Indices,
+    },
+    RmsNorm {
+        x: Tensor,
+        w: Param,
+        inverse_rms: Tensor,
+    },
+    AddRow {
+        x: Tensor,
+        w: Param,
+    },
+    Rope {
+        x: Tensor,
+        cos_sin: Tensor,
+        start: usize,
+        layout: Layout,
+    },
+    Attention {
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        out: Tensor,
+        log_sum: Tensor,
+        spans: Arc<[Span]>,
+        heads: Heads,
+        scale: f32,
+    },
+    Swiglu {
+        gate: Tensor,
+        up: Tensor,
+    },
     /// a + scale * b
-    AddScaled { a: Tensor, b: Tensor, scale: f32 },
-    Scale { x: Tensor, scale: f32 },
-    Mul { a: Tensor, b: Tensor },
-    Exp { x: Tensor, y: Tensor },
-    Sigmoid { x: Tensor, y: Tensor },
-    Clamp { x: Tensor, low: f32, high: f32 },
-    Min { a: Tensor, b: Tensor },
+    AddScaled {
+        a: Tensor,
+        b: Tensor,
+        scale: f32,
+    },
+    Scale {
+        x: Tensor,
+        scale: f32,
+    },
+    Mul {
+        a: Tensor,
+        b: Tensor,
+    },
+    Exp {
+        x: Tensor,
+        y: Tensor,
+    },
+    Sigmoid {
+        x: Tensor,
+        y: Tensor,
+    },
+    Clamp {
+        x: Tensor,
+        low: f32,
+        high: f32,
+    },
+    Min {
+        a: Tensor,
+        b: Tensor,
+    },
     /// Sum of x times constant weights.
-    WeightedSum { x: Tensor, weights: Tensor },
-    Columns { x: Tensor, start: usize },
-    ConcatColumns { a: Tensor, b: Tensor },
-    AppendShared { x: Tensor, shared: Tensor },
-    GatherRows { x: Tensor, ids: Indices },
-    Dispatch { x: Tensor, plan: Dispatch },
-    Combine { ys: Tensor, weights: Tensor, plan: Dispatch },
-    PickColumns { x: Tensor, indices: Indices },
-    NormalizeRows { x: Tensor, epsilon: f32 },
-    HeadLogProb { x: Tensor, w: Param, targets: Indices, inverse_temperature: f32, log_sum: Tensor },
+    WeightedSum {
+        x: Tensor,
+        weights: Tensor,
+    },
+    Columns {
+        x: Tensor,
+        start: usize,
+    },
+    ConcatColumns {
+        a: Tensor,
+        b: Tensor,
+    },
+    AppendShared {
+        x: Tensor,
+        shared: Tensor,
+    },
+    GatherRows {
+        x: Tensor,
+        ids: Indices,
+    },
+    Dispatch {
+        x: Tensor,
+        plan: Dispatch,
+    },
+    Combine {
+        ys: Tensor,
+        weights: Tensor,
+        plan: Dispatch,
+    },
+    PickColumns {
+        x: Tensor,
+        indices: Indices,
+    },
+    NormalizeRows {
+        x: Tensor,
+        epsilon: f32,
+    },
+    HeadLogProb {
+        x: Tensor,
+        w: Param,
+        targets: Indices,
+        inverse_temperature: f32,
+        log_sum: Tensor,
+    },
     Recompute(Region),
     /// An operation of the inference path, recorded only to be named when a gradient is asked of it.
-    Inference { op: &'static str, x: Tensor },
+    Inference {
+        op: &'static str,
+        x: Tensor,
+    },
 }
 
 impl Op {

@@ -4,6 +4,9 @@ use minke_kernels::{Cpu, Device};
 
 use crate::Tensor;
 
+/// Someone who is shown named intermediate values.
+type Listener<'a> = dyn Fn(&str, &Tensor) + 'a;
+
 /// The circumstances of one forward: device, whether a tape is recorded, who listens.
 #[derive(Clone, Copy)]
 pub struct Pass<'a> {
@@ -13,7 +16,7 @@ pub struct Pass<'a> {
     pub record: bool,
     /// Whether blocks keep only their inputs and are computed again in the backward.
     pub recompute: bool,
-    pub(crate) tap: Option<&'a dyn Fn(&str, &Tensor)>,
+    pub(crate) tap: Option<&'a Listener<'a>>,
 }
 
 impl<'a> Pass<'a> {

@@ -1,13 +1,17 @@
 //! What does the model read when people speak with it?
 //!
 //! A prompt is messages rendered by a Jinja template; the template comes with the weights and is as untrusted as they are.
-//! It runs with a budget of steps and bytes that grows with the messages, so a hostile one ends in milliseconds.
+//! It runs with a budget of steps and bytes that grows with the messages, so a hostile one ends in milliseconds; what the
+//! budget does not see is given up after a deadline.
 
 use crate::{BOS, EOS, Error, Result, file};
+use minijinja::machinery::{Token, tokenize};
 use minijinja::{Environment, ErrorKind, Value, syntax::SyntaxConfig};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::time::Duration;
 
 /// As published with the distilled models since February 2025 (MIT, DeepSeek): the generation prompt opens the thought.
 const R1: &str = include_str!("r1.jinja");
@@ -25,6 +29,9 @@ const FUEL_PER_MESSAGE: usize = 500;
 const STACK_BYTES: usize = 4 << 20;
 const STACK_BYTES_PER_SOURCE_BYTE: usize = 1 << 10;
 const STACK_BYTES_PER_FUEL: usize = 128;
+/// Rendering takes milliseconds. The engine does not count the elements of a list that holds another twice, which again
+/// holds another twice, and can walk such a thing for years.
+const DEADLINE: Duration = Duration::from_secs(2);
 
 /// Who speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -187,17 +194,15 @@ impl ChatTemplate {
         let bytes: usize = messages.iter().map(Message::len).sum();
         // Templates split, strip and join: every byte may be copied 32 times.
         let fuel = FUEL + FUEL_PER_MESSAGE * messages.len() + bytes / 2;
-        with_stack(&self.origin, fuel * STACK_BYTES_PER_FUEL, || {
-            let mut environment = self.environment.clone();
-            environment.set_fuel(Some(fuel as u64));
-            let context = map([
-                ("messages", messages.iter().map(Message::to_value).collect()),
-                ("add_generation_prompt", Value::from(add_generation_prompt)),
-                ("bos_token", Value::from(self.bos_token.as_str())),
-                ("eos_token", Value::from(self.eos_token.as_str())),
-            ]);
-            environment.get_template(TEMPLATE)?.render(context)
-        })
+        let mut environment = self.environment.clone();
+        environment.set_fuel(Some(fuel as u64));
+        let context = map([
+            ("messages", messages.iter().map(Message::to_value).collect()),
+            ("add_generation_prompt", Value::from(add_generation_prompt)),
+            ("bos_token", Value::from(self.bos_token.as_str())),
+            ("eos_token", Value::from(self.eos_token.as_str())),
+        ]);
+        bounded(&self.origin, fuel * STACK_BYTES_PER_FUEL, move || environment.get_template(TEMPLATE)?.render(context))
     }
 
     fn built_in(name: &str, source: String) -> Self {
@@ -209,13 +214,21 @@ impl ChatTemplate {
             let reason = format!("has {} bytes; at most {MAX_TEMPLATE_BYTES} are read", source.len());
             return Err(Error::Template { origin: origin.into(), reason });
         }
-        let environment = with_stack(origin, source.len() * STACK_BYTES_PER_SOURCE_BYTE, || {
+        let copy = source.clone();
+        let environment = bounded(origin, source.len() * STACK_BYTES_PER_SOURCE_BYTE, move || {
             let mut environment = Environment::new();
             // As transformers sets Jinja up; published templates rely on it.
-            environment.set_syntax(SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build()?);
+            let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build()?;
+            check_namespaces(&copy, syntax.clone())?;
+            environment.set_syntax(syntax);
+            // There is one template; it includes, imports and extends nothing.
+            environment.set_path_join_callback(|_, _| "".into());
             environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
             environment.add_function("raise_exception", raise_exception);
-            environment.add_template_owned(TEMPLATE, source.clone())?;
+            // Both format a nested value in cubic time, which the fuel does not see; no chat template needs them.
+            environment.remove_filter("pprint");
+            environment.remove_global("debug");
+            environment.add_template_owned(TEMPLATE, copy)?;
             Ok(environment)
         })?;
         Ok(ChatTemplate { environment, origin: origin.into(), source, bos_token, eos_token })
@@ -321,18 +334,57 @@ fn raise_exception(message: String) -> std::result::Result<Value, minijinja::Err
     Err(minijinja::Error::new(ErrorKind::InvalidOperation, message))
 }
 
-/// Runs the template engine on a stack of its own, larger than the usual one by this many bytes.
-fn with_stack<T: Send>(
+/// Refuses a namespace that is used but for its attributes: kept in itself, it would be shown, compared or hashed on and on,
+/// and no stack is large enough for that. Lists and maps cannot hold themselves.
+fn check_namespaces(source: &str, syntax: SyntaxConfig) -> std::result::Result<(), minijinja::Error> {
+    use Token::{Assign, Dot, Ident, ParenOpen};
+    let tokens = tokenize(source, false, syntax).map(|token| Ok(token?.0));
+    let tokens: Vec<Token> = tokens.collect::<std::result::Result<_, minijinja::Error>>()?;
+    let made = |window: &[Token]| match window {
+        [Ident("set"), Ident(name), Assign, Ident("namespace"), ParenOpen] => Some((*name).to_owned()),
+        _ => None,
+    };
+    let names: Vec<String> = tokens.windows(5).filter_map(made).collect();
+    for (i, token) in tokens.iter().enumerate() {
+        let Ident(name) = token else { continue };
+        let is_attribute = i > 0 && matches!(tokens[i - 1], Dot);
+        let ok = match *name {
+            "namespace" => i >= 3 && tokens.get(i - 3..i + 2).and_then(made).is_some(),
+            name if names.iter().any(|made| made == name) => {
+                matches!(tokens[i + 1..], [Assign, ..] | [Dot, Ident(_), ..] | [Ident("is"), ..])
+            }
+            _ => true,
+        };
+        if !ok && !is_attribute {
+            let reason =
+                format!("{name}: a namespace may only be made by `set x = namespace(...)` and used as `x.attribute`");
+            return Err(minijinja::Error::new(ErrorKind::InvalidOperation, reason));
+        }
+    }
+    Ok(())
+}
+
+/// Runs the template engine on a thread of its own, with a stack larger than the usual one by this many bytes, and leaves
+/// the thread behind if it does not come to an end: nothing can stop it, but whoever waits learns what is wrong.
+fn bounded<T: Send + 'static>(
     origin: &str,
-    bytes: usize,
-    run: impl FnOnce() -> std::result::Result<T, minijinja::Error> + Send,
+    stack_bytes: usize,
+    run: impl FnOnce() -> std::result::Result<T, minijinja::Error> + Send + 'static,
 ) -> Result<T> {
-    let refuse = |reason: String| Error::Template { origin: origin.into(), reason: reason.replace('\n', " ") };
-    std::thread::scope(|scope| {
-        let thread = std::thread::Builder::new().stack_size(STACK_BYTES + bytes);
-        let thread = thread.spawn_scoped(scope, || run().map_err(|error| error.to_string()));
-        let thread =
-            thread.map_err(|error| refuse(format!("no stack of {} bytes to run on: {error}", STACK_BYTES + bytes)))?;
-        thread.join().unwrap_or_else(|_| Err("the template engine panicked".into())).map_err(refuse)
-    })
+    let stack_bytes = STACK_BYTES + stack_bytes;
+    let (sender, receiver) = mpsc::channel();
+    let engine = move || {
+        // The receiver is gone after the deadline; then nobody wants the result.
+        let _ = sender.send(run().map_err(|error| error.to_string()));
+    };
+    let outcome = match std::thread::Builder::new().stack_size(stack_bytes).spawn(engine) {
+        Err(error) => Err(format!("no stack of {stack_bytes} bytes to run on: {error}")),
+        Ok(_) => receiver.recv_timeout(DEADLINE).unwrap_or_else(|reason| match reason {
+            RecvTimeoutError::Timeout => {
+                Err(format!("came to no end in {} s; use another template", DEADLINE.as_secs()))
+            }
+            RecvTimeoutError::Disconnected => Err("the template engine panicked".into()),
+        }),
+    };
+    outcome.map_err(|reason| Error::Template { origin: origin.into(), reason: reason.replace('\n', " ") })
 }

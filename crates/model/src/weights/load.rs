@@ -19,7 +19,8 @@ use crate::{Error, Result, Transformer};
 /// If a file is missing or malformed, a tensor is missing, of another shape or of a format that is not supported.
 pub fn load(device: &Device, folder: &Path) -> Result<(Transformer, Vec<String>)> {
     let config_path = folder.join(CONFIG_FILE);
-    let text = std::fs::read_to_string(&config_path).map_err(|source| Error::Io { path: config_path.clone(), source })?;
+    let text =
+        std::fs::read_to_string(&config_path).map_err(|source| Error::Io { path: config_path.clone(), source })?;
     let parsed = ModelConfig::from_json(&text)
         .map_err(|error| Error::BadFile { path: config_path, reason: error.to_string() })?;
     let config = parsed.config;

@@ -13,7 +13,7 @@ impl Tensor {
     /// Returns cosine and sine of the rotation angles at the given positions.
     ///
     /// # Shapes
-    /// positions [T], inverse_frequencies [R / 2] -> [T, R] (cosine and sine of each pair beside each other)
+    /// positions `[T]`, inverse_frequencies [R / 2] -> [T, R] (cosine and sine of each pair beside each other)
     pub fn cos_sin(pass: Pass<'_>, positions: &Indices, inverse_frequencies: &[f32], multiplier: f32) -> Tensor {
         let cpu = pass.cpu();
         Tensor::write(cpu, Shape::new(&[positions.len(), 2 * inverse_frequencies.len()]), |out| {

@@ -73,7 +73,7 @@ impl Pages {
     /// Writes keys and values of new tokens; the one operation that works in place, and it has no gradient.
     ///
     /// # Shapes
-    /// k [T, KV, W], v [T, KV, V] (no v for latents: k [T, 1, C + R]), places [T] = page * 32 + row in the page
+    /// k [T, KV, W], v [T, KV, V] (no v for latents: k [T, 1, C + R]), places `[T]` = page * 32 + row in the page
     ///
     /// # Errors
     /// If the shapes do not fit the pages or a place lies outside.
@@ -112,14 +112,7 @@ impl Pages {
     ///
     /// # Errors
     /// If the shapes do not fit the pages.
-    pub fn attention(
-        &self,
-        pass: Pass<'_>,
-        q: &Tensor,
-        spans: &[Span],
-        tiles: &[u32],
-        scale: f32,
-    ) -> Result<Tensor> {
+    pub fn attention(&self, pass: Pass<'_>, q: &Tensor, spans: &[Span], tiles: &[u32], scale: f32) -> Result<Tensor> {
         let shape = q.shape();
         let &[_, query, width] = shape.dims() else {
             return Err(mismatch("attention", ("q", &shape), ("pages", &self.keys.shape())));

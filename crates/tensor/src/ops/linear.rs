@@ -99,7 +99,7 @@ impl Tensor {
     /// Returns the rows of an embedding table.
     ///
     /// # Shapes
-    /// W [vocabulary, D], ids [T] below the vocabulary -> [T, D]
+    /// W [vocabulary, D], ids `[T]` below the vocabulary -> [T, D]
     ///
     /// # Errors
     /// If an id lies outside the table.
@@ -118,7 +118,7 @@ impl Tensor {
     /// Returns `x / rms(x) * w` over the last dimension.
     ///
     /// # Shapes
-    /// x [.., D], w [D] -> [.., D]
+    /// x [.., D], w `[D]` -> [.., D]
     ///
     /// # Errors
     /// If the widths differ.
@@ -141,7 +141,7 @@ impl Tensor {
     /// Returns `x + w` with w added to every row.
     ///
     /// # Shapes
-    /// x [.., D], w [D] -> [.., D]
+    /// x [.., D], w `[D]` -> [.., D]
     ///
     /// # Errors
     /// If the widths differ.

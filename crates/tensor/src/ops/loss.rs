@@ -9,9 +9,9 @@ use crate::{Indices, Param, Pass, Result, Shape, Tensor};
 
 /// What a model says about one token each.
 pub struct TokenDistribution {
-    /// Log-probability of the token. [R], differentiable
+    /// Log-probability of the token. `[R]`, differentiable
     pub log_prob: Tensor,
-    /// Entropy of the whole distribution, in nats. [R], not differentiable
+    /// Entropy of the whole distribution, in nats. `[R]`, not differentiable
     pub entropy: Tensor,
 }
 
@@ -40,7 +40,7 @@ impl Tensor {
     /// Returns log-probabilities of the targets under `softmax(x W^T / temperature)`, without holding all logits.
     ///
     /// # Shapes
-    /// x [R, D], W [vocabulary, D], targets [R]
+    /// x [R, D], W [vocabulary, D], targets `[R]`
     ///
     /// # Numerics
     /// Equal to the bit to [`Tensor::log_prob_rows`] of the logits `x W^T`.
@@ -78,7 +78,7 @@ impl Tensor {
     /// Returns log-probabilities of the targets under `softmax(logits / temperature)`. Inference only.
     ///
     /// # Shapes
-    /// logits [R, vocabulary], targets [R]
+    /// logits [R, vocabulary], targets `[R]`
     ///
     /// # Errors
     /// If the shapes do not fit or a target lies outside the vocabulary.

@@ -46,7 +46,7 @@ impl Indices {
     /// Returns the experts that each token visits, in order of falling biased score.
     ///
     /// # Shapes
-    /// scores [T, E], bias [E] -> [T, K]
+    /// scores [T, E], bias `[E]` -> [T, K]
     ///
     /// # Errors
     /// If the shapes do not fit.

@@ -70,7 +70,7 @@ impl Tensor {
     /// Returns the rows with the given numbers; a row may be taken often or never.
     ///
     /// # Shapes
-    /// x [T, D], ids [R] below T -> [R, D]
+    /// x [T, D], ids `[R]` below T -> [R, D]
     ///
     /// # Errors
     /// If a number lies outside.

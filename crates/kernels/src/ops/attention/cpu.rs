@@ -207,14 +207,15 @@ simd_fn! {
                     let (p, dp) = (&mut p[i * TILE..][..TILE], &mut dp[i * TILE..][..TILE]);
                     probability_gradients(s, p, dp, visible, scale, saved.log_sum[pair], delta);
                 }
-                let as_left = |data: &[f32]| Left { pointer: data.as_ptr(), row: 1, column: TILE };
-                let (ds, pt) = (as_left(dp), as_left(p));
-                let as_right = |left: Left| Right::plain::<S>(left.pointer, left.row);
+                let pt = Left { pointer: p.as_ptr(), row: 1, column: TILE };
+                let dst = Left { pointer: dp.as_ptr(), row: 1, column: TILE };
+                let (q_rows, dout_rows) =
+                    (Right::plain::<S>(queries.pointer, queries.row), Right::plain::<S>(douts.pointer, douts.row));
                 let to = |parts: &Parts<'_, f32>, at: usize, row: usize| Output { pointer: parts.pointer(at), row };
                 // SAFETY: as above. The first block of the span is the first to touch a tile's gradients.
                 unsafe {
-                    product(s, (valid, value_width, rows), pt, as_right(douts), to(dv, value_at, value_row), true);
-                    product(s, (valid, width, rows), ds, as_right(queries), to(dk, key_at, key_row), true);
+                    product(s, (valid, value_width, rows), pt, dout_rows, to(dv, value_at, value_row), true);
+                    product(s, (valid, width, rows), dst, q_rows, to(dk, key_at, key_row), true);
                     let ds = Left { pointer: dp.as_ptr(), row: TILE, column: 1 };
                     let pair = block.first_pair + first * block.pair_stride;
                     product(s, (rows, width, valid), ds, keys, to(dq, pair * width, block.pair_stride * width), t > 0);

@@ -182,7 +182,12 @@ fn chunks_over_pages_have_the_bits_of_the_whole_sequence() {
                         keys: &keys,
                         values: &values,
                         key_strides: Strides { unit: page_k, head: width * TILE, key: 1, component: TILE },
-                        value_strides: Strides { unit: page_v, head: value_width * TILE, key: value_width, component: 1 },
+                        value_strides: Strides {
+                            unit: page_v,
+                            head: value_width * TILE,
+                            key: value_width,
+                            component: 1,
+                        },
                         tiles: &pages,
                     };
                     let span = Span { first_row: 0, rows, first_position: start, first_tile: 0 };

@@ -6,7 +6,7 @@ use crate::device::{Cpu, Parts};
 /// Writes rows of heads to their places.
 ///
 /// # Shapes
-/// x [T, heads, width], places [T]: page * 32 + row in the page, all different; `to` holds pages laid out by `strides`
+/// x [T, heads, width], places `[T]`: page * 32 + row in the page, all different; `to` holds pages laid out by `strides`
 pub fn append(cpu: &Cpu, x: &[f32], (heads, width): (usize, usize), places: &[u32], strides: Strides, to: &mut [f32]) {
     assert_eq!(x.len(), places.len() * heads * width);
     if heads * width == 0 {

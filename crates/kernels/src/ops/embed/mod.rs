@@ -11,7 +11,7 @@ use crate::ops::rows::gather_rows;
 /// Computes `y[t] = table[ids[t]]`.
 ///
 /// # Shapes
-/// table [W, width], ids [T], y [T, width]
+/// table [W, width], ids `[T]`, y [T, width]
 ///
 /// # Panics
 /// If an id is not a row of the table.
@@ -22,7 +22,7 @@ pub fn embed(cpu: &Cpu, table: &[f32], width: usize, ids: &[u32], y: &mut [f32])
 /// Adds `dy[t]` to `dtable[ids[t]]`.
 ///
 /// # Shapes
-/// ids [T], dy [T, width], dtable [W, width]
+/// ids `[T]`, dy [T, width], dtable [W, width]
 ///
 /// # Numerics
 /// One sum per element of the table, tokens ascending, starting from what it holds.

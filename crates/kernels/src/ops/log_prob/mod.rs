@@ -14,11 +14,11 @@ use crate::Cpu;
 
 /// Outputs by row.
 pub struct RowOutputs<'a> {
-    /// Log-probability of the target. [m]
+    /// Log-probability of the target. `[m]`
     pub log_prob: &'a mut [f32],
-    /// Log of the sum of exponentials of `z / T`. [m]
+    /// Log of the sum of exponentials of `z / T`. `[m]`
     pub log_sum: &'a mut [f32],
-    /// Entropy of the distribution in nats. [m]
+    /// Entropy of the distribution in nats. `[m]`
     pub entropy: &'a mut [f32],
 }
 
@@ -31,7 +31,7 @@ impl RowOutputs<'_> {
 /// Computes log-probabilities from logits.
 ///
 /// # Shapes
-/// logits [m, W], targets [m]
+/// logits [m, W], targets `[m]`
 pub fn log_prob_rows(cpu: &Cpu, logits: &[f32], targets: &[u32], inverse_temperature: f32, outputs: RowOutputs<'_>) {
     let m = targets.len();
     outputs.check(m);
@@ -44,7 +44,7 @@ pub fn log_prob_rows(cpu: &Cpu, logits: &[f32], targets: &[u32], inverse_tempera
 /// Computes log-probabilities from hidden states and the packed head.
 ///
 /// # Shapes
-/// x [m, k], head [n, k] packed, targets [m]; n is the vocabulary
+/// x [m, k], head [n, k] packed, targets `[m]`; n is the vocabulary
 ///
 /// # Numerics
 /// Equal to the bit to [`log_prob_rows`] of the logits of `matmul`.
@@ -75,7 +75,7 @@ pub struct Head<'a> {
 /// Logits are recomputed chunk by chunk.
 ///
 /// # Shapes
-/// x [m, k], dlog_prob [m], log_sum [m], dx [m, k], dweight [n, k]
+/// x [m, k], dlog_prob `[m]`, log_sum `[m]`, dx [m, k], dweight [n, k]
 #[allow(clippy::too_many_arguments)]
 pub fn head_log_prob_backward(
     cpu: &Cpu,

@@ -10,8 +10,8 @@ pub mod reference;
 mod tests;
 
 use crate::Cpu;
-pub use heads::{HeadSlice, heads_by_plain, heads_matmul};
 pub(crate) use cpu::{View, blocked, pack_columns};
+pub use heads::{HeadSlice, heads_by_plain, heads_matmul};
 
 /// The size of one matrix product: `m` rows of x, `n` output columns, `k` terms per sum.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

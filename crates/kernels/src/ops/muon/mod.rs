@@ -48,7 +48,7 @@ pub fn step(
     settings: &Muon,
 ) {
     let size = rows * columns;
-    assert!(size > 0 && param.len() % size == 0);
+    assert!(size > 0 && param.len().is_multiple_of(size));
     assert_eq!((grad.len(), momentum.len()), (param.len(), param.len()));
     let stretch = settings.lr * (rows as f32 / columns as f32).max(1.0).sqrt();
     let keep = 1.0 - settings.lr * settings.weight_decay;

@@ -29,13 +29,7 @@ pub fn orthogonalize(x: &[f64], rows: usize, columns: usize) -> Vec<f64> {
 }
 
 /// Takes one step on one matrix.
-pub fn step(
-    param: &mut [f64],
-    grad: &[f64],
-    momentum: &mut [f64],
-    (rows, columns): (usize, usize),
-    settings: &Muon,
-) {
+pub fn step(param: &mut [f64], grad: &[f64], momentum: &mut [f64], (rows, columns): (usize, usize), settings: &Muon) {
     let (beta, lr) = (f64::from(settings.momentum), f64::from(settings.lr));
     let grad: Vec<f64> = grad.iter().map(|g| g * f64::from(settings.grad_scale)).collect();
     for (m, g) in momentum.iter_mut().zip(&grad) {

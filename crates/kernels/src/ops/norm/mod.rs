@@ -17,7 +17,7 @@ use crate::Cpu;
 /// Computes `y = x / rms(x) * weight` by rows, and the inverse root mean squares that the backward needs.
 ///
 /// # Shapes
-/// x [T, n], weight [n], y [T, n], inv_rms [T]
+/// x [T, n], weight `[n]`, y [T, n], inv_rms `[T]`
 ///
 /// # Paper
 /// - Root mean square layer normalization (arXiv 1910.07467), eq. 4; eps as in the published model code
@@ -32,7 +32,7 @@ pub fn rms_norm(cpu: &Cpu, x: &[f32], weight: &[f32], eps: f32, y: &mut [f32], i
 /// Computes the gradient of the input and adds that of the weight.
 ///
 /// # Shapes
-/// x [T, n], weight [n], inv_rms [T], dy [T, n], dx [T, n], dweight_add [n]
+/// x [T, n], weight `[n]`, inv_rms `[T]`, dy [T, n], dx [T, n], dweight_add `[n]`
 ///
 /// # Numerics
 /// `dweight_add` continues one sum per column, rows ascending.

@@ -46,7 +46,7 @@ pub(crate) struct Shape {
 /// Computes cosines and sines of the angles, times `multiplier`.
 ///
 /// # Shapes
-/// positions [T], inv_freq [R/2], out [T, R/2, 2] (cosine, sine)
+/// positions `[T]`, inv_freq [R/2], out [T, R/2, 2] (cosine, sine)
 ///
 /// # Paper
 /// - V3 4.3 (angles of the YaRN frequencies; the multiplier is 1 in the published model)

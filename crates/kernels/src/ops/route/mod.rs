@@ -47,7 +47,7 @@ impl Routing {
 /// Computes the experts of each token, the largest biased score first.
 ///
 /// # Shapes
-/// scores [T, E], bias [E], indices [T, K]
+/// scores [T, E], bias `[E]`, indices [T, K]
 ///
 /// # Paper
 /// - V3 2.1.2 eq. 16 (the biased choice), with the node-limited routing of the same section as groups
@@ -193,7 +193,7 @@ pub fn normalize_rows_backward(cpu: &Cpu, x: &[f32], width: usize, eps: f32, dy:
 /// Computes how many tokens chose each expert.
 ///
 /// # Shapes
-/// indices [T, K], counts [E]
+/// indices [T, K], counts `[E]`
 ///
 /// # Panics
 /// If an index is not an expert.

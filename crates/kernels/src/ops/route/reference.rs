@@ -22,7 +22,7 @@ pub fn group_scores(scores: &[f32], bias: &[f32], routing: &Routing) -> Vec<f32>
     biased.chunks(routing.experts / routing.groups).map(two_best).collect()
 }
 
-/// Returns the experts of one token. scores [E], bias [E] -> [K]
+/// Returns the experts of one token. scores `[E]`, bias `[E]` -> `[K]`
 pub fn select(scores: &[f32], bias: &[f32], routing: &Routing) -> Vec<u32> {
     let size = routing.experts / routing.groups;
     let groups = sorted(&group_scores(scores, bias, routing));

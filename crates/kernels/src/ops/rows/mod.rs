@@ -80,7 +80,7 @@ pub fn append_shared_backward(
 /// Computes `y[t] = x[t] + row`.
 ///
 /// # Shapes
-/// x [T, n], row [n], y [T, n]
+/// x [T, n], row `[n]`, y [T, n]
 pub fn add_row(cpu: &Cpu, x: &[f32], row: &[f32], y: &mut [f32]) {
     assert_eq!((x.len(), count(y.len(), row.len()) * row.len()), (y.len(), y.len()));
     cpu::add_row(cpu, x, row, y);
@@ -89,7 +89,7 @@ pub fn add_row(cpu: &Cpu, x: &[f32], row: &[f32], y: &mut [f32]) {
 /// Adds the sum of the rows of dy to drow.
 ///
 /// # Shapes
-/// dy [T, width], drow [width]
+/// dy [T, width], drow `[width]`
 ///
 /// # Numerics
 /// One sum per column, rows ascending, starting from what `drow` holds.
@@ -101,7 +101,7 @@ pub fn column_sums_add(cpu: &Cpu, dy: &[f32], width: usize, drow: &mut [f32]) {
 /// Computes `y[i] = x[ids[i]]`.
 ///
 /// # Shapes
-/// x [T, width], ids [S], y [S, width]
+/// x [T, width], ids `[S]`, y [S, width]
 ///
 /// # Panics
 /// If an id is not a row of x.

@@ -58,12 +58,12 @@ pub fn add_row(x: &[f64], row: &[f64]) -> Vec<f64> {
     x.iter().enumerate().map(|(i, v)| v + row[i % row.len()]).collect()
 }
 
-/// Returns the sum of the rows. dy [T, width] -> [width]
+/// Returns the sum of the rows. dy [T, width] -> `[width]`
 pub fn column_sums(dy: &[f64], width: usize) -> Vec<f64> {
     (0..width).map(|j| dy.iter().skip(j).step_by(width).sum()).collect()
 }
 
-/// Returns the rows with the given ids. x [T, width], ids [S] -> [S, width]
+/// Returns the rows with the given ids. x [T, width], ids `[S]` -> [S, width]
 pub fn gather_rows(x: &[f64], width: usize, ids: &[u32]) -> Vec<f64> {
     ids.iter().flat_map(|&id| (0..width).map(move |j| x[id as usize * width + j])).collect()
 }

@@ -15,7 +15,7 @@ use crate::Cpu;
 /// Computes `y = silu(gate) * up`.
 ///
 /// # Shapes
-/// gate, up, y [n]
+/// gate, up, y `[n]`
 ///
 /// # Paper
 /// - GLU Variants Improve Transformer (arXiv 2002.05202), eq. 6
@@ -30,7 +30,7 @@ pub fn swiglu(cpu: &Cpu, gate: &[f32], up: &[f32], y: &mut [f32]) {
 /// Computes the gradients of both inputs.
 ///
 /// # Shapes
-/// gate, up, dy, dgate, dup [n]
+/// gate, up, dy, dgate, dup `[n]`
 pub fn swiglu_backward(cpu: &Cpu, gate: &[f32], up: &[f32], dy: &[f32], dgate: &mut [f32], dup: &mut [f32]) {
     assert_eq!((gate.len(), up.len(), dgate.len(), dup.len()), (dy.len(), dy.len(), dy.len(), dy.len()));
     cpu::backward(cpu, gate, up, dy, dgate, dup);

@@ -1,0 +1,308 @@
+//! How do many sequences become tokens at once? Step by step: schedule, compute, sample.
+
+use std::collections::BTreeMap;
+
+use minke_model::{Batch, Chunk, KvCache, MlaForm, Transformer};
+use minke_spec::ModelConfig;
+use minke_tensor::{Device, Pass, TILE};
+
+use crate::sampler::{Request, Sampled, sample};
+use crate::scheduler::{Plan, Scheduler};
+use crate::sequence::Sequence;
+use crate::{Completion, Error, Finish, Result, SamplingParams, SequenceId, Token};
+
+/// Most pages of a cache: a place in it (page * 32 + row) is a u32.
+const MOST_PAGES: usize = u32::MAX as usize / TILE;
+
+/// Sizes of an engine, and its form of MLA.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EngineConfig {
+    /// Pages of the cache, 32 tokens each. They also bound the length of a sequence.
+    pub pages: usize,
+    /// Most sequences that run at once.
+    pub max_sequences: usize,
+    /// Most prompt tokens that a step computes.
+    pub chunk_tokens: usize,
+    /// Form of MLA for the engine's life. `Expanded` is exact mode: log-probabilities are the trainer's to the bit.
+    pub form: MlaForm,
+    /// Whether full pages outlive their sequences, to be found by others with the same beginning.
+    pub prefix_cache: bool,
+}
+
+impl EngineConfig {
+    /// Checks every field.
+    ///
+    /// # Errors
+    /// If one lies outside its range; the error names it.
+    pub fn validate(&self) -> Result<()> {
+        let check = |ok: bool, field: &'static str, value: usize, range: &'static str| {
+            if ok { Ok(()) } else { Err(Error::Setting { field, value: value.to_string(), range }) }
+        };
+        check((1..=MOST_PAGES).contains(&self.pages), "pages", self.pages, "1 to 134217727")?;
+        check(self.max_sequences > 0, "max_sequences", self.max_sequences, "at least 1")?;
+        check(self.chunk_tokens > 0, "chunk_tokens", self.chunk_tokens, "at least 1")
+    }
+}
+
+/// Counts since the engine was made, and its state.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stats {
+    /// Steps that computed something.
+    pub steps: u64,
+    /// Tokens sampled.
+    pub generated: u64,
+    /// Tokens computed as parts of prompts, or again after preemption.
+    pub prefilled: u64,
+    /// Tokens that were found in the prefix cache instead of being computed.
+    pub prefix_hits: u64,
+    /// Times a sequence gave its pages up.
+    pub preemptions: u64,
+    /// Pages of the cache.
+    pub pages: usize,
+    /// Pages that no sequence owns.
+    pub pages_free: usize,
+    /// Sequences that take part in steps.
+    pub running: usize,
+    /// Sequences that have not ended and do not run.
+    pub waiting: usize,
+}
+
+/// How far [`Engine::run`] is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Progress {
+    /// Sequences that ended in this run or before it.
+    pub finished: usize,
+    /// Sequences that have not ended.
+    pub unfinished: usize,
+    /// Tokens sampled in this run.
+    pub generated: u64,
+}
+
+/// Generates tokens for many sequences at once with any model of one configuration.
+///
+/// # Examples
+/// ```
+/// use minke_engine::{Engine, EngineConfig, SamplingParams};
+/// use minke_model::{MlaForm, Transformer};
+/// use minke_spec::{ModelConfig, Placement};
+/// use minke_tensor::{Cpu, Device, Isa};
+/// # let text = include_str!("../../../testdata/tiny-v3/config.json");
+/// let config = ModelConfig::from_json(text)?.config;
+/// let device = Device::Cpu(Cpu::new(1, Isa::detect()));
+/// let model = Transformer::random(&device, &config, &Placement::single(), 0)?;
+/// let sizes =
+///     EngineConfig { pages: 8, max_sequences: 4, chunk_tokens: 64, form: MlaForm::Expanded, prefix_cache: true };
+/// let mut engine = Engine::new(&device, &config, sizes)?;
+/// let params = SamplingParams {
+///     temperature: 1.0,
+///     top_p: 1.0,
+///     top_k: 0,
+///     min_p: 0.0,
+///     seed: 7,
+///     max_tokens: 5,
+///     stop_ids: vec![],
+/// };
+/// engine.submit(&[3, 1, 4], &params, 2)?;
+/// let completions = engine.run(&model, |_| ())?;
+/// assert_eq!(completions.len(), 2);
+/// assert_eq!(completions[0].token_ids.len(), 5);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub struct Engine {
+    device: Device,
+    config: ModelConfig,
+    /// Longest sequence, in tokens: the model's context or what the cache holds.
+    limit: usize,
+    cache: KvCache,
+    scheduler: Scheduler,
+    finished: BTreeMap<SequenceId, Completion>,
+    steps: u64,
+    generated: u64,
+    prefilled: u64,
+}
+
+impl Engine {
+    /// Returns an engine for models of the given configuration, with an empty cache.
+    ///
+    /// # Errors
+    /// If a size is out of range.
+    pub fn new(device: &Device, config: &ModelConfig, engine: EngineConfig) -> Result<Self> {
+        engine.validate()?;
+        Ok(Self {
+            device: device.clone(),
+            config: config.clone(),
+            limit: config.max_position_embeddings.min(engine.pages * TILE),
+            cache: KvCache::new(device, config, engine.pages, engine.form),
+            scheduler: Scheduler::new(&engine),
+            finished: BTreeMap::new(),
+            steps: 0,
+            generated: 0,
+            prefilled: 0,
+        })
+    }
+
+    /// Takes in a group: `n` sequences that continue one prompt, and returns their names in order. The prompt is
+    /// computed once and its pages are shared; sample i is the sequence that would be submitted alone with
+    /// [`SamplingParams::seed_of_sample`]`(seed, i)`.
+    ///
+    /// # Errors
+    /// If the prompt is empty, leaves no room for an answer or has an unknown token, if a sampling parameter is out of
+    /// range, or if `n` is zero.
+    pub fn submit(&mut self, token_ids: &[u32], params: &SamplingParams, n: usize) -> Result<Vec<SequenceId>> {
+        params.validate()?;
+        if n == 0 {
+            return Err(Error::Setting { field: "n", value: "0".into(), range: "at least 1" });
+        }
+        if token_ids.is_empty() {
+            return Err(Error::EmptyPrompt);
+        }
+        if token_ids.len() >= self.limit {
+            return Err(Error::PromptTooLong {
+                tokens: token_ids.len(),
+                limit: self.limit,
+                context: self.config.max_position_embeddings,
+                cache: self.cache.pages() * TILE,
+            });
+        }
+        let vocab_size = self.config.vocab_size;
+        if let Some(position) = token_ids.iter().position(|&id| id as usize >= vocab_size) {
+            return Err(Error::UnknownToken { token_id: token_ids[position], position, vocab_size });
+        }
+        let root = self.scheduler.pages.root();
+        let member = |index: usize| {
+            let seed = SamplingParams::seed_of_sample(params.seed, index);
+            Sequence::new(token_ids, SamplingParams { seed, ..params.clone() }, self.limit, root)
+        };
+        Ok(self.scheduler.add((0..n).map(member).collect()))
+    }
+
+    /// Computes one step and returns its new tokens.
+    ///
+    /// # Errors
+    /// If the model has another configuration or its forward fails; the step can then be taken again.
+    pub fn step(&mut self, model: &Transformer) -> Result<Vec<Token>> {
+        if model.config() != &self.config {
+            return Err(Error::AnotherModel);
+        }
+        let plan = self.scheduler.schedule();
+        let samples = self.compute(model, &plan)?;
+        Ok(self.commit(&plan, samples))
+    }
+
+    /// Returns whether every sequence has ended.
+    pub fn is_idle(&self) -> bool {
+        self.scheduler.sequences.is_empty()
+    }
+
+    /// Ends a sequence between two steps; its completion has what it generated so far. Nothing happens if it has ended.
+    pub fn cancel(&mut self, id: SequenceId) {
+        self.end(id, Finish::Cancelled);
+    }
+
+    /// Returns the result of a sequence that has ended, once.
+    pub fn take(&mut self, id: SequenceId) -> Option<Completion> {
+        self.finished.remove(&id)
+    }
+
+    /// Steps until every sequence has ended, and returns all results that nobody took, in order of submission.
+    ///
+    /// # Errors
+    /// As [`Engine::step`].
+    pub fn run(&mut self, model: &Transformer, mut on_step: impl FnMut(&Progress)) -> Result<Vec<Completion>> {
+        let before = self.generated;
+        while !self.is_idle() {
+            self.step(model)?;
+            on_step(&Progress {
+                finished: self.finished.len(),
+                unfinished: self.scheduler.sequences.len(),
+                generated: self.generated - before,
+            });
+        }
+        Ok(std::mem::take(&mut self.finished).into_values().collect())
+    }
+
+    /// Notes that the weights changed: what the prefix cache knows is forgotten.
+    ///
+    /// # Panics
+    /// If a sequence has not ended: half of it would come from the old weights.
+    pub fn publish(&mut self) {
+        assert!(self.is_idle(), "weights change between runs: cancel the sequences that have not ended");
+        self.scheduler.pages.forget_all();
+    }
+
+    /// Returns counts and state.
+    pub fn stats(&self) -> Stats {
+        Stats {
+            steps: self.steps,
+            generated: self.generated,
+            prefilled: self.prefilled,
+            prefix_hits: self.scheduler.prefix_hits,
+            preemptions: self.scheduler.preemptions,
+            pages: self.scheduler.pages.count(),
+            pages_free: self.scheduler.pages.available(),
+            running: self.scheduler.running.len(),
+            waiting: self.scheduler.sequences.len() - self.scheduler.running.len(),
+        }
+    }
+
+    /// Runs the model over the planned tokens and samples where a sequence's last one is among them: one result for
+    /// every sampler of the plan, in order.
+    fn compute(&mut self, model: &Transformer, plan: &Plan) -> Result<Vec<Option<Sampled>>> {
+        if plan.work.is_empty() {
+            return Ok(Vec::new());
+        }
+        plan.copies.iter().for_each(|&(from, to)| self.cache.copy_page(from, to));
+        let sequences = &self.scheduler.sequences;
+        let (mut chunks, mut requests, mut rows) = (Vec::new(), Vec::new(), 0);
+        for work in &plan.work {
+            let (sequence, end) = (&sequences[&work.id], work.first + work.rows);
+            rows += work.rows;
+            chunks.push(Chunk {
+                token_ids: &sequence.token_ids[work.first..end],
+                first_position: work.first,
+                pages: &sequence.pages[..end.div_ceil(TILE)],
+            });
+            let request = |id| Request { row: rows - 1, params: &sequences[id].params, position: end };
+            requests.extend(work.samplers.iter().map(request));
+        }
+        let batch = Batch::paged(&self.device, &chunks);
+        let pass = Pass::inference(&self.device);
+        let output = model.forward(pass, &batch, Some(&mut self.cache), false)?;
+        sample(&self.device, model, &output.hidden, &requests)
+    }
+
+    /// Notes what was computed, gives every sampler its token, and ends those that are done.
+    fn commit(&mut self, plan: &Plan, samples: Vec<Option<Sampled>>) -> Vec<Token> {
+        let mut tokens = Vec::with_capacity(samples.len());
+        let mut samples = samples.into_iter();
+        self.steps += u64::from(!plan.work.is_empty());
+        for work in &plan.work {
+            if work.first < self.scheduler.sequence(work.id).prompt || work.rows > 1 {
+                self.prefilled += work.rows as u64;
+            }
+            self.scheduler.computed(work);
+            if !work.samplers.is_empty() {
+                self.scheduler.start_followers(work.id);
+            }
+            for (&id, sampled) in work.samplers.iter().zip(samples.by_ref()) {
+                let Some(sampled) = sampled else {
+                    self.end(id, Finish::NotFinite);
+                    continue;
+                };
+                self.generated += 1;
+                let finish = self.scheduler.sequence(id).push(sampled);
+                tokens.push(Token { sequence: id, token_id: sampled.token_id, finish });
+                if let Some(finish) = finish {
+                    self.end(id, finish);
+                }
+            }
+        }
+        tokens
+    }
+
+    fn end(&mut self, id: SequenceId, finish: Finish) {
+        if let Some(sequence) = self.scheduler.remove(id) {
+            self.finished.insert(id, sequence.complete(id, finish));
+        }
+    }
+}

@@ -1,0 +1,286 @@
+//! Which page belongs to whom? Pages are counted references; a full page whose tokens are known outlives its owners
+//! until the room is needed.
+
+use std::collections::{BTreeMap, HashMap};
+
+use minke_model::MlaForm;
+use minke_tensor::TILE;
+
+/// The tokens from the beginning of a sequence to the end of a full page, in a cache of one MLA form.
+///
+/// A number that the allocator gives once and never again. So two prefixes are equal exactly if their numbers are: no
+/// prompt can be made to hit the pages of another, as it could if long prefixes were named by their hashes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Prefix(u64);
+
+/// A full page: what stands before it, and its tokens.
+type Key = (Prefix, [u32; TILE]);
+
+#[derive(Clone, Default)]
+struct Page {
+    references: u32,
+    /// Under which key the prefix cache knows it.
+    key: Option<Key>,
+    /// When its last owner let it go; orders `reusable`.
+    released: u64,
+}
+
+/// Hands out pages, counts their owners, and finds pages by the tokens they hold.
+pub(crate) struct PageAllocator {
+    pages: Vec<Page>,
+    /// Pages that nobody owns and whose contents nobody knows.
+    free: Vec<u32>,
+    /// Pages that nobody owns and whose contents are known, the longest unused first.
+    reusable: BTreeMap<u64, u32>,
+    /// Only looked up, never walked: nothing depends on the order of a hash map.
+    known: HashMap<Key, (u32, Prefix)>,
+    root: Prefix,
+    /// Counts releases and prefixes.
+    clock: u64,
+    prefix_cache: bool,
+}
+
+impl PageAllocator {
+    pub(crate) fn new(count: usize, form: MlaForm, prefix_cache: bool) -> Self {
+        Self {
+            pages: vec![Page::default(); count],
+            free: (0..count as u32).rev().collect(),
+            reusable: BTreeMap::new(),
+            known: HashMap::new(),
+            root: Prefix(match form {
+                MlaForm::Expanded => 0,
+                MlaForm::Absorbed => 1,
+            }),
+            clock: 2,
+            prefix_cache,
+        }
+    }
+
+    /// Returns the prefix without tokens. The form is part of it, and so of every prefix.
+    pub(crate) fn root(&self) -> Prefix {
+        self.root
+    }
+
+    /// Returns the number of pages.
+    pub(crate) fn count(&self) -> usize {
+        self.pages.len()
+    }
+
+    /// Returns how many pages nobody owns.
+    pub(crate) fn available(&self) -> usize {
+        self.free.len() + self.reusable.len()
+    }
+
+    /// Returns a page with one owner and unspecified contents, or nothing if all have owners.
+    pub(crate) fn allocate(&mut self) -> Option<u32> {
+        let page = self.free.pop().or_else(|| {
+            let (_, page) = self.reusable.pop_first()?;
+            self.forget(page);
+            Some(page)
+        })?;
+        self.pages[page as usize].references = 1;
+        Some(page)
+    }
+
+    /// Adds an owner.
+    pub(crate) fn share(&mut self, page: u32) {
+        self.pages[page as usize].references += 1;
+    }
+
+    /// Returns whether a page has more than one owner: who wants to write must copy.
+    pub(crate) fn is_shared(&self, page: u32) -> bool {
+        self.pages[page as usize].references > 1
+    }
+
+    /// Takes an owner away.
+    pub(crate) fn release(&mut self, page: u32) {
+        let entry = &mut self.pages[page as usize];
+        entry.references = entry.references.checked_sub(1).expect("invariant: only owners release");
+        if entry.references > 0 {
+            return;
+        }
+        if entry.key.is_none() {
+            self.free.push(page);
+            return;
+        }
+        self.clock += 1;
+        entry.released = self.clock;
+        self.reusable.insert(self.clock, page);
+    }
+
+    /// Returns the page that holds `tokens` behind `parent`, with one more owner, and the prefix that ends with it.
+    pub(crate) fn find(&mut self, parent: Prefix, tokens: &[u32; TILE]) -> Option<(u32, Prefix)> {
+        let &(page, prefix) = self.known.get(&(parent, *tokens))?;
+        let entry = &mut self.pages[page as usize];
+        if entry.references == 0 {
+            self.reusable.remove(&entry.released);
+        }
+        entry.references += 1;
+        Some((page, prefix))
+    }
+
+    /// Makes a full page known, and returns the prefix that ends with it. If another page with these tokens is known
+    /// already, that one stays.
+    pub(crate) fn remember(&mut self, parent: Prefix, tokens: &[u32; TILE], page: u32) -> Prefix {
+        if !self.prefix_cache {
+            return parent;
+        }
+        let key = (parent, *tokens);
+        if let Some(&(_, prefix)) = self.known.get(&key) {
+            return prefix;
+        }
+        self.clock += 1;
+        let prefix = Prefix(self.clock);
+        self.known.insert(key, (page, prefix));
+        self.pages[page as usize].key = Some(key);
+        prefix
+    }
+
+    /// Forgets what every page holds: it was computed with other weights.
+    pub(crate) fn forget_all(&mut self) {
+        self.known.clear();
+        self.pages.iter_mut().for_each(|page| page.key = None);
+        self.free.extend(std::mem::take(&mut self.reusable).into_values());
+    }
+
+    fn forget(&mut self, page: u32) {
+        if let Some(key) = self.pages[page as usize].key.take() {
+            self.known.remove(&key);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    impl PageAllocator {
+        /// Checks that every page is in exactly one place and has exactly the given number of owners.
+        pub(crate) fn check(&self, owners: &HashMap<u32, u32>) {
+            let mut places = vec![0; self.pages.len()];
+            self.free.iter().chain(self.reusable.values()).for_each(|&page| places[page as usize] += 1);
+            for (i, page) in self.pages.iter().enumerate() {
+                let owned = owners.get(&(i as u32)).copied().unwrap_or(0);
+                assert_eq!(page.references, owned, "owners of page {i}");
+                assert_eq!(places[i], u32::from(owned == 0), "page {i} is in one place");
+            }
+            assert!(self.reusable.values().all(|&page| self.pages[page as usize].key.is_some()));
+            assert!(self.free.iter().all(|&page| self.pages[page as usize].key.is_none()));
+            assert!(self.known.iter().all(|(key, (page, _))| self.pages[*page as usize].key == Some(*key)));
+        }
+
+        /// Returns whether the prefix cache could hand this page to somebody.
+        pub(crate) fn is_known(&self, page: u32) -> bool {
+            self.pages[page as usize].key.is_some()
+        }
+    }
+
+    #[derive(Clone, Debug)]
+    enum Action {
+        Allocate,
+        Share(usize),
+        Release(usize),
+        Fill(usize, u32),
+        Find(Vec<u32>),
+        ForgetAll,
+    }
+
+    fn action() -> impl Strategy<Value = Action> {
+        prop_oneof![
+            6 => Just(Action::Allocate),
+            2 => any::<usize>().prop_map(Action::Share),
+            5 => any::<usize>().prop_map(Action::Release),
+            5 => (any::<usize>(), 0..3u32).prop_map(|(which, token)| Action::Fill(which, token)),
+            4 => prop::collection::vec(0..3u32, 1..4).prop_map(Action::Find),
+            1 => Just(Action::ForgetAll),
+        ]
+    }
+
+    proptest! {
+        /// Against a plain model: a list of owners, and the tokens that were put into each page.
+        #[test]
+        fn no_page_leaks_is_used_twice_or_found_by_other_tokens(actions in prop::collection::vec(action(), 1..120)) {
+            let mut pages = PageAllocator::new(7, MlaForm::Expanded, true);
+            let mut owned: Vec<u32> = Vec::new();
+            // One letter per page: the letters from the beginning of the sequence.
+            let mut contents: HashMap<u32, Vec<u32>> = HashMap::new();
+            let mut prefixes: HashMap<Vec<u32>, Prefix> = HashMap::from([(vec![], pages.root())]);
+            for action in actions {
+                match action {
+                    Action::Allocate => match pages.allocate() {
+                        Some(page) => {
+                            prop_assert!(!owned.contains(&page));
+                            contents.remove(&page);
+                            owned.push(page);
+                        }
+                        None => prop_assert!((0..7).all(|page| owned.contains(&page))),
+                    },
+                    Action::Share(which) if !owned.is_empty() => {
+                        let page = owned[which % owned.len()];
+                        pages.share(page);
+                        owned.push(page);
+                    }
+                    Action::Release(which) if !owned.is_empty() => {
+                        let page = owned.swap_remove(which % owned.len());
+                        pages.release(page);
+                    }
+                    Action::Fill(which, letter) if !owned.is_empty() => {
+                        let page = owned[which % owned.len()];
+                        if !contents.contains_key(&page) {
+                            // Continue the longest sequence that anybody remembered.
+                            let before = prefixes.keys().max_by_key(|p| (p.len(), (*p).clone())).unwrap().clone();
+                            let before = if before.len() > 2 { vec![] } else { before };
+                            let prefix = pages.remember(prefixes[&before], &[letter; TILE], page);
+                            let whole = [before, vec![letter]].concat();
+                            prefixes.insert(whole.clone(), prefix);
+                            contents.insert(page, whole);
+                        }
+                    }
+                    Action::Find(letters) => {
+                        let mut prefix = pages.root();
+                        for i in 0..letters.len() {
+                            let Some((page, next)) = pages.find(prefix, &[letters[i]; TILE]) else { break };
+                            owned.push(page);
+                            prefix = next;
+                            prop_assert_eq!(&contents[&page], &letters[..=i]);
+                        }
+                    }
+                    Action::ForgetAll => {
+                        pages.forget_all();
+                        prop_assert!(pages.find(pages.root(), &[0; TILE]).is_none());
+                        prefixes = HashMap::from([(vec![], pages.root())]);
+                    }
+                    Action::Share(_) | Action::Release(_) | Action::Fill(..) => {}
+                }
+                let mut owners = HashMap::new();
+                owned.iter().for_each(|&page| *owners.entry(page).or_insert(0) += 1);
+                pages.check(&owners);
+                prop_assert_eq!(pages.available(), 7 - owners.len());
+            }
+            owned.drain(..).for_each(|page| pages.release(page));
+            prop_assert_eq!(pages.available(), 7);
+        }
+    }
+
+    #[test]
+    fn the_longest_unused_page_is_given_up_first() {
+        let mut pages = PageAllocator::new(3, MlaForm::Absorbed, true);
+        let three: Vec<u32> = (0..3).map(|_| pages.allocate().unwrap()).collect();
+        for (i, &page) in three.iter().enumerate() {
+            pages.remember(pages.root(), &[i as u32; TILE], page);
+        }
+        [1, 0, 2].into_iter().for_each(|i| pages.release(three[i]));
+        let (again, _) = pages.find(pages.root(), &[1; TILE]).unwrap();
+        pages.release(again);
+        let evicted: Vec<u32> = (0..3).map(|_| pages.allocate().unwrap()).collect();
+        assert_eq!(evicted, [three[0], three[2], three[1]]);
+        assert!(pages.allocate().is_none());
+    }
+
+    #[test]
+    fn forms_share_nothing() {
+        let root = |form| PageAllocator::new(1, form, true).root();
+        assert_ne!(root(MlaForm::Expanded), root(MlaForm::Absorbed));
+    }
+}

@@ -1,0 +1,323 @@
+//! Which token comes next? One number between 0 and 1, drawn for this position of this sequence, falls into the
+//! distribution of the model.
+//!
+//! In order: the logits are divided by the temperature; `top_k` keeps the most likely tokens; `top_p` keeps the fewest
+//! of those whose probability reaches its share of what is left; `min_p` keeps those at least so likely relative to the
+//! most likely one. Equal tokens rank by id. The draw walks what is left by id, so that a filter that removes nothing
+//! changes nothing.
+
+use std::cmp::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering as Memory};
+
+use minke_model::Transformer;
+use minke_spec::draw::{Domain, draw};
+use minke_tensor::{Device, Indices, Pass, Tensor};
+
+use crate::{Error, Result};
+
+/// The lowest temperature above greedy: below it f32 logits over temperature lose their meaning.
+const LOWEST_TEMPERATURE: f32 = 1e-3;
+
+/// How the tokens of a sequence are chosen, and when it ends.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SamplingParams {
+    /// Divides the logits; 0 takes the most likely token.
+    pub temperature: f32,
+    /// Share of the probability that the most likely tokens must reach; 1 for all.
+    pub top_p: f32,
+    /// Number of most likely tokens; 0 for all.
+    pub top_k: usize,
+    /// Least probability relative to the most likely token; 0 for all.
+    pub min_p: f32,
+    /// Seed of the sequence, or of the first of a group: see [`SamplingParams::seed_of_sample`].
+    pub seed: u64,
+    /// Most tokens to generate.
+    pub max_tokens: usize,
+    /// Tokens that end the sequence; the one that did is part of it.
+    pub stop_ids: Vec<u32>,
+}
+
+impl SamplingParams {
+    /// Checks every field.
+    ///
+    /// # Errors
+    /// If one lies outside its range; the error names it.
+    pub fn validate(&self) -> Result<()> {
+        let check = |ok: bool, field: &'static str, value: &dyn std::fmt::Display, range: &'static str| {
+            if ok { Ok(()) } else { Err(Error::Setting { field, value: value.to_string(), range }) }
+        };
+        let t = self.temperature;
+        check(t == 0.0 || (LOWEST_TEMPERATURE..=100.0).contains(&t), "temperature", &t, "0 (greedy) or 0.001 to 100")?;
+        check(self.top_p > 0.0 && self.top_p <= 1.0, "top_p", &self.top_p, "above 0 and at most 1 (all tokens)")?;
+        check((0.0..=1.0).contains(&self.min_p), "min_p", &self.min_p, "0 (all tokens) to 1")?;
+        check(self.max_tokens > 0, "max_tokens", &self.max_tokens, "at least 1")
+    }
+
+    /// Returns what the logits are multiplied with; 1 for greedy. A trainer that wants the sampler's log-probabilities
+    /// to the bit uses this number.
+    pub fn inverse_temperature(&self) -> f32 {
+        if self.temperature == 0.0 { 1.0 } else { 1.0 / self.temperature }
+    }
+
+    /// Returns the seed of sample `index` of a group submitted with `seed`. The first sample has the seed itself: sample
+    /// `index` is the sequence that is submitted alone with `seed_of_sample(seed, index)`.
+    pub fn seed_of_sample(seed: u64, index: usize) -> u64 {
+        if index == 0 { seed } else { draw(seed, Domain::Rollout, &[index as u64]).bits() }
+    }
+}
+
+/// One token to be sampled.
+pub(crate) struct Request<'a> {
+    /// Row of the batch whose state predicts it.
+    pub row: usize,
+    pub params: &'a SamplingParams,
+    /// Where the token will stand in its sequence.
+    pub position: usize,
+}
+
+/// One token that was sampled.
+#[derive(Clone, Copy)]
+pub(crate) struct Sampled {
+    pub token_id: u32,
+    pub log_prob: f32,
+    pub entropy: f32,
+}
+
+/// Returns a token for every request, or nothing where logits are not finite. Logits exist only for rows that are asked
+/// for, one temperature after the other.
+///
+/// # Shapes
+/// hidden [T, D]
+pub(crate) fn sample(
+    device: &Device,
+    model: &Transformer,
+    hidden: &Tensor,
+    requests: &[Request<'_>],
+) -> Result<Vec<Option<Sampled>>> {
+    let pass = Pass::inference(device);
+    let mut results = vec![None; requests.len()];
+    let mut temperatures: Vec<f32> = Vec::new();
+    for request in requests {
+        let inverse = request.params.inverse_temperature();
+        if !temperatures.contains(&inverse) {
+            temperatures.push(inverse);
+        }
+    }
+    for inverse in temperatures {
+        let of_these = |&i: &usize| requests[i].params.inverse_temperature() == inverse;
+        let which: Vec<usize> = (0..requests.len()).filter(of_these).collect();
+        let rows: Vec<u32> = which.iter().map(|&i| requests[i].row as u32).collect();
+        let logits = model.logits(pass, &hidden.gather_rows(pass, &Indices::from_slice(device, &rows))?)?;
+        let chosen = choose_rows(device, &logits, which.iter().map(|&i| &requests[i]).collect());
+        let targets: Vec<u32> = chosen.iter().map(|token| token.unwrap_or(0)).collect();
+        let said = logits.log_prob_rows(pass, &Indices::from_slice(device, &targets), inverse)?;
+        let numbers = said.log_prob.values().iter().zip(said.entropy.values());
+        for ((&i, token), (&log_prob, &entropy)) in which.iter().zip(chosen).zip(numbers) {
+            let finite = log_prob.is_finite() && entropy.is_finite();
+            results[i] = token.filter(|_| finite).map(|token_id| Sampled { token_id, log_prob, entropy });
+        }
+    }
+    Ok(results)
+}
+
+/// Chooses one token per row of logits. [R, W] -> [R]
+fn choose_rows(device: &Device, logits: &Tensor, requests: Vec<&Request<'_>>) -> Vec<Option<u32>> {
+    const NONE: u64 = u64::MAX;
+    let width = logits.shape().width();
+    let chosen: Vec<AtomicU64> = requests.iter().map(|_| AtomicU64::new(NONE)).collect();
+    let Device::Cpu(cpu) = device;
+    cpu.run(requests.len(), |i| {
+        let Request { params, position, .. } = requests[i];
+        let token = choose(&logits.values()[i * width..][..width], params, *position);
+        chosen[i].store(token.map_or(NONE, u64::from), Memory::Relaxed);
+    });
+    chosen.into_iter().map(|token| u32::try_from(token.into_inner()).ok()).collect()
+}
+
+/// Chooses the token for one position, or nothing if a logit is not finite.
+fn choose(logits: &[f32], params: &SamplingParams, position: usize) -> Option<u32> {
+    if logits.is_empty() || !logits.iter().all(|z| z.is_finite()) {
+        return None;
+    }
+    let best = (0..logits.len() as u32).min_by(|a, b| by_rank(logits, a, b))?;
+    if params.temperature == 0.0 {
+        return Some(best);
+    }
+    let (top, inverse) = (f64::from(logits[best as usize]), f64::from(params.inverse_temperature()));
+    let weights: Vec<f64> = logits.iter().map(|&z| ((f64::from(z) - top) * inverse).exp()).collect();
+    let kept = filter(logits, &weights, params);
+    let total: f64 = kept.iter().map(|&id| weights[id as usize]).sum();
+    let mut left = draw(params.seed, Domain::Token, &[position as u64]).uniform() * total;
+    for &id in &kept {
+        left -= weights[id as usize];
+        if left < 0.0 {
+            return Some(id);
+        }
+    }
+    // Rounding left a crumb: it belongs to the last token that has a weight; the best always has.
+    kept.into_iter().rfind(|&id| weights[id as usize] > 0.0)
+}
+
+/// Returns the tokens that `top_k`, `top_p` and `min_p` leave, by id; `weights` are probabilities over the largest one.
+fn filter(logits: &[f32], weights: &[f64], params: &SamplingParams) -> Vec<u32> {
+    let weight = |id: &u32| weights[*id as usize];
+    let mut kept: Vec<u32> = (0..logits.len() as u32).collect();
+    if params.top_k > 0 && params.top_k < kept.len() {
+        kept.select_nth_unstable_by(params.top_k - 1, |a, b| by_rank(logits, a, b));
+        kept.truncate(params.top_k);
+        // The order of sums below must not depend on how the selection went.
+        kept.sort_unstable();
+    }
+    if params.top_p < 1.0 {
+        let total: f64 = kept.iter().map(weight).sum();
+        let wanted = f64::from(params.top_p) * total;
+        // All tokens under this weight together are less than half of what `top_p` removes: they need no sorting.
+        let least = 0.5 * (total - wanted) / kept.len() as f64;
+        kept.retain(|id| weight(id) >= least);
+        kept.sort_unstable_by(|a, b| by_rank(logits, a, b));
+        let mut sum = 0.0;
+        let reached = kept.iter().position(|id| {
+            sum += weight(id);
+            sum >= wanted
+        });
+        kept.truncate(reached.map_or(kept.len(), |last| last + 1));
+        kept.sort_unstable();
+    }
+    if params.min_p > 0.0 {
+        kept.retain(|id| weight(id) >= f64::from(params.min_p));
+    }
+    kept
+}
+
+/// Orders tokens by falling logit, equal ones by id. Logits are finite.
+fn by_rank(logits: &[f32], a: &u32, b: &u32) -> Ordering {
+    let (x, y) = (logits[*a as usize], logits[*b as usize]);
+    y.partial_cmp(&x).unwrap_or(Ordering::Equal).then(a.cmp(b))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn params(temperature: f32, top_k: usize, top_p: f32, min_p: f32) -> SamplingParams {
+        SamplingParams { temperature, top_p, top_k, min_p, seed: 11, max_tokens: 1, stop_ids: vec![] }
+    }
+
+    #[test]
+    fn frequencies_are_those_of_the_filtered_distribution() {
+        // Ids are not in order of probability, so that an order by id and one by rank differ.
+        let logits: Vec<f32> = [0.2f32, 0.4, 0.1, 0.3].iter().map(|p| p.ln() + 3.0).collect();
+        let cases = [
+            (params(1.0, 0, 1.0, 0.0), [0.2, 0.4, 0.1, 0.3]),
+            (params(0.5, 0, 1.0, 0.0), [4.0 / 30.0, 16.0 / 30.0, 1.0 / 30.0, 9.0 / 30.0]),
+            (params(1.0, 2, 1.0, 0.0), [0.0, 4.0 / 7.0, 0.0, 3.0 / 7.0]),
+            (params(1.0, 0, 0.69, 0.0), [0.0, 4.0 / 7.0, 0.0, 3.0 / 7.0]),
+            (params(1.0, 0, 0.71, 0.0), [2.0 / 9.0, 4.0 / 9.0, 0.0, 3.0 / 9.0]),
+            (params(1.0, 0, 1.0, 0.49), [2.0 / 9.0, 4.0 / 9.0, 0.0, 3.0 / 9.0]),
+            // `top_p` looks at what `top_k` left: 7 of 9 parts suffice for 0.75, of 10 they would not.
+            (params(1.0, 3, 0.75, 0.0), [0.0, 4.0 / 7.0, 0.0, 3.0 / 7.0]),
+            // `top_p` looks at probabilities after the temperature.
+            (params(0.5, 0, 0.5, 0.0), [0.0, 1.0, 0.0, 0.0]),
+            // `min_p` removes what the other two would keep.
+            (params(1.0, 3, 0.99, 0.7), [0.0, 4.0 / 7.0, 0.0, 3.0 / 7.0]),
+            (params(0.0, 0, 1.0, 0.0), [0.0, 1.0, 0.0, 0.0]),
+        ];
+        let draws = 40_000;
+        for (params, want) in cases {
+            let mut counts = [0u32; 4];
+            (0..draws).for_each(|position| counts[choose(&logits, &params, position).unwrap() as usize] += 1);
+            for (id, (&count, want)) in counts.iter().zip(want).enumerate() {
+                let (n, got) = (draws as f64, f64::from(count) / draws as f64);
+                let bound = 4.5 * (want * (1.0 - want) / n).sqrt();
+                assert!((got - want).abs() <= bound, "{params:?}: token {id} has {got}, not {want}");
+            }
+        }
+    }
+
+    #[test]
+    fn filters_that_remove_nothing_change_nothing_and_ties_go_to_the_lower_id() {
+        let mut stream = draw(5, Domain::Data, &[]);
+        let logits: Vec<f32> = (0..997).map(|_| stream.normal() as f32 * 4.0).collect();
+        for position in 0..200 {
+            let plain = choose(&logits, &params(0.9, 0, 1.0, 0.0), position);
+            assert_eq!(plain, choose(&logits, &params(0.9, 997, 1.0, 1e-30), position));
+        }
+        let flat = [1.0f32, 2.0, 2.0, 0.0, 2.0];
+        assert_eq!(choose(&flat, &params(0.0, 0, 1.0, 0.0), 0), Some(1));
+        for (top_k, top_p) in [(2, 1.0), (0, 0.55)] {
+            let seen: std::collections::BTreeSet<u32> =
+                (0..500).map(|position| choose(&flat, &params(1.0, top_k, top_p, 0.0), position).unwrap()).collect();
+            assert_eq!(seen, [1, 2].into());
+        }
+        for top_k in [1, 0] {
+            assert_eq!(choose(&flat, &params(1.0, top_k, if top_k == 0 { 1e-6 } else { 1.0 }, 0.0), 3), Some(1));
+        }
+    }
+
+    #[test]
+    fn the_nucleus_is_that_of_a_plain_sort() {
+        for case in 0..50u64 {
+            let mut stream = draw(case, Domain::Data, &[]);
+            let logits: Vec<f32> = (0..300).map(|_| (stream.normal() * 3.0) as f32).collect();
+            let top_p = stream.uniform().max(0.01);
+            let mut order: Vec<usize> = (0..300).collect();
+            order.sort_by(|&a, &b| logits[b].total_cmp(&logits[a]));
+            let weights: Vec<f64> = logits.iter().map(|&z| f64::from(z).exp()).collect();
+            let total: f64 = weights.iter().sum();
+            let (mut want, mut sum) = (vec![], 0.0);
+            for id in order {
+                want.push(id as u32);
+                sum += weights[id] / total;
+                if sum >= f64::from(top_p as f32) {
+                    break;
+                }
+            }
+            want.sort_unstable();
+            let top = weights.iter().copied().fold(0.0, f64::max);
+            let scaled: Vec<f64> = weights.iter().map(|w| w / top).collect();
+            assert_eq!(filter(&logits, &scaled, &params(1.0, 0, top_p as f32, 0.0)), want, "case {case}, {top_p}");
+        }
+    }
+
+    #[test]
+    fn extreme_logits_give_a_token_and_those_that_are_not_finite_none() {
+        let extreme = [f32::MAX, f32::MIN, 0.0, f32::MIN_POSITIVE];
+        for temperature in [0.0, 1e-3, 1.0, 100.0] {
+            assert_eq!(choose(&extreme, &params(temperature, 0, 0.9, 0.1), 1), Some(0));
+            for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+                assert_eq!(choose(&[0.0, bad, 1.0], &params(temperature, 2, 0.9, 0.1), 1), None);
+            }
+        }
+        assert_eq!(choose(&[], &params(0.0, 0, 1.0, 0.0), 0), None);
+    }
+
+    #[test]
+    fn parameters_out_of_range_are_named() {
+        let good = params(0.6, 0, 0.95, 0.0);
+        assert!(good.validate().is_ok());
+        let cases = [
+            ("temperature", SamplingParams { temperature: f32::NAN, ..good.clone() }),
+            ("temperature", SamplingParams { temperature: -0.5, ..good.clone() }),
+            ("temperature", SamplingParams { temperature: 1e-4, ..good.clone() }),
+            ("temperature", SamplingParams { temperature: f32::INFINITY, ..good.clone() }),
+            ("top_p", SamplingParams { top_p: 0.0, ..good.clone() }),
+            ("top_p", SamplingParams { top_p: 1.01, ..good.clone() }),
+            ("top_p", SamplingParams { top_p: f32::NAN, ..good.clone() }),
+            ("min_p", SamplingParams { min_p: -0.1, ..good.clone() }),
+            ("min_p", SamplingParams { min_p: f32::NAN, ..good.clone() }),
+            ("max_tokens", SamplingParams { max_tokens: 0, ..good.clone() }),
+        ];
+        for (field, params) in cases {
+            let message = params.validate().unwrap_err().to_string();
+            assert!(message.starts_with(&format!("{field} = ")), "{message}");
+        }
+    }
+
+    #[test]
+    fn samples_of_a_group_have_seeds_of_their_own() {
+        let seeds: std::collections::BTreeSet<u64> =
+            (0..1000).map(|index| SamplingParams::seed_of_sample(3, index)).collect();
+        assert_eq!(seeds.len(), 1000);
+        assert_eq!(SamplingParams::seed_of_sample(3, 0), 3);
+    }
+}

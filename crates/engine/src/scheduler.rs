@@ -1,0 +1,418 @@
+//! Who computes in the next step? All running sequences, as far as the pages reach, the oldest first.
+//!
+//! Running sequences with one token to compute (decode) always take part; prompts are computed in chunks that share
+//! `chunk_tokens` per step. If a sequence needs a page and none is left, the youngest one that holds any gives its pages
+//! up and waits to be computed again. Nothing here changes what a sequence says, only when.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use minke_tensor::TILE;
+
+use crate::pages::PageAllocator;
+use crate::sequence::{Sequence, SequenceId};
+use crate::EngineConfig;
+
+/// Sequences that have not ended, and their pages.
+pub(crate) struct Scheduler {
+    pub sequences: BTreeMap<SequenceId, Sequence>,
+    pub running: BTreeSet<SequenceId>,
+    pub waiting: BTreeSet<SequenceId>,
+    pub pages: PageAllocator,
+    pub preemptions: u64,
+    pub prefix_hits: u64,
+    max_sequences: usize,
+    chunk_tokens: usize,
+    next: u64,
+}
+
+/// What a step computes.
+#[derive(Default)]
+pub(crate) struct Plan {
+    /// Pages to be copied before anything is written, in this order.
+    pub copies: Vec<(u32, u32)>,
+    pub work: Vec<Work>,
+}
+
+/// The tokens `first..first + rows` of one sequence.
+pub(crate) struct Work {
+    pub id: SequenceId,
+    pub first: usize,
+    pub rows: usize,
+    /// Who samples from the last row: the sequence itself and the members of its group that wait for it; nobody if
+    /// more rows follow in another step.
+    pub samplers: Vec<SequenceId>,
+}
+
+impl Scheduler {
+    pub(crate) fn new(config: &EngineConfig) -> Self {
+        Self {
+            sequences: BTreeMap::new(),
+            running: BTreeSet::new(),
+            waiting: BTreeSet::new(),
+            pages: PageAllocator::new(config.pages, config.form, config.prefix_cache),
+            preemptions: 0,
+            prefix_hits: 0,
+            max_sequences: config.max_sequences,
+            chunk_tokens: config.chunk_tokens,
+            next: 0,
+        }
+    }
+
+    /// Takes in a group: the first computes the prompt, the others start from its pages.
+    pub(crate) fn add(&mut self, members: Vec<Sequence>) -> Vec<SequenceId> {
+        let first = self.next;
+        self.next += members.len() as u64;
+        let ids: Vec<SequenceId> = (first..self.next).map(SequenceId).collect();
+        self.sequences.extend(ids.iter().copied().zip(members));
+        if let Some((&leader, followers)) = ids.split_first() {
+            self.sequence(leader).followers = followers.to_vec();
+            self.waiting.insert(leader);
+        }
+        ids
+    }
+
+    /// Returns what the next step computes. Without sequences, nothing.
+    pub(crate) fn schedule(&mut self) -> Plan {
+        let mut plan = Plan::default();
+        let mut budget = self.chunk_tokens;
+        for id in self.running.iter().copied().collect::<Vec<_>>() {
+            // Only younger sequences are preempted, and they have not been planned yet.
+            if self.running.contains(&id) && self.make_room(id, true, &mut plan) {
+                self.plan(id, &mut budget, &mut plan);
+            }
+        }
+        while let Some(&id) = self.waiting.first() {
+            let fits = self.running.len() < self.max_sequences && (budget > 0 || self.sequence(id).uncomputed() == 1);
+            let nothing_else = plan.work.is_empty();
+            if !fits || !self.make_room(id, nothing_else, &mut plan) {
+                break;
+            }
+            self.waiting.remove(&id);
+            self.running.insert(id);
+            self.plan(id, &mut budget, &mut plan);
+        }
+        plan
+    }
+
+    /// Notes that the planned tokens are in the cache.
+    pub(crate) fn computed(&mut self, work: &Work) {
+        let sequence = self.sequences.get_mut(&work.id).expect("invariant: planned sequences exist");
+        sequence.computed += work.rows;
+        sequence.remember_full_pages(&mut self.pages);
+    }
+
+    /// Lets the members of a group that waited for the prompt start from its pages. Before the leader's first token.
+    pub(crate) fn start_followers(&mut self, leader: SequenceId) {
+        let leader = self.sequence(leader);
+        let followers = std::mem::take(&mut leader.followers);
+        let (pages, computed) = (leader.pages.clone(), leader.computed);
+        let (remembered, prefix) = (leader.remembered, leader.prefix);
+        for id in followers {
+            pages.iter().for_each(|&page| self.pages.share(page));
+            let follower = self.sequence(id);
+            follower.pages.clone_from(&pages);
+            (follower.computed, follower.remembered, follower.prefix) = (computed, remembered, prefix);
+            self.waiting.insert(id);
+        }
+    }
+
+    /// Takes a sequence out and gives its pages back. If it was to compute the prompt of a group, the next member does.
+    pub(crate) fn remove(&mut self, id: SequenceId) -> Option<Sequence> {
+        let mut sequence = self.sequences.remove(&id)?;
+        let was_running = self.running.remove(&id);
+        let was_waiting = self.waiting.remove(&id);
+        if let Some((&heir, rest)) = sequence.followers.split_first() {
+            let next = self.sequence(heir);
+            next.followers = rest.to_vec();
+            next.pages = std::mem::take(&mut sequence.pages);
+            (next.computed, next.remembered, next.prefix) = (sequence.computed, sequence.remembered, sequence.prefix);
+            if was_running { self.running.insert(heir) } else { self.waiting.insert(heir) };
+        } else if !was_running && !was_waiting {
+            self.sequences.values_mut().for_each(|leader| leader.followers.retain(|&follower| follower != id));
+        }
+        sequence.drop_pages(&mut self.pages);
+        Some(sequence)
+    }
+
+    /// Returns a sequence that exists.
+    pub(crate) fn sequence(&mut self, id: SequenceId) -> &mut Sequence {
+        self.sequences.get_mut(&id).expect("invariant: ids in sets and plans are those of sequences")
+    }
+
+    /// Plans as many tokens of a sequence as the budget allows; a single one is free.
+    fn plan(&mut self, id: SequenceId, budget: &mut usize, plan: &mut Plan) {
+        let sequence = self.sequence(id);
+        let wanted = sequence.uncomputed();
+        let rows = if wanted == 1 { 1 } else { wanted.min(*budget) };
+        if wanted > 1 {
+            *budget -= rows;
+        }
+        if rows == 0 {
+            return;
+        }
+        let mut samplers = Vec::new();
+        if rows == wanted {
+            samplers.push(id);
+            samplers.extend_from_slice(&sequence.followers);
+        }
+        plan.work.push(Work { id, first: sequence.computed, rows, samplers });
+    }
+
+    /// Sees to it that all tokens of a sequence have a page, and that no other owner sees what is written; returns
+    /// whether that worked. With `may_preempt`, younger sequences give their pages up for it, or in the end itself.
+    fn make_room(&mut self, id: SequenceId, may_preempt: bool, plan: &mut Plan) -> bool {
+        while !self.reserve(id, plan) {
+            let youngest = self.sequences.iter().rfind(|(_, sequence)| !sequence.pages.is_empty()).map(|(&id, _)| id);
+            match youngest.filter(|&youngest| may_preempt && youngest >= id) {
+                Some(youngest) => self.preempt(youngest),
+                None => return false,
+            }
+            if youngest == Some(id) {
+                return false;
+            }
+        }
+        true
+    }
+
+    /// Takes the pages that a sequence lacks, or none if there are too few.
+    fn reserve(&mut self, id: SequenceId, plan: &mut Plan) -> bool {
+        let sequence = self.sequences.get_mut(&id).expect("invariant: ids in sets are those of sequences");
+        let fresh = sequence.pages.is_empty();
+        if fresh {
+            sequence.take_known_pages(&mut self.pages);
+        }
+        let lacking = sequence.token_ids.len().div_ceil(TILE).saturating_sub(sequence.pages.len());
+        // The next token may go to a page that other members of the group read too: then it is copied.
+        let written = sequence.computed / TILE;
+        let shared = sequence.pages.get(written).copied().filter(|&page| self.pages.is_shared(page));
+        if self.pages.available() < lacking + usize::from(shared.is_some()) {
+            if fresh {
+                sequence.drop_pages(&mut self.pages);
+            }
+            return false;
+        }
+        if fresh {
+            self.prefix_hits += sequence.computed as u64;
+        }
+        let pages = &mut self.pages;
+        let mut allocate = || pages.allocate().expect("invariant: available pages were counted above");
+        sequence.pages.extend((0..lacking).map(|_| allocate()));
+        if let Some(shared) = shared {
+            let copy = allocate();
+            plan.copies.push((shared, copy));
+            sequence.pages[written] = copy;
+            pages.release(shared);
+        }
+        true
+    }
+
+    /// Takes a sequence's pages away; it waits until it can be computed again.
+    fn preempt(&mut self, id: SequenceId) {
+        self.preemptions += 1;
+        let sequence = self.sequences.get_mut(&id).expect("invariant: only holders of pages are preempted");
+        sequence.drop_pages(&mut self.pages);
+        if self.running.remove(&id) {
+            self.waiting.insert(id);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use minke_model::MlaForm;
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::SamplingParams;
+    use crate::sampler::Sampled;
+
+    /// A scheduler with a cache that remembers which token was written where, instead of keys and values.
+    struct Machine {
+        scheduler: Scheduler,
+        written: Vec<[Option<u32>; TILE]>,
+        limit: usize,
+        ended: usize,
+    }
+
+    impl Machine {
+        fn new(config: &EngineConfig) -> Self {
+            Self {
+                scheduler: Scheduler::new(config),
+                written: vec![[None; TILE]; config.pages],
+                limit: config.pages * TILE,
+                ended: 0,
+            }
+        }
+
+        fn add(&mut self, prompt: &[u32], max_tokens: usize, n: usize) {
+            let params = SamplingParams {
+                temperature: 1.0,
+                top_p: 1.0,
+                top_k: 0,
+                min_p: 0.0,
+                seed: 0,
+                max_tokens,
+                stop_ids: vec![],
+            };
+            let root = self.scheduler.pages.root();
+            let member = || Sequence::new(prompt, params.clone(), self.limit, root);
+            self.scheduler.add((0..n).map(|_| member()).collect());
+        }
+
+        /// Takes a step as the engine does, and checks what a step must not do.
+        fn step(&mut self, config: &EngineConfig) {
+            let plan = self.scheduler.schedule();
+            assert_eq!(plan.work.is_empty(), self.scheduler.sequences.is_empty(), "a step with sequences moves on");
+            for &(from, to) in &plan.copies {
+                self.written[to as usize] = self.written[from as usize];
+            }
+            let owners = self.owners();
+            assert!(self.scheduler.running.len() <= config.max_sequences);
+            let prefill: usize = plan.work.iter().map(|w| w.rows).filter(|&rows| rows > 1).sum();
+            assert!(prefill <= config.chunk_tokens);
+            for work in &plan.work {
+                let sequence = &self.scheduler.sequences[&work.id];
+                assert_eq!((work.first, self.scheduler.running.contains(&work.id)), (sequence.computed, true));
+                for position in work.first..work.first + work.rows {
+                    let page = sequence.pages[position / TILE];
+                    assert_eq!((owners[&page], self.scheduler.pages.is_known(page)), (1, false), "page {page}");
+                    self.written[page as usize][position % TILE] = Some(sequence.token_ids[position]);
+                }
+            }
+            for work in &plan.work {
+                self.scheduler.computed(work);
+                if !work.samplers.is_empty() {
+                    self.scheduler.start_followers(work.id);
+                }
+                for (i, &id) in work.samplers.iter().enumerate() {
+                    let sampled = Sampled { token_id: (i % 2) as u32, log_prob: 0.0, entropy: 0.0 };
+                    if self.scheduler.sequence(id).push(sampled).is_some() {
+                        self.scheduler.remove(id);
+                        self.ended += 1;
+                    }
+                }
+            }
+        }
+
+        fn owners(&self) -> HashMap<u32, u32> {
+            let mut owners = HashMap::new();
+            let lists = self.scheduler.sequences.values().flat_map(|sequence| &sequence.pages);
+            lists.for_each(|&page| *owners.entry(page).or_insert(0) += 1);
+            owners
+        }
+
+        /// Checks that every token a sequence believes to be in its pages is there.
+        fn check(&self) {
+            self.scheduler.pages.check(&self.owners());
+            let Scheduler { sequences, running, waiting, .. } = &self.scheduler;
+            assert!(running.is_disjoint(waiting));
+            let following: usize = sequences.values().map(|sequence| sequence.followers.len()).sum();
+            assert_eq!(sequences.len(), running.len() + waiting.len() + following);
+            for sequence in sequences.values() {
+                for (position, &token) in sequence.token_ids[..sequence.computed].iter().enumerate() {
+                    let page = sequence.pages[position / TILE];
+                    assert_eq!(self.written[page as usize][position % TILE], Some(token), "position {position}");
+                }
+            }
+        }
+    }
+
+    #[derive(Clone, Debug)]
+    enum Action {
+        /// Letters of the prompt, 16 tokens each; tokens of it to leave out; tokens to generate; members.
+        Add(Vec<u32>, usize, usize, usize),
+        Cancel(usize),
+        Steps(usize),
+    }
+
+    fn action() -> impl Strategy<Value = Action> {
+        let letters = prop::collection::vec(0..2u32, 1..7);
+        prop_oneof![
+            3 => (letters, 0..16usize, 1..80usize, 1..6usize).prop_map(|(l, cut, max, n)| Action::Add(l, cut, max, n)),
+            2 => any::<usize>().prop_map(Action::Cancel),
+            4 => (1..30usize).prop_map(Action::Steps),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_happens_tokens_stand_where_they_belong_and_all_pages_come_back(
+            actions in prop::collection::vec(action(), 1..40),
+            pages in 4..24usize,
+            max_sequences in 1..9usize,
+            chunk_tokens in prop_oneof![Just(1usize), Just(31), Just(256)],
+            prefix_cache: bool,
+        ) {
+            let config = EngineConfig { pages, max_sequences, chunk_tokens, form: MlaForm::Absorbed, prefix_cache };
+            let mut machine = Machine::new(&config);
+            let mut submitted = 0;
+            for action in actions {
+                match action {
+                    Action::Add(letters, cut, max_tokens, n) => {
+                        let mut prompt: Vec<u32> = letters.iter().flat_map(|&letter| [letter; 16]).collect();
+                        prompt.truncate(prompt.len() - cut.min(15));
+                        machine.add(&prompt, max_tokens, n);
+                        submitted += n;
+                    }
+                    Action::Cancel(which) => {
+                        let ids: Vec<SequenceId> = machine.scheduler.sequences.keys().copied().collect();
+                        if let Some(&id) = ids.get(which % ids.len().max(1)) {
+                            machine.scheduler.remove(id);
+                            machine.ended += 1;
+                        }
+                    }
+                    Action::Steps(count) => (0..count).for_each(|_| {
+                        machine.step(&config);
+                        machine.check();
+                    }),
+                }
+                machine.check();
+            }
+            // Everything ends, within as many steps as one sequence after the other would take, computed anew for each
+            // preemption.
+            let mut steps = 0;
+            while !machine.scheduler.sequences.is_empty() {
+                machine.step(&config);
+                machine.check();
+                steps += 1;
+                prop_assert!(steps < 200_000);
+            }
+            prop_assert_eq!(machine.ended, submitted);
+            prop_assert_eq!(machine.scheduler.pages.available(), pages);
+        }
+    }
+
+    #[test]
+    fn a_group_computes_its_prompt_once() {
+        let config = EngineConfig {
+            pages: 64,
+            max_sequences: 16,
+            chunk_tokens: 64,
+            form: MlaForm::Expanded,
+            prefix_cache: false,
+        };
+        let mut machine = Machine::new(&config);
+        machine.add(&[1; 100], 20, 8);
+        let plans: Vec<Plan> = (0..2)
+            .map(|_| {
+                let plan = machine.scheduler.schedule();
+                plan.work.iter().for_each(|work| machine.scheduler.computed(work));
+                plan
+            })
+            .collect();
+        assert_eq!(plans[0].work[0].rows + plans[1].work[0].rows, 100);
+        assert_eq!((plans[0].work[0].samplers.len(), plans[1].work[0].samplers.len()), (0, 8));
+        machine.scheduler.start_followers(plans[1].work[0].id);
+        // Three full pages and a partial one, once for all.
+        assert_eq!(machine.owners().len(), 4);
+        let ids: Vec<SequenceId> = machine.scheduler.sequences.keys().copied().collect();
+        for id in ids {
+            machine.scheduler.sequence(id).push(Sampled { token_id: 3, log_prob: 0.0, entropy: 0.0 });
+        }
+        // Each writes its first token: the partial page is copied for all but the last owner.
+        let plan = machine.scheduler.schedule();
+        assert_eq!((plan.work.len(), plan.copies.len(), machine.owners().len()), (8, 7, 3 + 8));
+    }
+}

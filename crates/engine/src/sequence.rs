@@ -1,0 +1,153 @@
+//! What is a request while it is worked on? Its tokens so far, and how many of them are in the cache.
+
+use minke_tensor::TILE;
+
+use crate::SamplingParams;
+use crate::pages::{PageAllocator, Prefix};
+use crate::sampler::Sampled;
+
+/// The name of a sequence; later submissions have larger ones.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SequenceId(pub(crate) u64);
+
+impl std::fmt::Display for SequenceId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "sequence {}", self.0)
+    }
+}
+
+/// Why a sequence ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Finish {
+    /// It generated this one of its stop ids.
+    Stop(u32),
+    /// It reached `max_tokens`, the model's context or the size of the cache.
+    Length,
+    /// It was cancelled.
+    Cancelled,
+    /// The model's logits held a value that is not a finite number: there was nothing to sample from.
+    NotFinite,
+}
+
+/// What became of a sequence.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Completion {
+    /// Which sequence.
+    pub id: SequenceId,
+    /// The generated tokens, the stop id included.
+    pub token_ids: Vec<u32>,
+    /// Log-probability of each of them under `softmax(logits / temperature)`, before top-k, top-p and min-p;
+    /// temperature 1 for greedy.
+    pub log_probs: Vec<f32>,
+    /// Entropy of the distribution that each was drawn from, before top-k, top-p and min-p, in nats.
+    pub entropies: Vec<f32>,
+    /// Why it ended.
+    pub finish: Finish,
+}
+
+/// What a step did to one sequence. One that ends without a token (cancelled, not finite) gives none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Token {
+    /// Which sequence.
+    pub sequence: SequenceId,
+    /// Its new token.
+    pub token_id: u32,
+    /// Whether it ended with it, and why.
+    pub finish: Option<Finish>,
+}
+
+/// A sequence that has not ended.
+///
+/// Its work is always the same: compute `token_ids[computed..]`, sample one more. With one token to compute that is a
+/// decode row, with more it is prefill; a preempted sequence is one whose `computed` went back to zero.
+pub(crate) struct Sequence {
+    /// Prompt and generated tokens.
+    pub token_ids: Vec<u32>,
+    pub prompt: usize,
+    pub params: SamplingParams,
+    /// Longest it may get, in tokens.
+    pub limit: usize,
+    /// Tokens whose keys and values are in the pages.
+    pub computed: usize,
+    pub pages: Vec<u32>,
+    /// Full pages that the prefix cache was told of, and what it calls the tokens up to there.
+    pub remembered: usize,
+    pub prefix: Prefix,
+    /// Members of the group that start when this one's prompt is computed.
+    pub followers: Vec<SequenceId>,
+    pub log_probs: Vec<f32>,
+    pub entropies: Vec<f32>,
+}
+
+impl Sequence {
+    pub(crate) fn new(prompt: &[u32], params: SamplingParams, context: usize, root: Prefix) -> Self {
+        Self {
+            token_ids: prompt.to_vec(),
+            prompt: prompt.len(),
+            limit: context.min(prompt.len().saturating_add(params.max_tokens)),
+            params,
+            computed: 0,
+            pages: Vec::new(),
+            remembered: 0,
+            prefix: root,
+            followers: Vec::new(),
+            log_probs: Vec::new(),
+            entropies: Vec::new(),
+        }
+    }
+
+    /// Returns how many tokens have to be computed before one can be sampled.
+    pub(crate) fn uncomputed(&self) -> usize {
+        self.token_ids.len() - self.computed
+    }
+
+    /// Takes the pages of all full prefix pages that the cache knows; the last token is always computed anew, because
+    /// its state is what the next one is sampled from.
+    pub(crate) fn take_known_pages(&mut self, pages: &mut PageAllocator) {
+        while let Some(tokens) = self.page_tokens(self.remembered).filter(|_| self.computed + TILE < self.token_ids.len()) {
+            let Some((page, prefix)) = pages.find(self.prefix, tokens) else { return };
+            self.pages.push(page);
+            self.prefix = prefix;
+            self.remembered += 1;
+            self.computed += TILE;
+        }
+    }
+
+    /// Tells the prefix cache of pages that became full.
+    pub(crate) fn remember_full_pages(&mut self, pages: &mut PageAllocator) {
+        while (self.remembered + 1) * TILE <= self.computed {
+            let tokens = *self.page_tokens(self.remembered).expect("invariant: computed tokens exist");
+            self.prefix = pages.remember(self.prefix, &tokens, self.pages[self.remembered]);
+            self.remembered += 1;
+        }
+    }
+
+    /// Gives all pages back: the sequence starts again from its first token.
+    pub(crate) fn drop_pages(&mut self, pages: &mut PageAllocator) {
+        // The last page first, so that the cache gives up the end of a prefix before its beginning.
+        self.pages.drain(..).rev().for_each(|page| pages.release(page));
+        (self.computed, self.remembered, self.prefix) = (0, 0, pages.root());
+    }
+
+    /// Adds a token and returns whether that ends the sequence.
+    pub(crate) fn push(&mut self, sampled: Sampled) -> Option<Finish> {
+        self.token_ids.push(sampled.token_id);
+        self.log_probs.push(sampled.log_prob);
+        self.entropies.push(sampled.entropy);
+        if self.params.stop_ids.contains(&sampled.token_id) {
+            Some(Finish::Stop(sampled.token_id))
+        } else {
+            (self.token_ids.len() >= self.limit).then_some(Finish::Length)
+        }
+    }
+
+    /// Returns the result.
+    pub(crate) fn complete(mut self, id: SequenceId, finish: Finish) -> Completion {
+        let token_ids = self.token_ids.split_off(self.prompt);
+        Completion { id, token_ids, log_probs: self.log_probs, entropies: self.entropies, finish }
+    }
+
+    fn page_tokens(&self, page: usize) -> Option<&[u32; TILE]> {
+        self.token_ids.as_chunks().0.get(page)
+    }
+}

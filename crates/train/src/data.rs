@@ -1,0 +1,290 @@
+//! What does a model read while it learns? Demonstrations of tasks and kept samples, as documents in R1's chat form.
+
+use std::path::Path;
+
+use minke_eval::{Demonstration, Split, Style, Task};
+use minke_spec::draw::{Domain, Stream, draw, hash_name};
+use minke_text::{ASSISTANT, BOS, EOS, THINK_CLOSE, THINK_OPEN, Tokenizer, USER};
+use serde::{Deserialize, Serialize};
+
+use crate::stage::Context;
+use crate::{Error, Result};
+
+/// A task of a run, under a name of its own.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct NamedTask {
+    /// The name by which stages and reports speak of it.
+    pub name: String,
+    /// The task.
+    #[serde(flatten)]
+    pub task: Task,
+}
+
+/// A sequence to learn from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Document {
+    /// Its tokens, end of sentence included.
+    pub token_ids: Vec<u32>,
+    /// The first token whose prediction counts.
+    pub loss_from: usize,
+}
+
+/// A question with a completion that was kept: a line of `data.jsonl`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Example {
+    /// Name of the task.
+    pub task: String,
+    /// The problem's id.
+    pub id: u64,
+    /// What was asked.
+    pub question: String,
+    /// What was answered, thought and tags included, without the end of the sentence.
+    pub completion: String,
+}
+
+impl Document {
+    /// Returns a question with its completion; only the completion counts.
+    pub fn chat(tokenizer: &Tokenizer, question: &str, completion: &str) -> Self {
+        // What a user writes is never a control token; the rest is what the chat template renders.
+        let mut token_ids = tokenizer.encode(&format!("{BOS}{USER}"));
+        token_ids.extend(tokenizer.encode_plain(question));
+        token_ids.extend(tokenizer.encode(ASSISTANT));
+        let loss_from = token_ids.len();
+        token_ids.extend(tokenizer.encode(completion));
+        token_ids.extend(tokenizer.encode(EOS));
+        Self { token_ids, loss_from }
+    }
+
+    /// Returns a text without question; all of it counts.
+    pub fn plain(tokenizer: &Tokenizer, text: &str) -> Self {
+        let mut token_ids = tokenizer.encode(BOS);
+        token_ids.extend(tokenizer.encode_plain(text));
+        token_ids.extend(tokenizer.encode(EOS));
+        Self { token_ids, loss_from: 1 }
+    }
+
+    /// Returns the document with every token counting, its question included, cut to so many tokens.
+    pub(crate) fn whole(mut self, longest: usize) -> Self {
+        self.token_ids.truncate(longest);
+        Self { loss_from: 1, ..self }
+    }
+}
+
+/// Returns the completion that a demonstration shows, in R1's output format.
+///
+/// # Paper
+/// - facts sheet 1.11 (thought, closing tag, blank line, answer)
+pub fn completion(demonstration: &Demonstration) -> String {
+    match &demonstration.thought {
+        Some(thought) => format!("{THINK_OPEN}\n{thought}\n{THINK_CLOSE}\n\n{}", demonstration.answer),
+        None => demonstration.answer.clone(),
+    }
+}
+
+/// How often each style of demonstration is drawn, relative to the others.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct StyleWeights {
+    /// Right answers without a thought.
+    pub bare: f64,
+    /// Random searches, half of which give up.
+    pub noisy: f64,
+    /// Readable searches that end in a right answer.
+    pub clean: f64,
+    /// Facts on their own.
+    pub fact: f64,
+}
+
+impl StyleWeights {
+    /// The corpus of a base model: it knows the ingredients but neither to think nor to persist.
+    pub const BASE: Self = Self { bare: 0.35, noisy: 0.45, clean: 0.0, fact: 0.2 };
+
+    fn table(&self) -> [(Style, f64); 4] {
+        let Self { bare, noisy, clean, fact } = *self;
+        [(Style::Bare, bare), (Style::Noisy, noisy), (Style::Clean, clean), (Style::Fact, fact)]
+    }
+}
+
+/// The share of one task in a corpus.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TaskShare {
+    /// Name of the task.
+    pub task: String,
+    /// How often it is drawn, relative to the others.
+    #[serde(default = "one")]
+    pub weight: f64,
+    /// How it is written.
+    #[serde(default = "base_styles")]
+    pub styles: StyleWeights,
+}
+
+fn one() -> f64 {
+    1.0
+}
+
+fn base_styles() -> StyleWeights {
+    StyleWeights::BASE
+}
+
+/// A corpus without end: every document is a function of seed, stage and number.
+pub(crate) struct Corpus<'a> {
+    context: Context<'a>,
+    shares: Vec<(&'a Task, f64, StyleWeights)>,
+    longest: usize,
+}
+
+impl<'a> Corpus<'a> {
+    /// Returns the corpus with the given shares of tasks (all tasks alike if there are none), documents cut to
+    /// `longest` tokens.
+    pub(crate) fn new(context: Context<'a>, shares: &[TaskShare], longest: usize) -> Result<Self> {
+        let shares = if shares.is_empty() {
+            context.tasks.iter().map(|named| (&named.task, 1.0, StyleWeights::BASE)).collect()
+        } else {
+            let share = |share: &TaskShare| Ok((find_task(&context, &share.task)?, share.weight, share.styles));
+            shares.iter().map(share).collect::<Result<_>>()?
+        };
+        Ok(Self { context, shares, longest })
+    }
+
+    /// Returns the documents with number `cursor`: as many as fit the budget of tokens, at least one.
+    pub(crate) fn documents(&self, cursor: u64, tokens: usize) -> Vec<Document> {
+        let mut documents: Vec<Document> = Vec::new();
+        let mut filled = 0;
+        for row in 0.. {
+            let index = [hash_name(self.context.stage), cursor, row];
+            let document = self.document(&mut draw(self.context.seed, Domain::Data, &index));
+            filled += document.token_ids.len();
+            if filled > tokens && row > 0 {
+                break;
+            }
+            documents.push(document);
+        }
+        documents
+    }
+
+    fn document(&self, stream: &mut Stream) -> Document {
+        let task = weighted(stream, self.shares.iter().map(|share| share.1));
+        let (task, _, styles) = &self.shares[task];
+        let styles = styles.table();
+        let (style, _) = styles[weighted(stream, styles.iter().map(|style| style.1))];
+        let (question, demonstration) = demonstrate(self.context.seed, task, style, stream);
+        let tokenizer = self.context.tokenizer;
+        let document = match style {
+            Style::Fact => Document::plain(tokenizer, &demonstration.answer),
+            _ => Document::chat(tokenizer, &question, &completion(&demonstration)),
+        };
+        document.whole(self.longest)
+    }
+}
+
+/// Returns a question of the training split and how it is answered in a style.
+fn demonstrate(seed: u64, task: &Task, style: Style, stream: &mut Stream) -> (String, Demonstration) {
+    let problem = task.problem(seed, Split::Train, stream.bits());
+    let demonstration = task.demonstrate(&problem, style, stream);
+    (problem.question, demonstration)
+}
+
+/// Returns which of several weighted things is drawn.
+fn weighted(stream: &mut Stream, weights: impl Iterator<Item = f64> + Clone) -> usize {
+    let mut at = stream.uniform() * weights.clone().sum::<f64>();
+    let mut last = 0;
+    for (i, weight) in weights.enumerate().filter(|(_, weight)| *weight > 0.0) {
+        if at < weight {
+            return i;
+        }
+        at -= weight;
+        last = i;
+    }
+    last
+}
+
+/// Returns the task of that name.
+fn find_task<'a>(context: &Context<'a>, name: &str) -> Result<&'a Task> {
+    let named = context.tasks.iter().find(|named| named.name == name);
+    named.map(|named| &named.task).ok_or_else(|| unknown_task(context.stage, name, context.tasks))
+}
+
+/// Returns the error about a task that a stage names and the run does not have.
+pub(crate) fn unknown_task(stage: &str, name: &str, tasks: &[NamedTask]) -> Error {
+    let known: Vec<&str> = tasks.iter().map(|named| named.name.as_str()).collect();
+    Error::Config(format!("stage {stage}: there is no task {name:?}; the run has {}", known.join(", ")))
+}
+
+/// Where fine-tuning gets its examples from.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "lowercase", deny_unknown_fields)]
+pub enum Source {
+    /// Demonstrations of the run's tasks, all alike unless one is named.
+    Demonstrations {
+        /// How they are written.
+        style: Style,
+        /// How many.
+        count: usize,
+        /// The only task to show.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        task: Option<String>,
+    },
+    /// What a rejection-sampling stage kept.
+    Stage {
+        /// Its name.
+        name: String,
+    },
+}
+
+/// Returns all documents of the given sources; only completions count.
+pub(crate) fn load(context: &Context<'_>, sources: &[Source], longest: usize) -> Result<Vec<Document>> {
+    let mut documents = Vec::new();
+    for (i, source) in sources.iter().enumerate() {
+        match source {
+            Source::Demonstrations { style, count, task } => {
+                let tasks: Vec<&Task> = match task {
+                    Some(name) => vec![find_task(context, name)?],
+                    None => context.tasks.iter().map(|named| &named.task).collect(),
+                };
+                documents.extend((0..*count).map(|row| {
+                    let index = [hash_name(context.stage), hash_name("demonstrations"), i as u64, row as u64];
+                    let mut stream = draw(context.seed, Domain::Data, &index);
+                    let task = tasks[row % tasks.len()];
+                    let (question, demonstration) = demonstrate(context.seed, task, *style, &mut stream);
+                    Document::chat(context.tokenizer, &question, &completion(&demonstration))
+                }));
+            }
+            Source::Stage { name } => {
+                let examples = read_examples(&context.stages.join(name).join("data.jsonl"))?;
+                documents.extend(examples.iter().map(|e| Document::chat(context.tokenizer, &e.question, &e.completion)));
+            }
+        }
+    }
+    // What the model cannot hold it cannot learn from; a cut answer would teach it to stop in the middle.
+    documents.retain(|document| document.token_ids.len() <= longest);
+    Ok(documents)
+}
+
+/// Returns the lines of a `data.jsonl`.
+///
+/// # Errors
+/// If the file cannot be read or a line is not an example.
+pub fn read_examples(path: &Path) -> Result<Vec<Example>> {
+    let text = std::fs::read_to_string(path).map_err(Error::io("read", path))?;
+    let line = |(i, line): (usize, &str)| {
+        let reason = |error| format!("line {}: {error}; remove the line", i + 1);
+        serde_json::from_str(line).map_err(|error| Error::BadFile { path: path.into(), reason: reason(error) })
+    };
+    text.lines().enumerate().map(line).collect()
+}
+
+/// Returns texts to learn a tokenizer from: questions and completions of all tasks in all styles.
+pub(crate) fn tokenizer_texts(seed: u64, tasks: &[NamedTask], documents: usize) -> impl Iterator<Item = String> {
+    let styles = [Style::Bare, Style::Noisy, Style::Clean, Style::Fact];
+    (0..documents).map(move |row| {
+        let mut stream = draw(seed, Domain::Data, &[hash_name("tokenizer"), row as u64]);
+        let task = &tasks[row % tasks.len()].task;
+        let style = styles[row / tasks.len() % styles.len()];
+        match (style, demonstrate(seed, task, style, &mut stream)) {
+            (Style::Fact, (_, demonstration)) => demonstration.answer,
+            (_, (question, demonstration)) => format!("{question}{ASSISTANT}{}", completion(&demonstration)),
+        }
+    })
+}

@@ -1,0 +1,214 @@
+//! How do gradients move the weights? Muon for matrices, AdamW for everything else, one clip over all of it.
+
+use minke_model::Transformer;
+use minke_spec::{ParamRole, parameters};
+use minke_tensor::optimize::{AdamW, Muon, adamw_step, gradient_norm, muon_step};
+use minke_tensor::{Device, Gradients, Tensor};
+use serde::{Deserialize, Serialize};
+
+/// The learning rates of the two groups of parameters.
+///
+/// # Examples
+/// In TOML `learning_rate = { muon = 0.02, adamw = 3e-3 }`, or `learning_rate = { adamw = 5e-4 }` for AdamW alone.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LearningRates {
+    /// Of projections and experts by Muon; without it they too are moved by AdamW.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub muon: Option<f64>,
+    /// Of everything that AdamW moves.
+    pub adamw: f64,
+}
+
+impl LearningRates {
+    /// Returns both rates times a factor.
+    pub fn scaled(self, factor: f64) -> Self {
+        Self { muon: self.muon.map(|rate| rate * factor), adamw: self.adamw * factor }
+    }
+
+    /// Returns what is wrong with the rates, if anything.
+    pub(crate) fn fault(&self) -> Option<&'static str> {
+        let fine = |rate: f64| (0.0..=1.0).contains(&rate);
+        (!fine(self.adamw) || !self.muon.is_none_or(fine)).then_some("learning_rate must lie between 0 and 1")
+    }
+}
+
+/// What is chosen about the optimizers beside their learning rates.
+///
+/// # Paper
+/// - V3 4.2 (AdamW's betas, decay and clip)
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct OptimizerConfig {
+    /// Decoupled decay of everything but norms and biases.
+    pub weight_decay: f64,
+    /// Largest norm of all gradients together.
+    pub clip_norm: f64,
+    /// Decay of Muon's momentum.
+    pub momentum: f64,
+    /// Decay of AdamW's mean gradient.
+    pub beta1: f64,
+    /// Decay of AdamW's mean squared gradient.
+    pub beta2: f64,
+}
+
+impl Default for OptimizerConfig {
+    fn default() -> Self {
+        Self { weight_decay: 0.1, clip_norm: 1.0, momentum: 0.95, beta1: 0.9, beta2: 0.95 }
+    }
+}
+
+impl OptimizerConfig {
+    /// Returns what is wrong with the settings, if anything.
+    pub(crate) fn fault(&self) -> Option<&'static str> {
+        let decays = [self.momentum, self.beta1, self.beta2];
+        if decays.iter().any(|decay| !(0.0..1.0).contains(decay)) {
+            Some("optimizer: momentum, beta1 and beta2 must lie in 0..1")
+        } else if !(self.clip_norm > 0.0 && self.weight_decay >= 0.0) {
+            Some("optimizer: clip_norm must be positive and weight_decay not negative")
+        } else {
+            None
+        }
+    }
+}
+
+/// AdamW's epsilon; small models see small gradients.
+const EPSILON: f64 = 1e-8;
+
+/// What an optimizer remembers of one parameter.
+enum State {
+    Muon { momentum: Tensor },
+    AdamW { first: Tensor, second: Tensor, decays: bool },
+}
+
+/// The optimizers of a model: state by parameter, and the number of updates so far.
+pub struct Optimizer {
+    config: OptimizerConfig,
+    /// By row of the table of parameters; nothing for parameters that are not trained.
+    states: Vec<Option<State>>,
+    updates: u64,
+}
+
+impl Optimizer {
+    /// Returns the optimizer of a model with nothing remembered yet. Correction biases have no gradient and are never
+    /// trained; the parameters of multi-token prediction are if `train_mtp` says so.
+    pub fn new(
+        device: &Device,
+        model: &Transformer,
+        rates: LearningRates,
+        config: OptimizerConfig,
+        train_mtp: bool,
+    ) -> Self {
+        let layers = model.config().num_hidden_layers;
+        let zeros = |shape: &[usize]| Tensor::zeros(device, shape);
+        let state = |spec: &minke_spec::ParamSpec| {
+            if spec.role == ParamRole::CorrectionBias || (!train_mtp && spec.layer.is_some_and(|id| id >= layers)) {
+                return None;
+            }
+            let matrix = matches!(spec.role, ParamRole::Matrix | ParamRole::Experts);
+            Some(if matrix && rates.muon.is_some() {
+                State::Muon { momentum: zeros(&spec.shape) }
+            } else {
+                let decays = !matches!(spec.role, ParamRole::Norm | ParamRole::Bias);
+                State::AdamW { first: zeros(&spec.shape), second: zeros(&spec.shape), decays }
+            })
+        };
+        Self { config, states: parameters(model.config()).iter().map(state).collect(), updates: 0 }
+    }
+
+    /// Returns the number of updates so far.
+    pub fn updates(&self) -> u64 {
+        self.updates
+    }
+
+    /// Moves the weights of a model, with gradients scaled down to the clip norm, and returns their norm before that.
+    /// Nothing moves if the norm is not finite.
+    pub fn step(
+        &mut self,
+        device: &Device,
+        model: &mut Transformer,
+        gradients: &Gradients,
+        rates: LearningRates,
+    ) -> f64 {
+        let norm = gradient_norm(device, gradients);
+        if !norm.is_finite() {
+            return norm;
+        }
+        self.updates += 1;
+        let config = &self.config;
+        let grad_scale = (config.clip_norm / norm).min(1.0);
+        for param in model.params_mut() {
+            let Some(state) = &mut self.states[param.id()] else { continue };
+            // A parameter that this loss did not reach is moved by a zero gradient, so that an update depends on the
+            // gradients' values alone and not on which of them an earlier step happened to make.
+            let gradient = match gradients.get(param) {
+                Some(gradient) => gradient.clone(),
+                None => Tensor::zeros(device, param.shape().dims()),
+            };
+            match state {
+                State::Muon { momentum } => {
+                    let settings = Muon {
+                        lr: rates.muon.unwrap_or_default() as f32,
+                        momentum: config.momentum as f32,
+                        weight_decay: config.weight_decay as f32,
+                        grad_scale: grad_scale as f32,
+                    };
+                    muon_step(device, param, &gradient, momentum, &settings);
+                }
+                State::AdamW { first, second, decays } => {
+                    let settings = AdamW {
+                        lr: rates.adamw,
+                        beta1: config.beta1,
+                        beta2: config.beta2,
+                        eps: EPSILON,
+                        weight_decay: if *decays { config.weight_decay } else { 0.0 },
+                        grad_scale,
+                    };
+                    adamw_step(device, param, &gradient, (first, second), &settings, self.updates);
+                }
+            }
+        }
+        norm
+    }
+
+    /// Returns everything remembered, by the name under which it is saved.
+    pub fn tensors(&self, model: &Transformer) -> Vec<(String, &Tensor)> {
+        let mut tensors = Vec::new();
+        for param in model.params() {
+            match &self.states[param.id()] {
+                Some(State::Muon { momentum }) => tensors.push((format!("{}.momentum", param.name()), momentum)),
+                Some(State::AdamW { first, second, .. }) => {
+                    tensors.push((format!("{}.first", param.name()), first));
+                    tensors.push((format!("{}.second", param.name()), second));
+                }
+                None => {}
+            }
+        }
+        tensors
+    }
+
+    /// Takes over what was saved; `value` is asked for every name of [`Optimizer::tensors`], in that order.
+    ///
+    /// # Errors
+    /// Those of `value`.
+    pub fn restore<E>(
+        &mut self,
+        model: &Transformer,
+        updates: u64,
+        mut value: impl FnMut(&str, &[usize]) -> Result<Tensor, E>,
+    ) -> Result<(), E> {
+        for param in model.params() {
+            let (name, shape) = (param.name(), param.shape());
+            match &mut self.states[param.id()] {
+                Some(State::Muon { momentum }) => *momentum = value(&format!("{name}.momentum"), shape.dims())?,
+                Some(State::AdamW { first, second, .. }) => {
+                    *first = value(&format!("{name}.first"), shape.dims())?;
+                    *second = value(&format!("{name}.second"), shape.dims())?;
+                }
+                None => {}
+            }
+        }
+        self.updates = updates;
+        Ok(())
+    }
+}

@@ -1,0 +1,179 @@
+//! How is a run laid out on a page?
+
+use std::fmt::Write;
+
+use minke_eval::{Example, Interval, TaskReport, Verdict};
+
+use super::plot::{Bar, Series, bars, lines};
+use super::read::{RunFiles, StageFiles};
+
+const STYLE: &str = "body{font:15px/1.5 system-ui,sans-serif;max-width:1180px;margin:2em auto;padding:0 1em;color:#222}
+table{border-collapse:collapse;margin:1em 0;font-size:14px}th,td{border:1px solid #ddd;padding:3px 8px;text-align:right}
+th{background:#f4f4f4}td.l,th.l{text-align:left}.plots{display:flex;flex-wrap:wrap;gap:8px}
+.rollout{border-left:4px solid #aaa;margin:8px 0;padding:2px 12px}.right{border-color:#009e73}.wrong{border-color:#d55e00}
+pre{white-space:pre-wrap;word-break:break-word;margin:2px 0}.thought{color:#888}small{color:#666}";
+
+/// Returns the page.
+pub fn render(run: &RunFiles) -> String {
+    let name = escape(run.run["config"]["name"].as_str().unwrap_or("run"));
+    let mut html = format!(
+        "<!doctype html><html lang=\"en\"><head><meta charset=\"utf-8\"><title>{name}</title><style>{STYLE}</style></head>\
+         <body><h1>{name}</h1>\n"
+    );
+    let facts = [("seed", &run.run["config"]["seed"]), ("commit", &run.run["commit"]), ("machine", &run.run["machine"])];
+    let facts: Vec<String> = facts
+        .iter()
+        .filter(|(_, value)| !value.is_null())
+        .map(|(key, value)| format!("{key} {}", escape(value.as_str().unwrap_or(&value.to_string()))))
+        .collect();
+    let _ = writeln!(html, "<p><small>{}</small></p>", facts.join(" · "));
+    overview(&mut html, run);
+    for stage in &run.stages {
+        section(&mut html, stage);
+    }
+    let config = serde_json::to_string_pretty(&run.run["config"]).unwrap_or_default();
+    let _ = writeln!(html, "<details><summary>Configuration</summary><pre>{}</pre></details></body></html>", escape(&config));
+    html
+}
+
+/// Scores of all stages: a figure by task, and the table.
+fn overview(html: &mut String, run: &RunFiles) {
+    let rows: Vec<(&StageFiles, &TaskReport)> =
+        run.stages.iter().flat_map(|stage| stage.scores.iter().map(move |report| (stage, report))).collect();
+    let _ = writeln!(html, "<h2>Held-out scores</h2>");
+    if rows.is_empty() {
+        let _ = writeln!(html, "<p>Not evaluated yet.</p>");
+        return;
+    }
+    let tasks: std::collections::BTreeSet<&str> = rows.iter().map(|(_, report)| report.task.as_str()).collect();
+    let _ = writeln!(html, "<div class=\"plots\">");
+    for task in tasks {
+        let of_task: Vec<Bar> = rows
+            .iter()
+            .filter(|(_, report)| report.task == task)
+            .map(|(stage, report)| Bar {
+                name: bar_name(stage, report),
+                value: report.pass_at_1.value,
+                interval: (report.pass_at_1.low, report.pass_at_1.high),
+            })
+            .collect();
+        html.extend(bars(&format!("{task}: pass@1 with 95 % interval"), &of_task));
+    }
+    let _ = writeln!(
+        html,
+        "</div><table><tr><th class=\"l\">stage</th><th class=\"l\">task</th><th class=\"l\">mode</th><th>problems</th>\
+         <th>pass@1</th><th>pass@k</th><th>cons@k</th><th>greedy</th><th>tokens</th><th>thought, right</th>\
+         <th>thought, wrong</th><th>attempts</th><th>format</th><th>cut off</th><th>false claims</th></tr>"
+    );
+    for (stage, report) in rows {
+        row(html, stage, report);
+    }
+    let _ = writeln!(html, "</table><p><small>95 % intervals over problems. pass@k: chance that one of k answers is right; \
+         cons@k: the majority's answer is right. False claims: of the thoughts that end by claiming success, the share \
+         before wrong answers.</small></p>");
+}
+
+fn bar_name(stage: &StageFiles, report: &TaskReport) -> String {
+    if report.config.force_thought { format!("{} (forced)", stage.name) } else { stage.name.clone() }
+}
+
+fn row(html: &mut String, stage: &StageFiles, report: &TaskReport) {
+    let config = &report.config;
+    let forced = if config.force_thought { ", thought forced" } else { "" };
+    let (k, pass) = report.pass_at_k.last().copied().unwrap_or((1, 0.0));
+    let number = |value: Option<f64>| value.map_or("–".into(), |v| format!("{v:.1}"));
+    let cells = [
+        report.problems.to_string(),
+        interval(&report.pass_at_1),
+        format!("{} (k = {k})", percent(pass)),
+        interval(&report.cons_at_k),
+        report.greedy.as_ref().map_or("–".into(), interval),
+        format!("{:.1}", report.mean_tokens),
+        number(report.thought_tokens_right),
+        number(report.thought_tokens_wrong),
+        format!("{:.2}", report.attempts),
+        percent(report.format_rate),
+        percent(report.truncated),
+        report.false_claims.map_or("–".into(), percent),
+    ];
+    let cells: String = cells.iter().map(|cell| format!("<td>{cell}</td>")).collect();
+    let _ = writeln!(
+        html,
+        "<tr><td class=\"l\">{}</td><td class=\"l\">{}</td><td class=\"l\">T = {}, top-p {}{forced}</td>{cells}</tr>",
+        escape(&stage.name),
+        escape(&report.task),
+        config.temperature,
+        config.top_p
+    );
+}
+
+/// One stage: curves and rollouts.
+fn section(html: &mut String, stage: &StageFiles) {
+    let _ = writeln!(html, "<h2>{} <small>{}</small></h2>", escape(&stage.name), escape(&stage.kind));
+    let steps = stage.metrics.len();
+    let seconds: f64 = stage.timings.iter().filter_map(|line| line["step_time"].as_f64()).sum();
+    let _ = writeln!(html, "<p><small>{steps} steps, {seconds:.0} s</small></p><div class=\"plots\">");
+    let evals = stage.metric_names("eval/");
+    let loads = stage.metric_names("expert_load/");
+    let named = |names: &[&str]| names.iter().map(|name| (*name).to_string()).collect::<Vec<_>>();
+    let figures = [
+        ("loss", named(&["loss", "loss/next", "loss/mtp"])),
+        ("held-out accuracy", evals.into_iter().filter(|name| name.ends_with("pass@1")).collect()),
+        ("reward", named(&["reward", "rewards/accuracy/mean", "rewards/format/mean"])),
+        ("length in tokens", named(&["completions/mean_length"])),
+        ("attempts", named(&["attempts"])),
+        ("entropy in nats", named(&["entropy"])),
+        ("groups without gradient", named(&["frac_reward_zero_std", "completions/clipped_ratio"])),
+        ("divergence from the reference", named(&["kl"])),
+        ("gradient norm", named(&["grad_norm"])),
+        ("expert load over its mean", loads),
+    ];
+    for (title, names) in figures {
+        let series: Vec<Series> = names
+            .into_iter()
+            .map(|name| Series { points: stage.curve(&name), name })
+            .filter(|series| !series.points.is_empty())
+            .collect();
+        html.extend(lines(title, &series));
+    }
+    let _ = writeln!(html, "</div>");
+    for (origin, examples) in stage.examples.iter().filter(|(_, examples)| !examples.is_empty()) {
+        let _ = writeln!(html, "<details><summary>Answers to read: {}</summary>", escape(origin));
+        examples.iter().for_each(|example| answer(html, example));
+        let _ = writeln!(html, "</details>");
+    }
+}
+
+fn answer(html: &mut String, example: &Example) {
+    let (class, verdict) = match example.verdict {
+        Verdict::Right => ("right", "right"),
+        Verdict::Wrong => ("wrong", "wrong"),
+        Verdict::GoldUnusable => ("", "problem unusable"),
+    };
+    let (thought, rest) = match example.text.split_once("</think>") {
+        Some((thought, rest)) => (format!("{thought}</think>"), rest),
+        None => (String::new(), example.text.as_str()),
+    };
+    let _ = writeln!(
+        html,
+        "<div class=\"rollout {class}\"><small>{verdict}, {} tokens</small><pre>{}</pre><pre><span \
+         class=\"thought\">{}</span>{}</pre></div>",
+        example.tokens,
+        escape(&example.question),
+        escape(&thought),
+        escape(rest)
+    );
+}
+
+fn interval(interval: &Interval) -> String {
+    format!("{} [{}, {}]", percent(interval.value), percent(interval.low), percent(interval.high))
+}
+
+fn percent(share: f64) -> String {
+    format!("{:.1}", 100.0 * share)
+}
+
+/// Returns text that HTML shows as it is.
+fn escape(text: &str) -> String {
+    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
+}

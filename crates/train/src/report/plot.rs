@@ -1,0 +1,130 @@
+//! How is a curve drawn? As SVG text, which needs neither fonts nor scripts nor a network.
+
+use plotters::coord::Shift;
+use plotters::prelude::*;
+
+const SIZE: (u32, u32) = (560, 300);
+/// Okabe and Ito: told apart by everybody.
+const COLORS: [RGBColor; 6] = [
+    RGBColor(0, 114, 178),
+    RGBColor(213, 94, 0),
+    RGBColor(0, 158, 115),
+    RGBColor(204, 121, 167),
+    RGBColor(230, 159, 0),
+    RGBColor(86, 180, 233),
+];
+
+/// A named curve.
+pub struct Series {
+    /// What the legend calls it.
+    pub name: String,
+    /// Its points, by rising x.
+    pub points: Vec<(f64, f64)>,
+}
+
+/// A named value with its interval.
+pub struct Bar {
+    /// What stands below it.
+    pub name: String,
+    /// Its height.
+    pub value: f64,
+    /// Lower and upper end of the interval.
+    pub interval: (f64, f64),
+}
+
+/// Returns curves over steps as SVG; nothing if there is no finite point.
+pub fn lines(title: &str, series: &[Series]) -> Option<String> {
+    let finite = |p: &&(f64, f64)| p.0.is_finite() && p.1.is_finite();
+    let points: Vec<(f64, f64)> = series.iter().flat_map(|s| &s.points).filter(finite).copied().collect();
+    let (x, y) = (span(points.iter().map(|p| p.0))?, padded(span(points.iter().map(|p| p.1))?));
+    let mut svg = String::new();
+    {
+        let area = SVGBackend::with_string(&mut svg, SIZE).into_drawing_area();
+        draw_lines(&area, title, series, (x, y)).ok()?;
+        area.present().ok()?;
+    }
+    Some(svg)
+}
+
+/// Returns shares between 0 and 1 with their intervals as SVG; nothing if there are none.
+pub fn bars(title: &str, bars: &[Bar]) -> Option<String> {
+    if bars.is_empty() {
+        return None;
+    }
+    let mut svg = String::new();
+    {
+        let width = (bars.len() as u32 * 90 + 120).max(SIZE.0);
+        let area = SVGBackend::with_string(&mut svg, (width, SIZE.1)).into_drawing_area();
+        draw_bars(&area, title, bars).ok()?;
+        area.present().ok()?;
+    }
+    Some(svg)
+}
+
+type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
+type Drawn = Result<(), Box<dyn std::error::Error>>;
+type Ranges = ((f64, f64), (f64, f64));
+
+fn draw_lines(area: &Area<'_>, title: &str, series: &[Series], ((x0, x1), (y0, y1)): Ranges) -> Drawn
+where
+{
+    let mut chart = ChartBuilder::on(area)
+        .caption(title, ("sans-serif", 15))
+        .margin(8)
+        .x_label_area_size(28)
+        .y_label_area_size(52)
+        .build_cartesian_2d(x0..x1.max(x0 + 1.0), y0..y1)
+        .map_err(|e| e.to_string())?;
+    let mesh = chart.configure_mesh().light_line_style(WHITE).x_labels(6).y_labels(6).draw();
+    mesh.map_err(|e| e.to_string())?;
+    for (i, line) in series.iter().enumerate() {
+        let color = COLORS[i % COLORS.len()];
+        let points = line.points.iter().copied().filter(|p| p.0.is_finite() && p.1.is_finite());
+        let drawn = chart.draw_series(LineSeries::new(points, color.stroke_width(2))).map_err(|e| e.to_string())?;
+        drawn.label(&line.name).legend(move |(x, y)| PathElement::new([(x, y), (x + 14, y)], color.stroke_width(2)));
+    }
+    if series.len() > 1 {
+        let mut labels = chart.configure_series_labels();
+        let styled = labels.background_style(WHITE.mix(0.8)).border_style(BLACK.mix(0.3));
+        styled.position(SeriesLabelPosition::UpperLeft).draw().map_err(|e| e.to_string())?;
+    }
+    Ok(())
+}
+
+fn draw_bars(area: &Area<'_>, title: &str, bars: &[Bar]) -> Drawn {
+    let name = |x: &f64| {
+        let i = x.floor();
+        let middle = (x - i - 0.5).abs() < 0.01 && i >= 0.0;
+        bars.get(i as usize).filter(|_| middle).map_or(String::new(), |bar| bar.name.clone())
+    };
+    let mut chart = ChartBuilder::on(area)
+        .caption(title, ("sans-serif", 15))
+        .margin(8)
+        .x_label_area_size(28)
+        .y_label_area_size(44)
+        .build_cartesian_2d((0.0..bars.len() as f64).with_key_points((0..bars.len()).map(|i| i as f64 + 0.5).collect()), 0.0..1.0)
+        .map_err(|e| e.to_string())?;
+    let mut mesh = chart.configure_mesh();
+    let styled = mesh.disable_x_mesh().light_line_style(WHITE).x_labels(bars.len()).x_label_formatter(&name);
+    styled.y_label_formatter(&|y| format!("{:.0} %", 100.0 * y)).draw().map_err(|e| e.to_string())?;
+    let elements = bars.iter().enumerate().flat_map(|(i, bar)| {
+        let (x, color) = (i as f64, COLORS[0]);
+        let (low, high) = bar.interval;
+        let body = Rectangle::new([(x + 0.2, 0.0), (x + 0.8, bar.value)], color.mix(0.6).filled());
+        let whisker = PathElement::new(vec![(x + 0.5, low), (x + 0.5, high)], BLACK.stroke_width(2));
+        [body.into_dyn(), whisker.into_dyn()]
+    });
+    chart.draw_series(elements).map_err(|e| e.to_string())?;
+    Ok(())
+}
+
+/// Returns the least and the largest value.
+fn span(values: impl Iterator<Item = f64>) -> Option<(f64, f64)> {
+    values.fold(None, |span, v| Some(span.map_or((v, v), |(low, high): (f64, f64)| (low.min(v), high.max(v)))))
+}
+
+/// Returns the span with some air around it.
+fn padded((low, high): (f64, f64)) -> (f64, f64) {
+    let air = if high > low { 0.06 * (high - low) } else { low.abs().max(1.0) * 0.1 };
+    (low - air, high + air)
+}
