@@ -8,9 +8,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use minke_tensor::TILE;
 
+use crate::EngineConfig;
 use crate::pages::PageAllocator;
 use crate::sequence::{Sequence, SequenceId};
-use crate::EngineConfig;
 
 /// Sequences that have not ended, and their pages.
 pub(crate) struct Scheduler {
@@ -126,7 +126,11 @@ impl Scheduler {
             next.followers = rest.to_vec();
             next.pages = std::mem::take(&mut sequence.pages);
             (next.computed, next.remembered, next.prefix) = (sequence.computed, sequence.remembered, sequence.prefix);
-            if was_running { self.running.insert(heir) } else { self.waiting.insert(heir) };
+            if was_running {
+                self.running.insert(heir)
+            } else {
+                self.waiting.insert(heir)
+            };
         } else if !was_running && !was_waiting {
             self.sequences.values_mut().for_each(|leader| leader.followers.retain(|&follower| follower != id));
         }

@@ -104,7 +104,9 @@ impl Sequence {
     /// Takes the pages of all full prefix pages that the cache knows; the last token is always computed anew, because
     /// its state is what the next one is sampled from.
     pub(crate) fn take_known_pages(&mut self, pages: &mut PageAllocator) {
-        while let Some(tokens) = self.page_tokens(self.remembered).filter(|_| self.computed + TILE < self.token_ids.len()) {
+        while let Some(tokens) =
+            self.page_tokens(self.remembered).filter(|_| self.computed + TILE < self.token_ids.len())
+        {
             let Some((page, prefix)) = pages.find(self.prefix, tokens) else { return };
             self.pages.push(page);
             self.prefix = prefix;

@@ -6,6 +6,9 @@ pub enum Error {
     /// The engine failed.
     #[error(transparent)]
     Engine(#[from] minke_engine::Error),
+    /// The chat template refused a question.
+    #[error(transparent)]
+    Text(#[from] minke_text::Error),
     /// A task's settings are wrong.
     #[error("task {task}: {reason}")]
     Task {

@@ -2,9 +2,12 @@
 
 mod error;
 pub mod metrics;
+pub mod run;
 pub mod tasks;
 
 pub use error::Error;
+pub use metrics::Interval;
+pub use run::{Answerer, EvalConfig, Judged, TaskReport, Transcript, judge, prompt};
 pub use tasks::{Demonstration, Problem, Split, Style, Task, Verdict};
 
 /// The result of a fallible operation of this crate.

@@ -10,11 +10,11 @@ use minke_spec::draw::{Domain, draw, hash_name};
 use minke_text::{ChatTemplate, EOS, Message, THINK_CLOSE, THINK_OPEN, Thought, Tokenizer, split};
 use serde::{Deserialize, Serialize};
 
-use crate::metrics::{Interval, mean_interval, pass_at_k};
+use crate::metrics::{Interval, majority, pass_at_k};
 use crate::{Error, Problem, Result, Task, Verdict};
 
 /// Answers kept of each kind, right and wrong, for reading.
-const EXAMPLES: usize = 6;
+const TRANSCRIPTS: usize = 6;
 
 /// How a model is asked.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -63,7 +63,7 @@ pub struct Count {
 
 /// An answer to read.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Example {
+pub struct Transcript {
     /// What was asked.
     pub question: String,
     /// What came back, thought included.
@@ -109,8 +109,8 @@ pub struct TaskReport {
     pub false_claims: Option<f64>,
     /// Right answers by problem, in the order of the problems.
     pub counts: Vec<Count>,
-    /// A few answers to read.
-    pub examples: Vec<Example>,
+    /// A few answers to read, right ones first.
+    pub transcripts: Vec<Transcript>,
 }
 
 /// What is to be said of one answer.
@@ -175,7 +175,7 @@ impl Answerer<'_> {
     /// - Vector: testdata/vectors/metrics.json
     ///
     /// # Errors
-    /// If there is no problem or no sample, a sampling parameter is out of range, or the forward fails.
+    /// If there are fewer than two usable problems or no samples, a sampling parameter is out of range, or the forward fails.
     pub fn evaluate(
         &mut self,
         (name, task): (&str, &Task),
@@ -183,9 +183,9 @@ impl Answerer<'_> {
         config: &EvalConfig,
         progress: &mut dyn FnMut(usize, usize),
     ) -> Result<TaskReport> {
-        if problems.is_empty() || config.samples == 0 {
-            let reason = format!("{} problems x {} samples leave nothing to score", problems.len(), config.samples);
-            return Err(Error::Task { task: task.name(), reason });
+        let refuse = |reason: String| Err(Error::Task { task: task.name(), reason });
+        if config.samples == 0 {
+            return refuse("0 samples leave nothing to score; draw at least 1".into());
         }
         let prompts: Vec<String> = problems
             .iter()
@@ -202,14 +202,17 @@ impl Answerer<'_> {
         if config.greedy {
             let once = EvalConfig { samples: 1, temperature: 0.0, ..config.clone() };
             let answers = self.answer(problems, &prompts, &once, &mut |done| progress(sampled.len() + done, total))?;
-            let verdicts = answers.iter().zip(problems).zip(&prompts).map(|((answer, problem), prompt)| {
-                judge(task, problem, prompt, &self.tokenizer.decode(&answer.token_ids, true)).verdict
-            });
-            let scores: Vec<f64> =
-                verdicts.filter(|v| *v != Verdict::GoldUnusable).map(|v| f64::from(u8::from(v == Verdict::Right))).collect();
-            greedy = Some(mean_interval(&scores));
+            let mut of_greedy = Tally::default();
+            for ((problem, prompt), answer) in problems.iter().zip(&prompts).zip(answers.chunks(1)) {
+                of_greedy.add(task, problem, prompt, answer, self.tokenizer);
+            }
+            greedy = Interval::over_problems(&of_greedy.scores());
         }
-        Ok(tally.report(name, config, greedy))
+        let (problems, unusable) = (tally.counts.len(), tally.unusable);
+        match tally.report(name, config, greedy) {
+            Some(report) => Ok(report),
+            None => refuse(format!("{problems} problems ({unusable} unusable) give no interval; evaluate at least 2")),
+        }
     }
 
     /// Returns the completions of all prompts, `samples` of each, in order.
@@ -252,7 +255,7 @@ struct Tally {
     false_claims: usize,
     /// Number and tokens of thoughts before wrong and before right answers.
     thoughts: [(usize, usize); 2],
-    examples: [Vec<Example>; 2],
+    transcripts: [Vec<Transcript>; 2],
 }
 
 impl Tally {
@@ -264,15 +267,8 @@ impl Tally {
             self.unusable += 1;
             return;
         }
-        let mut votes: Vec<(String, usize, Verdict)> = Vec::new();
-        for ((completion, text), answer) in completions.iter().zip(&texts).zip(&judged) {
+        for (completion, answer) in completions.iter().zip(&judged) {
             let right = answer.verdict == Verdict::Right;
-            if let Some(key) = task.answer_key(problem, &answer.thought.content) {
-                match votes.iter_mut().find(|(known, ..)| *known == key) {
-                    Some((_, count, _)) => *count += 1,
-                    None => votes.push((key, 1, answer.verdict)),
-                }
-            }
             if answer.thought.reasoning.is_some() {
                 let (number, tokens) = &mut self.thoughts[usize::from(right)];
                 *number += 1;
@@ -286,40 +282,45 @@ impl Tally {
             self.claims += usize::from(answer.claims_success);
             self.false_claims += usize::from(answer.claims_success && !right);
         }
-        for (example, answer) in completions.iter().zip(&judged).zip(&texts).take(1).map(|((c, j), t)| ((c, t), j)) {
-            let kept = &mut self.examples[usize::from(answer.verdict == Verdict::Right)];
-            if kept.len() < EXAMPLES {
-                let (question, (completion, text)) = (problem.question.clone(), example);
-                let (verdict, tokens) = (answer.verdict, completion.token_ids.len());
-                kept.push(Example { question, text: text.clone(), verdict, tokens });
+        // The first answer to every problem, so that the kept ones are many problems and nobody's choice.
+        if let (Some(completion), Some(text), Some(answer)) = (completions.first(), texts.first(), judged.first()) {
+            let kept = &mut self.transcripts[usize::from(answer.verdict == Verdict::Right)];
+            if kept.len() < TRANSCRIPTS {
+                let (question, tokens) = (problem.question.clone(), completion.token_ids.len());
+                kept.push(Transcript { question, text: text.clone(), verdict: answer.verdict, tokens });
             }
         }
-        // Of equally frequent answers the one that came first wins.
-        let most = votes.iter().map(|vote| vote.1).max();
-        let winner = votes.iter().find(|vote| Some(vote.1) == most);
-        self.majority.push(f64::from(u8::from(winner.is_some_and(|vote| vote.2 == Verdict::Right))));
+        let keys: Vec<_> = judged.iter().map(|answer| task.answer_key(problem, &answer.thought.content)).collect();
+        let consensus = majority(&keys).is_some_and(|winner| judged[winner].verdict == Verdict::Right);
+        self.majority.push(f64::from(u8::from(consensus)));
         let right = judged.iter().filter(|answer| answer.verdict == Verdict::Right).count();
         self.counts.push(Count { id: problem.id, right, samples: completions.len() });
     }
 
-    fn report(self, name: &str, config: &EvalConfig, greedy: Option<Interval>) -> TaskReport {
-        let share = |part: usize, of: usize| if of == 0 { 0.0 } else { part as f64 / of as f64 };
+    /// Returns the share of right answers of every problem.
+    fn scores(&self) -> Vec<f64> {
+        self.counts.iter().map(|count| share(count.right, count.samples)).collect()
+    }
+
+    /// Returns the report, if there are problems enough for an interval.
+    fn report(self, name: &str, config: &EvalConfig, greedy: Option<Interval>) -> Option<TaskReport> {
         let mean = |(number, tokens): (usize, usize)| (number > 0).then(|| share(tokens, number));
-        let scores: Vec<f64> = self.counts.iter().map(|count| share(count.right, count.samples)).collect();
         let pass = |k: usize| {
             let chances = self.counts.iter().map(|count| pass_at_k(count.samples, count.right, k));
             (k, chances.sum::<f64>() / self.counts.len().max(1) as f64)
         };
         let powers = std::iter::successors(Some(1), |k| Some(2 * k)).take_while(|&k| k <= config.samples);
-        let [wrong, right] = self.examples;
-        TaskReport {
+        let pass_at_1 = Interval::over_problems(&self.scores())?;
+        let cons_at_k = Interval::over_problems(&self.majority)?;
+        let [wrong, right] = self.transcripts;
+        Some(TaskReport {
             task: name.to_string(),
             config: config.clone(),
             problems: self.counts.len(),
             unusable: self.unusable,
-            pass_at_1: mean_interval(&scores),
+            pass_at_1,
             pass_at_k: powers.map(pass).collect(),
-            cons_at_k: mean_interval(&self.majority),
+            cons_at_k,
             greedy,
             mean_tokens: share(self.tokens, self.answers),
             thought_tokens_right: mean(self.thoughts[1]),
@@ -329,9 +330,13 @@ impl Tally {
             truncated: share(self.truncated, self.answers),
             false_claims: (self.claims > 0).then(|| share(self.false_claims, self.claims)),
             counts: self.counts,
-            examples: right.into_iter().chain(wrong).collect(),
-        }
+            transcripts: right.into_iter().chain(wrong).collect(),
+        })
     }
+}
+
+fn share(part: usize, of: usize) -> f64 {
+    part as f64 / of.max(1) as f64
 }
 
 /// Returns how many tokens of a completion belong to its thought, without the tags.

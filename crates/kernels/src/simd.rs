@@ -55,6 +55,8 @@ pub(crate) trait Simd: Copy {
     fn scale_by_power(self, a: Self::V, n: Self::V) -> Self::V;
     /// Returns `a < b ? x : y` by lane.
     fn select_less(self, a: Self::V, b: Self::V, x: Self::V, y: Self::V) -> Self::V;
+    /// Asks for the cache line at `at`; the address need not be valid.
+    fn prefetch(self, at: *const f32);
     /// Returns the lanes.
     fn to_array(self, v: Self::V) -> [f32; 16];
 
@@ -268,6 +270,8 @@ impl Simd for Portable {
         out
     }
     #[inline(always)]
+    fn prefetch(self, _at: *const f32) {}
+    #[inline(always)]
     fn to_array(self, v: Self::V) -> [f32; 16] {
         let mut out = [0.0; 16];
         out[..8].copy_from_slice(&v);
@@ -387,6 +391,10 @@ mod x86 {
             unsafe { _mm512_mask_blend_ps(_mm512_cmp_ps_mask::<_CMP_LT_OQ>(a, b), y, x) }
         }
         #[inline(always)]
+        fn prefetch(self, at: *const f32) {
+            unsafe { _mm_prefetch::<_MM_HINT_T0>(at.cast()) }
+        }
+        #[inline(always)]
         fn to_array(self, v: Self::V) -> [f32; 16] {
             let mut out = [0.0; 16];
             unsafe { _mm512_storeu_ps(out.as_mut_ptr(), v) };
@@ -474,6 +482,10 @@ mod x86 {
         #[inline(always)]
         fn select_less(self, a: Self::V, b: Self::V, x: Self::V, y: Self::V) -> Self::V {
             unsafe { _mm256_blendv_ps(y, x, _mm256_cmp_ps::<_CMP_LT_OQ>(a, b)) }
+        }
+        #[inline(always)]
+        fn prefetch(self, at: *const f32) {
+            unsafe { _mm_prefetch::<_MM_HINT_T0>(at.cast()) }
         }
         #[inline(always)]
         fn to_array(self, v: Self::V) -> [f32; 16] {

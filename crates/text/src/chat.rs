@@ -21,13 +21,15 @@ const UNFORCED: &str = "'<｜Assistant｜>'";
 
 /// Three times the longest published template.
 const MAX_TEMPLATE_BYTES: usize = 64 << 10;
+/// Seven times the longest tag of DeepSeek's templates.
+const MAX_TOKENS_PER_TAG: usize = 300;
 /// A unit of fuel pays for one instruction or 64 bytes of data.
-const FUEL: usize = 60_000;
+const FUEL: usize = 30_000;
 const FUEL_PER_MESSAGE: usize = 500;
 /// The engine recurses: while compiling at most once per byte of the source, while rendering at most once per unit of fuel
 /// (a list in a list in a list). So much stack is set aside for it: three times what was measured; only what is used costs.
 const STACK_BYTES: usize = 4 << 20;
-const STACK_BYTES_PER_SOURCE_BYTE: usize = 1 << 10;
+const STACK_BYTES_PER_SOURCE_BYTE: usize = 512;
 const STACK_BYTES_PER_FUEL: usize = 128;
 /// Rendering takes milliseconds. The engine does not count the elements of a list that holds another twice, which again
 /// holds another twice, and can walk such a thing for years.
@@ -219,7 +221,7 @@ impl ChatTemplate {
             let mut environment = Environment::new();
             // As transformers sets Jinja up; published templates rely on it.
             let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build()?;
-            check_namespaces(&copy, syntax.clone())?;
+            check_source(&copy, syntax.clone())?;
             environment.set_syntax(syntax);
             // There is one template; it includes, imports and extends nothing.
             environment.set_path_join_callback(|_, _| "".into());
@@ -334,34 +336,46 @@ fn raise_exception(message: String) -> std::result::Result<Value, minijinja::Err
     Err(minijinja::Error::new(ErrorKind::InvalidOperation, message))
 }
 
-/// Refuses a namespace that is used but for its attributes: kept in itself, it would be shown, compared or hashed on and on,
-/// and no stack is large enough for that. Lists and maps cannot hold themselves.
-fn check_namespaces(source: &str, syntax: SyntaxConfig) -> std::result::Result<(), minijinja::Error> {
-    use Token::{Assign, Dot, Ident, ParenOpen};
+/// Refuses what the engine accepts and then does not survive.
+fn check_source(source: &str, syntax: SyntaxConfig) -> std::result::Result<(), minijinja::Error> {
     let tokens = tokenize(source, false, syntax).map(|token| Ok(token?.0));
     let tokens: Vec<Token> = tokens.collect::<std::result::Result<_, minijinja::Error>>()?;
-    let made = |window: &[Token]| match window {
-        [Ident("set"), Ident(name), Assign, Ident("namespace"), ParenOpen] => Some((*name).to_owned()),
-        _ => None,
-    };
-    let names: Vec<String> = tokens.windows(5).filter_map(made).collect();
-    for (i, token) in tokens.iter().enumerate() {
-        let Ident(name) = token else { continue };
-        let is_attribute = i > 0 && matches!(tokens[i - 1], Dot);
-        let ok = match *name {
-            "namespace" => i >= 3 && tokens.get(i - 3..i + 2).and_then(made).is_some(),
-            name if names.iter().any(|made| made == name) => {
-                matches!(tokens[i + 1..], [Assign, ..] | [Dot, Ident(_), ..] | [Ident("is"), ..])
-            }
-            _ => true,
-        };
-        if !ok && !is_attribute {
-            let reason =
-                format!("{name}: a namespace may only be made by `set x = namespace(...)` and used as `x.attribute`");
-            return Err(minijinja::Error::new(ErrorKind::InvalidOperation, reason));
+    let refuse = |reason: String| Err(minijinja::Error::new(ErrorKind::InvalidOperation, reason));
+    // The time to fold constants grows with the square of an expression's depth.
+    let ends = |token: &Token| matches!(token, Token::BlockEnd | Token::VariableEnd);
+    if tokens.split(ends).any(|tag| tag.len() > MAX_TOKENS_PER_TAG) {
+        return refuse(format!("a tag has more than {MAX_TOKENS_PER_TAG} tokens; split it"));
+    }
+    match misused_namespace(&tokens) {
+        None => Ok(()),
+        Some(name) => {
+            refuse(format!("{name}: make a namespace by `set x = namespace(...)` and use it as `x.attribute` only"))
         }
     }
-    Ok(())
+}
+
+/// The name of a namespace that is used but for its attributes: it might be kept in itself, and then be shown, compared or
+/// hashed on and on, for which no stack is large enough. Lists and maps cannot hold themselves.
+fn misused_namespace<'a>(tokens: &[Token<'a>]) -> Option<&'a str> {
+    use Token::{Assign, Dot, Ident, ParenOpen};
+    let made = |window: &[Token<'a>]| match window {
+        [Ident("set"), Ident(name), Assign, Ident("namespace"), ParenOpen] => Some(*name),
+        _ => None,
+    };
+    let names: Vec<&str> = tokens.windows(5).filter_map(made).collect();
+    let misused = |(i, token): (usize, &Token<'a>)| {
+        let Ident(name) = token else { return None };
+        let ok = match (i.checked_sub(1).map(|before| &tokens[before]), &tokens[i + 1..]) {
+            (Some(Dot), _) => true,
+            (_, after) if names.contains(name) => {
+                matches!(after, [Assign, ..] | [Dot, Ident(_), ..] | [Ident("is"), ..])
+            }
+            _ if *name == "namespace" => i >= 3 && tokens.get(i - 3..i + 2).and_then(made).is_some(),
+            _ => true,
+        };
+        (!ok).then_some(*name)
+    };
+    tokens.iter().enumerate().find_map(misused)
 }
 
 /// Runs the template engine on a thread of its own, with a stack larger than the usual one by this many bytes, and leaves

@@ -231,7 +231,8 @@ impl Tokenizer {
         for unused in ["truncation", "padding", "post_processor", "decoder"] {
             root[unused] = Value::Null;
         }
-        let library = Library::deserialize(&root).map_err(|error| format!("the library refuses it: {error}"))?;
+        let refused = |error: serde_json::Error| format!("the library refuses it: {error}").replace('\n', " ");
+        let library = Library::deserialize(&root).map_err(refused)?;
         let bytes = byte_table(&root, &library)?;
         let byte_ids = (0..=255).map(|byte| library.token_to_id(&char_of(byte).to_string()));
         let byte_ids: Option<Vec<u32>> = byte_ids.collect();

@@ -1,4 +1,5 @@
 //! Is a conversation rendered as DeepSeek's published templates render it?
+#![allow(clippy::unwrap_used)]
 
 use minke_text::{ChatTemplate, Message, r1_zero_prompt};
 use serde_json::Value;

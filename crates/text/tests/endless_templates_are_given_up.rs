@@ -1,4 +1,5 @@
 //! What if a template does what the engine does not count?
+#![allow(clippy::unwrap_used)]
 
 use minke_text::{ChatTemplate, Message};
 use std::time::{Duration, Instant};

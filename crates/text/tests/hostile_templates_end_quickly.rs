@@ -1,4 +1,5 @@
 //! Can a chat template that came with downloaded weights hang or crash the program?
+#![allow(clippy::unwrap_used)]
 
 use minke_text::{ChatTemplate, Message};
 use std::time::{Duration, Instant};
@@ -152,6 +153,9 @@ fn bounded() {
         ("text", fill("", "x", "")),
         ("list", fill("{{ [", "2,1,", "1]|sort }}")),
         ("filter block", fill("{% filter e", "|e", " %}{% endfilter %}")),
+        ("many nots", fill("", &format!("{{{{ {}1 }}}}", "not ".repeat(290)), "")),
+        ("many minuses", fill("", &format!("{{{{ {}1 }}}}", "-".repeat(290)), "")),
+        ("many sums", fill("", &format!("{{{{ 1{} }}}}", "+1".repeat(140)), "")),
         ("powers of powers", "{{ 10**10**10 }}".into()),
         ("sort", "{{ range(99999)|sort|length }}".into()),
         ("unique", "{{ range(99999)|unique|list|length }}".into()),

@@ -1,4 +1,5 @@
 //! Can a tokenizer.json that came with downloaded weights crash the program?
+#![allow(clippy::unwrap_used)]
 
 use minke_text::{Tokenizer, TrainOptions};
 use proptest::prelude::*;

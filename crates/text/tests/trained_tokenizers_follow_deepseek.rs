@@ -1,4 +1,5 @@
 //! Does a tokenizer trained here have DeepSeek's layout, and does it serve arithmetic?
+#![allow(clippy::unwrap_used)]
 
 use minke_text::{ASSISTANT, BOS, EOS, PAD, THINK_CLOSE, THINK_OPEN, Tokenizer, TrainOptions, USER};
 use proptest::prelude::*;

@@ -116,6 +116,12 @@ impl Optimizer {
         Self { config, states: parameters(model.config()).iter().map(state).collect(), updates: 0 }
     }
 
+    /// Returns an optimizer that trains nothing.
+    pub fn frozen(model: &Transformer) -> Self {
+        let states = model.params().iter().map(|_| None).collect();
+        Self { config: OptimizerConfig::default(), states, updates: 0 }
+    }
+
     /// Returns the number of updates so far.
     pub fn updates(&self) -> u64 {
         self.updates

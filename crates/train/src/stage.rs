@@ -30,7 +30,7 @@ pub struct Context<'a> {
 /// Where a stage stands before a step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct At {
-    /// Steps done so far; schedules go by it.
+    /// Steps done so far, so the first is 0; schedules and logs go by it.
     pub step: u64,
     /// Number of the data that comes next; draws go by it. It runs ahead of the step where a rollback skipped data.
     pub cursor: u64,

@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::optimizer::LearningRates;
+use super::rollout::EngineSizes;
+use crate::optimizer::{LearningRates, OptimizerConfig};
+use crate::schedule::Schedule;
 use crate::{Error, Result};
 
 /// What the ratio, the clip and the KL term are taken of, and how they become one number.
@@ -77,7 +79,7 @@ pub struct Objective {
 #[serde(deny_unknown_fields)]
 pub struct QuickEval {
     /// Steps between two of them.
-    pub every: usize,
+    pub every: u64,
     /// Problems of every task.
     pub problems: usize,
     /// Samples of every problem.
@@ -96,10 +98,10 @@ pub struct GrpoConfig {
     /// The stage whose model is trained.
     pub from: String,
     /// Rollouts to take; each is followed by `minibatches` updates.
-    pub steps: usize,
+    pub steps: u64,
     /// Questions of a step.
     #[serde(default = "defaults::questions_per_step")]
-    pub questions_per_step: usize,
+    pub questions_per_step: u64,
     /// Rollouts of a question, G.
     #[serde(default = "defaults::group_size")]
     pub group_size: usize,
@@ -107,7 +109,7 @@ pub struct GrpoConfig {
     #[serde(default = "defaults::one")]
     pub minibatches: usize,
     /// Longest completion in tokens, as `[from step, cap]`; R1 raises its cap once.
-    pub max_tokens: Vec<(usize, usize)>,
+    pub max_tokens: Vec<(u64, usize)>,
     /// Of the sampler; no top-k or top-p, so that log-probabilities are the policy's.
     #[serde(default = "defaults::temperature")]
     pub temperature: f32,
@@ -119,12 +121,15 @@ pub struct GrpoConfig {
     pub kl_beta: f64,
     /// Steps after which the policy becomes the reference.
     #[serde(default = "defaults::reference_every")]
-    pub reference_every: usize,
+    pub reference_every: u64,
     /// Learning rates of the groups of parameters.
     pub learning_rate: LearningRates,
-    /// Factor of the learning rates at the last step, reached in a straight line.
-    #[serde(default = "defaults::final_factor")]
-    pub final_factor: f64,
+    /// What else is chosen about the optimizers.
+    #[serde(default)]
+    pub optimizer: OptimizerConfig,
+    /// How the learning rates change over the steps; constant if not given.
+    #[serde(default)]
+    pub schedule: Schedule,
     /// How tokens become one number.
     #[serde(default)]
     pub aggregation: Aggregation,
@@ -134,23 +139,27 @@ pub struct GrpoConfig {
     /// Parts of the reward.
     #[serde(default)]
     pub rewards: RewardWeights,
-    /// Shares of the run's tasks, by name.
+    /// Shares of the run's tasks, by name; all alike if there are none.
+    #[serde(default)]
     pub tasks: BTreeMap<String, f64>,
     /// How the assistant's turn begins.
     #[serde(default)]
     pub prompt: PromptForm,
-    /// Sequences that decode together.
-    #[serde(default = "defaults::max_sequences")]
-    pub max_sequences: usize,
+    /// Sizes of the engine.
+    #[serde(default)]
+    pub engine: EngineSizes,
     /// Step by which the selection bias of experts moves.
     #[serde(default)]
     pub bias_gamma: f32,
     /// Tokens of one forward of the trainer.
     #[serde(default = "defaults::micro_batch_tokens")]
     pub micro_batch_tokens: usize,
+    /// Whether blocks are computed again in the backward instead of kept.
+    #[serde(default)]
+    pub recompute: bool,
     /// Steps between checkpoints.
     #[serde(default = "defaults::checkpoint_every")]
-    pub checkpoint_every: usize,
+    pub checkpoint_every: u64,
     /// Held-out evaluation on the way; none if absent.
     #[serde(default)]
     pub eval: Option<QuickEval>,
@@ -178,19 +187,13 @@ mod defaults {
     pub fn kl_beta() -> f64 {
         0.001
     }
-    pub fn reference_every() -> usize {
+    pub fn reference_every() -> u64 {
         400
-    }
-    pub fn final_factor() -> f64 {
-        1.0
-    }
-    pub fn max_sequences() -> usize {
-        256
     }
     pub fn micro_batch_tokens() -> usize {
         8192
     }
-    pub fn checkpoint_every() -> usize {
+    pub fn checkpoint_every() -> u64 {
         20
     }
 }
@@ -202,13 +205,12 @@ impl GrpoConfig {
     /// Naming the first field that does not.
     pub fn validate(&self) -> Result<()> {
         let positive = [
-            ("steps", self.steps),
+            ("steps", self.steps as usize),
             ("questions_per_step", self.questions_per_step),
             ("minibatches", self.minibatches),
-            ("reference_every", self.reference_every),
-            ("max_sequences", self.max_sequences),
+            ("reference_every", self.reference_every as usize),
             ("micro_batch_tokens", self.micro_batch_tokens),
-            ("checkpoint_every", self.checkpoint_every),
+            ("checkpoint_every", self.checkpoint_every as usize),
         ];
         let refuse = |field: &str, why: &str| Err(Error::Config(format!("stage {}: {field} {why}", self.name)));
         if let Some((field, _)) = positive.iter().find(|(_, value)| *value == 0) {
@@ -226,8 +228,9 @@ impl GrpoConfig {
         if !(self.clip > 0.0 && self.kl_beta >= 0.0 && self.clip.is_finite() && self.kl_beta.is_finite()) {
             return refuse("clip or kl_beta", "is out of range; choose clip > 0 and kl_beta >= 0");
         }
-        if !(0.0..=1.0).contains(&self.final_factor) {
-            return refuse("final_factor", "must lie in 0..=1");
+        let faults = [self.learning_rate.fault(), self.optimizer.fault(), self.schedule.fault()];
+        if let Some(fault) = faults.into_iter().flatten().next() {
+            return Err(Error::Config(format!("stage {}: {fault}", self.name)));
         }
         if self.max_tokens.first().is_none_or(|(step, _)| *step != 0)
             || !self.max_tokens.is_sorted_by(|a, b| a.0 < b.0)
@@ -235,8 +238,8 @@ impl GrpoConfig {
         {
             return refuse("max_tokens", "must be [[0, cap], [later step, cap], ...] with rising steps and caps above 0");
         }
-        if self.tasks.is_empty() || self.tasks.values().any(|share| !(*share > 0.0 && share.is_finite())) {
-            return refuse("tasks", "needs at least one task, each with a positive share");
+        if self.tasks.values().any(|share| !(*share > 0.0 && share.is_finite())) {
+            return refuse("tasks", "must have positive shares; leave a task out to give it none");
         }
         if self.eval.is_some_and(|eval| eval.every == 0 || eval.problems == 0 || eval.samples == 0) {
             return refuse("eval", "has a 0; leave the table out to evaluate nothing");
@@ -245,15 +248,9 @@ impl GrpoConfig {
     }
 
     /// Returns the longest completion at a step, in tokens.
-    pub fn cap(&self, step: usize) -> usize {
+    pub fn cap(&self, step: u64) -> usize {
         let last = self.max_tokens.iter().rev().find(|(from, _)| *from <= step);
         last.map_or(1, |(_, cap)| *cap)
-    }
-
-    /// Returns the factor of the learning rates at a step: a straight line from 1 to `final_factor`.
-    pub fn learning_rate_factor(&self, step: usize) -> f64 {
-        let last = self.steps.saturating_sub(1).max(1) as f64;
-        1.0 + (self.final_factor - 1.0) * (step as f64 / last).min(1.0)
     }
 
     /// Returns the objective that the stage minimises the negative of.

@@ -56,19 +56,18 @@ pub struct Diagnostics {
     pub clipped: usize,
     /// Sum of the estimate of eq. 2.
     pub kl: f64,
-    /// Sum of the policy's entropies, in nats.
-    pub entropy: f64,
 }
 
 impl Diagnostics {
     /// Adds what a packed batch shows.
-    pub fn add(&mut self, log_probs: &[f32], entropies: &[f32], batch: &TrainBatch, config: &Objective) {
+    pub fn add(&mut self, log_probs: &[f32], batch: &TrainBatch, config: &Objective) {
         let old = batch.old_log_probs.values();
         self.tokens += log_probs.len();
         for (output, &advantage) in batch.outputs.iter().zip(&batch.output_advantages) {
             for t in output.clone() {
                 let ratio = f64::from(log_probs[t] - old[t]).exp();
-                let held = if advantage > 0.0 { ratio > 1.0 + config.clip } else { ratio < 1.0 - config.clip };
+                let (above, below) = (ratio > 1.0 + config.clip, ratio < 1.0 - config.clip);
+                let held = (advantage > 0.0 && above) || (advantage < 0.0 && below);
                 self.clipped += usize::from(held);
                 self.exact += usize::from(log_probs[t].to_bits() == old[t].to_bits());
             }
@@ -77,6 +76,12 @@ impl Diagnostics {
             let pairs = log_probs.iter().zip(ref_log_probs.values());
             self.kl += pairs.map(|(&p, &r)| k3(f64::from(p), f64::from(r))).sum::<f64>();
         }
-        self.entropy += entropies.iter().map(|&e| f64::from(e)).sum::<f64>();
+    }
+    /// Adds what another update shows.
+    pub fn merge(&mut self, other: &Self) {
+        self.tokens += other.tokens;
+        self.exact += other.exact;
+        self.clipped += other.clipped;
+        self.kl += other.kl;
     }
 }

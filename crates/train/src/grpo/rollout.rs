@@ -1,59 +1,108 @@
 //! What does the policy say to a question? G outputs, drawn in exact mode, so that their log-probabilities are the
 //! trainer's to the bit.
 
-use minke_engine::{Engine, Finish, SamplingParams};
-use minke_eval::{Problem, Split, Task, prompt};
-use minke_model::Transformer;
-use minke_spec::draw::{Domain, draw, hash_name};
-use minke_text::{ChatTemplate, EOS, Tokenizer};
+use std::collections::BTreeMap;
 
-use super::config::{GrpoConfig, PromptForm};
+use minke_engine::{Engine, EngineConfig, SamplingParams};
+use minke_eval::{Split, prompt};
+use minke_model::{MlaForm, Transformer};
+use minke_spec::ModelConfig;
+use minke_spec::draw::{Domain, draw, hash_name};
+use minke_tensor::{Device, TILE};
+use minke_text::{ChatTemplate, EOS, Tokenizer};
+use serde::{Deserialize, Serialize};
+
+use super::config::PromptForm;
 use super::types::{Group, Question, Rollout};
+use crate::data::NamedTask;
+use crate::stage::Context;
 use crate::{Error, Result};
 
 /// What turns problems into prompts.
 pub struct Asker<'a> {
     /// Text to ids and back.
     pub tokenizer: &'a Tokenizer,
-    /// The open form of R1's template; a forced thought is appended to it.
-    pub template: &'a ChatTemplate,
-    /// The tasks of the stage with their shares, in the order of their names.
-    pub tasks: &'a [(Task, f64)],
+    /// R1's template in its open form; a forced thought is appended to it.
+    pub template: ChatTemplate,
+    /// The tasks of the stage with their shares, in the order of the run.
+    pub tasks: Vec<(&'a NamedTask, f64)>,
+    /// How the assistant's turn begins.
+    pub form: PromptForm,
 }
 
-impl Asker<'_> {
-    /// Returns one problem as the policy reads it.
+impl<'a> Asker<'a> {
+    /// Returns the asker of a stage with these shares of the run's tasks; without any, all count alike.
+    pub fn new(context: &Context<'a>, shares: &BTreeMap<String, f64>, form: PromptForm) -> Self {
+        let share = |task: &'a NamedTask| match shares.is_empty() {
+            true => Some((task, 1.0)),
+            false => Some((task, *shares.get(&task.name)?)),
+        };
+        let tasks = context.tasks.iter().filter_map(share).collect();
+        Self { tokenizer: context.tokenizer, template: ChatTemplate::r1_unforced(), tasks, form }
+    }
+
+    /// Returns the task of a question.
+    pub fn task(&self, question: &Question) -> &'a NamedTask {
+        self.tasks[question.task].0
+    }
+
+    /// Returns the questions with number `cursor` of a stage: a function of the run's seed and these.
     ///
     /// # Paper
     /// - R1 2.2.3 (the template leaves the thought to the model)
     ///
     /// # Errors
-    /// If the template refuses the question.
-    pub fn ask(&self, task: usize, problem: Problem, form: PromptForm) -> Result<Question> {
-        let prompt = prompt(self.template, &problem.question, form == PromptForm::ForcedThought)?;
-        Ok(Question { task, problem, token_ids: self.tokenizer.encode(&prompt), prompt })
-    }
-
-    /// Returns the questions of a step: a function of the run's seed, the stage and the step.
-    ///
-    /// # Errors
     /// If the template refuses a question.
-    pub fn questions(&self, config: &GrpoConfig, seed: u64, step: usize) -> Result<Vec<Question>> {
-        let stage = hash_name(&config.name);
+    pub fn questions(&self, context: &Context<'_>, cursor: u64, count: usize) -> Result<Vec<Question>> {
         let total: f64 = self.tasks.iter().map(|(_, share)| share).sum();
         let question = |i: usize| {
-            let mut stream = draw(seed, Domain::Data, &[stage, step as u64, i as u64]);
+            let mut stream = draw(context.seed, Domain::Data, &[hash_name(context.stage), cursor, i as u64]);
             let mut left = stream.uniform() * total;
-            let last = self.tasks.len() - 1;
-            let in_share = |(_, share): &(Task, f64)| {
+            let taken = self.tasks.iter().position(|(_, share)| {
                 left -= share;
                 left < 0.0
-            };
-            let task = self.tasks.iter().position(in_share).unwrap_or(last);
-            let problem = self.tasks[task].0.problem(seed, Split::Train, stream.bits());
-            self.ask(task, problem, config.prompt)
+            });
+            let task = taken.unwrap_or(self.tasks.len() - 1);
+            let problem = self.tasks[task].0.task.problem(context.seed, Split::Train, stream.bits());
+            let prompt = prompt(&self.template, &problem.question, self.form == PromptForm::ForcedThought)?;
+            Ok(Question { task, problem, token_ids: self.tokenizer.encode(&prompt), prompt })
         };
-        (0..config.questions_per_step).map(question).collect()
+        (0..count).map(question).collect()
+    }
+}
+
+/// Sizes of the engine of a stage.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct EngineSizes {
+    /// Sequences that decode together.
+    pub max_sequences: usize,
+    /// Tokens that the cache holds.
+    pub cache_tokens: usize,
+    /// Most prompt tokens of a step.
+    pub chunk_tokens: usize,
+}
+
+impl Default for EngineSizes {
+    fn default() -> Self {
+        Self { max_sequences: 256, cache_tokens: 65_536, chunk_tokens: 2048 }
+    }
+}
+
+impl EngineSizes {
+    /// Returns an engine in exact mode: its log-probabilities are the trainer's to the bit.
+    ///
+    /// # Errors
+    /// If a size is out of range.
+    pub fn engine(&self, device: &Device, model: &ModelConfig) -> Result<Engine> {
+        let config = EngineConfig {
+            pages: self.cache_tokens.div_ceil(TILE),
+            max_sequences: self.max_sequences,
+            chunk_tokens: self.chunk_tokens,
+            form: MlaForm::Expanded,
+            prefix_cache: false,
+        };
+        Ok(Engine::new(device, model, config)?)
     }
 }
 
@@ -67,7 +116,7 @@ pub fn sampling(tokenizer: &Tokenizer, temperature: f32, max_tokens: usize) -> R
 }
 
 /// Returns a group of `n` outputs of the policy for every question, in order. The seed of a group is
-/// `draw(seed, Rollout, [stage, step, question])`.
+/// `draw(seed, Rollout, [stage, cursor, question])`.
 ///
 /// # Paper
 /// - R1 2.2.1 (outputs o_1 .. o_G drawn from pi_old)
@@ -76,27 +125,27 @@ pub fn sampling(tokenizer: &Tokenizer, temperature: f32, max_tokens: usize) -> R
 /// If the engine refuses a prompt.
 pub fn sample(
     engine: &mut Engine,
-    policy: &Transformer,
+    (policy, policy_version): (&Transformer, u64),
     questions: Vec<Question>,
-    n: usize,
-    params: &SamplingParams,
-    (seed, stage, step): (u64, &str, usize),
+    (params, n): (&SamplingParams, usize),
+    context: &Context<'_>,
+    cursor: u64,
 ) -> Result<Vec<Group>> {
     for (i, question) in questions.iter().enumerate() {
-        let seed = draw(seed, Domain::Rollout, &[hash_name(stage), step as u64, i as u64]).bits();
-        engine.submit(&question.token_ids, SamplingParams { seed, ..params.clone() }, n)?;
+        let seed = draw(context.seed, Domain::Rollout, &[hash_name(context.stage), cursor, i as u64]).bits();
+        engine.submit(&question.token_ids, &SamplingParams { seed, ..params.clone() }, n)?;
     }
     // Results come in order of submission.
-    let mut completions = engine.run(policy)?.into_iter();
-    let policy_version = engine.policy_version();
+    let mut completions = engine.run(policy, |_| ())?.into_iter();
     let group = |question| {
         let rollouts = completions.by_ref().take(n).map(|completion| Rollout {
             token_ids: completion.token_ids,
             log_probs: completion.log_probs,
+            entropies: completion.entropies,
             policy_version,
-            truncated: !matches!(completion.finish, Finish::Stop(_)),
+            finish: completion.finish,
         });
-        Group { question, rollouts: rollouts.collect() }
+        Group { rollouts: rollouts.collect(), question }
     };
     Ok(questions.into_iter().map(group).collect())
 }

@@ -5,6 +5,7 @@
 
 use std::ops::Range;
 
+use minke_engine::Finish;
 use minke_eval::{Problem, Verdict};
 use minke_model::Batch;
 use minke_tensor::{Device, Indices, Pass, Tensor};
@@ -29,17 +30,19 @@ pub struct Question {
 ///
 /// # Examples
 /// For the prompt `<｜User｜>make 3 from 1 2<｜Assistant｜>`, the output `1+2` and the end of the sentence: four token
-/// ids, four log-probabilities, `truncated: false`.
+/// ids, four log-probabilities, `finish: Stop(1)`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Rollout {
     /// Tokens, the end-of-sentence token included. [|o|]
     pub token_ids: Vec<u32>,
     /// Log-probability of each when it was drawn, under pi_old at the sampler's temperature. [|o|]
     pub log_probs: Vec<f32>,
+    /// Entropy of the distribution that each was drawn from, in nats. [|o|]
+    pub entropies: Vec<f32>,
     /// Number of updates that the policy had seen.
     pub policy_version: u64,
-    /// Whether the cap cut it off.
-    pub truncated: bool,
+    /// Why it ended.
+    pub finish: Finish,
 }
 
 /// The G outputs of one question.
@@ -70,6 +73,13 @@ pub struct Scored {
     pub reward: f64,
 }
 
+impl Rollout {
+    /// Returns whether the cap cut it off.
+    pub fn truncated(&self) -> bool {
+        !matches!(self.finish, Finish::Stop(_))
+    }
+}
+
 /// A graded group.
 #[derive(Clone, Debug)]
 pub struct ScoredGroup {
@@ -77,8 +87,18 @@ pub struct ScoredGroup {
     pub question: Question,
     /// The graded outputs. [G]
     pub outputs: Vec<Scored>,
-    /// How much better than the group each is; none if all are equally good, or the problem cannot be graded. [G]
-    pub advantages: Option<Vec<f64>>,
+}
+
+impl ScoredGroup {
+    /// Returns the rewards. [G]
+    pub fn rewards(&self) -> Vec<f64> {
+        self.outputs.iter().map(|output| output.reward).collect()
+    }
+
+    /// Returns whether the problem can be graded.
+    pub fn usable(&self) -> bool {
+        self.outputs.iter().all(|output| output.verdict != Verdict::GoldUnusable)
+    }
 }
 
 /// A sequence to learn from: a question with one output behind it.
@@ -115,7 +135,7 @@ impl Sample {
     }
 }
 
-/// Samples packed for one forward. A units row is a token, or an output under [`Aggregation::Sequence`].
+/// Samples packed for one forward. A *unit* is a token, or an output under [`Aggregation::Sequence`].
 ///
 /// # Examples
 /// Two samples of 3 + 2 and 4 + 3 tokens: `batch` has T = 12 rows, A = 5 of them choose tokens, `outputs` is

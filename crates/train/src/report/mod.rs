@@ -19,8 +19,7 @@ pub const REPORT_FILE: &str = "report.html";
 pub fn write(run: &Path) -> Result<PathBuf> {
     let html = page::render(&read::run(run)?);
     let (path, temporary) = (run.join(REPORT_FILE), run.join(".report.html"));
-    let io = |source| Error::Io { path: path.clone(), source };
-    std::fs::write(&temporary, html).map_err(io)?;
-    std::fs::rename(&temporary, &path).map_err(io)?;
+    std::fs::write(&temporary, html).map_err(Error::io("write", &temporary))?;
+    std::fs::rename(&temporary, &path).map_err(Error::io("write", &path))?;
     Ok(path)
 }

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use minke_eval::{Example, Interval, TaskReport, Verdict};
+use minke_eval::{Transcript, Interval, TaskReport, Verdict};
 
 use super::plot::{Bar, Series, bars, lines};
 use super::read::{RunFiles, StageFiles};
@@ -53,7 +53,7 @@ fn overview(html: &mut String, run: &RunFiles) {
             .filter(|(_, report)| report.task == task)
             .map(|(stage, report)| Bar {
                 name: bar_name(stage, report),
-                value: report.pass_at_1.value,
+                value: report.pass_at_1.mean,
                 interval: (report.pass_at_1.low, report.pass_at_1.high),
             })
             .collect();
@@ -117,7 +117,7 @@ fn section(html: &mut String, stage: &StageFiles) {
     let loads = stage.metric_names("expert_load/");
     let named = |names: &[&str]| names.iter().map(|name| (*name).to_string()).collect::<Vec<_>>();
     let figures = [
-        ("loss", named(&["loss", "loss/next", "loss/mtp"])),
+        ("loss", named(&["loss", "next", "mtp"])),
         ("held-out accuracy", evals.into_iter().filter(|name| name.ends_with("pass@1")).collect()),
         ("reward", named(&["reward", "rewards/accuracy/mean", "rewards/format/mean"])),
         ("length in tokens", named(&["completions/mean_length"])),
@@ -126,7 +126,7 @@ fn section(html: &mut String, stage: &StageFiles) {
         ("groups without gradient", named(&["frac_reward_zero_std", "completions/clipped_ratio"])),
         ("divergence from the reference", named(&["kl"])),
         ("gradient norm", named(&["grad_norm"])),
-        ("expert load over its mean", loads),
+        ("expert load: fullest over mean, less 1", loads),
     ];
     for (title, names) in figures {
         let series: Vec<Series> = names
@@ -137,36 +137,36 @@ fn section(html: &mut String, stage: &StageFiles) {
         html.extend(lines(title, &series));
     }
     let _ = writeln!(html, "</div>");
-    for (origin, examples) in stage.examples.iter().filter(|(_, examples)| !examples.is_empty()) {
+    for (origin, transcripts) in stage.transcripts.iter().filter(|(_, transcripts)| !transcripts.is_empty()) {
         let _ = writeln!(html, "<details><summary>Answers to read: {}</summary>", escape(origin));
-        examples.iter().for_each(|example| answer(html, example));
+        transcripts.iter().for_each(|transcript| answer(html, transcript));
         let _ = writeln!(html, "</details>");
     }
 }
 
-fn answer(html: &mut String, example: &Example) {
-    let (class, verdict) = match example.verdict {
+fn answer(html: &mut String, transcript: &Transcript) {
+    let (class, verdict) = match transcript.verdict {
         Verdict::Right => ("right", "right"),
         Verdict::Wrong => ("wrong", "wrong"),
         Verdict::GoldUnusable => ("", "problem unusable"),
     };
-    let (thought, rest) = match example.text.split_once("</think>") {
+    let (thought, rest) = match transcript.text.split_once("</think>") {
         Some((thought, rest)) => (format!("{thought}</think>"), rest),
-        None => (String::new(), example.text.as_str()),
+        None => (String::new(), transcript.text.as_str()),
     };
     let _ = writeln!(
         html,
         "<div class=\"rollout {class}\"><small>{verdict}, {} tokens</small><pre>{}</pre><pre><span \
          class=\"thought\">{}</span>{}</pre></div>",
-        example.tokens,
-        escape(&example.question),
+        transcript.tokens,
+        escape(&transcript.question),
         escape(&thought),
         escape(rest)
     );
 }
 
 fn interval(interval: &Interval) -> String {
-    format!("{} [{}, {}]", percent(interval.value), percent(interval.low), percent(interval.high))
+    format!("{} [{}, {}]", percent(interval.mean), percent(interval.low), percent(interval.high))
 }
 
 fn percent(share: f64) -> String {

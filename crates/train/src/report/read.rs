@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use minke_eval::{Example, TaskReport, Verdict};
+use minke_eval::{Transcript, TaskReport, Verdict};
 use serde_json::Value;
 
 use crate::grpo::GroupRecord;
@@ -34,7 +34,7 @@ pub struct StageFiles {
     /// `eval.json`.
     pub scores: Vec<TaskReport>,
     /// Rollouts to read: where they come from, and they themselves.
-    pub examples: Vec<(String, Vec<Example>)>,
+    pub transcripts: Vec<(String, Vec<Transcript>)>,
 }
 
 impl StageFiles {
@@ -57,9 +57,9 @@ impl StageFiles {
 /// If it holds no `run.json`, or that is broken.
 pub fn run(folder: &Path) -> Result<RunFiles> {
     let path = folder.join("run.json");
-    let text = std::fs::read_to_string(&path).map_err(|source| Error::Io { path: path.clone(), source })?;
+    let text = std::fs::read_to_string(&path).map_err(Error::io("read", &path))?;
     let run: Value = serde_json::from_str(&text)
-        .map_err(|error| Error::Config(format!("{}: not the record of a run: {error}", path.display())))?;
+        .map_err(|error| Error::BadFile { path, reason: format!("not the record of a run: {error}") })?;
     let listed = run["config"]["stage"].as_array().cloned().unwrap_or_default();
     let stages = listed.iter().map(|stage| read_stage(folder, stage)).collect();
     Ok(RunFiles { run, stages })
@@ -73,11 +73,11 @@ fn read_stage(folder: &Path, config: &Value) -> StageFiles {
         .ok()
         .and_then(|text| serde_json::from_str(&text).ok())
         .unwrap_or_default();
-    let mut examples = rollouts_to_read(&folder);
-    let held_out = scores.iter().filter(|report| !report.examples.is_empty());
-    examples.extend(held_out.map(|report| (format!("held-out {}", report.task), report.examples.clone())));
+    let mut transcripts = rollouts_to_read(&folder);
+    let held_out = scores.iter().filter(|report| !report.transcripts.is_empty());
+    transcripts.extend(held_out.map(|report| (format!("held-out {}", report.task), report.transcripts.clone())));
     let (metrics, timings) = (lines(&folder.join("metrics.jsonl")), lines(&folder.join("timings.jsonl")));
-    StageFiles { kind: text("kind"), name, metrics, timings, scores, examples }
+    StageFiles { kind: text("kind"), name, metrics, timings, scores, transcripts }
 }
 
 /// Returns every whole line of a log.
@@ -87,7 +87,7 @@ fn lines(path: &Path) -> Vec<Value> {
 }
 
 /// Returns rollouts of the first and the last step, right ones and wrong ones.
-fn rollouts_to_read(folder: &Path) -> Vec<(String, Vec<Example>)> {
+fn rollouts_to_read(folder: &Path) -> Vec<(String, Vec<Transcript>)> {
     let text = std::fs::read_to_string(folder.join("rollouts.jsonl")).unwrap_or_default();
     let groups: Vec<GroupRecord> = text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
     let (Some(first), Some(last)) = (groups.first(), groups.last()) else { return Vec::new() };
@@ -101,7 +101,7 @@ fn rollouts_to_read(folder: &Path) -> Vec<(String, Vec<Example>)> {
             let matching = of_step.filter_map(|group| {
                 let rollout = group.rollouts.iter().find(|rollout| rollout.verdict == verdict)?;
                 let (question, text) = (group.question.clone(), rollout.text.clone());
-                Some(Example { question, text, verdict, tokens: rollout.tokens })
+                Some(Transcript { question, text, verdict, tokens: rollout.tokens })
             });
             picked.extend(matching.take(SHOWN));
         }

@@ -125,6 +125,10 @@ simd_fn! {
             let rows = block.count - first;
             let strides = memory.key_strides;
             let tile = &memory.keys[unit * strides.unit + block.key_value_head * strides.head..];
+            if strides.key == 1 {
+                // Pages of one head lie far apart: ask for what comes next while this tile is computed.
+                fetch_ahead(s, memory, block, t, last / TILE, heads);
+            }
             let transposed = if strides.key == 1 {
                 Right::plain::<S>(tile.as_ptr(), strides.component)
             } else {
@@ -221,6 +225,26 @@ simd_fn! {
                     product(s, (rows, width, valid), ds, keys, to(dq, pair * width, block.pair_stride * width), t > 0);
                 }
             }
+        }
+    }
+}
+
+/// Prefetches the values of tile t and the keys of the tile behind it.
+#[inline(always)]
+fn fetch_ahead<S: Simd>(s: S, memory: Memory<'_>, block: Block, t: usize, last: usize, heads: Heads) {
+    const LINE: usize = 16;
+    let start = |tile: usize, strides: super::Strides| {
+        let unit = memory.tiles[block.span.first_tile + tile] as usize;
+        unit * strides.unit + block.key_value_head * strides.head
+    };
+    let values = memory.values.as_ptr().wrapping_add(start(t, memory.value_strides));
+    for line in (0..TILE * heads.value_width).step_by(LINE) {
+        s.prefetch(values.wrapping_add(line));
+    }
+    if t < last {
+        let keys = memory.keys.as_ptr().wrapping_add(start(t + 1, memory.key_strides));
+        for line in (0..TILE * heads.width).step_by(LINE) {
+            s.prefetch(keys.wrapping_add(line));
         }
     }
 }

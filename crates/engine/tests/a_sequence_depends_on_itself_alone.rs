@@ -1,0 +1,171 @@
+//! What may change how a sequence goes on? Its prompt, its parameters and the weights. Not its neighbours, the size of
+//! prefill chunks, prefix hits, preemption, the number of threads, or being one of a group.
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use common::{Case, KINDS, alone, assert_same, cases, config, device, params, random, run, spacious};
+use minke_engine::{Completion, Engine, EngineConfig, SamplingParams, Stats};
+use minke_model::{MlaForm, Transformer};
+use minke_tensor::{Device, Isa};
+
+/// A model, and what cases become alone.
+struct Fixture {
+    device: Device,
+    model: Transformer,
+    form: MlaForm,
+    cases: Vec<Case>,
+    want: Vec<Completion>,
+    name: String,
+}
+
+impl Fixture {
+    fn new(name: &str, form: MlaForm, isa: Isa, count: usize) -> Self {
+        let device = device(1, isa);
+        let model = random(&device, &config(name));
+        let cases = cases(count, model.config().vocab_size);
+        let want = cases.iter().map(|case| alone(&device, &model, form, case)).collect();
+        Self { device, model, form, cases, want, name: format!("{name}, {form:?}, {}", isa.name()) }
+    }
+
+    fn each(count: usize, check: impl Fn(&Self)) {
+        for isa in Isa::available() {
+            KINDS.iter().for_each(|&(name, form)| check(&Self::new(name, form, isa, count)));
+        }
+    }
+
+    /// Checks that the cases together become what they are alone.
+    fn check(&self, device: &Device, sizes: EngineConfig, what: &str) -> Stats {
+        let mut engine = Engine::new(device, self.model.config(), sizes.clone()).unwrap();
+        let got = run(&mut engine, &self.model, &self.cases);
+        assert_eq!(got.len(), self.cases.len());
+        for (i, (got, want)) in got.iter().zip(&self.want).enumerate() {
+            assert_same(got, want, &format!("of case {i}: {what}, {sizes:?}, {}", self.name));
+        }
+        let stats = engine.stats();
+        assert_eq!((stats.pages_free, stats.running, stats.waiting), (sizes.pages, 0, 0));
+        stats
+    }
+}
+
+#[test]
+fn batches_of_any_size() {
+    Fixture::each(130, |fixture| {
+        for size in [2, 3, 7, 16, 33, 130] {
+            for start in (0..130).step_by(size).take(2) {
+                let cases = start..130.min(start + size);
+                let mut engine = Engine::new(&fixture.device, fixture.model.config(), spacious(fixture.form)).unwrap();
+                let got = run(&mut engine, &fixture.model, &fixture.cases[cases.clone()]);
+                for (got, want) in got.iter().zip(&fixture.want[cases]) {
+                    assert_same(got, want, &format!("in a batch of {size}, {}", fixture.name));
+                }
+            }
+        }
+    });
+}
+
+#[test]
+fn chunks_slots_prefix_hits_and_preemption() {
+    Fixture::each(24, |fixture| {
+        for chunk_tokens in [1, 31, 256] {
+            for prefix_cache in [false, true] {
+                let sizes = EngineConfig { chunk_tokens, prefix_cache, ..spacious(fixture.form) };
+                let stats = fixture.check(&fixture.device, sizes.clone(), "chunks");
+                assert_eq!((stats.preemptions, stats.prefix_hits > 0), (0, prefix_cache));
+                // Few pages: sequences lose theirs and are computed again. Few slots: sequences wait for one.
+                let few = EngineConfig { pages: 9, ..sizes.clone() };
+                let stats = fixture.check(&fixture.device, few, "few pages");
+                // One prompt token per step: a sequence is through before the next needs its pages.
+                assert_eq!(stats.preemptions > 0, chunk_tokens > 1, "{stats:?}");
+                let stats = fixture.check(&fixture.device, EngineConfig { max_sequences: 5, ..sizes }, "few slots");
+                assert_eq!(stats.prefix_hits > 0, prefix_cache);
+            }
+        }
+    });
+}
+
+#[test]
+fn a_second_time_with_a_warm_cache() {
+    Fixture::each(12, |fixture| {
+        let sizes = EngineConfig { prefix_cache: true, ..spacious(fixture.form) };
+        let mut engine = Engine::new(&fixture.device, fixture.model.config(), sizes).unwrap();
+        let mut hits = vec![];
+        for round in 0..3 {
+            let before = engine.stats().prefix_hits;
+            let got = run(&mut engine, &fixture.model, &fixture.cases);
+            for (got, want) in got.iter().zip(&fixture.want) {
+                assert_same(got, want, &format!("in round {round}, {}", fixture.name));
+            }
+            hits.push(engine.stats().prefix_hits - before);
+            if round == 1 {
+                engine.publish();
+            }
+        }
+        // The first round finds only what others of the same round began with, and so does one with new weights.
+        assert!(hits[1] > 2 * hits[0] && hits[2] == hits[0], "{hits:?}");
+    });
+}
+
+#[test]
+fn one_thread_or_two() {
+    for isa in Isa::available() {
+        for (name, form) in KINDS {
+            // Wide enough that every operation finds its work worth a second thread.
+            let mut config = config(name);
+            (config.hidden_size, config.vocab_size, config.intermediate_size) = (200, 1009, 300);
+            config.initializer_range = 0.1;
+            let (one, two) = (device(1, isa), device(2, isa));
+            let model = random(&one, &config);
+            let cases = cases(40, config.vocab_size);
+            let of = |device: &Device| {
+                let mut engine = Engine::new(device, &config, spacious(form)).unwrap();
+                run(&mut engine, &model, &cases)
+            };
+            for (got, want) in of(&two).iter().zip(&of(&one)) {
+                assert_same(got, want, &format!("with two threads: {name}, {form:?}, {}", isa.name()));
+            }
+        }
+    }
+}
+
+#[test]
+fn members_of_a_group_are_sequences_of_their_own() {
+    Fixture::each(1, |fixture| {
+        for (prompt, prefix_cache) in [(31, true), (32, false), (33, true), (70, false)] {
+            let prompt: Vec<u32> = fixture.cases[0].prompt.iter().copied().cycle().take(prompt).collect();
+            let params = SamplingParams { top_p: 0.95, ..params(1.0, 9, 45) };
+            let want: Vec<Completion> = (0..9)
+                .map(|i| {
+                    let seed = SamplingParams::seed_of_sample(9, i);
+                    let case = Case { prompt: prompt.clone(), params: SamplingParams { seed, ..params.clone() } };
+                    alone(&fixture.device, &fixture.model, fixture.form, &case)
+                })
+                .collect();
+            assert!(want.iter().skip(1).all(|other| other.token_ids != want[0].token_ids));
+            // With neighbours, few slots, few pages, and members that are cancelled before and after the prompt.
+            for (pages, max_sequences, chunk_tokens) in [(500, 64, 256), (500, 4, 31), (12, 64, 31), (7, 3, 1)] {
+                let sizes = EngineConfig { pages, max_sequences, chunk_tokens, form: fixture.form, prefix_cache };
+                let mut engine = Engine::new(&fixture.device, fixture.model.config(), sizes).unwrap();
+                engine.submit(&fixture.cases[0].prompt[..20], &fixture.cases[0].params, 2).unwrap();
+                let ids = engine.submit(&prompt, &params, 9).unwrap();
+                engine.cancel(ids[3]);
+                engine.step(&fixture.model).unwrap();
+                engine.cancel(ids[0]);
+                (0..15).for_each(|_| drop(engine.step(&fixture.model).unwrap()));
+                engine.cancel(ids[5]);
+                let prefilled = engine.stats();
+                let all = engine.run(&fixture.model, |_| ()).unwrap();
+                assert!(all.is_sorted_by_key(|completion| completion.id));
+                for (i, want) in want.iter().enumerate().filter(|(i, _)| ![0, 3, 5].contains(i)) {
+                    let got = all.iter().find(|completion| completion.id == ids[i]).unwrap();
+                    assert_same(got, want, &format!("of sample {i}, {prefilled:?}, {}", fixture.name));
+                }
+                if pages == 500 {
+                    let once = 20 + prompt.len() as u64;
+                    assert_eq!(engine.stats().prefilled, once, "a prompt is computed once");
+                }
+                assert_eq!(engine.stats().pages_free, pages);
+            }
+        }
+    });
+}

@@ -1,0 +1,52 @@
+//! Do the two forms of MLA compute the same function? Logits of a prompt in chunks and of decoded tokens, within
+//! rounding.
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use common::{config, device, folder, random};
+use minke_model::{Batch, Chunk, KvCache, MlaForm, Transformer, weights};
+use minke_spec::draw::{Domain, draw};
+use minke_tensor::{Device, Isa, Pass};
+
+/// Returns the logits of all tokens, computed in chunks of the given sizes through pages in no particular order.
+fn logits(device: &Device, model: &Transformer, tokens: &[u32], chunks: &[usize], form: MlaForm) -> Vec<f32> {
+    let pass = Pass::inference(device);
+    let mut cache = KvCache::new(device, model.config(), 9, form);
+    let pages = [4, 0, 8, 2, 6];
+    let (mut all, mut first) = (vec![], 0);
+    for &rows in chunks {
+        let chunk = Chunk { token_ids: &tokens[first..first + rows], first_position: first, pages: &pages };
+        let batch = Batch::paged(device, &[chunk]);
+        let hidden = model.forward(pass, &batch, Some(&mut cache), false).unwrap().hidden;
+        all.extend_from_slice(model.logits(pass, &hidden).unwrap().values());
+        first += rows;
+    }
+    assert_eq!(first, tokens.len());
+    all
+}
+
+#[test]
+fn absorbed_agrees_with_expanded() {
+    for isa in Isa::available() {
+        let device = device(2, isa);
+        let published = ["tiny-v3", "tiny-v3-direct-q"].map(|name| weights::load(&device, &folder(name)).unwrap().0);
+        for model in published.into_iter().chain([random(&device, &config("tiny-v3"))]) {
+            let mut stream = draw(4, Domain::Data, &[]);
+            let tokens: Vec<u32> = (0..150).map(|_| stream.below(model.config().vocab_size as u64) as u32).collect();
+            let decode = [vec![100], vec![1; 50]].concat();
+            let [expanded, absorbed] = common::FORMS.map(|form| logits(&device, &model, &tokens, &decode, form));
+            let norm = |of: &mut dyn Iterator<Item = f64>| of.map(|x| x * x).sum::<f64>().sqrt();
+            let difference = norm(&mut expanded.iter().zip(&absorbed).map(|(a, b)| f64::from(a - b)));
+            let relative = difference / norm(&mut expanded.iter().map(|&a| f64::from(a)));
+            println!("{}: absorbed against expanded {relative:.2e}", isa.name());
+            // Two orders of the same sums: not the same bits, but close.
+            assert!(relative > 0.0 && relative <= 1e-4, "{relative:e}");
+            for form in common::FORMS {
+                let at_once = logits(&device, &model, &tokens, &[150], form);
+                let odd = logits(&device, &model, &tokens, &[1, 31, 33, 64, 20, 1], form);
+                assert!(at_once == odd, "{form:?}: chunks show");
+            }
+        }
+    }
+}

@@ -1,0 +1,377 @@
+//! What is a run? A seed, a model, tasks, and a list of stages that start from each other: one TOML.
+
+use std::path::Path;
+
+use minke_spec::ModelConfig;
+use serde::{Deserialize, Serialize};
+
+use crate::data::{NamedTask, Source, unknown_task};
+use crate::distill::DistillConfig;
+use crate::files::sha256;
+use crate::grpo::GrpoConfig;
+use crate::pretrain::PretrainConfig;
+use crate::reject::RejectConfig;
+use crate::sft::SftConfig;
+use crate::{Error, Result};
+
+/// A run, resolved: every default is filled in, everything is checked.
+///
+/// # Examples
+/// ```
+/// let run = minke_train::RunConfig::from_toml(r#"
+///     name = "smallest"
+///     [model]
+///     model_type = "llama"
+///     hidden_size = 32
+///     num_hidden_layers = 1
+///     num_attention_heads = 2
+///     intermediate_size = 64
+///     max_position_embeddings = 128
+///     [[task]]
+///     name = "sums"
+///     family = "arithmetic"
+///     [[stage]]
+///     kind = "pretrain"
+///     name = "base"
+///     steps = 100
+/// "#)?;
+/// assert_eq!((run.stages[0].name(), run.model.vocab_size), ("base", run.tokenizer.vocab_size));
+/// # Ok::<(), minke_train::Error>(())
+/// ```
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct RunConfig {
+    /// Name of the run.
+    pub name: String,
+    /// Seed of every draw.
+    pub seed: u64,
+    /// The model, under published names; `vocab_size`, `bos_token_id` and `eos_token_id` are those of the tokenizer
+    /// unless they are given.
+    pub model: ModelConfig,
+    /// The tokenizer.
+    pub tokenizer: TokenizerConfig,
+    /// The verifiable tasks: the `[[task]]` tables.
+    #[serde(rename = "task")]
+    pub tasks: Vec<NamedTask>,
+    /// What is done, in order: the `[[stage]]` tables.
+    #[serde(rename = "stage")]
+    pub stages: Vec<StageConfig>,
+}
+
+/// The tokenizer of a run, learned from demonstrations of its tasks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct TokenizerConfig {
+    /// Ids at most.
+    pub vocab_size: usize,
+    /// Texts to learn from.
+    pub documents: usize,
+}
+
+impl Default for TokenizerConfig {
+    fn default() -> Self {
+        Self { vocab_size: 512, documents: 20_000 }
+    }
+}
+
+/// One stage of a run.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "lowercase")]
+pub enum StageConfig {
+    /// From random weights.
+    Pretrain(PretrainConfig),
+    /// Fine-tuning on examples.
+    Sft(SftConfig),
+    /// Reinforcement learning.
+    Grpo(GrpoConfig),
+    /// Rejection sampling: makes data, not a model.
+    Reject(RejectConfig),
+    /// A student learns from kept samples.
+    Distill(DistillConfig),
+}
+
+impl StageConfig {
+    /// Returns the name of the stage.
+    pub fn name(&self) -> &str {
+        match self {
+            Self::Pretrain(config) => &config.name,
+            Self::Sft(config) => &config.name,
+            Self::Grpo(config) => &config.name,
+            Self::Reject(config) => &config.name,
+            Self::Distill(config) => &config.name,
+        }
+    }
+
+    /// Returns what kind of stage it is, as the TOML says it.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Pretrain(_) => "pretrain",
+            Self::Sft(_) => "sft",
+            Self::Grpo(_) => "grpo",
+            Self::Reject(_) => "reject",
+            Self::Distill(_) => "distill",
+        }
+    }
+
+    /// Returns the stage whose model it starts from.
+    pub fn from(&self) -> Option<&str> {
+        match self {
+            Self::Pretrain(_) => None,
+            Self::Sft(config) => Some(&config.from),
+            Self::Grpo(config) => Some(&config.from),
+            Self::Reject(config) => Some(&config.from),
+            Self::Distill(config) => config.from.as_deref(),
+        }
+    }
+
+    /// Returns the stages whose data it learns from.
+    fn data(&self) -> Vec<&str> {
+        match self {
+            Self::Sft(config) => config.data.iter().filter_map(source_stage).collect(),
+            Self::Distill(config) => vec![&config.data],
+            Self::Pretrain(_) | Self::Grpo(_) | Self::Reject(_) => Vec::new(),
+        }
+    }
+
+    /// Returns the number of steps between checkpoints.
+    pub(crate) fn checkpoint_every(&self) -> u64 {
+        match self {
+            Self::Pretrain(config) => config.training.checkpoint_every,
+            Self::Sft(config) => config.training.checkpoint_every,
+            Self::Distill(config) => config.training.checkpoint_every,
+            Self::Grpo(config) => config.checkpoint_every,
+            Self::Reject(config) => config.checkpoint_every,
+        }
+    }
+
+    /// Returns a model that the stage makes from random weights, if it is not the run's.
+    fn own_model(&self) -> Option<&ModelConfig> {
+        match self {
+            Self::Pretrain(config) => config.model.as_ref(),
+            Self::Distill(config) => config.model.as_ref(),
+            Self::Sft(_) | Self::Grpo(_) | Self::Reject(_) => None,
+        }
+    }
+
+    /// Returns whether the stage makes a model, not data.
+    pub fn trains(&self) -> bool {
+        !matches!(self, Self::Reject(_))
+    }
+
+    /// Checks everything that a stage can be wrong about on its own.
+    fn validate(&self, tasks: &[NamedTask]) -> Result<()> {
+        let named: Vec<&str> = match self {
+            Self::Pretrain(config) => config.mixture.iter().map(|share| share.task.as_str()).collect(),
+            Self::Sft(config) => config.data.iter().filter_map(source_task).collect(),
+            Self::Grpo(config) => config.tasks.keys().map(String::as_str).collect(),
+            Self::Reject(config) => config.tasks.keys().map(String::as_str).collect(),
+            Self::Distill(_) => Vec::new(),
+        };
+        if let Some(name) = named.iter().find(|name| tasks.iter().all(|task| task.name != **name)) {
+            return Err(unknown_task(self.name(), name, tasks));
+        }
+        let fault = match self {
+            Self::Pretrain(c) => {
+                let weights = |share: &crate::data::TaskShare| {
+                    let styles = share.styles;
+                    let sum = styles.bare + styles.noisy + styles.clean + styles.fact;
+                    let all = [share.weight, styles.bare, styles.noisy, styles.clean, styles.fact, sum];
+                    all.iter().all(|weight| (0.0..=1e6).contains(weight)) && share.weight * sum > 0.0
+                };
+                let common = c.learning_rate.fault().or(c.schedule.fault()).or(c.training.fault());
+                common
+                    .or((c.steps == 0).then_some("steps is 0; choose at least 1"))
+                    .or(c.sequence_length.is_some_and(|n| n < 4).then_some("sequence_length must be at least 4"))
+                    .or((!c.mixture.iter().all(weights)).then_some("mixture: weights must not be negative, nor all 0"))
+            }
+            Self::Sft(c) => {
+                let common = c.learning_rate.fault().or(c.schedule.fault()).or(c.training.fault());
+                common
+                    .or((c.epochs == 0).then_some("epochs is 0; choose at least 1"))
+                    .or(c.data.is_empty().then_some("data is empty; name demonstrations or a stage that made samples"))
+            }
+            Self::Distill(c) => {
+                let common = c.learning_rate.fault().or(c.schedule.fault()).or(c.training.fault());
+                common
+                    .or((c.epochs == 0).then_some("epochs is 0; choose at least 1"))
+                    .or((c.model.is_some() == c.from.is_some()).then_some("give the student either `model` or `from`"))
+            }
+            Self::Grpo(config) => return config.validate(),
+            Self::Reject(config) => return config.validate(),
+        };
+        fault.map_or(Ok(()), |fault| Err(Error::Config(format!("stage {}: {fault}", self.name()))))
+    }
+}
+
+fn source_stage(source: &Source) -> Option<&str> {
+    match source {
+        Source::Stage { name } => Some(name),
+        Source::Demonstrations { .. } => None,
+    }
+}
+
+fn source_task(source: &Source) -> Option<&str> {
+    match source {
+        Source::Demonstrations { task, .. } => task.as_deref(),
+        Source::Stage { .. } => None,
+    }
+}
+
+/// The tables of a TOML before their defaults are known.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Raw {
+    name: String,
+    #[serde(default)]
+    seed: u64,
+    model: toml::Table,
+    #[serde(default)]
+    tokenizer: TokenizerConfig,
+    #[serde(default)]
+    task: Vec<toml::Table>,
+    #[serde(default)]
+    stage: Vec<toml::Table>,
+}
+
+impl RunConfig {
+    /// Returns the run in a TOML file.
+    ///
+    /// # Errors
+    /// If the file cannot be read, or as [`RunConfig::from_toml`], naming the file.
+    pub fn load(path: &Path) -> Result<Self> {
+        let text = std::fs::read_to_string(path).map_err(Error::io("read", path))?;
+        Self::from_toml(&text).map_err(|error| Error::BadFile { path: path.into(), reason: error.to_string() })
+    }
+
+    /// Returns the run in the text of a TOML.
+    ///
+    /// # Errors
+    /// One line that names the table and the field.
+    pub fn from_toml(text: &str) -> Result<Self> {
+        let raw: Raw = toml::from_str(text).map_err(|error| {
+            let line = error.span().map(|span| text[..span.start.min(text.len())].matches('\n').count() + 1);
+            let place = line.map_or(String::new(), |line| format!("line {line}: "));
+            Error::Config(format!("{place}{}", one_line(error.message())))
+        })?;
+        let vocabulary = raw.tokenizer.vocab_size;
+        let model = read::<ModelConfig>("[model]", complete(raw.model, vocabulary))?;
+        let tasks = raw.task.into_iter().enumerate().map(|(i, table)| read_task(i, table)).collect::<Result<_>>()?;
+        let stages = raw.stage.into_iter().enumerate();
+        let stages = stages.map(|(i, table)| read_stage(i, table, vocabulary)).collect::<Result<_>>()?;
+        let run = Self { name: raw.name, seed: raw.seed, model, tokenizer: raw.tokenizer, tasks, stages };
+        run.validate()?;
+        Ok(run)
+    }
+
+    /// Checks how the parts fit together.
+    fn validate(&self) -> Result<()> {
+        let refuse = |reason: String| Err(Error::Config(reason));
+        if self.tasks.is_empty() || self.stages.is_empty() {
+            return refuse("a run needs at least one [[task]] and one [[stage]]".into());
+        }
+        for (i, task) in self.tasks.iter().enumerate() {
+            task.task.validate()?;
+            if self.tasks[..i].iter().any(|other| other.name == task.name) {
+                return refuse(format!("there are two tasks {:?}; give one of them another name", task.name));
+            }
+        }
+        for (i, stage) in self.stages.iter().enumerate() {
+            let name = stage.name();
+            let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+            if name.is_empty() || name.starts_with('.') || !name.chars().all(plain) {
+                return refuse(format!("stage {name:?}: a name has letters, digits, '-', '_' and '.' within"));
+            }
+            let earlier = &self.stages[..i];
+            if earlier.iter().any(|other| other.name() == name) {
+                return refuse(format!("there are two stages {name:?}; give one of them another name"));
+            }
+            stage.validate(&self.tasks)?;
+            let find = |wanted: &str, trains: bool| {
+                let other = earlier.iter().find(|other| other.name() == wanted);
+                let Some(other) = other else {
+                    return refuse(format!("stage {name}: no earlier stage is called {wanted:?}"));
+                };
+                let makes = if other.trains() { "a model" } else { "samples" };
+                let needs = if trains { "a model" } else { "samples" };
+                let reason = format!("stage {name}: {wanted:?} makes {makes}, but {needs} are wanted there");
+                if other.trains() == trains { Ok(()) } else { refuse(reason.replace("model are", "model is")) }
+            };
+            stage.from().map_or(Ok(()), |from| find(from, true))?;
+            stage.data().into_iter().try_for_each(|data| find(data, false))?;
+        }
+        let vocabulary = self.tokenizer.vocab_size;
+        let models = self.stages.iter().filter_map(StageConfig::own_model).chain([&self.model]);
+        match models.into_iter().find(|model| model.vocab_size < vocabulary) {
+            Some(model) => refuse(format!("vocab_size {} has no room for {vocabulary} tokens", model.vocab_size)),
+            None => Ok(()),
+        }
+    }
+
+    /// Returns the configuration of the model that a stage starts from or makes.
+    pub(crate) fn model_of(&self, stage: &StageConfig) -> &ModelConfig {
+        match (stage.own_model(), stage.from()) {
+            (Some(model), _) => model,
+            (None, Some(from)) => match self.stages.iter().find(|other| other.name() == from) {
+                Some(other) => self.model_of(other),
+                None => &self.model,
+            },
+            (None, None) => &self.model,
+        }
+    }
+
+    /// Returns a hash of everything that the result of a stage depends on: seed, tokenizer, tasks, the stage, and the
+    /// stages that it starts or learns from. Editing another stage leaves it as it is.
+    pub(crate) fn hash_of(&self, stage: &StageConfig) -> String {
+        let mut wanted = vec![stage.name()];
+        let mut lineage = Vec::new();
+        for stage in self.stages.iter().rev() {
+            if wanted.contains(&stage.name()) {
+                lineage.push((stage, self.model_of(stage)));
+                wanted.extend(stage.from());
+                wanted.extend(stage.data());
+            }
+        }
+        hash(&(self.tokenizer_hash(), lineage))
+    }
+
+    /// Returns a hash of everything that the tokenizer depends on.
+    pub(crate) fn tokenizer_hash(&self) -> String {
+        hash(&(self.seed, &self.tokenizer, &self.tasks))
+    }
+}
+
+fn hash(value: &impl Serialize) -> String {
+    sha256(&serde_json::to_vec(value).expect("invariant: a configuration is plain JSON"))
+}
+
+/// Fills in what the tokenizer decides about a model.
+fn complete(mut model: toml::Table, vocab_size: usize) -> toml::Table {
+    for (key, value) in [("vocab_size", vocab_size as i64), ("bos_token_id", 0), ("eos_token_id", 1)] {
+        model.entry(key).or_insert(toml::Value::Integer(value));
+    }
+    model
+}
+
+fn read_task(number: usize, mut table: toml::Table) -> Result<NamedTask> {
+    let place = format!("[[task]] {}", number + 1);
+    let name = match table.remove("name") {
+        Some(toml::Value::String(name)) if !name.is_empty() => name,
+        _ => return Err(Error::Config(format!("{place}: needs a name, such as name = \"countdown\""))),
+    };
+    Ok(NamedTask { task: read(&format!("{place} {name:?}"), table)?, name })
+}
+
+fn read_stage(number: usize, mut table: toml::Table, vocab_size: usize) -> Result<StageConfig> {
+    let name = table.get("name").and_then(toml::Value::as_str).unwrap_or("without a name").to_owned();
+    if let Some(toml::Value::Table(model)) = table.remove("model") {
+        table.insert("model".into(), toml::Value::Table(complete(model, vocab_size)));
+    }
+    read(&format!("[[stage]] {} {name:?}", number + 1), table)
+}
+
+fn read<T: serde::de::DeserializeOwned>(place: &str, table: toml::Table) -> Result<T> {
+    table.try_into().map_err(|error: toml::de::Error| Error::Config(format!("{place}: {}", one_line(error.message()))))
+}
+
+fn one_line(message: &str) -> String {
+    message.trim().lines().map(str::trim).collect::<Vec<_>>().join(" ")
+}
