@@ -1,2 +1,29 @@
-//! The command line.
-fn main() {}
+//! What does a person type? `minke run`, `train`, `eval`, `report`, `show`: arguments become one call each, its result
+//! becomes text or JSON on stdout, everything else goes to stderr, and what went wrong is one line and an exit code.
+
+mod args;
+mod assistant;
+mod cmd;
+mod error;
+mod folder;
+mod interrupt;
+mod printer;
+mod progress;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    std::panic::set_hook(Box::new(|panic| {
+        // Threads that panic are answered for by who started them.
+        if std::thread::current().name() == Some("main") {
+            let text = panic.payload_as_str().unwrap_or("no reason given").replace('\n', " ");
+            let place = panic.location().map_or(String::new(), |at| format!(" ({}:{})", at.file(), at.line()));
+            eprintln!("minke: an error of Minke itself: {text}{place}; please report it with the command that led here");
+        }
+    }));
+    match std::panic::catch_unwind(|| args::parse().and_then(cmd::dispatch)) {
+        Ok(Ok(())) => ExitCode::SUCCESS,
+        Ok(Err(error)) => error::report(&error),
+        Err(_) => error::Exit::Failed.into(),
+    }
+}

@@ -78,7 +78,7 @@ impl<'a> Grpo<'a> {
     fn update(&mut self, trainer: &mut Trainer, at: At, logs: &mut Logs) -> Result<StepRecord> {
         let (config, context) = (self.config, &self.context);
         let mut clock = Clock::start();
-        if config.kl_beta > 0.0 && (at.step.is_multiple_of(config.reference_every) || trainer.reference.is_none()) {
+        if config.kl_beta > 0.0 && at.step.is_multiple_of(config.reference_every) {
             trainer.reference = Some(trainer.model.clone());
         }
         let held_out = self.quick_eval(trainer, at)?;

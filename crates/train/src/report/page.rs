@@ -15,12 +15,12 @@ pre{white-space:pre-wrap;word-break:break-word;margin:2px 0}.thought{color:#888}
 
 /// Returns the page.
 pub fn render(run: &RunFiles) -> String {
-    let name = escape(run.run["config"]["name"].as_str().unwrap_or("run"));
+    let name = escape(run.run["name"].as_str().unwrap_or("run"));
     let mut html = format!(
         "<!doctype html><html lang=\"en\"><head><meta charset=\"utf-8\"><title>{name}</title><style>{STYLE}</style></head>\
          <body><h1>{name}</h1>\n"
     );
-    let facts = [("seed", &run.run["config"]["seed"]), ("commit", &run.run["commit"]), ("machine", &run.run["machine"])];
+    let facts = [("seed", &run.run["seed"]), ("commit", &run.run["commit"]), ("machine", &run.run["machine"])];
     let facts: Vec<String> = facts
         .iter()
         .filter(|(_, value)| !value.is_null())

@@ -1,0 +1,397 @@
+//! What did the person mean? Arguments as typed become, once, what the commands work with: defaults filled in, values
+//! checked, environment read.
+
+use std::io::IsTerminal;
+use std::path::{Path, PathBuf};
+
+use clap::builder::NonEmptyStringValueParser;
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use minke_engine::SamplingParams;
+
+use crate::error::Exit;
+
+/// The DeepSeek-R1 system in one binary.
+#[derive(Parser)]
+#[command(name = "minke", version, disable_help_subcommand = true)]
+struct Typed {
+    #[command(subcommand)]
+    command: TypedCommand,
+}
+
+#[derive(Subcommand)]
+enum TypedCommand {
+    /// Ask a model: one question, or a conversation if none is given
+    Run(TypedRun),
+    /// Train as a TOML says; the same command goes on where it stopped
+    Train(TypedTrain),
+    /// Grade a model, or every stage of a run, on held-out problems
+    Eval(TypedEval),
+    /// Write one HTML file with the curves, scores and rollouts of a run
+    Report(TypedReport),
+    /// Say what a model is, from the headers of its files
+    Show(TypedShow),
+}
+
+#[derive(Args)]
+struct TypedRun {
+    /// Folder of a model in published form [default: models/first-light]
+    #[arg(value_parser = NonEmptyStringValueParser::new())]
+    model: Option<String>,
+    /// The question; without one, a conversation, or one question per line of standard input
+    prompt: Option<String>,
+    /// 0 takes the most likely token [default: the model's, else 0.6]
+    #[arg(long, allow_negative_numbers = true)]
+    temperature: Option<f32>,
+    /// Share of the probability to sample from [default: the model's, else 0.95]
+    #[arg(long, allow_negative_numbers = true)]
+    top_p: Option<f32>,
+    /// The same seed gives the same answer
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+    /// Most tokens of an answer, thought included [default: what the context holds]
+    #[arg(long)]
+    max_tokens: Option<usize>,
+    /// CPU threads [default: MINKE_THREADS, else all]
+    #[arg(long)]
+    threads: Option<usize>,
+    /// Whether the thought is printed
+    #[arg(long, value_enum, default_value_t = Think::Show)]
+    think: Think,
+    /// One JSON object per answer
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Args)]
+struct TypedTrain {
+    /// The run
+    run: PathBuf,
+    /// Folder for everything that the run makes [default: out/NAME, the run's name]
+    #[arg(long)]
+    out: Option<PathBuf>,
+    /// CPU threads [default: MINKE_THREADS, else all]
+    #[arg(long)]
+    threads: Option<usize>,
+    /// Replace a value of the TOML, such as seed=2 or stage.base.steps=100; may be given again
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    sets: Vec<String>,
+    /// One JSON object at the end
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Args)]
+struct TypedEval {
+    /// Folder of a model, or the TOML of a run
+    target: PathBuf,
+    /// Only this task; may be given again [default: all]
+    #[arg(long = "task", value_name = "NAME")]
+    tasks: Vec<String>,
+    /// Answers to every problem
+    #[arg(long, default_value_t = 16)]
+    samples: usize,
+    /// Held-out problems of every task
+    #[arg(long, default_value_t = 500)]
+    problems: usize,
+    /// Temperature of the answers; greedy ones are scored beside them [default: 1]
+    #[arg(long, allow_negative_numbers = true)]
+    temperature: Option<f32>,
+    /// Most tokens of an answer, thought included
+    #[arg(long, default_value_t = 512)]
+    max_tokens: usize,
+    /// Open the thought in the prompt
+    #[arg(long)]
+    force_thought: bool,
+    /// The same seed poses the same problems and gives the same answers
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+    /// Folder of the run, if the target is a TOML [default: out/NAME]
+    #[arg(long)]
+    out: Option<PathBuf>,
+    /// CPU threads [default: MINKE_THREADS, else all]
+    #[arg(long)]
+    threads: Option<usize>,
+    /// All scores as one JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Args)]
+struct TypedReport {
+    /// The TOML of a run, or its output folder
+    run: PathBuf,
+    /// The file to write [default: report.html in the output folder]
+    #[arg(long)]
+    output: Option<PathBuf>,
+    /// One JSON object at the end
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Args)]
+struct TypedShow {
+    /// Folder of a model in published form
+    model: PathBuf,
+    /// One JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+/// What happens to the thought.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Think {
+    /// It is printed, dim on a terminal.
+    Show,
+    /// No byte of it is printed.
+    Hide,
+}
+
+/// What to do.
+pub enum Command {
+    /// `minke run`
+    Run(Run),
+    /// `minke train`
+    Train(Train),
+    /// `minke eval`
+    Eval(Eval),
+    /// `minke report`
+    Report(Report),
+    /// `minke show`
+    Show(Show),
+}
+
+/// What `minke run` works with.
+pub struct Run {
+    /// Folder of the model; nothing for the one in the repository.
+    pub model: Option<PathBuf>,
+    /// The question.
+    pub prompt: Option<String>,
+    /// How tokens are chosen.
+    pub sampling: Sampling,
+    /// CPU threads.
+    pub threads: usize,
+    /// What happens to the thought.
+    pub think: Think,
+    /// Whether answers are JSON.
+    pub json: bool,
+    /// Whether stdout understands dim text.
+    pub dim: bool,
+}
+
+/// What the person said about sampling; the rest is the model's.
+#[derive(Clone, Debug)]
+pub struct Sampling {
+    /// Divides the logits.
+    pub temperature: Option<f32>,
+    /// Share of the probability to sample from.
+    pub top_p: Option<f32>,
+    /// Seed of the first answer.
+    pub seed: u64,
+    /// Most tokens of an answer.
+    pub max_tokens: Option<usize>,
+}
+
+/// What `minke train` works with.
+pub struct Train {
+    /// The TOML.
+    pub run: PathBuf,
+    /// The output folder; nothing for the default.
+    pub out: Option<PathBuf>,
+    /// CPU threads.
+    pub threads: usize,
+    /// Values to replace: a dotted key and the text of a value.
+    pub sets: Vec<(String, String)>,
+    /// Whether the summary is JSON.
+    pub json: bool,
+}
+
+/// What `minke eval` works with.
+pub struct Eval {
+    /// A model's folder, or a TOML.
+    pub target: PathBuf,
+    /// Names of the tasks; none for all.
+    pub tasks: Vec<String>,
+    /// Answers to every problem.
+    pub samples: usize,
+    /// Problems of every task.
+    pub problems: usize,
+    /// Temperature of the answers, if it was given.
+    pub temperature: Option<f32>,
+    /// Most tokens of an answer.
+    pub max_tokens: usize,
+    /// Whether the prompt opens the thought.
+    pub force_thought: bool,
+    /// Seed of problems and answers.
+    pub seed: u64,
+    /// The run's output folder; nothing for the default.
+    pub out: Option<PathBuf>,
+    /// CPU threads.
+    pub threads: usize,
+    /// Whether the scores are JSON.
+    pub json: bool,
+}
+
+/// What `minke report` works with.
+pub struct Report {
+    /// A TOML, or an output folder.
+    pub run: PathBuf,
+    /// The file to write; nothing for the default.
+    pub output: Option<PathBuf>,
+    /// Whether the summary is JSON.
+    pub json: bool,
+}
+
+/// What `minke show` works with.
+pub struct Show {
+    /// Folder of the model.
+    pub model: PathBuf,
+    /// Whether the result is JSON.
+    pub json: bool,
+}
+
+/// Returns what the command line asks for. `--help` and `--version` print and end the program here.
+///
+/// # Errors
+/// A usage error of one line.
+pub fn parse() -> anyhow::Result<Command> {
+    let typed = Typed::try_parse().or_else(|error| {
+        use clap::error::ErrorKind::{DisplayHelp, DisplayHelpOnMissingArgumentOrSubcommand, DisplayVersion};
+        match error.kind() {
+            DisplayHelp | DisplayVersion | DisplayHelpOnMissingArgumentOrSubcommand => error.exit(),
+            _ => Err(Exit::Usage.because(one_line(&error.render().to_string()))),
+        }
+    })?;
+    Ok(match typed.command {
+        TypedCommand::Run(typed) => Command::Run(typed.meaning()?),
+        TypedCommand::Train(typed) => Command::Train(typed.meaning()?),
+        TypedCommand::Eval(typed) => Command::Eval(typed.meaning()?),
+        TypedCommand::Report(TypedReport { run, output, json }) => Command::Report(Report { run, output, json }),
+        TypedCommand::Show(TypedShow { model, json }) => Command::Show(Show { model, json }),
+    })
+}
+
+impl TypedRun {
+    fn meaning(self) -> anyhow::Result<Run> {
+        check_sampling(self.temperature, self.top_p, self.max_tokens)?;
+        let (model, prompt) = model_and_prompt(self.model, self.prompt)?;
+        let Self { temperature, top_p, seed, max_tokens, think, json, .. } = self;
+        Ok(Run {
+            model,
+            prompt,
+            sampling: Sampling { temperature, top_p, seed, max_tokens },
+            threads: threads(self.threads)?,
+            think,
+            json,
+            dim: std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty()),
+        })
+    }
+}
+
+impl TypedTrain {
+    fn meaning(self) -> anyhow::Result<Train> {
+        let split = |set: &String| match set.split_once('=') {
+            Some((key, value)) if !key.trim().is_empty() => Ok((key.trim().to_owned(), value.trim().to_owned())),
+            _ => Err(Exit::Usage.because(format!("--set {set}: is not KEY=VALUE; write for instance --set seed=2"))),
+        };
+        let sets = self.sets.iter().map(split).collect::<anyhow::Result<_>>()?;
+        Ok(Train { run: self.run, out: self.out, threads: threads(self.threads)?, sets, json: self.json })
+    }
+}
+
+impl TypedEval {
+    fn meaning(self) -> anyhow::Result<Eval> {
+        check_sampling(self.temperature, None, Some(self.max_tokens))?;
+        for (flag, value) in [("--samples", self.samples), ("--problems", self.problems)] {
+            if value == 0 {
+                return Err(Exit::Usage.because(format!("{flag} 0: there is nothing to score; give at least 1")));
+            }
+        }
+        let threads = threads(self.threads)?;
+        let Self { target, tasks, samples, problems, temperature, max_tokens, force_thought, seed, out, json, .. } = self;
+        Ok(Eval { target, tasks, samples, problems, temperature, max_tokens, force_thought, seed, out, threads, json })
+    }
+}
+
+/// Returns which argument is which: one that is not a folder is a question, unless it looks like a path.
+fn model_and_prompt(first: Option<String>, second: Option<String>) -> anyhow::Result<(Option<PathBuf>, Option<String>)> {
+    let prompt = match (first, second) {
+        (Some(model), Some(prompt)) => return Ok((Some(model.into()), non_empty(Some(prompt))?)),
+        (Some(only), None) if Path::new(&only).is_dir() => return Ok((Some(only.into()), None)),
+        (Some(only), None) if looks_like_a_path(&only) => {
+            let advice = "check the spelling; to ask it as a question, put the model's folder before it";
+            return Err(Exit::BadFile.because(format!("{only}: no such folder of a model; {advice}")));
+        }
+        (first, _) => first,
+    };
+    Ok((None, non_empty(prompt)?))
+}
+
+fn non_empty(prompt: Option<String>) -> anyhow::Result<Option<String>> {
+    match prompt {
+        Some(text) if text.trim().is_empty() => Err(Exit::Usage.because("the question is empty; write one, or none")),
+        other => Ok(other),
+    }
+}
+
+fn looks_like_a_path(text: &str) -> bool {
+    let ends = [".gguf", ".safetensors", ".json", ".toml", ".bin"].iter().any(|end| text.ends_with(end));
+    !text.contains(char::is_whitespace) && (text.contains('/') || ends || Path::new(text).exists())
+}
+
+/// Returns the number of threads: the flag, else `MINKE_THREADS`, else what the machine has.
+fn threads(flag: Option<usize>) -> anyhow::Result<usize> {
+    let (name, value) = match (flag, std::env::var("MINKE_THREADS")) {
+        (Some(value), _) => ("--threads ", value.to_string()),
+        (None, Ok(value)) if !value.is_empty() => ("MINKE_THREADS=", value),
+        (None, _) => return Ok(std::thread::available_parallelism().map_or(1, usize::from)),
+    };
+    match value.parse() {
+        Ok(threads) if (1..=MOST_THREADS).contains(&threads) => Ok(threads),
+        _ => Err(Exit::Usage.because(format!("{name}{value}: must be a number from 1 to {MOST_THREADS}"))),
+    }
+}
+
+/// Refuses what the engine would refuse, before a model is loaded.
+fn check_sampling(temperature: Option<f32>, top_p: Option<f32>, max_tokens: Option<usize>) -> anyhow::Result<()> {
+    let given = SamplingParams {
+        temperature: temperature.unwrap_or(1.0),
+        top_p: top_p.unwrap_or(1.0),
+        top_k: 0,
+        min_p: 0.0,
+        seed: 0,
+        max_tokens: max_tokens.unwrap_or(1),
+        stop_ids: vec![],
+    };
+    Ok(given.validate()?)
+}
+
+/// Returns what clap says on many lines without its frame, on one.
+fn one_line(rendered: &str) -> String {
+    let lines = rendered.lines().map(str::trim).take_while(|line| !line.starts_with("Usage:"));
+    let said: Vec<&str> = lines.filter(|line| !line.is_empty() && !line.starts_with("For more")).collect();
+    let said = said.join(" ");
+    format!("{}; see --help", said.trim_start_matches("error: "))
+}
+
+const MOST_THREADS: usize = 1024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_definitions_are_sound() {
+        Typed::command().debug_assert();
+    }
+
+    #[test]
+    fn a_question_is_told_from_a_path() {
+        for question in ["make 24 from 3 8 1", "hello", "what is 24/3 ?"] {
+            assert!(!looks_like_a_path(question), "{question}");
+        }
+        for path in ["models/frist-light", "./model", "/", "r1.gguf", "Cargo.toml"] {
+            assert!(looks_like_a_path(path), "{path}");
+        }
+    }
+}

@@ -1,0 +1,163 @@
+//! What went wrong, in one line, and which exit code says so to a script? Decided here and nowhere else, from the error
+//! that reached `main`.
+
+use std::fmt::Display;
+use std::process::ExitCode;
+
+/// What the shell is told; 0 is success, 5 (network) comes with downloads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exit {
+    /// It was tried and did not work.
+    Failed = 1,
+    /// The command line makes no sense.
+    Usage = 2,
+    /// This machine is too small.
+    DoesNotFit = 3,
+    /// A file that was to be read is missing, broken, or of a kind that is not supported.
+    BadFile = 4,
+    /// Ctrl-C.
+    Interrupted = 6,
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        ExitCode::from(exit as u8)
+    }
+}
+
+/// Something that the command line itself refuses: one line that says what, why and what to do.
+#[derive(Debug)]
+pub struct Failure {
+    exit: Exit,
+    message: String,
+}
+
+impl Display for Failure {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for Failure {}
+
+impl Exit {
+    /// Returns an error with this exit code.
+    pub fn because(self, message: impl Into<String>) -> anyhow::Error {
+        Failure { exit: self, message: message.into() }.into()
+    }
+}
+
+/// Prints what went wrong and returns the exit code.
+pub fn report(error: &anyhow::Error) -> ExitCode {
+    if error.chain().any(is_broken_pipe) {
+        // The reader, such as `head`, has seen enough.
+        return ExitCode::SUCCESS;
+    }
+    eprintln!("minke: {}", line(error));
+    exit_code(error).into()
+}
+
+/// Returns an error and its causes on one line. A cause that the line already quotes is not said twice.
+pub fn line(error: &anyhow::Error) -> String {
+    let mut text = String::new();
+    for cause in error.chain().map(ToString::to_string) {
+        if !text.contains(&cause) {
+            let separator = if text.is_empty() { "" } else { ": " };
+            text = format!("{text}{separator}{cause}");
+        }
+    }
+    let words: Vec<&str> = text.split_whitespace().collect();
+    words.join(" ")
+}
+
+fn is_broken_pipe(cause: &(dyn std::error::Error + 'static)) -> bool {
+    cause.downcast_ref::<std::io::Error>().is_some_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe)
+}
+
+fn exit_code(error: &anyhow::Error) -> Exit {
+    error.chain().find_map(of_cause).unwrap_or(Exit::Failed)
+}
+
+fn of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<Exit> {
+    if let Some(failure) = cause.downcast_ref::<Failure>() {
+        return Some(failure.exit);
+    }
+    let train = cause.downcast_ref().map(of_train);
+    let eval = || cause.downcast_ref().map(of_eval);
+    let engine = || cause.downcast_ref().map(of_engine);
+    let model = || cause.downcast_ref().map(of_model);
+    let text = || cause.downcast_ref().map(of_text);
+    let spec = || cause.downcast_ref::<minke_spec::Error>().map(|_| Exit::BadFile);
+    train.or_else(eval).or_else(engine).or_else(model).or_else(text).or_else(spec)
+}
+
+fn of_train(error: &minke_train::Error) -> Exit {
+    use minke_train::Error;
+    match error {
+        Error::Config(_) | Error::BadFile { .. } | Error::Io { action: "read", .. } => Exit::BadFile,
+        Error::Interrupted { .. } => Exit::Interrupted,
+        Error::Model(error) => of_model(error),
+        Error::Text(error) => of_text(error),
+        Error::Eval(error) => of_eval(error),
+        Error::Engine(error) => of_engine(error),
+        Error::Io { .. } | Error::InUse(_) | Error::Diverged { .. } | Error::Tensor(_) => Exit::Failed,
+    }
+}
+
+fn of_eval(error: &minke_eval::Error) -> Exit {
+    use minke_eval::Error;
+    match error {
+        Error::Engine(error) => of_engine(error),
+        _ => Exit::Failed,
+    }
+}
+
+fn of_engine(error: &minke_engine::Error) -> Exit {
+    use minke_engine::Error;
+    match error {
+        Error::Setting { .. } => Exit::Usage,
+        Error::Model(error) => of_model(error),
+        _ => Exit::Failed,
+    }
+}
+
+fn of_model(error: &minke_model::Error) -> Exit {
+    use minke_model::Error;
+    match error {
+        Error::BadFile { .. } | Error::BadTensor { .. } | Error::Config(_) | Error::UnsupportedFamily(_) => Exit::BadFile,
+        Error::Io { source, .. } if source.kind() == std::io::ErrorKind::NotFound => Exit::BadFile,
+        Error::Io { .. } | Error::Tensor(_) => Exit::Failed,
+    }
+}
+
+fn of_text(error: &minke_text::Error) -> Exit {
+    use minke_text::Error;
+    match error {
+        Error::Tokenizer { .. } | Error::Template { .. } | Error::Io { action: "read", .. } => Exit::BadFile,
+        Error::Io { .. } | Error::Training { .. } => Exit::Failed,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use anyhow::Context;
+
+    #[test]
+    fn the_line_has_every_cause_once() {
+        let io = std::io::Error::new(std::io::ErrorKind::NotFound, "not\nthere");
+        let text = minke_text::Error::Io { action: "read", path: "t.json".into(), source: io };
+        let error = Err::<(), _>(text).context("while loading").unwrap_err();
+        assert_eq!(line(&error), "while loading: cannot read t.json: not there");
+        assert_eq!(exit_code(&error), Exit::BadFile);
+    }
+
+    #[test]
+    fn wrapped_errors_keep_their_code() {
+        let inner = minke_model::Error::UnsupportedFamily("deepseek_v2");
+        let engine = minke_engine::Error::from(inner);
+        let error = anyhow::Error::from(minke_train::Error::from(minke_eval::Error::from(engine)));
+        assert_eq!(exit_code(&error), Exit::BadFile);
+        assert_eq!(exit_code(&anyhow::anyhow!("something")), Exit::Failed);
+    }
+}

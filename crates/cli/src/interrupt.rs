@@ -1,0 +1,40 @@
+//! What does Ctrl-C do? The first one asks whatever runs to stop at a clean point; the second ends the program at once.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use anyhow::Context;
+
+use crate::error::Exit;
+
+/// Whether somebody pressed Ctrl-C.
+#[derive(Clone)]
+pub struct Interrupt(Arc<AtomicBool>);
+
+impl Interrupt {
+    /// Returns a flag that Ctrl-C raises from now on.
+    ///
+    /// # Errors
+    /// If the operating system refuses.
+    pub fn install() -> anyhow::Result<Self> {
+        let raised = Arc::new(AtomicBool::new(false));
+        let flag = raised.clone();
+        let on_signal = move || {
+            if flag.swap(true, Ordering::SeqCst) {
+                std::process::exit(Exit::Interrupted as i32);
+            }
+        };
+        ctrlc::set_handler(on_signal).context("cannot listen for Ctrl-C")?;
+        Ok(Self(raised))
+    }
+
+    /// Returns whether the flag is up.
+    pub fn is_raised(&self) -> bool {
+        self.0.load(Ordering::SeqCst)
+    }
+
+    /// Takes the flag down, and returns whether it was up.
+    pub fn take(&self) -> bool {
+        self.0.swap(false, Ordering::SeqCst)
+    }
+}

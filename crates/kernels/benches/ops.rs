@@ -1,0 +1,172 @@
+//! How fast is each operation? `cargo xtask bench OP` runs this and keeps the rows; `docs/kernels.md` states the form.
+
+use std::hint::black_box;
+use std::time::Instant;
+
+use minke_kernels::ops::attention::{self, Heads, Memory, Span, TILE};
+use minke_kernels::ops::matmul::{self, Size};
+use minke_kernels::ops::{grouped_matmul, log_prob, norm, swiglu};
+use minke_kernels::{Cpu, Isa};
+
+fn main() {
+    let wanted = std::env::args().skip(1).find(|a| !a.starts_with("--")).unwrap_or_else(|| "all".into());
+    let cpu = Cpu::new(std::thread::available_parallelism().map_or(1, usize::from), Isa::detect());
+    println!("op,format,shape,ns,bytes,flops");
+    roof(&cpu);
+    let run = |op: &str, bench: fn(&Cpu)| {
+        if wanted == "all" || wanted == op {
+            bench(&cpu);
+        }
+    };
+    run("matmul", matmul_rows);
+    run("grouped_matmul", grouped_matmul_rows);
+    run("attention", attention_rows);
+    run("log_prob", log_prob_rows);
+    run("norm", norm_rows);
+    run("swiglu", swiglu_rows);
+}
+
+/// Returns the median nanoseconds of a call: at least 9 calls and 0.2 s.
+fn median_ns(mut call: impl FnMut()) -> f64 {
+    call();
+    let (mut times, begun) = (Vec::new(), Instant::now());
+    while times.len() < 9 || begun.elapsed().as_secs_f64() < 0.2 {
+        let start = Instant::now();
+        call();
+        times.push(start.elapsed().as_nanos() as f64);
+    }
+    times.sort_by(f64::total_cmp);
+    times[times.len() / 2]
+}
+
+fn row(op: &str, shape: &str, ns: f64, bytes: usize, flops: usize) {
+    println!("{op},f32,{shape},{ns:.0},{bytes},{flops}");
+}
+
+fn random(len: usize) -> Vec<f32> {
+    (0..len).map(|i| ((i * 7919 + 13) % 1009) as f32 / 504.5 - 1.0).collect()
+}
+
+/// Measures what the machine can do: reading memory, and multiply-adds that stay in registers and cache.
+fn roof(cpu: &Cpu) {
+    let memory = random(64 << 20);
+    let part = memory.len() / cpu.threads();
+    let ns = median_ns(|| {
+        cpu.run(cpu.threads(), |t| {
+            let mut sums = [0.0f32; 64];
+            for chunk in memory[t * part..(t + 1) * part].chunks_exact(64) {
+                for (sum, x) in sums.iter_mut().zip(chunk) {
+                    *sum += x;
+                }
+            }
+            black_box(sums);
+        });
+    });
+    println!("roof,-,read,{ns:.0},{},0", memory.len() * 4);
+    let size = Size { m: 96 * 8, n: 256, k: 256 };
+    let (ns, flops) = matmul_ns(cpu, size);
+    println!("roof,f32,fma,{ns:.0},0,{flops}");
+}
+
+fn matmul_ns(cpu: &Cpu, size: Size) -> (f64, usize) {
+    let Size { m, n, k } = size;
+    let (x, w) = (random(m * k), random(n * k));
+    let mut packed = vec![0.0; matmul::packed_len(cpu, n, k)];
+    matmul::pack(cpu, &w, n, k, &mut packed);
+    let mut y = vec![0.0; m * n];
+    (median_ns(|| matmul::matmul(cpu, &x, &packed, size, black_box(&mut y))), 2 * m * n * k)
+}
+
+fn matmul_rows(cpu: &Cpu) {
+    for (m, n, k) in [(1, 1024, 1024), (8, 1024, 1024), (64, 96, 96), (64, 256, 256), (4096, 256, 768), (4096, 1024, 384)]
+    {
+        let size = Size { m, n, k };
+        let shape = format!("{m}x{n}x{k}");
+        let bytes = 4 * (m * k + n * k + m * n);
+        let (ns, flops) = matmul_ns(cpu, size);
+        row("matmul", &shape, ns, bytes, flops);
+        let (x, dy, w) = (random(m * k), random(m * n), random(n * k));
+        let (mut dx, mut dw) = (vec![0.0; m * k], vec![0.0; n * k]);
+        let ns = median_ns(|| matmul::matmul_by_plain(cpu, &dy, &w, size, black_box(&mut dx)));
+        row("matmul_by_plain", &shape, ns, bytes, flops);
+        let ns = median_ns(|| matmul::matmul_backward_weight_add(cpu, &dy, &x, size, black_box(&mut dw)));
+        row("matmul_backward_weight", &shape, ns, bytes, flops);
+    }
+}
+
+fn grouped_matmul_rows(cpu: &Cpu) {
+    for (m, experts, n, k) in [(128, 8, 96, 96), (8192, 8, 96, 96), (4096, 64, 256, 128)] {
+        let size = Size { m, n, k };
+        let (x, w) = (random(m * k), random(experts * n * k));
+        let mut packed = vec![0.0; experts * matmul::packed_len(cpu, n, k)];
+        grouped_matmul::pack(cpu, &w, experts, n, k, &mut packed);
+        let offsets: Vec<u32> = (0..=experts).map(|e| (e * m / experts) as u32).collect();
+        let mut y = vec![0.0; m * n];
+        let ns = median_ns(|| grouped_matmul::grouped_matmul(cpu, &x, &packed, &offsets, size, black_box(&mut y)));
+        let bytes = 4 * (m * k + experts * n * k + m * n);
+        row("grouped_matmul", &format!("{m}x{experts}x{n}x{k}"), ns, bytes, 2 * m * n * k);
+    }
+}
+
+fn attention_rows(cpu: &Cpu) {
+    for (sequences, length, heads, width) in [(16, 256, 4, 64), (8, 512, 6, 64), (64, 96, 4, 24)] {
+        let heads = Heads { query: heads, key_value: heads, width, value_width: width };
+        let rows = sequences * length;
+        let len = rows * heads.query * width;
+        let (q, k, v) = (random(len), random(len), random(len));
+        let mut tiles = Vec::new();
+        let spans: Vec<Span> = (0..sequences)
+            .map(|s| {
+                let first_tile = tiles.len();
+                tiles.extend((0..length.div_ceil(TILE)).map(|t| (s * length + t * TILE) as u32));
+                Span { first_row: s * length, rows: length, first_position: 0, first_tile }
+            })
+            .collect();
+        let strides = attention::batch_strides(heads.key_value, width);
+        let memory = Memory { keys: &k, values: &v, key_strides: strides, value_strides: strides, tiles: &tiles };
+        let (mut out, mut log_sum) = (vec![0.0; len], vec![0.0; rows * heads.query]);
+        let call = || attention::attention(cpu, &q, memory, &spans, heads, 0.1, &mut out, black_box(&mut log_sum));
+        let pairs = sequences * heads.query * length * (length + 1) / 2;
+        let shape = format!("{sequences}x{length}x{}x{width}", heads.query);
+        row("attention", &shape, median_ns(call), 16 * len, 4 * pairs * width);
+        let (mut dq, mut dk, mut dv) = (vec![0.0; len], vec![0.0; len], vec![0.0; len]);
+        let saved = attention::Saved { q: &q, k: &k, v: &v, out: &out, log_sum: &log_sum };
+        let ns = median_ns(|| {
+            let gradients = attention::Gradients { q: &mut dq, k: &mut dk, v: black_box(&mut dv) };
+            attention::attention_backward(cpu, saved, &q, &spans, heads, 0.1, gradients);
+        });
+        row("attention_backward", &shape, ns, 32 * len, 10 * pairs * width);
+    }
+}
+
+fn log_prob_rows(cpu: &Cpu) {
+    for (m, n, k) in [(4096, 4096, 256), (4096, 640, 96)] {
+        let size = Size { m, n, k };
+        let (x, w) = (random(m * k), random(n * k));
+        let mut packed = vec![0.0; matmul::packed_len(cpu, n, k)];
+        matmul::pack(cpu, &w, n, k, &mut packed);
+        let targets: Vec<u32> = (0..m).map(|i| (i % n) as u32).collect();
+        let (mut a, mut b, mut c) = (vec![0.0; m], vec![0.0; m], vec![0.0; m]);
+        let ns = median_ns(|| {
+            let outputs = log_prob::RowOutputs { log_prob: &mut a, log_sum: &mut b, entropy: black_box(&mut c) };
+            log_prob::head_log_prob(cpu, &x, &packed, &targets, size, 1.0, outputs);
+        });
+        row("log_prob", &format!("{m}x{n}x{k}"), ns, 4 * (m * k + n * k), 2 * m * n * k);
+    }
+}
+
+fn norm_rows(cpu: &Cpu) {
+    let (m, width) = (4096, 256);
+    let (x, w) = (random(m * width), random(width));
+    let (mut y, mut inverse) = (vec![0.0; m * width], vec![0.0; m]);
+    let ns = median_ns(|| norm::rms_norm(cpu, &x, &w, 1e-6, &mut y, black_box(&mut inverse)));
+    row("norm", &format!("{m}x{width}"), ns, 8 * m * width, 4 * m * width);
+}
+
+fn swiglu_rows(cpu: &Cpu) {
+    let len = 4096 * 768;
+    let (gate, up) = (random(len), random(len));
+    let mut y = vec![0.0; len];
+    let ns = median_ns(|| swiglu::swiglu(cpu, &gate, &up, black_box(&mut y)));
+    row("swiglu", "4096x768", ns, 12 * len, 5 * len);
+}

@@ -1,0 +1,199 @@
+//! Are advantages, ratio, clip, divergence and aggregation those of the paper? Against vectors computed in f64 from the
+//! published formulae (`testdata/vectors/grpo.json`).
+
+use minke_tensor::{Cpu, Device, Isa, Param, Pass, Tensor, backward};
+use minke_train::grpo::advantage::{deviation, group_relative, mean};
+use minke_train::grpo::loss::{Diagnostics, grpo};
+use minke_train::grpo::reference::{ReferenceOutput, gain, k3, objective};
+use minke_train::grpo::types::{Sample, TrainBatch};
+use minke_train::grpo::{Aggregation, Objective, Std};
+use serde_json::Value;
+
+fn vectors() -> Value {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../testdata/vectors/grpo.json");
+    serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap()
+}
+
+fn numbers(value: &Value) -> Vec<f64> {
+    value.as_array().unwrap().iter().map(|v| v.as_f64().unwrap()).collect()
+}
+
+#[track_caller]
+fn assert_near(ours: f64, theirs: f64, tolerance: f64) {
+    assert!((ours - theirs).abs() <= tolerance, "{ours} is not {theirs}");
+}
+
+/// The worked example: two outputs of three and two tokens.
+fn outputs() -> Vec<ReferenceOutput> {
+    let example = &vectors()["token_example"];
+    let rows = |key: &str| -> Vec<Vec<f64>> { example[key].as_array().unwrap().iter().map(numbers).collect() };
+    let advantages = numbers(&example["advantages"]);
+    let all = rows("logp_new").into_iter().zip(rows("logp_old")).zip(rows("logp_ref")).zip(advantages);
+    all.map(|(((new, old), reference), advantage)| ReferenceOutput { new, old, reference, advantage }).collect()
+}
+
+/// The configurations of the vectors, with what they call each aggregation.
+fn cases() -> Vec<(Objective, f64, Value)> {
+    let mut cases = Vec::new();
+    for (name, expected) in vectors()["objective"].as_object().unwrap() {
+        let field = |key: &str| -> f64 {
+            let part = name.split(',').find_map(|part| part.strip_prefix(key)).unwrap();
+            part.parse().unwrap()
+        };
+        for (aggregation, key) in [
+            (Aggregation::TokenMean, "dapo_token_mean"),
+            (Aggregation::SequenceMean, "objective_token_level"),
+            (Aggregation::Sequence, "objective_sequence_level"),
+        ] {
+            let config = Objective { clip: field("eps="), kl_beta: field("beta="), aggregation };
+            cases.push((config, expected[key].as_f64().unwrap(), expected["per_token"].clone()));
+        }
+    }
+    assert_eq!(cases.len(), 12);
+    cases
+}
+
+#[test]
+fn advantages_are_those_of_the_worked_example() {
+    let vectors = vectors();
+    let rewards = numbers(&vectors["rewards"]);
+    assert_near(mean(&rewards), vectors["mean"].as_f64().unwrap(), 1e-12);
+    for (std, deviation_key, advantage_key) in
+        [(Std::Population, "std_population", "adv_population"), (Std::Sample, "std_sample", "adv_sample")]
+    {
+        assert_near(deviation(&rewards, std), vectors[deviation_key].as_f64().unwrap(), 1e-9);
+        let ours = group_relative(&rewards, std).unwrap();
+        ours.iter().zip(numbers(&vectors[advantage_key])).for_each(|(&ours, theirs)| assert_near(ours, theirs, 1e-9));
+    }
+    assert_eq!(group_relative(&[0.1; 16], Std::Sample), None);
+    assert_eq!(group_relative(&[], Std::Sample), None);
+    assert_eq!(group_relative(&[1.0], Std::Sample), None);
+}
+
+#[test]
+fn the_reference_is_the_published_formula() {
+    for example in vectors()["k3_examples"].as_array().unwrap() {
+        let [log_prob, ref_log_prob, expected] = ["logp", "logp_ref", "k3"].map(|key| example[key].as_f64().unwrap());
+        assert_near(k3(log_prob, ref_log_prob), expected, 1e-9);
+    }
+    for (config, expected, per_token) in cases() {
+        assert_near(objective(&outputs(), &config), expected, 1e-9);
+        for (output, expected) in outputs().iter().zip(per_token.as_array().unwrap()) {
+            for (t, expected) in numbers(expected).into_iter().enumerate() {
+                let ours = gain(output.new[t], output.old[t], output.reference[t], output.advantage, &config);
+                assert_near(ours, expected, 1e-9);
+            }
+        }
+    }
+}
+
+/// Packs outputs behind prompts of one to three tokens, into batches of at most `tokens` tokens.
+fn pack(device: &Device, outputs: &[ReferenceOutput], tokens: usize, config: &Objective) -> Vec<TrainBatch> {
+    let narrow = |values: &[f64]| values.iter().map(|&v| v as f32).collect::<Vec<_>>();
+    let sample = |(i, output): (usize, &ReferenceOutput)| {
+        let (prompt, length) = (1 + i % 3, output.new.len());
+        Sample {
+            token_ids: (0..(prompt + length) as u32).collect(),
+            loss_mask: (0..prompt + length).map(|t| t >= prompt).collect(),
+            old_log_probs: narrow(&output.old),
+            ref_log_probs: (config.kl_beta > 0.0).then(|| narrow(&output.reference)),
+            advantage: output.advantage,
+        }
+    };
+    let samples: Vec<Sample> = outputs.iter().enumerate().map(sample).collect();
+    TrainBatch::pack(device, &samples, tokens, config.aggregation)
+}
+
+/// Returns the tensor loss over all batches, and its gradient by token.
+fn tensor_loss(device: &Device, outputs: &[ReferenceOutput], tokens: usize, config: &Objective) -> (f64, Vec<f64>) {
+    let (mut loss, mut gradient, mut first) = (0.0, Vec::new(), 0);
+    for batch in pack(device, outputs, tokens, config) {
+        let count = batch.outputs.len();
+        let new: Vec<f32> = outputs[first..first + count].iter().flat_map(|o| &o.new).map(|&v| v as f32).collect();
+        first += count;
+        // The log-probabilities enter the tape as the one parameter of a model that says them.
+        let pass = Pass::recording(device);
+        let said = Param::new("log_probs", 0, Tensor::from_slice(device, &[new.len(), 1], &new));
+        let one = Tensor::from_slice(device, &[1, 1], &[1.0]);
+        let log_probs = one.matmul(pass, &said).unwrap().reshape(&[new.len()]).unwrap();
+        let part = grpo(pass, &log_probs, &batch, config).unwrap();
+        let mut gradients = Default::default();
+        backward(device, &part, &mut gradients).unwrap();
+        loss += f64::from(part.item());
+        gradient.extend(gradients.get(&said).unwrap().values().iter().map(|&g| f64::from(g)));
+    }
+    (loss, gradient)
+}
+
+/// Returns the derivative of the negative objective by every log-probability, by central differences.
+fn slopes(outputs: &mut [ReferenceOutput], config: &Objective) -> Vec<f64> {
+    let step = 1e-6;
+    let mut slopes = Vec::new();
+    for i in 0..outputs.len() {
+        for t in 0..outputs[i].new.len() {
+            let at = outputs[i].new[t];
+            let mut value = |log_prob: f64| {
+                outputs[i].new[t] = log_prob;
+                -objective(outputs, config)
+            };
+            let slope = (value(at + step) - value(at - step)) / (2.0 * step);
+            outputs[i].new[t] = at;
+            slopes.push(slope);
+        }
+    }
+    slopes
+}
+
+#[test]
+fn the_loss_on_the_tape_is_the_reference() {
+    let device = Device::Cpu(Cpu::new(1, Isa::detect()));
+    for (config, expected, _) in cases() {
+        let mut outputs = outputs();
+        // In one batch, and in one batch for each output.
+        for tokens in [100, 1] {
+            let (loss, gradient) = tensor_loss(&device, &outputs, tokens, &config);
+            assert_near(-loss, expected, 1e-5);
+            let slopes = slopes(&mut outputs, &config);
+            gradient.iter().zip(&slopes).for_each(|(&ours, &slope)| assert_near(ours, slope, 1e-5));
+        }
+    }
+}
+
+#[test]
+fn without_a_reference_there_is_no_divergence() {
+    let device = Device::Cpu(Cpu::new(1, Isa::detect()));
+    let config = Objective { clip: 0.2, kl_beta: 0.0, aggregation: Aggregation::TokenMean };
+    let (loss, _) = tensor_loss(&device, &outputs(), 100, &config);
+    assert_near(-loss, objective(&outputs(), &config), 1e-5);
+}
+
+#[test]
+fn diagnostics_count_what_the_clip_holds_back() {
+    let device = Device::Cpu(Cpu::new(1, Isa::detect()));
+    let config = Objective { clip: 0.2, kl_beta: 0.04, aggregation: Aggregation::TokenMean };
+    let outputs = outputs();
+    let new: Vec<f32> = outputs.iter().flat_map(|o| &o.new).map(|&v| v as f32).collect();
+    let mut seen = Diagnostics::default();
+    seen.add(&new, &pack(&device, &outputs, 100, &config)[0], &config);
+    // Ratios e^0.4, e^-0.2, 1 for the good output, e^-0.2, e^-0.5 for the bad one: the first and the last are held.
+    assert_eq!((seen.tokens, seen.exact, seen.clipped), (5, 1, 2));
+    let divergence: f64 = outputs.iter().flat_map(|o| o.new.iter().zip(&o.reference)).map(|(&p, &r)| k3(p, r)).sum();
+    assert_near(seen.kl, divergence, 1e-6);
+}
+
+#[test]
+fn packing_finds_the_rows_that_predict_outputs() {
+    let device = Device::Cpu(Cpu::new(1, Isa::detect()));
+    let config = Objective { clip: 0.2, kl_beta: 0.04, aggregation: Aggregation::SequenceMean };
+    let batches = pack(&device, &outputs(), 100, &config);
+    assert_eq!(batches.len(), 1);
+    let batch = &batches[0];
+    // Prompts of one and two tokens, outputs of three and two: [q o o o] [q q o o].
+    assert_eq!(batch.rows.values(), [0, 1, 2, 5, 6]);
+    assert_eq!(batch.targets.values(), [1, 2, 3, 2, 3]);
+    assert_eq!(batch.outputs, [0..3, 3..5]);
+    assert_eq!(batch.advantages.values(), [1.0, 1.0, 1.0, -1.0, -1.0]);
+    let sum: f32 = batch.weights.values().iter().sum();
+    assert!((sum - 1.0).abs() < 1e-6);
+    assert_eq!(pack(&device, &outputs(), 4, &config).len(), 2);
+}
