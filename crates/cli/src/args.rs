@@ -270,18 +270,38 @@ pub fn parse() -> anyhow::Result<Command> {
     })
 }
 
+impl Sampling {
+    /// Refuses what the engine would refuse, before a model is loaded.
+    ///
+    /// # Errors
+    /// The first value that is out of its range.
+    pub fn check(&self) -> anyhow::Result<()> {
+        let given = SamplingParams {
+            temperature: self.temperature.unwrap_or(1.0),
+            top_p: self.top_p.unwrap_or(1.0),
+            top_k: 0,
+            min_p: 0.0,
+            seed: self.seed,
+            max_tokens: self.max_tokens.unwrap_or(1),
+            stop_ids: vec![],
+        };
+        Ok(given.validate()?)
+    }
+}
+
 impl TypedRun {
     fn meaning(self) -> anyhow::Result<Run> {
-        check_sampling(self.temperature, self.top_p, self.max_tokens)?;
+        let Self { temperature, top_p, seed, max_tokens, .. } = self;
+        let sampling = Sampling { temperature, top_p, seed, max_tokens };
+        sampling.check()?;
         let (model, prompt) = model_and_prompt(self.model, self.prompt)?;
-        let Self { temperature, top_p, seed, max_tokens, think, json, .. } = self;
         Ok(Run {
             model,
             prompt,
-            sampling: Sampling { temperature, top_p, seed, max_tokens },
+            sampling,
             threads: threads(self.threads)?,
-            think,
-            json,
+            think: self.think,
+            json: self.json,
             dim: std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty()),
         })
     }
@@ -300,7 +320,8 @@ impl TypedTrain {
 
 impl TypedEval {
     fn meaning(self) -> anyhow::Result<Eval> {
-        check_sampling(self.temperature, None, Some(self.max_tokens))?;
+        let Self { temperature, seed, max_tokens, .. } = self;
+        Sampling { temperature, top_p: None, seed, max_tokens: Some(max_tokens) }.check()?;
         for (flag, value) in [("--samples", self.samples), ("--problems", self.problems)] {
             if value == 0 {
                 return Err(Exit::Usage.because(format!("{flag} 0: there is nothing to score; give at least 1")));
@@ -349,20 +370,6 @@ fn threads(flag: Option<usize>) -> anyhow::Result<usize> {
         Ok(threads) if (1..=MOST_THREADS).contains(&threads) => Ok(threads),
         _ => Err(Exit::Usage.because(format!("{name}{value}: must be a number from 1 to {MOST_THREADS}"))),
     }
-}
-
-/// Refuses what the engine would refuse, before a model is loaded.
-fn check_sampling(temperature: Option<f32>, top_p: Option<f32>, max_tokens: Option<usize>) -> anyhow::Result<()> {
-    let given = SamplingParams {
-        temperature: temperature.unwrap_or(1.0),
-        top_p: top_p.unwrap_or(1.0),
-        top_k: 0,
-        min_p: 0.0,
-        seed: 0,
-        max_tokens: max_tokens.unwrap_or(1),
-        stop_ids: vec![],
-    };
-    Ok(given.validate()?)
 }
 
 /// Returns what clap says on many lines without its frame, on one.

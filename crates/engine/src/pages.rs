@@ -152,8 +152,11 @@ impl PageAllocator {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use std::collections::hash_map::Entry;
+
     use proptest::prelude::*;
+
+    use super::*;
 
     impl PageAllocator {
         /// Checks that every page is in exactly one place and has exactly the given number of owners.
@@ -227,14 +230,14 @@ mod tests {
                     }
                     Action::Fill(which, letter) if !owned.is_empty() => {
                         let page = owned[which % owned.len()];
-                        if !contents.contains_key(&page) {
+                        if let Entry::Vacant(content) = contents.entry(page) {
                             // Continue the longest sequence that anybody remembered.
                             let before = prefixes.keys().max_by_key(|p| (p.len(), (*p).clone())).unwrap().clone();
                             let before = if before.len() > 2 { vec![] } else { before };
                             let prefix = pages.remember(prefixes[&before], &[letter; TILE], page);
                             let whole = [before, vec![letter]].concat();
                             prefixes.insert(whole.clone(), prefix);
-                            contents.insert(page, whole);
+                            content.insert(whole);
                         }
                     }
                     Action::Find(letters) => {

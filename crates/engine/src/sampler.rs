@@ -6,8 +6,7 @@
 //! most likely one. Equal tokens rank by id. The draw walks what is left by id, so that a filter that removes nothing
 //! changes nothing.
 
-use std::cmp::Ordering;
-use std::sync::atomic::{AtomicU64, Ordering as Memory};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use minke_model::Transformer;
 use minke_spec::draw::{Domain, draw};
@@ -129,7 +128,7 @@ fn choose_rows(device: &Device, logits: &Tensor, requests: Vec<&Request<'_>>) ->
     cpu.run(requests.len(), |i| {
         let Request { params, position, .. } = requests[i];
         let token = choose(&logits.values()[i * width..][..width], params, *position);
-        chosen[i].store(token.map_or(NONE, u64::from), Memory::Relaxed);
+        chosen[i].store(token.map_or(NONE, u64::from), Ordering::Relaxed);
     });
     chosen.into_iter().map(|token| u32::try_from(token.into_inner()).ok()).collect()
 }
@@ -139,11 +138,11 @@ fn choose(logits: &[f32], params: &SamplingParams, position: usize) -> Option<u3
     if logits.is_empty() || !logits.iter().all(|z| z.is_finite()) {
         return None;
     }
-    let best = (0..logits.len() as u32).min_by(|a, b| by_rank(logits, a, b))?;
+    let best = (1..logits.len()).fold(0, |best, id| if logits[id] > logits[best] { id } else { best });
     if params.temperature == 0.0 {
-        return Some(best);
+        return Some(best as u32);
     }
-    let (top, inverse) = (f64::from(logits[best as usize]), f64::from(params.inverse_temperature()));
+    let (top, inverse) = (f64::from(logits[best]), f64::from(params.inverse_temperature()));
     let weights: Vec<f64> = logits.iter().map(|&z| ((f64::from(z) - top) * inverse).exp()).collect();
     let kept = filter(logits, &weights, params);
     let total: f64 = kept.iter().map(|&id| weights[id as usize]).sum();
@@ -160,11 +159,12 @@ fn choose(logits: &[f32], params: &SamplingParams, position: usize) -> Option<u3
 
 /// Returns the tokens that `top_k`, `top_p` and `min_p` leave, by id; `weights` are probabilities over the largest one.
 fn filter(logits: &[f32], weights: &[f64], params: &SamplingParams) -> Vec<u32> {
-    let weight = |id: &u32| weights[*id as usize];
+    let weight = |&id: &u32| weights[id as usize];
     let mut kept: Vec<u32> = (0..logits.len() as u32).collect();
     if params.top_k > 0 && params.top_k < kept.len() {
-        kept.select_nth_unstable_by(params.top_k - 1, |a, b| by_rank(logits, a, b));
-        kept.truncate(params.top_k);
+        let mut ranked: Vec<u64> = kept.iter().map(|&id| rank(logits, id)).collect();
+        ranked.select_nth_unstable(params.top_k - 1);
+        kept = ranked[..params.top_k].iter().map(|&rank| rank as u32).collect();
         // The order of sums below must not depend on how the selection went.
         kept.sort_unstable();
     }
@@ -173,14 +173,14 @@ fn filter(logits: &[f32], weights: &[f64], params: &SamplingParams) -> Vec<u32> 
         let wanted = f64::from(params.top_p) * total;
         // All tokens under this weight together are less than half of what `top_p` removes: they need no sorting.
         let least = 0.5 * (total - wanted) / kept.len() as f64;
-        kept.retain(|id| weight(id) >= least);
-        kept.sort_unstable_by(|a, b| by_rank(logits, a, b));
-        let mut sum = 0.0;
-        let reached = kept.iter().position(|id| {
-            sum += weight(id);
-            sum >= wanted
-        });
-        kept.truncate(reached.map_or(kept.len(), |last| last + 1));
+        let mut ranked: Vec<u64> = kept.iter().filter(|id| weight(id) >= least).map(|&id| rank(logits, id)).collect();
+        ranked.sort_unstable();
+        let (mut sum, mut count) = (0.0, 0);
+        while sum < wanted && count < ranked.len() {
+            sum += weights[ranked[count] as u32 as usize];
+            count += 1;
+        }
+        kept = ranked[..count].iter().map(|&rank| rank as u32).collect();
         kept.sort_unstable();
     }
     if params.min_p > 0.0 {
@@ -189,10 +189,14 @@ fn filter(logits: &[f32], weights: &[f64], params: &SamplingParams) -> Vec<u32> 
     kept
 }
 
-/// Orders tokens by falling logit, equal ones by id. Logits are finite.
-fn by_rank(logits: &[f32], a: &u32, b: &u32) -> Ordering {
-    let (x, y) = (logits[*a as usize], logits[*b as usize]);
-    y.partial_cmp(&x).unwrap_or(Ordering::Equal).then(a.cmp(b))
+/// Returns a number that orders tokens by falling logit, equal ones by id, and has the id in its lower half. The logit
+/// is finite.
+fn rank(logits: &[f32], id: u32) -> u64 {
+    // Adding zero makes -0.0 equal to 0.0.
+    let bits = (logits[id as usize] + 0.0).to_bits();
+    // Bits of floats rise with their size: turn them around, for negative ones they already are.
+    let falling = if bits >> 31 == 0 { !bits ^ (1 << 31) } else { bits };
+    u64::from(falling) << 32 | u64::from(id)
 }
 
 #[cfg(test)]
@@ -289,6 +293,15 @@ mod tests {
             }
         }
         assert_eq!(choose(&[], &params(0.0, 0, 1.0, 0.0), 0), None);
+    }
+
+    #[test]
+    fn ranks_fall_with_the_logit_and_rise_with_the_id() {
+        let falling = [f32::MAX, 1.5, 1.0, f32::MIN_POSITIVE, 0.0, -0.0, -f32::MIN_POSITIVE, -1.0, -1.5, f32::MIN];
+        let ranks: Vec<u64> = (0..falling.len() as u32).map(|id| rank(&falling, id)).collect();
+        assert!(ranks.is_sorted());
+        assert_eq!(ranks[4] >> 32, ranks[5] >> 32);
+        assert_ne!(ranks[5] >> 32, ranks[6] >> 32);
     }
 
     #[test]

@@ -12,7 +12,7 @@ use minke_tensor::{Device, Indices, Isa, Pass};
 /// Returns 64 rollouts, which ran at once in pages that were given out, cancelled and preempted before and meanwhile.
 fn rollouts(device: &Device, model: &Transformer, cases: &[Case]) -> Vec<Completion> {
     let sizes =
-        EngineConfig { pages: 115, max_sequences: 100, chunk_tokens: 500, form: MlaForm::Expanded, prefix_cache: true };
+        EngineConfig { pages: 125, max_sequences: 100, chunk_tokens: 500, form: MlaForm::Expanded, prefix_cache: true };
     let mut engine = Engine::new(device, model.config(), sizes).unwrap();
     let submit = |engine: &mut Engine, cases: &[Case]| -> Vec<SequenceId> {
         cases.iter().flat_map(|case| engine.submit(&case.prompt, &case.params, 1).unwrap()).collect()
@@ -94,21 +94,16 @@ fn log_probs_are_the_trainers_to_the_bit() {
             assert_eq!(got, want, "{name}, {}", isa.name());
 
             // The test can fail: the last bit of one weight shows.
-            let flipped = ["model.layers.1.self_attn.o_proj.weight", "model.norm.weight", "lm_head.weight"];
-            for name in flipped {
-                let mut flip = |model: &mut Transformer| {
+            for flipped in ["model.layers.1.self_attn.o_proj.weight", "model.norm.weight"] {
+                let flip = |model: &mut Transformer| {
                     let mut params = model.params_mut();
-                    let param = params.iter_mut().find(|param| param.name() == name);
-                    let Some(param) = param else { return false };
+                    let param = params.iter_mut().find(|param| param.name() == flipped).unwrap();
                     param.update(&device, |values| values[0] = f32::from_bits(values[0].to_bits() ^ 1));
-                    true
                 };
-                if flip(&mut model) {
-                    assert_ne!(got, retold(&device, &model, &cases, &rollouts), "{name}, {}", isa.name());
-                    flip(&mut model);
-                }
+                flip(&mut model);
+                assert_ne!(got, retold(&device, &model, &cases, &rollouts), "{flipped}, {name}, {}", isa.name());
+                flip(&mut model);
             }
-            assert_eq!(got, retold(&device, &model, &cases, &rollouts), "restored: {name}, {}", isa.name());
         }
     }
 }

@@ -82,8 +82,9 @@ impl ReasoningParser {
             (State::Inside, THINK_CLOSE) => State::After,
             _ => return,
         };
-        if self.state == State::Before && !self.started && self.held.trim().is_empty() {
-            self.held.clear();
+        if self.state == State::Before {
+            // Space in front of the thought is no answer, and half a tag could meet its other half behind the thought.
+            self.held.truncate(self.decided());
         }
         self.close_part(events);
         self.state = next;

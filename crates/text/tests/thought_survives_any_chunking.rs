@@ -58,6 +58,7 @@ fn conventions() {
         (UNOPENED, "easy</think>4", None, "easy4", false, false),
         (UNOPENED, "So <think>easy</think>\n4", Some("easy"), "So 4", true, false),
         (UNOPENED, "</think><think>easy</think>4", Some("easy"), "4", true, false),
+        (UNOPENED, "a<thi<think>x</think>nk>4", Some("x"), "ank>4", true, false),
         ("ends with <think>", "a</think>b", Some("a"), "b", true, true),
         ("<think>x</think>", "a</think>b", None, "ab", false, false),
     ];
@@ -93,7 +94,7 @@ fn pieces() -> impl Strategy<Value = String> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(4000))]
+    #![proptest_config(ProptestConfig::with_cases(20_000))]
     #[test]
     fn any_text_in_any_pieces(text in pieces(), bits in any::<u64>(), opened in any::<bool>()) {
         let prompt = if opened { OPENED } else { UNOPENED };

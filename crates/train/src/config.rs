@@ -307,7 +307,7 @@ impl RunConfig {
     }
 
     /// Returns the configuration of the model that a stage starts from or makes.
-    pub(crate) fn model_of(&self, stage: &StageConfig) -> &ModelConfig {
+    pub(crate) fn model_of<'a>(&'a self, stage: &'a StageConfig) -> &'a ModelConfig {
         match (stage.own_model(), stage.from()) {
             (Some(model), _) => model,
             (None, Some(from)) => match self.stages.iter().find(|other| other.name() == from) {

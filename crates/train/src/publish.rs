@@ -1,6 +1,5 @@
 //! What does a stage hand to the world? A folder as on the Hub: weights, tokenizer, template, settings, and a card.
 
-use std::fmt::Write;
 use std::path::Path;
 
 use minke_eval::TaskReport;
@@ -49,7 +48,6 @@ pub fn refresh_card(config: &RunConfig, out: &Path, stage: &str) -> Result<()> {
 /// - facts sheet 1.11 (temperature 0.6, top-p 0.95)
 fn generation_config(model: &ModelConfig) -> Vec<u8> {
     files::json(&serde_json::json!({
-        "_from_model_config": true,
         "bos_token_id": model.bos_token_id,
         "eos_token_id": model.eos_token_ids,
         "do_sample": true,
@@ -60,42 +58,31 @@ fn generation_config(model: &ModelConfig) -> Vec<u8> {
 
 /// Returns the model card: what the model is, from which recipe and data, how well it does, under which licence.
 fn card(config: &RunConfig, stage: &StageConfig, folder: &Path) -> String {
-    let mut text = format!(
-        "---\nlicense: mit\nlibrary_name: transformers\npipeline_tag: text-generation\ntags: [minke, reasoning]\n---\n\n\
-         # {} / {}\n\nMade by [Minke](https://crates.io/crates/minke) from random weights: stage `{}` ({}) of the run \
-         `{}` with seed {}.\n",
-        config.name,
-        stage.name(),
-        stage.name(),
-        stage.kind(),
-        config.name,
-        config.seed
-    );
+    let (run, name, kind, seed) = (&config.name, stage.name(), stage.kind(), config.seed);
     let model = config.model_of(stage);
-    let cost = minke_spec::parameters(model).iter().map(minke_spec::ParamSpec::elements).sum::<usize>();
-    let put = |text: &mut String, line: std::fmt::Arguments<'_>| {
-        text.write_fmt(line).expect("invariant: writing to a string does not fail");
-    };
-    put(&mut text, format_args!("\n## Model\n\n`{}`, {cost} parameters. ", model.model_type.name()));
-    put(&mut text, format_args!("The full configuration is in `config.json`.\n\n## Recipe\n\n| Stage | Kind | From |\n|---|---|---|\n"));
-    for step in &config.stages {
+    let elements: usize = minke_spec::parameters(model).iter().map(minke_spec::ParamSpec::elements).sum();
+    let family = model.model_type.name();
+    let position = config.stages.iter().position(|known| known.name() == name).unwrap_or_default();
+    let row = |step: &StageConfig| {
         let from = step.from().unwrap_or("random weights");
-        put(&mut text, format_args!("| {} | {} | {from} |\n", step.name(), step.kind()));
-        if step.name() == stage.name() {
-            break;
-        }
-    }
+        format!("| {} | {} | {from} |\n", step.name(), step.kind())
+    };
+    let recipe: String = config.stages[..=position].iter().map(row).collect();
     let settings = toml::to_string(stage).expect("invariant: a stage came from TOML");
-    put(&mut text, format_args!("\nSettings of this stage:\n\n```toml\n{settings}```\n\n## Data\n\n"));
-    text += "Generated, with verifiers; no text from the web. Training and test problems are disjoint by construction.\n\n";
-    for task in &config.tasks {
-        put(&mut text, format_args!("- {} ({})\n", task.name, task.task.name()));
-    }
-    text += "\n## Scores\n\n";
-    text += &scores(folder);
-    text += "\n## Use\n\nThe chat template is R1's; the model opens its thought with `<think>` by itself. It knows the \
-             tasks above and nothing else.\n\n## Licence\n\nMIT.\n";
-    text
+    let tasks: String = config.tasks.iter().map(|t| format!("- {} ({})\n", t.name, t.task.name())).collect();
+    let scores = scores(folder);
+    format!(
+        "---\nlicense: mit\nlibrary_name: transformers\npipeline_tag: text-generation\ntags: [minke, reasoning]\n---\n\n\
+         # {run} / {name}\n\nMade by Minke from random weights: stage `{name}` ({kind}) of the run `{run}`, seed {seed}.\n\n\
+         ## Model\n\n`{family}`, {elements} parameters; the full configuration is in `config.json`.\n\n\
+         ## Recipe\n\n| Stage | Kind | From |\n|---|---|---|\n{recipe}\n\
+         Settings of this stage:\n\n```toml\n{settings}```\n\n\
+         ## Data\n\nGenerated, with verifiers; no text from the web. Training and test problems are disjoint by \
+         construction.\n\n{tasks}\n\
+         ## Scores\n\n{scores}\n\
+         ## Use\n\nThe chat template is R1's; the model opens its thought with `<think>` by itself. It knows the tasks \
+         above and nothing else.\n\n## Licence\n\nMIT.\n"
+    )
 }
 
 /// Returns the table of scores in `eval.json`.

@@ -101,7 +101,7 @@ pub struct GrpoConfig {
     pub steps: u64,
     /// Questions of a step.
     #[serde(default = "defaults::questions_per_step")]
-    pub questions_per_step: u64,
+    pub questions_per_step: usize,
     /// Rollouts of a question, G.
     #[serde(default = "defaults::group_size")]
     pub group_size: usize,

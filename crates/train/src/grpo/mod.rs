@@ -76,13 +76,14 @@ impl<'a> Grpo<'a> {
     /// # Errors
     /// If a prompt does not fit the engine, or a forward fails.
     fn update(&mut self, trainer: &mut Trainer, at: At, logs: &mut Logs) -> Result<StepRecord> {
-        let (config, context) = (self.config, &self.context);
+        let config = self.config;
         let mut clock = Clock::start();
         if config.kl_beta > 0.0 && at.step.is_multiple_of(config.reference_every) {
             trainer.reference = Some(trainer.model.clone());
         }
         let held_out = self.quick_eval(trainer, at)?;
         clock.lap("eval");
+        let context = &self.context;
 
         // 2.2.1: a group of outputs for every question, from the policy as it is.
         let questions = self.asker.questions(context, at.cursor, config.questions_per_step)?;

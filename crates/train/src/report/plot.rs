@@ -65,9 +65,7 @@ type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
 type Drawn = Result<(), Box<dyn std::error::Error>>;
 type Ranges = ((f64, f64), (f64, f64));
 
-fn draw_lines(area: &Area<'_>, title: &str, series: &[Series], ((x0, x1), (y0, y1)): Ranges) -> Drawn
-where
-{
+fn draw_lines(area: &Area<'_>, title: &str, series: &[Series], ((x0, x1), (y0, y1)): Ranges) -> Drawn {
     let mut chart = ChartBuilder::on(area)
         .caption(title, ("sans-serif", 15))
         .margin(8)
@@ -92,29 +90,28 @@ where
 }
 
 fn draw_bars(area: &Area<'_>, title: &str, bars: &[Bar]) -> Drawn {
-    let name = |x: &f64| {
-        let i = x.floor();
-        let middle = (x - i - 0.5).abs() < 0.01 && i >= 0.0;
-        bars.get(i as usize).filter(|_| middle).map_or(String::new(), |bar| bar.name.clone())
+    let name = |x: &SegmentValue<usize>| match x {
+        SegmentValue::CenterOf(i) => bars.get(*i).map_or(String::new(), |bar| bar.name.clone()),
+        SegmentValue::Exact(_) | SegmentValue::Last => String::new(),
     };
     let mut chart = ChartBuilder::on(area)
         .caption(title, ("sans-serif", 15))
         .margin(8)
         .x_label_area_size(28)
         .y_label_area_size(44)
-        .build_cartesian_2d((0.0..bars.len() as f64).with_key_points((0..bars.len()).map(|i| i as f64 + 0.5).collect()), 0.0..1.0)
+        .build_cartesian_2d((0..bars.len()).into_segmented(), 0.0..1.0)
         .map_err(|e| e.to_string())?;
     let mut mesh = chart.configure_mesh();
     let styled = mesh.disable_x_mesh().light_line_style(WHITE).x_labels(bars.len()).x_label_formatter(&name);
     styled.y_label_formatter(&|y| format!("{:.0} %", 100.0 * y)).draw().map_err(|e| e.to_string())?;
-    let elements = bars.iter().enumerate().flat_map(|(i, bar)| {
-        let (x, color) = (i as f64, COLORS[0]);
-        let (low, high) = bar.interval;
-        let body = Rectangle::new([(x + 0.2, 0.0), (x + 0.8, bar.value)], color.mix(0.6).filled());
-        let whisker = PathElement::new(vec![(x + 0.5, low), (x + 0.5, high)], BLACK.stroke_width(2));
-        [body.into_dyn(), whisker.into_dyn()]
+    let heights = bars.iter().enumerate().map(|(i, bar)| (i, bar.value));
+    let body = Histogram::vertical(&chart).style(COLORS[0].mix(0.6).filled()).margin(16).data(heights);
+    chart.draw_series(body).map_err(|e| e.to_string())?;
+    let whiskers = bars.iter().enumerate().map(|(i, bar)| {
+        let x = SegmentValue::CenterOf(i);
+        PathElement::new([(x.clone(), bar.interval.0), (x, bar.interval.1)], BLACK.stroke_width(2))
     });
-    chart.draw_series(elements).map_err(|e| e.to_string())?;
+    chart.draw_series(whiskers).map_err(|e| e.to_string())?;
     Ok(())
 }
 

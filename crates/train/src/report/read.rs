@@ -93,7 +93,7 @@ fn rollouts_to_read(folder: &Path) -> Vec<(String, Vec<Transcript>)> {
     let (Some(first), Some(last)) = (groups.first(), groups.last()) else { return Vec::new() };
     let mut steps = vec![first.step, last.step];
     steps.dedup();
-    let pick = |step: usize| {
+    let pick = |step: u64| {
         let mut picked = Vec::new();
         for verdict in [Verdict::Right, Verdict::Wrong] {
             // One of each group, so that several questions are seen.

@@ -1,0 +1,277 @@
+//! How does a question become an answer? A model, loaded with everything that turns text into ids and back, answers one
+//! conversation at a time and says every piece of text as soon as it is certain.
+
+use std::path::Path;
+use std::time::Instant;
+
+use anyhow::Result;
+use minke_engine::{Engine, EngineConfig, Finish, SamplingParams};
+use minke_model::{KvCache, MlaForm, Transformer, weights};
+use minke_spec::ModelConfig;
+use minke_tensor::{Cpu, Device, Isa, TILE};
+use minke_text::{ChatTemplate, EOS, Message, ReasoningEvent, ReasoningParser, Tokenizer, Utf8Stream};
+use serde::Deserialize;
+
+use crate::args::Sampling;
+use crate::error::Exit;
+use crate::folder::{Folder, read_text};
+use crate::interrupt::Interrupt;
+
+/// Prompt tokens of a step: Ctrl-C waits for one step at most.
+const CHUNK_TOKENS: usize = 256;
+/// The shortest cache with which it makes sense to start, in tokens.
+const LEAST_CONTEXT: usize = 256;
+
+/// What a model's folder holds, loaded.
+pub struct Loaded {
+    /// Where it computes.
+    pub device: Device,
+    /// The weights.
+    pub model: Transformer,
+    /// Text to ids and back.
+    pub tokenizer: Tokenizer,
+    /// Messages to prompt.
+    pub template: ChatTemplate,
+    /// How its makers sample from it.
+    pub generation: Generation,
+}
+
+/// The part of `generation_config.json` that is obeyed. R1's recommendation fills what the file does not say.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+pub struct Generation {
+    /// False for greedy.
+    #[serde(default = "yes")]
+    do_sample: bool,
+    #[serde(default = "temperature")]
+    temperature: f32,
+    #[serde(default = "top_p")]
+    top_p: f32,
+    #[serde(default)]
+    top_k: usize,
+    #[serde(default)]
+    min_p: f32,
+    #[serde(default)]
+    max_new_tokens: Option<usize>,
+    #[serde(default)]
+    eos_token_id: Option<OneOrMore>,
+}
+
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(untagged)]
+enum OneOrMore {
+    One(u32),
+    More(Vec<u32>),
+}
+
+fn yes() -> bool {
+    true
+}
+
+fn temperature() -> f32 {
+    0.6
+}
+
+fn top_p() -> f32 {
+    0.95
+}
+
+impl Loaded {
+    /// Returns the model of a folder.
+    ///
+    /// # Errors
+    /// If a file is missing or broken, or the memory is too small: said before any weight is read.
+    pub fn read(path: &Path, threads: usize) -> Result<Self> {
+        let folder = Folder::read(path)?;
+        let (need, have) = (folder.loading_bytes(), available_bytes());
+        if have.is_some_and(|have| need > have) {
+            return Err(too_large(path, need, have.unwrap_or(0)));
+        }
+        folder.check_weights()?;
+        let tokenizer_path = path.join("tokenizer.json");
+        if !tokenizer_path.exists() {
+            let advice = "download it from where the weights come from";
+            return Err(Exit::BadFile.because(format!("{}: is missing; {advice}", tokenizer_path.display())));
+        }
+        let tokenizer = Tokenizer::load(&tokenizer_path)?;
+        let (ids, rows) = (tokenizer.vocab_size(), folder.config.vocab_size);
+        if ids > rows {
+            let advice = "do the two files belong together?";
+            let reason = format!("has {ids} ids, the model knows {rows}; {advice}");
+            return Err(Exit::BadFile.because(format!("{}: {reason}", tokenizer_path.display())));
+        }
+        let template = ChatTemplate::load(path)?;
+        let generation = Generation::read(path)?;
+        let device = Device::Cpu(Cpu::new(threads, Isa::detect()));
+        let (model, _) = weights::load(&device, path)?;
+        Ok(Self { device, model, tokenizer, template, generation })
+    }
+}
+
+impl Generation {
+    fn read(folder: &Path) -> Result<Self> {
+        let path = folder.join("generation_config.json");
+        let text = if path.exists() { read_text(&path)? } else { "{}".into() };
+        let broken = |error| Exit::BadFile.because(format!("{}: {error}; correct the file or remove it", path.display()));
+        serde_json::from_str(&text).map_err(broken)
+    }
+
+    /// Returns how to sample: what the person said, else what the model's makers say.
+    fn params(&self, said: &Sampling, config: &ModelConfig, tokenizer: &Tokenizer) -> SamplingParams {
+        let mut stop_ids = config.eos_token_ids.clone();
+        match &self.eos_token_id {
+            Some(OneOrMore::One(id)) => stop_ids.push(*id),
+            Some(OneOrMore::More(ids)) => stop_ids.extend(ids),
+            None => {}
+        }
+        if stop_ids.is_empty() {
+            stop_ids.extend(tokenizer.id_of(EOS));
+        }
+        let own_temperature = if self.do_sample { self.temperature } else { 0.0 };
+        SamplingParams {
+            temperature: said.temperature.unwrap_or(own_temperature),
+            top_p: said.top_p.unwrap_or(self.top_p),
+            top_k: self.top_k,
+            min_p: self.min_p,
+            seed: said.seed,
+            max_tokens: said.max_tokens.or(self.max_new_tokens).unwrap_or(config.max_position_embeddings),
+            stop_ids,
+        }
+    }
+}
+
+/// A model that answers.
+pub struct Assistant {
+    loaded: Loaded,
+    engine: Engine,
+}
+
+/// An answer and what it took.
+pub struct Answer {
+    /// The thought, if there was one.
+    pub reasoning: Option<String>,
+    /// The answer itself.
+    pub content: String,
+    /// Why it ended.
+    pub finish: Finish,
+    /// Length of the prompt in tokens.
+    pub prompt_tokens: usize,
+    /// Length of thought and answer in tokens.
+    pub completion_tokens: usize,
+    /// Time from question to end.
+    pub seconds: f64,
+}
+
+impl Assistant {
+    /// Returns the model of a folder, with a cache for its whole context or as much as fits.
+    ///
+    /// # Errors
+    /// As [`Loaded::read`].
+    pub fn load(path: &Path, threads: usize) -> Result<Self> {
+        let loaded = Loaded::read(path, threads)?;
+        let config = loaded.model.config();
+        let page_bytes = KvCache::new(&loaded.device, config, 1, MlaForm::Absorbed).page_bytes() as u64;
+        let wanted = config.max_position_embeddings.div_ceil(TILE);
+        // Half of what is left: the other half is for what is computed, and for others.
+        let fitting = available_bytes().map_or(wanted, |have| (have / 2 / page_bytes.max(1)) as usize);
+        let pages = wanted.min(fitting);
+        if pages < wanted.min(LEAST_CONTEXT / TILE) {
+            let need = page_bytes * 2 * (LEAST_CONTEXT / TILE) as u64;
+            return Err(too_large(path, need, available_bytes().unwrap_or(0)));
+        }
+        let sizes = EngineConfig {
+            pages,
+            max_sequences: 1,
+            chunk_tokens: CHUNK_TOKENS,
+            form: MlaForm::Absorbed,
+            prefix_cache: true,
+        };
+        let engine = Engine::new(&loaded.device, config, sizes)?;
+        Ok(Self { loaded, engine })
+    }
+
+    /// Returns the answer to a conversation. `say` hears every piece of it once; Ctrl-C ends it early.
+    ///
+    /// # Errors
+    /// If the conversation does not fit into the context, or `say` fails.
+    pub fn answer(
+        &mut self,
+        conversation: &[Message],
+        sampling: &Sampling,
+        interrupt: &Interrupt,
+        say: &mut dyn FnMut(&ReasoningEvent) -> Result<()>,
+    ) -> Result<Answer> {
+        let start = Instant::now();
+        let Loaded { model, tokenizer, template, generation, .. } = &self.loaded;
+        let prompt = template.render(conversation, true)?;
+        let prompt_ids = tokenizer.encode(&prompt);
+        let params = generation.params(sampling, model.config(), tokenizer);
+        let sequence = self.engine.submit(&prompt_ids, &params, 1)?[0];
+        let mut text = Utf8Stream::default();
+        let mut parser = ReasoningParser::new(&prompt);
+        let mut parts = Parts { reasoning: None, content: String::new(), say };
+        while !self.engine.is_idle() {
+            if interrupt.is_raised() {
+                self.engine.cancel(sequence);
+                break;
+            }
+            for token in self.engine.step(model)? {
+                let stops = matches!(token.finish, Some(Finish::Stop(_)));
+                if !stops && !tokenizer.is_special(token.token_id) {
+                    let heard = parts.hear(parser.push(&text.push(tokenizer.token_bytes(token.token_id))));
+                    if heard.is_err() {
+                        self.engine.cancel(sequence);
+                    }
+                    heard?;
+                }
+            }
+        }
+        parts.hear(parser.push(&text.finish()))?;
+        parts.hear(parser.finish())?;
+        let completion = self.engine.take(sequence).expect("invariant: a sequence that has ended is there to be taken");
+        Ok(Answer {
+            reasoning: parts.reasoning,
+            content: parts.content,
+            finish: completion.finish,
+            prompt_tokens: prompt_ids.len(),
+            completion_tokens: completion.token_ids.len(),
+            seconds: start.elapsed().as_secs_f64(),
+        })
+    }
+}
+
+/// What was said so far.
+struct Parts<'a> {
+    reasoning: Option<String>,
+    content: String,
+    say: &'a mut dyn FnMut(&ReasoningEvent) -> Result<()>,
+}
+
+impl Parts<'_> {
+    fn hear(&mut self, events: Vec<ReasoningEvent>) -> Result<()> {
+        for event in events {
+            match &event {
+                ReasoningEvent::Reasoning(piece) => self.reasoning.get_or_insert_default().push_str(piece),
+                ReasoningEvent::Content(piece) => self.content.push_str(piece),
+            }
+            (self.say)(&event)?;
+        }
+        Ok(())
+    }
+}
+
+fn too_large(path: &Path, need: u64, have: u64) -> anyhow::Error {
+    let gigabytes = |bytes: u64| bytes as f64 / 1e9;
+    Exit::DoesNotFit.because(format!(
+        "{}: needs {:.1} GB of memory and {:.1} GB are free; free some, or take a smaller model",
+        path.display(),
+        gigabytes(need),
+        gigabytes(have)
+    ))
+}
+
+/// Returns the memory that the system could give, where it says so.
+fn available_bytes() -> Option<u64> {
+    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
+    Some(line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()? * 1024)
+}

@@ -1,0 +1,230 @@
+//! How is a model graded? On the same held-out problems as every other, in the modes that a person chooses; a run, stage by
+//! stage.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use minke_engine::{Engine, EngineConfig};
+use minke_eval::tasks::{Arithmetic, Countdown, Programs};
+use minke_eval::{Answerer, EvalConfig, Interval, Problem, Task, TaskReport};
+use minke_model::MlaForm;
+use minke_tensor::TILE;
+use minke_train::config::StageConfig;
+use minke_train::data::NamedTask;
+use minke_train::publish::refresh_card;
+use serde::Serialize;
+
+use super::train::{default_out, load, model_folder};
+use super::{print_json, print_line};
+use crate::args::Eval;
+use crate::assistant::Loaded;
+use crate::error::Exit;
+use crate::folder::read_text;
+use crate::interrupt::Interrupt;
+use crate::progress::Bar;
+
+/// Sequences that are decoded at once.
+const BATCH: usize = 64;
+/// The lower of the two temperatures at which a base model is asked; it also answers greedily.
+const LOW_TEMPERATURE: f32 = 0.6;
+
+/// Scores of one model.
+#[derive(Serialize)]
+struct Scores {
+    /// The stage that made it; nothing for a model of its own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    stage: Option<String>,
+    model: PathBuf,
+    reports: Vec<TaskReport>,
+}
+
+/// Runs `minke eval`.
+pub fn run(args: Eval) -> Result<()> {
+    let interrupt = Interrupt::install()?;
+    let scores = match args.target.is_dir() {
+        true => vec![of_model(&args, &interrupt)?],
+        false => of_run(&args, &interrupt)?,
+    };
+    if args.json {
+        return print_json(&scores);
+    }
+    let rows: Vec<[String; 11]> = scores.iter().flat_map(rows).collect();
+    print_line(&table(&HEADINGS, &rows))
+}
+
+/// Grades a model on the families with their default settings.
+fn of_model(args: &Eval, interrupt: &Interrupt) -> Result<Scores> {
+    let families = [
+        Task::Countdown(Countdown::default()),
+        Task::Arithmetic(Arithmetic::default()),
+        Task::Programs(Programs::default()),
+    ];
+    let tasks: Vec<NamedTask> = families.map(|task| NamedTask { name: task.name().to_owned(), task }).into();
+    let sets = problem_sets(args, &tasks)?;
+    let reports = grade(&args.target, "", &sets, &[mode(args)], args.threads, interrupt)?;
+    Ok(Scores { stage: None, model: args.target.clone(), reports })
+}
+
+/// Grades what every stage of a run made, and leaves the scores beside it.
+fn of_run(args: &Eval, interrupt: &Interrupt) -> Result<Vec<Scores>> {
+    let config = load(&args.target, &[])?;
+    let out = args.out.clone().unwrap_or_else(|| default_out(&config));
+    let sets = problem_sets(args, &config.tasks)?;
+    let finished = |stage: &&StageConfig| model_folder(&out, stage.name()).exists();
+    let stages: Vec<&StageConfig> = config.stages.iter().filter(|stage| stage.trains()).filter(finished).collect();
+    if stages.is_empty() {
+        let advice = format!("run `minke train {}` first, or name its folder with --out", args.target.display());
+        return Err(Exit::BadFile.because(format!("{}: no stage of the run is finished there; {advice}", out.display())));
+    }
+    let mut scores = Vec::new();
+    for stage in stages {
+        let model = model_folder(&out, stage.name());
+        let reports = grade(&model, stage.name(), &sets, &modes(args, stage), args.threads, interrupt)?;
+        keep(&out.join("stages").join(stage.name()), &reports)?;
+        refresh_card(&config, &out, stage.name())?;
+        scores.push(Scores { stage: Some(stage.name().to_owned()), model, reports });
+    }
+    Ok(scores)
+}
+
+/// Returns the held-out problems of the tasks that the person wants, the same for every model.
+fn problem_sets<'a>(args: &Eval, tasks: &'a [NamedTask]) -> Result<Vec<(&'a NamedTask, Vec<Problem>)>> {
+    let names: Vec<&str> = tasks.iter().map(|task| task.name.as_str()).collect();
+    if let Some(unknown) = args.tasks.iter().find(|task| !names.contains(&task.as_str())) {
+        return Err(Exit::Usage.because(format!("--task {unknown}: there is no such task; there are {}", names.join(", "))));
+    }
+    let wanted = tasks.iter().filter(|task| args.tasks.is_empty() || args.tasks.contains(&task.name));
+    Ok(wanted.map(|task| (task, task.task.test_set(args.seed, args.problems))).collect())
+}
+
+/// Returns the mode that the person chose.
+fn mode(args: &Eval) -> EvalConfig {
+    let defaults = EvalConfig::default();
+    EvalConfig {
+        samples: args.samples,
+        temperature: args.temperature.unwrap_or(defaults.temperature),
+        max_tokens: args.max_tokens,
+        force_thought: args.force_thought,
+        seed: args.seed,
+        ..defaults
+    }
+}
+
+/// Returns the modes in which a stage is graded. A base model, with which the others are compared, is given every chance: its
+/// thought forced open, and a lower temperature.
+fn modes(args: &Eval, stage: &StageConfig) -> Vec<EvalConfig> {
+    let chosen = mode(args);
+    if !matches!(stage, StageConfig::Pretrain(_)) || args.temperature.is_some() || args.force_thought {
+        return vec![chosen];
+    }
+    let low = EvalConfig { temperature: LOW_TEMPERATURE, greedy: false, ..chosen.clone() };
+    let forced = |mode: &EvalConfig| EvalConfig { force_thought: true, ..mode.clone() };
+    vec![chosen.clone(), low.clone(), forced(&chosen), forced(&low)]
+}
+
+/// Returns the scores of the model in a folder.
+fn grade(
+    folder: &Path,
+    name: &str,
+    sets: &[(&NamedTask, Vec<Problem>)],
+    modes: &[EvalConfig],
+    threads: usize,
+    interrupt: &Interrupt,
+) -> Result<Vec<TaskReport>> {
+    let loaded = Loaded::read(folder, threads)?;
+    let context = loaded.model.config().max_position_embeddings;
+    let longest = modes.iter().map(|mode| mode.max_tokens).max().unwrap_or(0);
+    // A prompt takes a few pages; where they run out, sequences wait for each other and nothing else changes.
+    let pages = BATCH * context.min(longest + context / 4).div_ceil(TILE);
+    let sizes =
+        EngineConfig { pages, max_sequences: BATCH, chunk_tokens: 1024, form: MlaForm::Expanded, prefix_cache: false };
+    let mut engine = Engine::new(&loaded.device, loaded.model.config(), sizes)?;
+    let mut answerer = Answerer {
+        engine: &mut engine,
+        model: &loaded.model,
+        tokenizer: &loaded.tokenizer,
+        template: &loaded.template,
+    };
+    let mut reports = Vec::new();
+    for (task, problems) in sets {
+        for mode in modes {
+            let label = [name, &task.name].iter().filter(|part| !part.is_empty()).copied().collect::<Vec<_>>().join(" ");
+            let answers = problems.len() * (mode.samples + usize::from(mode.greedy));
+            let mut bar = Bar::new(label.trim(), 0, answers as u64);
+            let mut progress = |done: usize, _total: usize| bar.set(done as u64, "");
+            let report = answerer.evaluate((&task.name, &task.task), problems, mode, &mut progress)?;
+            bar.finish(&format!("pass@1 {}", interval(&report.pass_at_1)));
+            reports.push(report);
+            if interrupt.is_raised() {
+                return Err(Exit::Interrupted.because("interrupted; the scores of this model are not complete"));
+            }
+        }
+    }
+    Ok(reports)
+}
+
+/// Adds scores to a stage's `eval.json`, in place of older ones in the same mode.
+fn keep(stage: &Path, reports: &[TaskReport]) -> Result<()> {
+    let path = stage.join("eval.json");
+    let mut kept: Vec<TaskReport> = match path.exists() {
+        true => serde_json::from_str(&read_text(&path)?).unwrap_or_default(),
+        false => Vec::new(),
+    };
+    kept.retain(|old| !reports.iter().any(|new| (&new.task, &new.config) == (&old.task, &old.config)));
+    kept.extend_from_slice(reports);
+    let temporary = stage.join(".eval.json");
+    let write = || {
+        std::fs::write(&temporary, serde_json::to_string_pretty(&kept)?)?;
+        std::fs::rename(&temporary, &path)
+    };
+    write().with_context(|| format!("cannot write {}", path.display()))
+}
+
+const HEADINGS: [&str; 11] = [
+    "model", "task", "mode", "pass@1", "pass@k", "cons@k", "greedy", "tokens right/wrong", "attempts", "format",
+    "false claims",
+];
+
+fn rows(scores: &Scores) -> Vec<[String; 11]> {
+    let model = scores.stage.clone().unwrap_or_else(|| scores.model.display().to_string());
+    let row = |report: &TaskReport| {
+        let config = &report.config;
+        let (k, pass_at_k) = report.pass_at_k.last().copied().unwrap_or((1, 0.0));
+        let number = |value: Option<f64>| value.map_or("-".into(), |value| format!("{value:.0}"));
+        let tokens = [report.thought_tokens_right, report.thought_tokens_wrong].map(number);
+        [
+            model.clone(),
+            report.task.clone(),
+            format!("T={}{}", config.temperature, if config.force_thought { " forced" } else { "" }),
+            interval(&report.pass_at_1),
+            format!("{} ({k})", percent(pass_at_k)),
+            percent(report.cons_at_k.mean),
+            report.greedy.as_ref().map_or("-".into(), |greedy| percent(greedy.mean)),
+            tokens.join("/"),
+            format!("{:.1}", report.attempts),
+            percent(report.format_rate),
+            report.false_claims.map_or("-".into(), percent),
+        ]
+    };
+    scores.reports.iter().map(row).collect()
+}
+
+fn interval(interval: &Interval) -> String {
+    format!("{} [{}, {}]", percent(interval.mean), percent(interval.low), percent(interval.high))
+}
+
+fn percent(share: f64) -> String {
+    format!("{:.1}", 100.0 * share)
+}
+
+/// Returns rows under headings, columns aligned.
+fn table<const N: usize>(headings: &[&str; N], rows: &[[String; N]]) -> String {
+    let width = |i: usize| rows.iter().map(|row| row[i].len()).max().unwrap_or(0).max(headings[i].len());
+    let widths: [usize; N] = std::array::from_fn(width);
+    let line = |cells: [&str; N]| {
+        let padded: Vec<String> = cells.iter().zip(widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
+        padded.join("  ").trim_end().to_owned()
+    };
+    let head = std::iter::once(line(*headings));
+    head.chain(rows.iter().map(|row| line(std::array::from_fn(|i| row[i].as_str())))).collect::<Vec<_>>().join("\n")
+}

@@ -1,0 +1,38 @@
+//! One file per verb.
+
+mod eval;
+mod report;
+mod run;
+mod show;
+mod train;
+
+use std::io::Write;
+
+use anyhow::Result;
+use serde::Serialize;
+
+use crate::args::Command;
+
+/// Does what the command line asks for.
+///
+/// # Errors
+/// Whatever went wrong; `main` prints it and ends with its exit code.
+pub fn dispatch(command: Command) -> Result<()> {
+    match command {
+        Command::Run(args) => run::run(args),
+        Command::Train(args) => train::run(args),
+        Command::Eval(args) => eval::run(args),
+        Command::Report(args) => report::run(args),
+        Command::Show(args) => show::run(&args),
+    }
+}
+
+/// Prints a line to stdout.
+fn print_line(text: &str) -> Result<()> {
+    Ok(writeln!(std::io::stdout(), "{text}")?)
+}
+
+/// Prints a value as one line of JSON.
+fn print_json(value: &impl Serialize) -> Result<()> {
+    print_line(&serde_json::to_string(value)?)
+}

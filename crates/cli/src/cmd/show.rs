@@ -1,0 +1,275 @@
+//! What is a model? Everything that its configuration and the headers of its files say, with what is unusual.
+
+use std::collections::BTreeMap;
+
+use anyhow::Result;
+use minke_spec::config::{AttentionConfig, ModelType, RopeScaling};
+use minke_spec::cost::{kv_bytes_per_token, parameter_counts};
+use minke_spec::params::published_tensors;
+use minke_spec::{Format, ModelConfig};
+use minke_text::{ChatTemplate, Message, THINK_OPEN, Tokenizer, USER};
+use serde::Serialize;
+
+use super::{print_json, print_line};
+use crate::args::Show;
+use crate::folder::Folder;
+
+/// What `minke show` says.
+#[derive(Serialize)]
+struct Description {
+    path: String,
+    model_type: &'static str,
+    parameters: Parameters,
+    hidden_size: usize,
+    num_hidden_layers: usize,
+    num_nextn_predict_layers: usize,
+    attention: String,
+    experts: Option<Experts>,
+    context_tokens: usize,
+    rope_scaling: String,
+    vocab_size: usize,
+    /// Ids of the tokenizer, if there is one.
+    tokenizer_ids: Option<usize>,
+    weights: Weights,
+    kv_bytes_per_token: KvBytes,
+    chat_template: String,
+    unknown_config_keys: Vec<String>,
+    notes: Vec<String>,
+}
+
+#[derive(Serialize)]
+struct Parameters {
+    total: usize,
+    activated: usize,
+    mtp: usize,
+}
+
+#[derive(Serialize)]
+struct Experts {
+    routed: usize,
+    shared: usize,
+    per_token: usize,
+    groups: usize,
+    groups_per_token: usize,
+    layers: usize,
+}
+
+#[derive(Serialize)]
+struct Weights {
+    files: usize,
+    bytes: u64,
+    tensors: usize,
+    /// Bytes by format.
+    formats: BTreeMap<String, u64>,
+}
+
+/// Bytes of one token in the cache of all layers, if it is kept in that format.
+#[derive(Serialize)]
+struct KvBytes {
+    /// Of latents, as R1 is served; only with latent attention.
+    latent: Option<ByFormat>,
+    /// Of keys and values of all heads, as in training.
+    expanded: ByFormat,
+}
+
+#[derive(Serialize)]
+struct ByFormat {
+    bf16: usize,
+    f32: usize,
+}
+
+impl ByFormat {
+    fn of(bytes: impl Fn(Format) -> usize) -> Self {
+        Self { bf16: bytes(Format::Bf16), f32: bytes(Format::F32) }
+    }
+}
+
+/// Runs `minke show`.
+pub fn run(args: &Show) -> Result<()> {
+    let description = describe(&Folder::read(&args.model)?);
+    if args.json { print_json(&description) } else { print_line(&description.text()) }
+}
+
+fn describe(folder: &Folder) -> Description {
+    let config = &folder.config;
+    let counts = parameter_counts(config);
+    let tokenizer = folder.path.join("tokenizer.json").exists().then(|| Tokenizer::load(&folder.path));
+    let tokenizer_ids = tokenizer.as_ref().and_then(|loaded| loaded.as_ref().ok()).map(Tokenizer::vocab_size);
+    let mut notes = Vec::new();
+    match &tokenizer {
+        None => notes.push("there is no tokenizer.json, so it cannot be run".into()),
+        Some(Err(error)) => notes.push(error.to_string()),
+        Some(Ok(_)) => {}
+    }
+    weight_notes(folder, &mut notes);
+    let experts = config.moe.as_ref().map(|moe| Experts {
+        routed: moe.n_routed_experts,
+        shared: moe.n_shared_experts,
+        per_token: moe.num_experts_per_tok,
+        groups: moe.n_group,
+        groups_per_token: moe.topk_group,
+        layers: (0..config.num_hidden_layers).filter(|&layer| config.is_moe_layer(layer)).count(),
+    });
+    let mut formats = BTreeMap::new();
+    for header in folder.shards.iter().flat_map(|shard| shard.tensors.values()) {
+        *formats.entry(header.dtype.clone()).or_insert(0) += header.bytes();
+    }
+    Description {
+        path: folder.path.display().to_string(),
+        model_type: config.model_type.name(),
+        parameters: Parameters { total: counts.total, activated: counts.activated, mtp: counts.mtp },
+        hidden_size: config.hidden_size,
+        num_hidden_layers: config.num_hidden_layers,
+        num_nextn_predict_layers: config.num_nextn_predict_layers,
+        attention: attention(config),
+        experts,
+        context_tokens: config.max_position_embeddings,
+        rope_scaling: rope_scaling(config),
+        vocab_size: config.vocab_size,
+        tokenizer_ids,
+        weights: Weights {
+            files: folder.shards.len(),
+            bytes: folder.shards.iter().map(|shard| shard.bytes).sum(),
+            tensors: folder.shards.iter().map(|shard| shard.tensors.len()).sum(),
+            formats,
+        },
+        kv_bytes_per_token: kv_bytes(config),
+        chat_template: chat_template(folder, &mut notes),
+        unknown_config_keys: folder.unknown_keys.clone(),
+        notes,
+    }
+}
+
+/// Notes what is unusual about weights and configuration.
+fn weight_notes(folder: &Folder, notes: &mut Vec<String>) {
+    let config = &folder.config;
+    if config.model_type == ModelType::DeepseekV2 {
+        notes.push("deepseek_v2 is described for its costs; it cannot be run".into());
+    }
+    if folder.shards.is_empty() {
+        notes.push("there are no weights in the folder".into());
+    } else if let Err(error) = folder.check_weights() {
+        notes.push(error.to_string());
+    } else {
+        let known: std::collections::HashSet<String> = published_tensors(config).into_iter().map(|t| t.name).collect();
+        let names = folder.shards.iter().flat_map(|shard| shard.tensors.keys());
+        let others = names.filter(|name| !known.contains(*name)).count();
+        if others > 0 {
+            notes.push(format!("{others} tensors in the files mean nothing to this architecture and are not read"));
+        }
+    }
+    if config.eos_token_ids.is_empty() {
+        notes.push("config.json names no token that ends an answer".into());
+    }
+}
+
+fn attention(config: &ModelConfig) -> String {
+    let heads = config.num_attention_heads;
+    match &config.attention {
+        AttentionConfig::Mla(mla) => {
+            let query = mla.q_lora_rank.map_or("not compressed".into(), |rank| format!("rank {rank}"));
+            format!("MLA: {heads} heads, latent of {} + {}, queries {query}", mla.kv_lora_rank, mla.qk_rope_head_dim)
+        }
+        AttentionConfig::Gqa(gqa) => {
+            format!("GQA: {heads} query heads of {}, {} key and value heads", gqa.head_dim, gqa.num_key_value_heads)
+        }
+    }
+}
+
+fn rope_scaling(config: &ModelConfig) -> String {
+    match &config.rope.scaling {
+        RopeScaling::None => "none".into(),
+        RopeScaling::Yarn(yarn) => format!("YaRN x{} over {}", yarn.factor, yarn.original_max_position_embeddings),
+        RopeScaling::Llama3(llama) => format!("llama3 x{} over {}", llama.factor, llama.original_max_position_embeddings),
+    }
+}
+
+fn kv_bytes(config: &ModelConfig) -> KvBytes {
+    let (key, value) = config.head_dims();
+    match &config.attention {
+        AttentionConfig::Gqa(_) => {
+            KvBytes { latent: None, expanded: ByFormat::of(|format| kv_bytes_per_token(config, format)) }
+        }
+        AttentionConfig::Mla(_) => {
+            let values = config.num_hidden_layers * config.num_attention_heads * (key + value);
+            KvBytes {
+                latent: Some(ByFormat::of(|format| kv_bytes_per_token(config, format))),
+                expanded: ByFormat::of(|format| format.bytes(values)),
+            }
+        }
+    }
+}
+
+/// Returns what the template does, told by what it makes of a greeting.
+fn chat_template(folder: &Folder, notes: &mut Vec<String>) -> String {
+    let path = &folder.path;
+    if !path.join("tokenizer_config.json").exists() && !path.join("chat_template.jinja").exists() {
+        notes.push("there is no chat template, so it cannot be run".into());
+        return "none".into();
+    }
+    let rendered = ChatTemplate::load(path).and_then(|template| template.render(&[Message::user("Hi")], true));
+    let prompt = match rendered {
+        Ok(prompt) => prompt,
+        Err(error) => {
+            notes.push(error.to_string());
+            return "broken".into();
+        }
+    };
+    let families = [(USER, "DeepSeek"), ("<|im_start|>", "ChatML"), ("<|start_header_id|>", "Llama 3")];
+    let family = families.iter().find(|(mark, _)| prompt.contains(mark)).map_or("other", |(_, name)| name);
+    let opens = prompt.trim_end().ends_with(THINK_OPEN);
+    format!("{family}, {}", if opens { "opens the thought" } else { "does not open a thought" })
+}
+
+impl Description {
+    /// Returns the description for a person.
+    fn text(&self) -> String {
+        let count = |n: usize| grouped(n as u64);
+        let mut lines = vec![self.path.clone()];
+        let mut put = |name: &str, text: String| lines.push(format!("  {name:<14} {text}"));
+        put("architecture", format!("{}, width {}", self.model_type, self.hidden_size));
+        let Parameters { total, activated, mtp } = self.parameters;
+        let further = if mtp > 0 { format!(", and {} to predict further tokens", count(mtp)) } else { String::new() };
+        put("parameters", format!("{}, of which a token uses {}{further}", count(total), count(activated)));
+        let mtp_layers = self.num_nextn_predict_layers;
+        let further = if mtp_layers > 0 { format!(", and {mtp_layers} for multi-token prediction") } else { String::new() };
+        put("layers", format!("{}{further}", self.num_hidden_layers));
+        put("attention", self.attention.clone());
+        if let Some(e) = &self.experts {
+            let routed = format!("{} in {} layers, {} per token", e.routed, e.layers, e.per_token);
+            put("experts", format!("{routed} from {} of {} groups, {} shared", e.groups_per_token, e.groups, e.shared));
+        }
+        put("context", format!("{} tokens, rope scaling {}", count(self.context_tokens), self.rope_scaling));
+        let ids = self.tokenizer_ids.map_or("no tokenizer".into(), |ids| format!("tokenizer of {}", count(ids)));
+        put("vocabulary", format!("{}, {ids}", count(self.vocab_size)));
+        let formats = self.weights.formats.iter().map(|(name, bytes)| format!("{name} {}", grouped(*bytes)));
+        let formats: Vec<String> = formats.collect();
+        let Weights { files, bytes, tensors, .. } = self.weights;
+        put("weights", format!("{} bytes in {files} files, {tensors} tensors: {}", grouped(bytes), formats.join(", ")));
+        let cache = |name: &str, bytes: &ByFormat| {
+            format!("{name} {} bytes per token in BF16, {} in F32", count(bytes.bf16), count(bytes.f32))
+        };
+        let kv = &self.kv_bytes_per_token;
+        kv.latent.iter().for_each(|bytes| put("cache", cache("latents:", bytes)));
+        put("cache", cache("keys and values:", &kv.expanded));
+        put("chat template", self.chat_template.clone());
+        if !self.unknown_config_keys.is_empty() {
+            put("not known", self.unknown_config_keys.join(", "));
+        }
+        self.notes.iter().for_each(|note| put("note", note.clone()));
+        lines.join("\n")
+    }
+}
+
+/// Returns a number with its thousands apart.
+fn grouped(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::new();
+    for (i, digit) in digits.chars().enumerate() {
+        if i > 0 && (digits.len() - i).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}

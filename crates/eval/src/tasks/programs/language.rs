@@ -1,0 +1,216 @@
+//! What does a program do? Up to three operations on a list, one after the other.
+
+use std::fmt;
+
+/// Most operations of a program.
+pub(super) const LONGEST_PROGRAM: usize = 3;
+/// Longest list on the way.
+const LONGEST_LIST: usize = 8;
+/// Largest number on the way.
+const LARGEST: u32 = 199;
+
+/// An operation on a list.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Op {
+    Rev,
+    Sort,
+    Tail,
+    Init,
+    Head,
+    Rot,
+    Sum,
+    Diffs,
+    Max,
+    Min,
+    Uniq,
+    Evens,
+    Odds,
+    Inc,
+    Dec,
+    Dbl,
+    Half,
+    Sums,
+}
+
+impl Op {
+    const ALL: [(Self, &'static str); 18] = [
+        (Self::Rev, "rev"),
+        (Self::Sort, "sort"),
+        (Self::Tail, "tail"),
+        (Self::Init, "init"),
+        (Self::Head, "head"),
+        (Self::Rot, "rot"),
+        (Self::Sum, "sum"),
+        (Self::Diffs, "diffs"),
+        (Self::Max, "max"),
+        (Self::Min, "min"),
+        (Self::Uniq, "uniq"),
+        (Self::Evens, "evens"),
+        (Self::Odds, "odds"),
+        (Self::Inc, "inc"),
+        (Self::Dec, "dec"),
+        (Self::Dbl, "dbl"),
+        (Self::Half, "half"),
+        (Self::Sums, "sums"),
+    ];
+
+    /// Returns the name in programs.
+    pub(super) fn name(self) -> &'static str {
+        Self::ALL[self as usize].1
+    }
+
+    /// Returns the result; nothing if it leaves the limits.
+    pub(super) fn run(self, list: &[u32]) -> Option<Vec<u32>> {
+        let each = |f: fn(u32) -> u32| list.iter().map(|&x| f(x)).collect::<Vec<_>>();
+        let one = |value: Option<&u32>| value.map(|&value| vec![value]);
+        let output = match self {
+            Self::Rev => list.iter().rev().copied().collect(),
+            Self::Sort => {
+                let mut sorted = list.to_vec();
+                sorted.sort_unstable();
+                sorted
+            }
+            Self::Tail => list.get(1..)?.to_vec(),
+            Self::Init => list[..list.len().checked_sub(1)?].to_vec(),
+            Self::Head => one(list.first())?,
+            Self::Rot => {
+                let mut rotated = list.to_vec();
+                rotated.rotate_left(usize::from(!list.is_empty()));
+                rotated
+            }
+            Self::Sum => vec![list.iter().sum()],
+            Self::Diffs => list.windows(2).map(|pair| pair[0].abs_diff(pair[1])).collect(),
+            Self::Max => one(list.iter().max())?,
+            Self::Min => one(list.iter().min())?,
+            Self::Uniq => {
+                let mut kept: Vec<u32> = Vec::new();
+                for &x in list {
+                    if !kept.contains(&x) {
+                        kept.push(x);
+                    }
+                }
+                kept
+            }
+            Self::Evens => list.iter().copied().filter(|x| x % 2 == 0).collect(),
+            Self::Odds => list.iter().copied().filter(|x| x % 2 == 1).collect(),
+            Self::Inc => each(|x| x + 1),
+            Self::Dec => each(|x| x.saturating_sub(1)),
+            Self::Dbl => each(|x| x * 2),
+            Self::Half => each(|x| x / 2),
+            Self::Sums => {
+                let mut total = 0;
+                list.iter()
+                    .map(|&x| {
+                        total += x;
+                        total
+                    })
+                    .collect()
+            }
+        };
+        let fits = output.len() <= LONGEST_LIST && output.iter().all(|&x| x <= LARGEST);
+        fits.then_some(output)
+    }
+}
+
+/// One to three operations, joined by `|` in text.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Program(Vec<Op>);
+
+impl Program {
+    /// Returns the program that a text is.
+    pub(super) fn parse(text: &str) -> Option<Self> {
+        let text = text.trim();
+        if text.len() > LONGEST_PROGRAM * 16 {
+            return None;
+        }
+        let find = |name: &str| Op::ALL.iter().find(|(_, n)| *n == name.trim()).map(|&(op, _)| op);
+        let operations: Vec<Op> = text.split('|').map(find).collect::<Option<_>>()?;
+        (operations.len() <= LONGEST_PROGRAM).then_some(Self(operations))
+    }
+
+    /// Returns a program of the given operations, one to three.
+    pub(super) fn new(operations: Vec<Op>) -> Self {
+        debug_assert!((1..=LONGEST_PROGRAM).contains(&operations.len()));
+        Self(operations)
+    }
+
+    /// Returns every program, the shortest first.
+    pub(super) fn all() -> Vec<Self> {
+        let mut all: Vec<Self> = Vec::new();
+        let mut longest: Vec<Vec<Op>> = vec![Vec::new()];
+        for _ in 0..LONGEST_PROGRAM {
+            let extend = |ops: &Vec<Op>| Op::ALL.map(|(op, _)| [&ops[..], &[op]].concat());
+            longest = longest.iter().flat_map(extend).collect();
+            all.extend(longest.iter().cloned().map(Self));
+        }
+        all
+    }
+
+    /// Returns an operation by number.
+    pub(super) fn operation(number: u64) -> Op {
+        Op::ALL[number as usize % Op::ALL.len()].0
+    }
+
+    /// Returns the number of operations there are.
+    pub(super) fn operation_count() -> u64 {
+        Op::ALL.len() as u64
+    }
+
+    /// Returns the number of operations.
+    pub(super) fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Returns the operations.
+    pub(super) fn operations(&self) -> &[Op] {
+        &self.0
+    }
+
+    /// Returns what the program makes of a list; nothing if it leaves the limits.
+    pub(super) fn run(&self, list: &[u32]) -> Option<Vec<u32>> {
+        self.0.iter().try_fold(list.to_vec(), |list, op| op.run(&list))
+    }
+}
+
+impl fmt::Display for Program {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names: Vec<&str> = self.0.iter().map(|op| op.name()).collect();
+        f.write_str(&names.join("|"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn operations_do_what_their_names_say() {
+        let cases: [(&str, &[u32], Option<&[u32]>); 14] = [
+            ("rev", &[1, 2, 3], Some(&[3, 2, 1])),
+            ("tail|rev", &[2, 4, 8], Some(&[8, 4])),
+            ("sort|init", &[5, 1, 3], Some(&[1, 3])),
+            ("sums", &[1, 2, 3], Some(&[1, 3, 6])),
+            ("uniq|rot", &[4, 4, 2], Some(&[2, 4])),
+            ("evens|max", &[3, 4, 6], Some(&[6])),
+            ("odds|max", &[4, 6], None),
+            ("head", &[], None),
+            ("sum", &[], Some(&[0])),
+            ("dbl|dbl|dbl", &[30], None),
+            ("half|dec", &[1, 9], Some(&[0, 3])),
+            ("inc|min", &[7, 2], Some(&[3])),
+            ("diffs", &[7, 2, 9], Some(&[5, 7])),
+            ("tail", &[], None),
+        ];
+        for (program, input, want) in cases {
+            assert_eq!(Program::parse(program).unwrap().run(input).as_deref(), want, "{program}");
+        }
+        for bad in ["", "rev|", "nope", "rev|rev|rev|rev", "rev sort", "REV"] {
+            assert!(Program::parse(bad).is_none(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn names_stand_at_their_numbers() {
+        assert!(Op::ALL.iter().enumerate().all(|(i, (op, _))| *op as usize == i));
+    }
+}

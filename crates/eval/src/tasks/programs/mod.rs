@@ -1,0 +1,249 @@
+//! Can it write a program? From examples of what it does to lists, found by trying and checked by hidden tests.
+
+mod demonstrate;
+mod language;
+
+use std::collections::HashMap;
+use std::sync::OnceLock;
+
+use language::{LONGEST_PROGRAM, Program};
+use minke_spec::draw::{Domain, Stream, draw, hash, hash_name};
+use serde::{Deserialize, Serialize};
+
+use super::{Demonstration, Gold, Problem, Split, Style, Verdict};
+use crate::{Error, Result};
+
+/// Short programs over lists of small numbers.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Programs {
+    /// Most operations of a program, up to 3.
+    pub operations: usize,
+    /// Examples that the question shows.
+    pub examples: usize,
+    /// Whether a thought restates the wanted output before it says `no` or `ok`.
+    pub self_check: bool,
+}
+
+impl Default for Programs {
+    fn default() -> Self {
+        Self { operations: LONGEST_PROGRAM, examples: 3, self_check: true }
+    }
+}
+
+/// A list and what the program makes of it.
+type Pair = (Vec<u32>, Vec<u32>);
+
+/// What the grader of a program problem knows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ProgramsGold {
+    program: Program,
+    visible: Vec<Pair>,
+    hidden: Vec<Pair>,
+}
+
+/// One behaviour in four is held out.
+const TEST_SHARE: u64 = 4;
+/// Tests that the question does not show.
+const HIDDEN_TESTS: usize = 6;
+/// Lists that tell behaviours apart.
+const PROBES: u64 = 16;
+/// Draws of a list until the program accepts it.
+const TRIES: usize = 64;
+
+/// The shortest program of every behaviour that is worth asking for, by split and length.
+struct Behaviours {
+    train: Vec<Program>,
+    test: Vec<Program>,
+}
+
+impl Behaviours {
+    /// Returns the table: made once, from the language alone.
+    fn table() -> &'static Self {
+        static TABLE: OnceLock<Behaviours> = OnceLock::new();
+        TABLE.get_or_init(|| {
+            let probes: Vec<Vec<u32>> = (0..PROBES).map(|i| list(&mut draw(0, Domain::Problem, &[i]))).collect();
+            let mut shortest: HashMap<Vec<Option<Vec<u32>>>, Program> = HashMap::new();
+            let (mut train, mut test) = (Vec::new(), Vec::new());
+            for program in Program::all() {
+                let outputs: Vec<Option<Vec<u32>>> = probes.iter().map(|probe| program.run(probe)).collect();
+                let telling = outputs.iter().flatten().filter(|output| !output.is_empty()).count();
+                let constant = outputs.iter().flatten().all(|output| Some(output) == outputs.iter().flatten().next());
+                let idle = outputs.iter().zip(&probes).all(|(output, probe)| output.as_ref() == Some(probe));
+                if telling * 4 < probes.len() * 3 || constant || idle || shortest.contains_key(&outputs) {
+                    continue;
+                }
+                let mix = |h: u64, output: &Option<Vec<u32>>| match output {
+                    None => hash(h ^ u64::MAX),
+                    Some(list) => list.iter().fold(hash(h ^ list.len() as u64), |h, &v| hash(h ^ u64::from(v))),
+                };
+                let behaviour = outputs.iter().fold(0, mix);
+                let side = if behaviour.is_multiple_of(TEST_SHARE) { &mut test } else { &mut train };
+                side.push(program.clone());
+                shortest.insert(outputs, program);
+            }
+            Self { train, test }
+        })
+    }
+}
+
+/// Returns a random list of two to six numbers up to 20.
+fn list(stream: &mut Stream) -> Vec<u32> {
+    (0..stream.between(2, 6)).map(|_| stream.below(21) as u32).collect()
+}
+
+impl Programs {
+    pub(super) fn validate(&self) -> Result<()> {
+        if (1..=LONGEST_PROGRAM).contains(&self.operations) && (1..=4).contains(&self.examples) {
+            return Ok(());
+        }
+        let reason = "operations must lie in 1..=3 and examples in 1..=4";
+        Err(Error::Task { task: "programs", reason: reason.into() })
+    }
+
+    pub(super) fn problem(&self, seed: u64, split: Split, number: u64) -> Problem {
+        let table = Behaviours::table();
+        let side = match split {
+            Split::Train => &table.train,
+            Split::Test => &table.test,
+        };
+        let mut stream = draw(seed, Domain::Problem, &[hash_name("programs"), split as u64, number]);
+        let program = loop {
+            let program = stream.choose(side);
+            if program.len() <= self.operations {
+                break program.clone();
+            }
+        };
+        let visible = pairs(&program, self.examples, &mut stream);
+        let question = format!("io {}", visible.iter().map(show_pair).collect::<Vec<_>>().join("; "));
+        let id = hash_name(&question);
+        // Hidden tests follow from the problem alone, so that a problem is the same under every seed.
+        let hidden = pairs(&program, HIDDEN_TESTS, &mut draw(id, Domain::Problem, &[1]));
+        Problem { id, question, gold: Gold::Programs(ProgramsGold { program, visible, hidden }) }
+    }
+
+    pub(super) fn grade(&self, problem: &Problem, answer: &str) -> Verdict {
+        let Gold::Programs(gold) = &problem.gold else { return Verdict::GoldUnusable };
+        let tests = || gold.visible.iter().chain(&gold.hidden);
+        if gold.hidden.is_empty() || !tests().all(|(input, output)| gold.program.run(input).as_ref() == Some(output)) {
+            return Verdict::GoldUnusable;
+        }
+        let Some(program) = Program::parse(answer) else { return Verdict::Wrong };
+        let passes = tests().all(|(input, output)| program.run(input).as_ref() == Some(output));
+        if passes { Verdict::Right } else { Verdict::Wrong }
+    }
+
+    pub(super) fn answer_key(&self, _problem: &Problem, answer: &str) -> Option<String> {
+        Program::parse(answer).map(|program| program.to_string())
+    }
+
+    pub(super) fn attempts(&self, thought: &str) -> usize {
+        thought.lines().filter(|line| line.ends_with(" no") || line.ends_with(" ok")).count()
+    }
+
+    pub(super) fn claims_success(&self, thought: &str) -> bool {
+        let last = thought.lines().rev().find(|line| line.ends_with(" no") || line.ends_with(" ok"));
+        last.is_some_and(|line| line.ends_with(" ok"))
+    }
+
+    pub(super) fn demonstrate(&self, problem: &Problem, style: Style, stream: &mut Stream) -> Demonstration {
+        match &problem.gold {
+            Gold::Programs(gold) => self.write(gold, style, stream),
+            _ => Demonstration { thought: None, answer: String::new() },
+        }
+    }
+}
+
+/// Returns so many random lists with what the program makes of them.
+fn pairs(program: &Program, count: usize, stream: &mut Stream) -> Vec<Pair> {
+    let pair = |stream: &mut Stream| {
+        (0..TRIES).find_map(|_| {
+            let input = list(stream);
+            program.run(&input).map(|output| (input, output))
+        })
+    };
+    (0..count).filter_map(|_| pair(stream)).collect()
+}
+
+fn show(list: &[u32]) -> String {
+    let numbers: Vec<String> = list.iter().map(u32::to_string).collect();
+    format!("[{}]", numbers.join(","))
+}
+
+fn show_pair((input, output): &Pair) -> String {
+    format!("{}->{}", show(input), show(output))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Task;
+    use super::*;
+    use proptest::prelude::*;
+    use std::collections::HashSet;
+
+    fn task() -> Task {
+        Task::Programs(Programs::default())
+    }
+
+    #[test]
+    fn there_are_enough_behaviours_on_both_sides() {
+        let table = Behaviours::table();
+        println!("{} behaviours to train on, {} held out", table.train.len(), table.test.len());
+        assert!(table.train.len() >= 1000 && table.test.len() >= 300);
+        assert_eq!(task().test_set(1, 600).len(), 600);
+    }
+
+    #[test]
+    fn no_held_out_behaviour_is_trained_on() {
+        let table = Behaviours::table();
+        // Lists that the split did not look at: behaviours that differ on the probes must really differ somewhere.
+        let lists: Vec<Vec<u32>> = (0..200).map(|i| list(&mut draw(9, Domain::Problem, &[i]))).collect();
+        let of = |p: &Program| -> Vec<Option<Vec<u32>>> { lists.iter().map(|l| p.run(l)).collect() };
+        let test: HashSet<_> = table.test.iter().map(of).collect();
+        let shared = table.train.iter().filter(|p| test.contains(&of(p))).count();
+        assert_eq!(shared, 0);
+    }
+
+    #[test]
+    fn demonstrations_are_right_where_they_should_be() {
+        let task = task();
+        let (mut gave_up, mut characters) = (0, 0);
+        for number in 0..1000 {
+            let problem = task.problem(1, Split::Train, number);
+            let mut stream = draw(2, Domain::Data, &[number]);
+            let bare = task.demonstrate(&problem, Style::Bare, &mut stream);
+            assert_eq!((bare.thought, task.grade(&problem, &bare.answer)), (None, Verdict::Right));
+            let clean = task.demonstrate(&problem, Style::Clean, &mut stream);
+            assert_eq!(task.grade(&problem, &clean.answer), Verdict::Right, "{}", problem.question);
+            let thought = clean.thought.unwrap();
+            assert!(task.claims_success(&thought) && task.attempts(&thought) >= 1);
+            characters += thought.len();
+            let noisy = task.demonstrate(&problem, Style::Noisy, &mut stream);
+            let claims = task.claims_success(&noisy.thought.clone().unwrap());
+            gave_up += usize::from(!claims);
+            if number < 4 {
+                let fact = task.demonstrate(&problem, Style::Fact, &mut stream).answer;
+                println!("{}\n{thought}\n=> {}\nnoisy {noisy:?}\n{fact}\n", problem.question, clean.answer);
+            }
+        }
+        println!("mean characters of a clean thought: {}", characters / 1000);
+        assert!((350..650).contains(&gave_up), "{gave_up} of 1000 noisy searches give up");
+    }
+
+    #[test]
+    fn a_gold_that_contradicts_itself_is_unusable() {
+        let mut problem = task().problem(1, Split::Test, 0);
+        let Gold::Programs(gold) = &mut problem.gold else { panic!("a program problem") };
+        gold.hidden[0].1.push(77);
+        let program = gold.program.to_string();
+        assert_eq!(task().grade(&problem, &program), Verdict::GoldUnusable);
+    }
+
+    proptest! {
+        #[test]
+        fn any_answer_gets_a_verdict(answer in ".{0,80}") {
+            let problem = task().problem(1, Split::Test, 0);
+            prop_assert!(task().grade(&problem, &answer) != Verdict::GoldUnusable);
+        }
+    }
+}

@@ -1,0 +1,66 @@
+//! Does a broken TOML give one line that says what, where and what to do?
+
+mod common;
+
+use common::{HEAD, TASKS};
+use minke_train::RunConfig;
+
+const BASE: &str = "[[stage]]\nkind = \"pretrain\"\nname = \"base\"\nsteps = 3\n";
+
+fn check(toml: &str, expected: &str) {
+    let message = RunConfig::from_toml(toml).map(|_| ()).unwrap_err().to_string();
+    assert!(!message.contains('\n') && message.contains(expected), "{message:?} does not say {expected:?}");
+}
+
+#[test]
+fn every_mistake_is_named() {
+    let whole = |stages: &str| format!("{HEAD}{TASKS}{BASE}{stages}");
+    RunConfig::from_toml(&whole("")).unwrap();
+    check("name = \"x", "line 1: ");
+    check(&whole("").replace("seed = 7", "sed = 7"), "line 3: unknown field `sed`");
+    check(&whole("").replace("hidden_size", "hiden_size"), "[model]: ");
+    check(&whole("").replace("deepseek_v3", "deepseek_v9"), "deepseek_v9");
+    check(&format!("{HEAD}{BASE}"), "at least one [[task]]");
+    check(&format!("{HEAD}{TASKS}"), "at least one [[task]] and one [[stage]]");
+    check(&whole("").replace("\"countdown\"\nfamily", "\"sums\"\nfamily"), "two tasks \"sums\"");
+    check(&whole("").replace("family = \"countdown\"", "family = \"cuntdown\""), "[[task]] 1 \"countdown\": unknown variant `cuntdown`");
+    check(&whole("").replace("family = \"countdown\"", "family = \"countdown\"\nlargest = 3"), "unknown field `largest`");
+    check(&whole("stepz = 3\n"), "[[stage]] 1 \"base\": unknown field `stepz`");
+    check(&whole("").replace("pretrain", "retrain"), "[[stage]] 1 \"base\": unknown variant `retrain`");
+    check(&whole("").replace("steps = 3", "steps = 0"), "stage base: steps is 0");
+    check(&whole("").replace("steps = 3", "steps = -3"), "[[stage]] 1 \"base\": ");
+    check(&whole("").replace("steps = 3", ""), "missing field `steps`");
+    check(&whole(BASE), "two stages \"base\"");
+    check(&whole("").replace("\"base\"", "\"../base\""), "stage \"../base\": a name has letters");
+    check(&whole("training = { bach_tokens = 3 }\n"), "unknown field `bach_tokens`");
+    check(&whole("learning_rate = { adamw = 5.0 }\n"), "stage base: learning_rate must lie between 0 and 1");
+    check(&whole("mixture = [{ task = \"sudoku\" }]\n"), "stage base: there is no task \"sudoku\"; the run has countdown, sums");
+    check(&whole("mixture = [{ task = \"sums\", styles = {} }]\n"), "stage base: mixture");
+    check(&whole("schedule = [{ to = 0.1 }, { to = 0.2 }]\n"), "only the last segment");
+    check(&whole("[stage.training.optimizer]\nbeta1 = 1.5\n"), "stage base: optimizer: momentum, beta1");
+
+    let sft = |from: &str, data: &str| {
+        whole(&format!("[[stage]]\nkind = \"sft\"\nname = \"s\"\nfrom = \"{from}\"\ndata = [{data}]\n"))
+    };
+    let clean = "{ kind = \"demonstrations\", style = \"clean\", count = 3 }";
+    RunConfig::from_toml(&sft("base", clean)).unwrap();
+    check(&sft("bse", clean), "stage s: no earlier stage is called \"bse\"");
+    check(&sft("s", clean), "stage s: no earlier stage is called \"s\"");
+    check(&sft("base", "{ kind = \"stage\", name = \"base\" }"), "stage s: \"base\" makes a model, but samples are wanted");
+    check(&sft("base", ""), "stage s: data is empty");
+    check(&sft("base", &clean.replace("clean", "cleen")), "unknown variant `cleen`");
+    check(&sft("base", &clean.replace("count = 3", "count = 3, task = \"sudoku\"")), "no task \"sudoku\"");
+    check(
+        &whole("[[stage]]\nkind = \"distill\"\nname = \"d\"\ndata = \"base\"\n"),
+        "stage d: give the student either `model` or `from`",
+    );
+    check(&whole("").replace("[model]", "[model]\nvocab_size = 100"), "vocab_size 100 has no room for 320 tokens");
+}
+
+#[test]
+fn what_the_toml_leaves_out_is_filled_in_and_survives_a_round_trip() {
+    let run = RunConfig::from_toml(&format!("{HEAD}{TASKS}{BASE}")).unwrap();
+    assert_eq!((run.model.vocab_size, &run.model.eos_token_ids[..], run.model.bos_token_id), (320, &[1][..], Some(0)));
+    let again = RunConfig::from_toml(&toml::to_string(&run).unwrap()).unwrap();
+    assert_eq!(again, run);
+}

@@ -1,0 +1,49 @@
+//! What is an output worth? What its grader says, and a little for the form; a cut-off output, what it shows.
+
+mod common;
+
+use minke_engine::Finish;
+use minke_eval::tasks::Countdown;
+use minke_eval::{Verdict, prompt};
+use minke_text::{ChatTemplate, Tokenizer, TrainOptions};
+use minke_train::grpo::rollout::Asker;
+use minke_train::grpo::types::{Group, Question, Rollout};
+use minke_train::grpo::{PromptForm, RewardWeights, reward};
+use minke_train::stage::Context;
+
+#[test]
+fn rewards_are_accuracy_plus_a_tenth_of_form() {
+    let cases: [(PromptForm, &str, bool, Verdict, f64); 9] = [
+        // Prompt, completion, whether it ended by itself, verdict, reward.
+        (PromptForm::Open, "<think>\n3+8=11\n</think>\n\n3*8*1", true, Verdict::Right, 1.1),
+        (PromptForm::Open, "<think>\n3+8=11\n</think>\n\n3+8+1", true, Verdict::Wrong, 0.1),
+        (PromptForm::Open, "3*8*1", true, Verdict::Right, 1.0),
+        (PromptForm::Open, "12", true, Verdict::Wrong, 0.0),
+        (PromptForm::Open, "<think>\n3*8*1", false, Verdict::Wrong, 0.0),
+        (PromptForm::Open, "<think>\nx\n</think>\n\n3*8*1 and", false, Verdict::Wrong, 0.1),
+        (PromptForm::ForcedThought, "3+8=11\n</think>\n\n3*8*1", true, Verdict::Right, 1.1),
+        (PromptForm::ForcedThought, "3*8*1", true, Verdict::Wrong, 0.0),
+        (PromptForm::ForcedThought, "<think>\nx\n</think>\n\n3*8*1", true, Verdict::Right, 1.0),
+    ];
+    let (device, config) = (common::device(), common::config(""));
+    let texts = ["make 24 from 3 8 1"; 4];
+    let tokenizer =
+        Tokenizer::train(texts.iter(), &TrainOptions { vocab_size: 280, added_tokens: Vec::new() }).unwrap();
+    let stages = std::path::Path::new("stages");
+    let (stage, tasks) = ("zero", &config.tasks[..]);
+    let context = Context { device: &device, seed: 0, stage, tasks, tokenizer: &tokenizer, stages };
+    for (form, completion, ended, verdict, expected) in cases {
+        let asker = Asker::new(&context, &Default::default(), form);
+        let problem = Countdown::parse("make 24 from 3 8 1").unwrap();
+        let forced = form == PromptForm::ForcedThought;
+        let prompt = prompt(&ChatTemplate::r1_unforced(), &problem.question, forced).unwrap();
+        let token_ids = tokenizer.encode(completion);
+        let finish = if ended { Finish::Stop(1) } else { Finish::Length };
+        let rollout = Rollout { log_probs: Vec::new(), entropies: Vec::new(), policy_version: 0, finish, token_ids };
+        let question = Question { task: 0, problem, token_ids: tokenizer.encode(&prompt), prompt };
+        let group = Group { question, rollouts: vec![rollout] };
+        let scored = &reward::score(vec![group], &asker, RewardWeights::default())[0].outputs[0];
+        assert_eq!(scored.verdict, verdict, "{completion:?}");
+        assert!((scored.reward - expected).abs() < 1e-12, "{completion:?}: {} is not {expected}", scored.reward);
+    }
+}
