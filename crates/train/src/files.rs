@@ -24,7 +24,10 @@ pub(crate) fn write(path: &Path, bytes: &[u8]) -> Result<()> {
 pub(crate) fn replace(path: &Path, bytes: &[u8]) -> Result<()> {
     let name = path.file_name().expect("invariant: the path of a file has a name").to_string_lossy();
     let temporary = path.with_file_name(format!(".{name}.tmp"));
-    write(&temporary, bytes)?;
+    write(&temporary, bytes).inspect_err(|_| {
+        // The disk may be full: half a file must not stay; that it cannot be removed either adds nothing.
+        let _ = fs::remove_file(&temporary);
+    })?;
     fs::rename(&temporary, path).map_err(Error::io("write", path))?;
     sync_folder(path.parent().unwrap_or(Path::new(".")))
 }
@@ -55,8 +58,12 @@ pub(crate) fn replace_folder(folder: &Path, fill: impl FnOnce(&Path) -> Result<(
     let temporary = parent.join(format!(".{name}.tmp"));
     remove_folder(&temporary)?;
     fs::create_dir_all(&temporary).map_err(Error::io("make", &temporary))?;
-    fill(&temporary)?;
-    sync_folder(&temporary)?;
+    let filled = fill(&temporary).and_then(|()| sync_folder(&temporary));
+    if filled.is_err() {
+        // As above.
+        let _ = fs::remove_dir_all(&temporary);
+    }
+    filled?;
     remove_folder(folder)?;
     fs::rename(&temporary, folder).map_err(Error::io("write", folder))?;
     sync_folder(parent)

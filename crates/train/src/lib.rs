@@ -21,6 +21,8 @@ pub mod run;
 pub mod schedule;
 pub mod sft;
 pub mod stage;
+#[cfg(test)]
+mod testing;
 pub mod trainer;
 pub mod training;
 

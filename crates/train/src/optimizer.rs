@@ -218,3 +218,75 @@ impl Optimizer {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{RATES, documents, trainer, weights};
+    use crate::training::Training;
+
+    /// One update, with the clip so high that it does nothing.
+    fn one_update(train_mtp: bool) -> Vec<(String, Vec<f32>, Vec<f32>)> {
+        let mut trainer = trainer(train_mtp);
+        let before = weights(&trainer.model);
+        let how = Training { mtp_weight: if train_mtp { 0.3 } else { 0.0 }, ..Training::default() };
+        how.step(&mut trainer, &documents(), RATES).unwrap();
+        let after = weights(&trainer.model);
+        before.into_iter().zip(after).map(|((name, before), (_, after))| (name, before, after)).collect()
+    }
+
+    #[test]
+    fn every_parameter_is_moved_by_the_optimizer_of_its_group() {
+        let specs = parameters(trainer(true).model.config());
+        for ((name, before, after), spec) in one_update(true).iter().zip(&specs) {
+            let moved: Vec<f64> = before.iter().zip(after).map(|(b, a)| f64::from(a - b)).collect();
+            let largest = moved.iter().fold(0.0f64, |most, m| most.max(m.abs()));
+            match spec.role {
+                // Only balancing moves it, by exactly gamma.
+                ParamRole::CorrectionBias => assert!(moved.iter().all(|m| *m == 0.0 || (m.abs() - 1e-3).abs() < 1e-9)),
+                ParamRole::Matrix | ParamRole::Experts => {
+                    // Muon: singular values near 1, times rate and stretch, so the mean square is known to a factor.
+                    let [.., rows, columns] = spec.shape[..] else { panic!("{name} is no matrix") };
+                    let stacked = spec.elements() / (rows * columns);
+                    let norm = (moved.iter().map(|m| m * m).sum::<f64>() / stacked as f64).sqrt();
+                    let stretch = (rows as f64 / columns as f64).max(1.0).sqrt();
+                    let expected = 0.02 * stretch * (rows.min(columns) as f64).sqrt();
+                    assert!((0.5..1.3).contains(&(norm / expected)), "{name}: {norm} against {expected}");
+                }
+                // AdamW's first step is its rate, whatever the gradient; decay adds a trace.
+                _ => assert!((largest / 3e-3 - 1.0).abs() < 0.02, "{name}: {largest}"),
+            }
+        }
+    }
+
+    #[test]
+    fn without_its_loss_multi_token_prediction_stays_as_it_is() {
+        for (name, before, after) in one_update(false) {
+            // Layer 2 is the module; its selection bias is not moved either, because nothing is routed there.
+            assert_eq!(before == after, name.starts_with("model.layers.2."), "{name}");
+        }
+    }
+
+    #[test]
+    fn gradients_beyond_the_clip_norm_are_scaled_down() {
+        // Twice the clip changes momentum by the factor two as long as the norm is above it.
+        let momentum = |clip_norm: f64| -> (f64, f64) {
+            let device = crate::testing::device();
+            let model = crate::testing::model(&device);
+            let config = OptimizerConfig { clip_norm, ..OptimizerConfig::default() };
+            let mut trainer = crate::trainer::Trainer::new(&device, model, RATES, config, true);
+            let record = Training::default().step(&mut trainer, &documents(), RATES).unwrap();
+            let tensors = trainer.optimizer.tensors(&trainer.model);
+            let squares = tensors.iter().filter(|(name, _)| name.ends_with(".first") || name.ends_with(".momentum"));
+            let scaled = |(name, t): &(String, &Tensor)| {
+                let rate = if name.ends_with(".first") { 0.1 } else { 0.05 };
+                t.values().iter().map(|&v| (f64::from(v) / rate).powi(2)).sum::<f64>()
+            };
+            (squares.map(scaled).sum::<f64>().sqrt(), record.metrics.number("grad_norm").unwrap())
+        };
+        let (unclipped, norm) = momentum(1e9);
+        assert!((unclipped / norm - 1.0).abs() < 1e-4, "{unclipped} is not {norm}");
+        let (clipped, same) = momentum(norm / 8.0);
+        assert!((clipped * 8.0 / norm - 1.0).abs() < 1e-4 && same == norm);
+    }
+}

@@ -317,3 +317,112 @@ fn numbered(step: u64) -> Metrics {
     metrics.set("step", step);
     metrics
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::stage::{At, StepRecord};
+    use crate::testing::{RATES, documents, trainer, weights};
+
+    /// Learns from the same documents in every step, but is broken by some data.
+    struct Fragile {
+        broken: std::ops::Range<u64>,
+        seen: Vec<(u64, u64)>,
+        poisons: bool,
+    }
+
+    impl Stage for Fragile {
+        fn total_steps(&self) -> u64 {
+            10
+        }
+
+        fn step(&mut self, trainer: &mut Trainer, at: At, _logs: &mut Logs) -> Result<StepRecord> {
+            self.seen.push((at.step, at.cursor));
+            let broken = self.broken.contains(&at.cursor);
+            if broken && self.poisons {
+                let device = trainer.device.clone();
+                trainer.model.params_mut()[0].update(&device, |values| values[0] = f32::INFINITY);
+            }
+            if broken {
+                return Ok(StepRecord { skipped: !self.poisons, ..StepRecord::default() });
+            }
+            Training::default().step(trainer, &documents(), RATES)
+        }
+    }
+
+    struct Listens(Vec<String>);
+
+    impl Observer for Listens {
+        fn message(&mut self, text: &str) {
+            self.0.push(text.to_owned());
+        }
+    }
+
+    fn drive(stage: &mut Fragile) -> (Result<()>, Trainer, Vec<String>, String) {
+        let folder = tempfile::tempdir().unwrap();
+        let place = Place {
+            folder: folder.path().to_path_buf(),
+            name: "fragile",
+            config_hash: "hash".into(),
+            checkpoint_every: 4,
+        };
+        let (mut trainer, mut listens) = (trainer(true), Listens(Vec::new()));
+        let result = place.drive(stage, &mut trainer, &mut listens);
+        let metrics = std::fs::read_to_string(folder.path().join("metrics.jsonl")).unwrap();
+        let mut kept: Vec<String> = std::fs::read_dir(place.checkpoints())
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned())
+            .collect();
+        kept.sort();
+        if result.is_ok() {
+            assert_eq!(kept, ["step-00000008", "step-00000010"]);
+        }
+        (result, trainer, listens.0, metrics)
+    }
+
+    fn undisturbed() -> Vec<(String, Vec<f32>)> {
+        let mut stage = Fragile { broken: 0..0, seen: Vec::new(), poisons: false };
+        let (result, trainer, messages, _) = drive(&mut stage);
+        result.unwrap();
+        assert!(messages.is_empty());
+        assert_eq!(stage.seen, (0..10).map(|step| (step, step)).collect::<Vec<_>>());
+        weights(&trainer.model)
+    }
+
+    #[test]
+    fn two_bad_steps_are_skipped_and_three_roll_back_past_their_data() {
+        let mut stage = Fragile { broken: 5..7, seen: Vec::new(), poisons: false };
+        let (result, _, messages, _) = drive(&mut stage);
+        result.unwrap();
+        assert!(messages.is_empty() && stage.seen.len() == 10);
+
+        let mut stage = Fragile { broken: 5..8, seen: Vec::new(), poisons: false };
+        let (result, trainer, messages, metrics) = drive(&mut stage);
+        result.unwrap();
+        // Steps 4 to 7 fail on data 5, 6, 7; back to the checkpoint of step 4, on with data 8.
+        let rest = [(4, 8), (5, 9), (6, 10), (7, 11), (8, 12), (9, 13)];
+        assert_eq!(stage.seen, [(0..8).map(|i| (i, i)).collect::<Vec<_>>(), rest.to_vec()].concat());
+        assert!(messages.len() == 1 && messages[0].contains("back to step 4"), "{messages:?}");
+        assert!(metrics.contains("{\"step\":8,\"rollback_to\":4,\"skipped_data\":[4,8]}\n"), "{metrics}");
+        // The same documents in every step: ten good updates in the end, as without the disturbance.
+        assert_eq!(weights(&trainer.model), undisturbed());
+    }
+
+    #[test]
+    fn weights_that_are_not_finite_are_never_saved() {
+        let mut stage = Fragile { broken: 5..6, seen: Vec::new(), poisons: true };
+        let (result, trainer, messages, _) = drive(&mut stage);
+        result.unwrap();
+        assert!(messages.len() == 1 && trainer.is_finite());
+        assert_eq!(weights(&trainer.model), undisturbed());
+    }
+
+    #[test]
+    fn a_run_that_cannot_go_on_says_so() {
+        let mut stage = Fragile { broken: 5..1000, seen: Vec::new(), poisons: false };
+        let (result, _, messages, _) = drive(&mut stage);
+        let message = result.unwrap_err().to_string();
+        assert_eq!(message, "stage fragile: step 7 is not finite after 3 rollbacks; lower the learning rates");
+        assert_eq!(messages.len(), 3);
+    }
+}

@@ -141,3 +141,72 @@ fn pack(device: &Device, documents: &[Document]) -> (Batch, Vec<f32>) {
     let counts = documents.iter().flat_map(|d| (0..d.token_ids.len()).map(|row| count(d.loss_from, row))).collect();
     (Batch::packed(device, &sequences), counts)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{RATES, documents, trainer, weights};
+
+    fn training(micro_batch_tokens: usize) -> Training {
+        Training { micro_batch_tokens, balance_weight: 0.01, ..Training::default() }
+    }
+
+    #[test]
+    fn micro_batches_hold_every_document_once_and_few_tokens() {
+        let documents = documents();
+        for tokens in [1, 13, 30, 1000] {
+            let parts = micro_batches(&documents, tokens);
+            assert_eq!(parts.concat(), documents);
+            let size = |part: &&[Document]| part.iter().map(|d| d.token_ids.len()).sum::<usize>();
+            assert!(parts.iter().all(|part| part.len() == 1 || size(part) <= tokens));
+        }
+        assert_eq!((micro_batches(&documents, 1).len(), micro_batches(&documents, 1000).len()), (7, 1));
+    }
+
+    #[test]
+    fn losses_and_gradients_do_not_depend_on_the_micro_batch() {
+        let (mut whole, mut parts) = (trainer(true), trainer(true));
+        let a = training(1000).step(&mut whole, &documents(), RATES).unwrap().metrics;
+        let b = training(1).step(&mut parts, &documents(), RATES).unwrap().metrics;
+        for name in ["loss", "next", "mtp", "balance", "grad_norm"] {
+            let (a, b) = (a.number(name).unwrap(), b.number(name).unwrap());
+            assert!((a / b - 1.0).abs() < 1e-5, "{name}: {a} and {b}");
+        }
+        assert_eq!(a.number("expert_load/max_violation"), b.number("expert_load/max_violation"));
+    }
+
+    #[test]
+    fn only_what_counts_is_learned() {
+        // A document whose last token alone counts: its loss is that token's.
+        let mut trainer = trainer(false);
+        let token_ids = vec![5, 6, 7, 8];
+        let document = Document { token_ids: token_ids.clone(), loss_from: 3 };
+        let device = trainer.device.clone();
+        let batch = Batch::packed(&device, &[&token_ids]);
+        let pass = Pass::inference(&device);
+        let hidden = trainer.model.forward(pass, &batch, None, false).unwrap().hidden;
+        let logits = trainer.model.logits(pass, &hidden).unwrap();
+        let row: Vec<f64> = logits.values()[2 * 40..3 * 40].iter().map(|&x| f64::from(x)).collect();
+        let expected = row.iter().map(|x| x.exp()).sum::<f64>().ln() - row[8];
+        let how = Training { mtp_weight: 0.0, ..training(1000) };
+        let metrics = how.step(&mut trainer, &[document], RATES).unwrap().metrics;
+        assert!((metrics.number("next").unwrap() - expected).abs() < 1e-5);
+    }
+
+    #[test]
+    fn a_step_that_is_not_finite_changes_nothing() {
+        let mut trainer = trainer(true);
+        let device = trainer.device.clone();
+        trainer.model.params_mut()[3].update(&device, |values| values[0] = f32::NAN);
+        let before = weights(&trainer.model);
+        let record = training(1000).step(&mut trainer, &documents(), RATES).unwrap();
+        assert!(record.skipped && !trainer.is_finite());
+        assert_eq!((record.metrics.number("skipped"), record.metrics.number("loss")), (Some(1.0), None));
+        let bits = |all: &[(String, Vec<f32>)]| -> Vec<u32> {
+            all.iter().flat_map(|(_, values)| values).map(|value| value.to_bits()).collect()
+        };
+        assert_eq!(bits(&weights(&trainer.model)), bits(&before));
+        assert_eq!(trainer.optimizer.updates(), 0);
+        assert!(trainer.optimizer.tensors(&trainer.model).iter().all(|(_, t)| t.values().iter().all(|&v| v == 0.0)));
+    }
+}

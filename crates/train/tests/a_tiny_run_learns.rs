@@ -1,10 +1,10 @@
 //! Does a run learn what its documents have to teach, and publish what it learned?
 
-mod common;
+mod support;
 
 use std::collections::BTreeMap;
 
-use common::{device, metric, run};
+use support::{device, metric, run};
 use minke_eval::{Split, Style};
 use minke_model::weights;
 use minke_spec::draw::{Domain, draw};

@@ -1,8 +1,8 @@
 //! Does a broken TOML give one line that says what, where and what to do?
 
-mod common;
+mod support;
 
-use common::{HEAD, TASKS};
+use support::{HEAD, TASKS};
 use minke_train::RunConfig;
 
 const BASE: &str = "[[stage]]\nkind = \"pretrain\"\nname = \"base\"\nsteps = 3\n";

@@ -1,7 +1,7 @@
 //! Does a stage of GRPO that was interrupted end with the same bytes? Also where the reference is no longer the model
 //! that the stage started from.
 
-mod common;
+mod small;
 
 use minke_train::{Error, execute};
 
@@ -24,16 +24,16 @@ bias_gamma = 0.001
 
 #[test]
 fn an_interrupted_stage_ends_like_an_uninterrupted_one() {
-    let whole = common::run(ZERO);
+    let whole = small::run(ZERO);
     let cut = tempfile::tempdir().unwrap();
     // Step 5: behind the checkpoint of step 4, whose reference is the policy of step 3.
-    let mut watch = common::Watch { stop: Some(("zero", 5)) };
-    let config = common::config(ZERO);
-    let error = execute(&config, cut.path(), &common::device(), None, &mut watch).unwrap_err();
+    let mut watch = small::Watch { stop: Some(("zero", 5)) };
+    let config = small::config(ZERO);
+    let error = execute(&config, cut.path(), &small::device(), None, &mut watch).unwrap_err();
     assert!(matches!(error, Error::Interrupted { step: 5, .. }), "{error}");
-    execute(&config, cut.path(), &common::device(), None, &mut common::Watch { stop: None }).unwrap();
+    execute(&config, cut.path(), &small::device(), None, &mut small::Watch { stop: None }).unwrap();
     for file in ["metrics.jsonl", "rollouts.jsonl", "model/model.safetensors"] {
-        let read = |run: &std::path::Path| std::fs::read(common::stage(run, "zero").join(file)).unwrap();
+        let read = |run: &std::path::Path| std::fs::read(small::stage(run, "zero").join(file)).unwrap();
         assert!(read(whole.path()) == read(cut.path()), "{file} differs");
     }
 }

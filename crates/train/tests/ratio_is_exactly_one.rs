@@ -1,7 +1,7 @@
 //! Does the trainer see the very log-probabilities that the sampler saw? In exact mode the ratio of the first update of
 //! every step is 1 to the bit, after updates of the weights, of the selection bias and of the reference too.
 
-mod common;
+mod small;
 
 use minke_engine::SamplingParams;
 use minke_model::{Transformer, weights};
@@ -15,7 +15,7 @@ use minke_train::stage::Context;
 
 #[test]
 fn every_step_of_a_run_starts_at_one() {
-    let run = common::run(
+    let run = small::run(
         r#"
         [[stage]]
         kind = "grpo"
@@ -34,7 +34,7 @@ fn every_step_of_a_run_starts_at_one() {
         checkpoint_every = 100
         "#,
     );
-    let metrics = common::lines(&common::stage(run.path(), "zero").join("metrics.jsonl"));
+    let metrics = small::lines(&small::stage(run.path(), "zero").join("metrics.jsonl"));
     assert_eq!(metrics.len(), 5);
     for (step, line) in metrics.iter().enumerate() {
         assert!(line["learned"].as_u64().unwrap() > 0, "nothing was learned from at step {step}: {line}");
@@ -50,7 +50,7 @@ fn every_step_of_a_run_starts_at_one() {
 
 /// A small model with answers of its own, and what is needed to look at them.
 fn rollouts(model: &Transformer, params: &SamplingParams) -> Vec<Group> {
-    let (device, config) = (common::device(), common::config(""));
+    let (device, config) = (small::device(), small::config(""));
     let texts: Vec<String> = (0..400).map(|i| format!("make {i} from {} {}", i % 9, i % 7)).collect();
     let options = minke_text::TrainOptions { vocab_size: 300, added_tokens: Vec::new() };
     let tokenizer = Tokenizer::train(texts.iter(), &options).unwrap();
@@ -68,7 +68,7 @@ fn rollouts(model: &Transformer, params: &SamplingParams) -> Vec<Group> {
 
 /// Returns what a model's forward says about the rollouts of another.
 fn look(model: &Transformer, groups: &[Group], inverse_temperature: f32) -> Diagnostics {
-    let device = common::device();
+    let device = small::device();
     let objective = Objective { clip: 0.2, kl_beta: 0.0, aggregation: Aggregation::TokenMean };
     let samples: Vec<Sample> = groups
         .iter()
@@ -87,8 +87,8 @@ fn look(model: &Transformer, groups: &[Group], inverse_temperature: f32) -> Diag
 
 #[test]
 fn one_bit_of_one_weight_breaks_it() {
-    let device = common::device();
-    let config = common::config("").model;
+    let device = small::device();
+    let config = small::config("").model;
     let mut model = Transformer::random(&device, &config, &minke_spec::Placement::single(), 1).unwrap();
     for temperature in [1.0, 0.7] {
         let params = SamplingParams {
@@ -118,8 +118,8 @@ fn one_bit_of_one_weight_breaks_it() {
 
 #[test]
 fn published_weights_are_the_policy_to_the_bit() {
-    let device = common::device();
-    let config = common::config("").model;
+    let device = small::device();
+    let config = small::config("").model;
     let model = Transformer::random(&device, &config, &minke_spec::Placement::single(), 2).unwrap();
     let folder = tempfile::tempdir().unwrap();
     weights::save(&model, folder.path(), minke_spec::Format::F32, usize::MAX).unwrap();

@@ -1,6 +1,6 @@
 //! What does rejection sampling keep? Answers that the grader calls right, well formed, each once, few per question.
 
-mod common;
+mod small;
 
 use std::collections::HashMap;
 
@@ -10,7 +10,7 @@ use minke_train::reject::has_loop;
 
 #[test]
 fn what_is_kept_is_right_well_formed_and_distinct() {
-    let run = common::run(
+    let run = small::run(
         r#"
         [[stage]]
         kind = "reject"
@@ -25,11 +25,11 @@ fn what_is_kept_is_right_well_formed_and_distinct() {
         engine = { max_sequences = 64, cache_tokens = 8192 }
         "#,
     );
-    let folder = common::stage(run.path(), "kept");
+    let folder = small::stage(run.path(), "kept");
     let kept = read_examples(&folder.join("data.jsonl")).unwrap();
     assert!(kept.len() >= 10, "only {} answers were kept: the base is too weak for this test", kept.len());
 
-    let task = &common::config("").tasks[0].task;
+    let task = &small::config("").tasks[0].task;
     let mut by_question: HashMap<&str, Vec<&str>> = HashMap::new();
     for example in &kept {
         // The question alone says which problem it is.
@@ -47,7 +47,7 @@ fn what_is_kept_is_right_well_formed_and_distinct() {
         completions.dedup();
         assert_eq!(completions.len(), before, "kept twice: {completions:?}");
     }
-    let metrics = common::lines(&folder.join("metrics.jsonl"));
+    let metrics = small::lines(&folder.join("metrics.jsonl"));
     assert_eq!(metrics.len(), 4);
     let counted: u64 = metrics.iter().map(|line| line["kept"].as_u64().unwrap()).sum();
     assert_eq!(counted, kept.len() as u64);

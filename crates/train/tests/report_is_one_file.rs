@@ -1,7 +1,5 @@
 //! Can a run be looked at without anything else? The report is one file that asks nobody for anything.
 
-mod common;
-
 use minke_eval::{EvalConfig, Interval, TaskReport, Transcript, Verdict};
 use serde_json::json;
 

@@ -1,6 +1,6 @@
 //! What is an output worth? What its grader says, and a little for the form; a cut-off output, what it shows.
 
-mod common;
+mod small;
 
 use minke_engine::Finish;
 use minke_eval::tasks::Countdown;
@@ -25,7 +25,7 @@ fn rewards_are_accuracy_plus_a_tenth_of_form() {
         (PromptForm::ForcedThought, "3*8*1", true, Verdict::Wrong, 0.0),
         (PromptForm::ForcedThought, "<think>\nx\n</think>\n\n3*8*1", true, Verdict::Right, 1.0),
     ];
-    let (device, config) = (common::device(), common::config(""));
+    let (device, config) = (small::device(), small::config(""));
     let texts = ["make 24 from 3 8 1"; 4];
     let tokenizer =
         Tokenizer::train(texts.iter(), &TrainOptions { vocab_size: 280, added_tokens: Vec::new() }).unwrap();

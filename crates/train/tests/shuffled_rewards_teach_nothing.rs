@@ -1,12 +1,12 @@
 //! Is the control a control? With rewards dealt out anew within each group, advantages know nothing about answers.
 
-mod common;
+mod small;
 
 use minke_train::grpo::GroupRecord;
 
 /// Returns the mean advantage of right answers, over groups that were learned from, and how many those are.
 fn advantage_of_right_answers(shuffle: bool) -> (f64, usize) {
-    let run = common::run(&format!(
+    let run = small::run(&format!(
         r#"
         [[stage]]
         kind = "grpo"
@@ -22,7 +22,7 @@ fn advantage_of_right_answers(shuffle: bool) -> (f64, usize) {
         engine = {{ max_sequences = 64, cache_tokens = 8192 }}
         "#
     ));
-    let text = std::fs::read_to_string(common::stage(run.path(), "zero").join("rollouts.jsonl")).unwrap();
+    let text = std::fs::read_to_string(small::stage(run.path(), "zero").join("rollouts.jsonl")).unwrap();
     let groups: Vec<GroupRecord> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     assert_eq!(groups.len(), 120);
     let learned = groups.iter().filter(|group| group.rollouts.iter().any(|rollout| rollout.advantage != 0.0));

@@ -1,0 +1,47 @@
+//! What do unit tests train? The smallest model that has MLA, experts and multi-token prediction.
+
+use minke_model::Transformer;
+use minke_spec::{ModelConfig, Placement};
+use minke_tensor::{Cpu, Device, Isa};
+
+use crate::data::Document;
+use crate::optimizer::{LearningRates, OptimizerConfig};
+use crate::trainer::Trainer;
+
+pub(crate) const RATES: LearningRates = LearningRates { muon: Some(0.02), adamw: 3e-3 };
+
+pub(crate) fn device() -> Device {
+    Device::Cpu(Cpu::new(2, Isa::detect()))
+}
+
+pub(crate) fn model(device: &Device) -> Transformer {
+    let config = serde_json::json!({
+        "model_type": "deepseek_v3", "vocab_size": 40, "hidden_size": 16, "num_hidden_layers": 2,
+        "num_attention_heads": 2, "intermediate_size": 32, "max_position_embeddings": 64, "q_lora_rank": 8,
+        "kv_lora_rank": 8, "qk_nope_head_dim": 8, "qk_rope_head_dim": 4, "v_head_dim": 8, "n_routed_experts": 4,
+        "n_shared_experts": 1, "num_experts_per_tok": 2, "moe_intermediate_size": 8, "first_k_dense_replace": 1,
+        "n_group": 1, "topk_group": 1, "norm_topk_prob": true, "routed_scaling_factor": 1.0,
+        "num_nextn_predict_layers": 1, "bos_token_id": 0, "eos_token_id": 1,
+    });
+    let config = ModelConfig::from_value(config).expect("invariant: a valid configuration").config;
+    Transformer::random(device, &config, &Placement::single(), 3).expect("invariant: a supported family")
+}
+
+pub(crate) fn trainer(train_mtp: bool) -> Trainer {
+    let device = device();
+    Trainer::new(&device, model(&device), RATES, OptimizerConfig::default(), train_mtp)
+}
+
+/// Documents of different lengths; of every other one only the end counts.
+pub(crate) fn documents() -> Vec<Document> {
+    let document = |n: usize| Document {
+        token_ids: (0..6 + n).map(|i| ((7 * i * i + 3 * n) % 40) as u32).collect(),
+        loss_from: if n % 2 == 0 { 1 } else { 4 },
+    };
+    (0..7).map(document).collect()
+}
+
+/// All weights, by name.
+pub(crate) fn weights(model: &Transformer) -> Vec<(String, Vec<f32>)> {
+    model.params().iter().map(|param| (param.name().to_owned(), param.values().to_vec())).collect()
+}
