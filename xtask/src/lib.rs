@@ -11,6 +11,7 @@ use anyhow::{Context, Result, bail};
 pub mod bench;
 pub mod check;
 pub mod golden;
+pub mod kill;
 pub mod layers;
 pub mod pages;
 pub mod paper_map;

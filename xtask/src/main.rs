@@ -4,7 +4,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::{Result, bail};
-use xtask::{bench, check, golden, layers, paper_map, root, timings};
+use xtask::{bench, check, golden, kill, layers, paper_map, root, timings};
 
 const USAGE: &str = "cargo xtask TASK
   check [--slow]              format, lints, arrows, quarantine, paper map, test data, documentation; largest files
@@ -13,6 +13,8 @@ const USAGE: &str = "cargo xtask TASK
   paper-map                   write docs/paper-map.md from the `# Paper` sections of the rustdoc
   golden [--verify|--record]  rebuild testdata/ by the commands of its manifest; only compare; only record the hashes
   bench OP|all                time an op of kernels, append to bench/results/<machine>.csv
+  kill [RUN.toml] [POINTS]    kill a run at random points and compare its bytes with an uninterrupted one
+                              (runs/kill.toml, 50)
   timings                     time a cold build and one after touching a kernel, append to bench/results/build.csv";
 
 fn main() -> ExitCode {
@@ -42,6 +44,12 @@ fn run(root: &Path, words: &[&str]) -> Option<Result<()>> {
         ["golden", "--verify"] => golden::complaints(root).and_then(report),
         ["golden", "--record"] => golden::record(root),
         ["bench", op] => bench::run(root, op),
+        ["kill"] => kill::run(root, "runs/kill.toml", 50),
+        ["kill", toml] => kill::run(root, toml, 50),
+        ["kill", toml, points] => match points.parse() {
+            Ok(points) => kill::run(root, toml, points),
+            Err(_) => return None,
+        },
         ["timings"] => timings::run(root),
         _ => return None,
     })
