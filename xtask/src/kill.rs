@@ -18,7 +18,8 @@ const POLL: Duration = Duration::from_micros(300);
 /// # Errors
 /// If a run fails, a file differs, or the control does not.
 pub fn run(root: &Path, toml: &str, points: usize) -> Result<()> {
-    let status = Command::new("cargo").args(["build", "--quiet", "--release", "-p", "minke"]).current_dir(root).status()?;
+    let status =
+        Command::new("cargo").args(["build", "--quiet", "--release", "-p", "minke"]).current_dir(root).status()?;
     if !status.success() {
         bail!("minke does not build");
     }
@@ -169,7 +170,9 @@ fn control_without_cursor(root: &Path, toml: &str, out: &Path, stage: &str) -> R
 fn folders(folder: &Path) -> Vec<PathBuf> {
     let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
     let paths = entries.into_iter().map(|entry| entry.path());
-    paths.filter(|path| path.is_dir() && !path.file_name().is_some_and(|n| n.to_string_lossy().starts_with('.'))).collect()
+    paths
+        .filter(|path| path.is_dir() && !path.file_name().is_some_and(|n| n.to_string_lossy().starts_with('.')))
+        .collect()
 }
 
 /// Returns the SHA-256 of every file that the seed determines: not the clock's, not the machine's.
@@ -183,7 +186,8 @@ fn hashes(out: &Path) -> Result<BTreeMap<String, String>> {
                 continue;
             }
             let name = path.strip_prefix(out)?.to_string_lossy().into_owned();
-            let machine = name.ends_with("timings.jsonl") || name == "run.json" || name.starts_with(".lock") || name == "lock";
+            let machine =
+                name.ends_with("timings.jsonl") || name == "run.json" || name.starts_with(".lock") || name == "lock";
             if !machine {
                 found.insert(name, hex(&std::fs::read(&path)?));
             }

@@ -328,13 +328,17 @@ impl TypedEval {
             }
         }
         let threads = threads(self.threads)?;
-        let Self { target, tasks, samples, problems, temperature, max_tokens, force_thought, seed, out, json, .. } = self;
+        let Self { target, tasks, samples, problems, temperature, max_tokens, force_thought, seed, out, json, .. } =
+            self;
         Ok(Eval { target, tasks, samples, problems, temperature, max_tokens, force_thought, seed, out, threads, json })
     }
 }
 
 /// Returns which argument is which: one that is not a folder is a question, unless it looks like a path.
-fn model_and_prompt(first: Option<String>, second: Option<String>) -> anyhow::Result<(Option<PathBuf>, Option<String>)> {
+fn model_and_prompt(
+    first: Option<String>,
+    second: Option<String>,
+) -> anyhow::Result<(Option<PathBuf>, Option<String>)> {
     let prompt = match (first, second) {
         (Some(model), Some(prompt)) => return Ok((Some(model.into()), non_empty(Some(prompt))?)),
         (Some(only), None) if Path::new(&only).is_dir() => return Ok((Some(only.into()), None)),

@@ -7,9 +7,9 @@ use std::time::Instant;
 use anyhow::Result;
 use minke_engine::{Engine, EngineConfig, Finish, SamplingParams};
 use minke_model::{KvCache, MlaForm, Transformer, weights};
-use minke_spec::ModelConfig;
+use minke_spec::config::ModelType;
 use minke_tensor::{Cpu, Device, Isa, TILE};
-use minke_text::{ChatTemplate, EOS, Message, ReasoningEvent, ReasoningParser, Tokenizer, Utf8Stream};
+use minke_text::{ChatTemplate, Message, ReasoningEvent, ReasoningParser, Tokenizer, Utf8Stream};
 use serde::Deserialize;
 
 use crate::args::Sampling;
@@ -82,6 +82,9 @@ impl Loaded {
     /// If a file is missing or broken, or the memory is too small: said before any weight is read.
     pub fn read(path: &Path, threads: usize) -> Result<Self> {
         let folder = Folder::read(path)?;
+        if folder.config.model_type == ModelType::DeepseekV2 {
+            return Err(minke_model::Error::UnsupportedFamily(folder.config.model_type.name()).into());
+        }
         let (need, have) = (folder.loading_bytes(), available_bytes());
         if have.is_some_and(|have| need > have) {
             return Err(too_large(path, need, have.unwrap_or(0)));
@@ -111,20 +114,22 @@ impl Generation {
     fn read(folder: &Path) -> Result<Self> {
         let path = folder.join("generation_config.json");
         let text = if path.exists() { read_text(&path)? } else { "{}".into() };
-        let broken = |error| Exit::BadFile.because(format!("{}: {error}; correct the file or remove it", path.display()));
-        serde_json::from_str(&text).map_err(broken)
+        let broken = |reason: String| {
+            Exit::BadFile.because(format!("{}: {reason}; correct the file or remove it", path.display()))
+        };
+        let read: Self = serde_json::from_str(&text).map_err(|error| broken(error.to_string()))?;
+        let said = Sampling { temperature: None, top_p: None, seed: 0, max_tokens: Some(1) };
+        read.params(&said, &[], 1).validate().map_err(|error| broken(error.to_string()))?;
+        Ok(read)
     }
 
     /// Returns how to sample: what the person said, else what the model's makers say.
-    fn params(&self, said: &Sampling, config: &ModelConfig, tokenizer: &Tokenizer) -> SamplingParams {
-        let mut stop_ids = config.eos_token_ids.clone();
+    fn params(&self, said: &Sampling, eos_token_ids: &[u32], context: usize) -> SamplingParams {
+        let mut stop_ids = eos_token_ids.to_vec();
         match &self.eos_token_id {
             Some(OneOrMore::One(id)) => stop_ids.push(*id),
             Some(OneOrMore::More(ids)) => stop_ids.extend(ids),
             None => {}
-        }
-        if stop_ids.is_empty() {
-            stop_ids.extend(tokenizer.id_of(EOS));
         }
         let own_temperature = if self.do_sample { self.temperature } else { 0.0 };
         SamplingParams {
@@ -133,7 +138,7 @@ impl Generation {
             top_k: self.top_k,
             min_p: self.min_p,
             seed: said.seed,
-            max_tokens: said.max_tokens.or(self.max_new_tokens).unwrap_or(config.max_position_embeddings),
+            max_tokens: said.max_tokens.or(self.max_new_tokens).unwrap_or(context),
             stop_ids,
         }
     }
@@ -204,7 +209,8 @@ impl Assistant {
         let Loaded { model, tokenizer, template, generation, .. } = &self.loaded;
         let prompt = template.render(conversation, true)?;
         let prompt_ids = tokenizer.encode(&prompt);
-        let params = generation.params(sampling, model.config(), tokenizer);
+        let config = model.config();
+        let params = generation.params(sampling, &config.eos_token_ids, config.max_position_embeddings);
         let sequence = self.engine.submit(&prompt_ids, &params, 1)?[0];
         let mut text = Utf8Stream::default();
         let mut parser = ReasoningParser::new(&prompt);

@@ -124,7 +124,9 @@ fn of_engine(error: &minke_engine::Error) -> Exit {
 fn of_model(error: &minke_model::Error) -> Exit {
     use minke_model::Error;
     match error {
-        Error::BadFile { .. } | Error::BadTensor { .. } | Error::Config(_) | Error::UnsupportedFamily(_) => Exit::BadFile,
+        Error::BadFile { .. } | Error::BadTensor { .. } | Error::Config(_) | Error::UnsupportedFamily(_) => {
+            Exit::BadFile
+        }
         Error::Io { source, .. } if source.kind() == std::io::ErrorKind::NotFound => Exit::BadFile,
         Error::Io { .. } | Error::Tensor(_) => Exit::Failed,
     }

@@ -89,7 +89,10 @@ impl Folder {
     pub fn check_weights(&self) -> Result<()> {
         let bad = |path: &Path, reason: String| Err(Exit::BadFile.because(format!("{}: {reason}", path.display())));
         if self.shards.is_empty() {
-            return bad(&self.path, format!("has no weights; put {WEIGHTS_FILE}, or {INDEX_FILE} with its files, into it"));
+            return bad(
+                &self.path,
+                format!("has no weights; put {WEIGHTS_FILE}, or {INDEX_FILE} with its files, into it"),
+            );
         }
         let mut found: HashMap<&str, (&Path, &Header)> = HashMap::new();
         for shard in &self.shards {
@@ -101,7 +104,10 @@ impl Folder {
             }
             let name = tensor.name;
             let Some((path, header)) = found.get(name.as_str()) else {
-                return bad(&self.path, format!("tensor {name} is missing; are all files of this model in the folder?"));
+                return bad(
+                    &self.path,
+                    format!("tensor {name} is missing; are all files of this model in the folder?"),
+                );
             };
             if header.shape != tensor.shape {
                 let (have, want) = (&header.shape, &tensor.shape);
@@ -110,7 +116,10 @@ impl Folder {
             }
             if !LOADABLE.iter().any(|format| format.name() == header.dtype) {
                 let names = LOADABLE.map(Format::name).join(", ");
-                return bad(path, format!("tensor {name} is {}, which cannot be loaded; supported are {names}", header.dtype));
+                return bad(
+                    path,
+                    format!("tensor {name} is {}, which cannot be loaded; supported are {names}", header.dtype),
+                );
             }
         }
         Ok(())
@@ -142,8 +151,8 @@ impl Shard {
         if (header.len() as u64) < header_bytes {
             return Err(short());
         }
-        let mut entries: BTreeMap<String, serde_json::Value> =
-            serde_json::from_slice(&header).map_err(|error| bad(format!("its header is broken ({error}); download it again")))?;
+        let mut entries: BTreeMap<String, serde_json::Value> = serde_json::from_slice(&header)
+            .map_err(|error| bad(format!("its header is broken ({error}); download it again")))?;
         entries.remove("__metadata__");
         let read = |(name, value)| match serde_json::from_value::<Header>(value) {
             Ok(header) => Ok((name, header)),

@@ -28,6 +28,18 @@ impl Interrupt {
         Ok(Self(raised))
     }
 
+    /// Lets Ctrl-C end the program at once, for work that leaves nothing half-done.
+    ///
+    /// # Errors
+    /// If the operating system refuses.
+    pub fn ends_at_once() -> anyhow::Result<()> {
+        let on_signal = || {
+            eprintln!("minke: interrupted");
+            std::process::exit(Exit::Interrupted as i32);
+        };
+        ctrlc::set_handler(on_signal).context("cannot listen for Ctrl-C")
+    }
+
     /// Returns whether the flag is up.
     pub fn is_raised(&self) -> bool {
         self.0.load(Ordering::SeqCst)

@@ -18,7 +18,9 @@ fn main() -> ExitCode {
         if std::thread::current().name() == Some("main") {
             let text = panic.payload_as_str().unwrap_or("no reason given").replace('\n', " ");
             let place = panic.location().map_or(String::new(), |at| format!(" ({}:{})", at.file(), at.line()));
-            eprintln!("minke: an error of Minke itself: {text}{place}; please report it with the command that led here");
+            eprintln!(
+                "minke: an error of Minke itself: {text}{place}; please report it with the command that led here"
+            );
         }
     }));
     match std::panic::catch_unwind(|| args::parse().and_then(cmd::dispatch)) {

@@ -3,7 +3,7 @@
 
 use std::io::{Stdout, Write};
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use minke_text::ReasoningEvent;
 
 use crate::args::Think;
@@ -31,20 +31,19 @@ impl Printer {
     /// If stdout is closed.
     pub fn say(&mut self, event: &ReasoningEvent) -> Result<()> {
         match event {
-            ReasoningEvent::Reasoning(_) if self.think == Think::Hide => return Ok(()),
+            ReasoningEvent::Reasoning(_) if self.think == Think::Hide => Ok(()),
             ReasoningEvent::Reasoning(piece) => {
                 if !self.in_thought && self.dim {
-                    self.out.write_all(DIM.as_bytes())?;
+                    self.put(DIM)?;
                 }
                 self.in_thought = true;
-                self.out.write_all(harmless(piece).as_bytes())?;
+                self.put(&harmless(piece))
             }
             ReasoningEvent::Content(piece) => {
                 self.leave_thought("\n\n")?;
-                self.out.write_all(harmless(piece).as_bytes())?;
+                self.put(&harmless(piece))
             }
         }
-        Ok(self.out.flush()?)
     }
 
     /// Ends the answer with a newline.
@@ -53,16 +52,21 @@ impl Printer {
     /// If stdout is closed.
     pub fn finish(mut self) -> Result<()> {
         self.leave_thought("")?;
-        self.out.write_all(b"\n")?;
-        Ok(self.out.flush()?)
+        self.put("\n")
     }
 
     fn leave_thought(&mut self, gap: &str) -> Result<()> {
         if std::mem::take(&mut self.in_thought) {
             let end = if self.dim { PLAIN } else { "" };
-            self.out.write_all(format!("{end}{gap}").as_bytes())?;
+            self.put(&format!("{end}{gap}"))?;
         }
         Ok(())
+    }
+
+    /// Prints at once, so that every piece is seen when it comes.
+    fn put(&mut self, text: &str) -> Result<()> {
+        let written = self.out.write_all(text.as_bytes()).and_then(|()| self.out.flush());
+        written.context("cannot write to standard output")
     }
 }
 

@@ -4,6 +4,7 @@
 //! a sequence becomes depends on its prompt, its [`SamplingParams`] and the weights alone: not on its neighbours in the
 //! batch, the size of prefill chunks, prefix hits, preemption or the number of threads.
 
+mod config;
 mod engine;
 mod error;
 mod pages;
@@ -11,7 +12,8 @@ mod sampler;
 mod scheduler;
 mod sequence;
 
-pub use engine::{Engine, EngineConfig, Progress, Stats};
+pub use config::EngineConfig;
+pub use engine::{Engine, Progress, Stats};
 pub use error::Error;
 pub use sampler::SamplingParams;
 pub use sequence::{Completion, Finish, SequenceId, Token};

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use minke_tensor::TILE;
 
-use crate::EngineConfig;
+use crate::config::EngineConfig;
 use crate::pages::PageAllocator;
 use crate::sequence::{Sequence, SequenceId};
 

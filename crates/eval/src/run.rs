@@ -105,6 +105,26 @@ pub struct TaskReport {
     pub transcripts: Vec<Transcript>,
 }
 
+impl TaskReport {
+    /// Returns how much better this model is than another at the very same problems, with the interval of the paired
+    /// difference: how hard a problem is cancels. Nothing if the problems are others.
+    pub fn gain_over(&self, before: &Self) -> Option<Interval> {
+        let ids = |report: &Self| report.counts.iter().map(|count| count.id).collect::<Vec<_>>();
+        let scores = |report: &Self| -> Vec<f64> { report.counts.iter().map(Count::score).collect() };
+        if self.task != before.task || ids(self) != ids(before) {
+            return None;
+        }
+        Interval::of_paired_difference(&scores(before), &scores(self))
+    }
+}
+
+impl Count {
+    /// Returns the share of right answers.
+    fn score(&self) -> f64 {
+        share(self.right, self.samples)
+    }
+}
+
 /// What is to be said of one answer.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Judged {
@@ -291,7 +311,7 @@ impl Tally {
 
     /// Returns the share of right answers of every problem.
     fn scores(&self) -> Vec<f64> {
-        self.counts.iter().map(|count| share(count.right, count.samples)).collect()
+        self.counts.iter().map(Count::score).collect()
     }
 
     /// Returns the report, if there are problems enough for an interval.

@@ -1,10 +1,11 @@
 //! Does a report say what the model did? Asked of a model whose every probability is known: its next token depends on the
 //! last one alone, because its layers add nothing to the embedding.
+#![allow(clippy::unwrap_used)]
 
 use minke_engine::{Engine, EngineConfig};
 use minke_eval::metrics::pass_at_k;
 use minke_eval::tasks::Arithmetic;
-use minke_eval::{Answerer, EvalConfig, Problem, Split, Task, TaskReport, Verdict};
+use minke_eval::{Answerer, EvalConfig, Problem, Task, TaskReport, Verdict};
 use minke_model::{MlaForm, Transformer};
 use minke_spec::{ModelConfig, Placement};
 use minke_tensor::{Cpu, Device, Isa, Tensor};
@@ -197,6 +198,20 @@ fn a_forced_thought_is_thought_and_a_cap_cuts() {
     let report = world.evaluate(&world.problems, &EvalConfig { max_tokens: 2, ..CONFIG }).unwrap();
     assert_likely(report.truncated, 0.75, 16 * world.problems.len());
     assert_eq!(report.thought_tokens_right, None);
+}
+
+#[test]
+fn gains_are_taken_problem_by_problem() {
+    let world = world();
+    let before = world.evaluate(&world.problems, &CONFIG).unwrap();
+    let mut after = before.clone();
+    after.counts.iter_mut().for_each(|count| count.right = (count.right + 4).min(16));
+    let gain = after.gain_over(&before).unwrap();
+    let gains = before.counts.iter().map(|count| (16 - count.right).min(4) as f64 / 16.0);
+    assert!((gain.mean - gains.sum::<f64>() / before.problems as f64).abs() < 1e-12);
+    // Far narrower than the scores themselves.
+    assert!(gain.high - gain.low < 0.3 * (before.pass_at_1.high - before.pass_at_1.low));
+    assert_eq!(before.gain_over(&world.evaluate(&world.problems[1..], &CONFIG).unwrap()), None);
 }
 
 #[test]

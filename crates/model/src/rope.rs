@@ -27,7 +27,7 @@ impl Rope {
     ///
     /// # Paper
     /// - V3 4.3 (YaRN: stretched frequencies, magnitude)
-    /// - Test: crates/spec/tests/rope_matches_published_numbers.rs
+    /// - Test: crates/spec/tests/rope_matches_published_vectors.rs
     /// - Vector: testdata/vectors/yarn_deepseek_r1.json
     pub(crate) fn cos_sin(&self, pass: Pass<'_>, positions: &Indices) -> Tensor {
         Tensor::cos_sin(pass, positions, &self.inverse_frequencies, self.multiplier)

@@ -30,7 +30,10 @@ pub struct ParameterCounts {
 /// Returns the parameter counts of a model.
 ///
 /// # Paper
-/// V3 2.1, 4.2 (671B, of which 37B are activated); facts sheet 1.9
+/// - costs (parameter counts)
+/// - Test: crates/spec/tests/counts_are_those_of_the_papers.rs
+/// - Vector: testdata/vectors/parameter_counts.json
+/// - V3 2.1, 4.2 (671B, of which 37B are activated); facts sheet 1.9
 pub fn parameter_counts(config: &ModelConfig) -> ParameterCounts {
     let specs = parameters(config);
     let (mtp, main): (Vec<_>, Vec<_>) =
@@ -98,7 +101,8 @@ impl TrainFlops {
 /// tokens -> FLOPs per token
 ///
 /// # Paper
-/// facts sheet 1.9; ISCA25 Table 2 (250 GFLOPs per token for V3)
+/// - costs (FLOPs of one token)
+/// - facts sheet 1.9; ISCA25 Table 2 (250 GFLOPs per token for V3)
 pub fn train_flops_per_token(config: &ModelConfig, sequence_tokens: usize) -> TrainFlops {
     let (qk_head_dim, v_head_dim) = config.head_dims();
     let per_pair = config.num_hidden_layers * config.num_attention_heads * (qk_head_dim + v_head_dim);
@@ -116,7 +120,8 @@ pub fn train_flops_per_token(config: &ModelConfig, sequence_tokens: usize) -> Tr
 /// bytes per token
 ///
 /// # Paper
-/// V3 2.1.1 (latent and rotated key are cached); ISCA25 Table 1 (70.272 KB for V3)
+/// - costs (bytes of the cache)
+/// - V3 2.1.1 (latent and rotated key are cached); ISCA25 Table 1 (70.272 KB for V3)
 pub fn kv_bytes_per_token(config: &ModelConfig, format: Format) -> usize {
     let per_layer = match &config.attention {
         AttentionConfig::Mla(mla) => mla.kv_lora_rank + mla.qk_rope_head_dim,

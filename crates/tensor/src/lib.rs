@@ -5,6 +5,7 @@
 //! exhaustive `match`. Parameters ([`Param`]) enter the tape only as arguments of operations in a recording pass.
 
 mod backward;
+mod dispatch;
 mod error;
 mod op;
 mod ops;
@@ -15,13 +16,14 @@ mod shape;
 mod tensor;
 
 pub use backward::{Gradients, backward};
+pub use dispatch::Dispatch;
 pub use error::Error;
 pub use minke_kernels::ops::attention::{Span, TILE};
 pub use minke_kernels::ops::rope::Layout;
 pub use minke_kernels::ops::route::Routing;
 pub use minke_kernels::{Cpu, Device, Isa};
+pub use ops::TokenDistribution;
 pub use ops::cache::Pages;
-pub use ops::{Dispatch, TokenDistribution};
 pub use param::{Param, optimize};
 pub use pass::Pass;
 pub use recompute::recompute;

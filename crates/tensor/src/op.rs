@@ -5,7 +5,7 @@ use std::sync::Arc;
 use minke_kernels::ops::attention::{Heads, Span};
 use minke_kernels::ops::rope::Layout;
 
-use crate::ops::Dispatch;
+use crate::dispatch::Dispatch;
 use crate::recompute::Region;
 use crate::{Indices, Param, Shape, Tensor};
 

@@ -243,7 +243,9 @@ const TEMPLATE: &str = "chat_template";
 /// The plain-text prompt with which R1-Zero was trained, for this question.
 ///
 /// # Paper
-/// R1 2.2.3, Table 1
+/// - R1 2.2.3 (Table 1)
+/// - Test: crates/text/tests/chat_matches_published_renderings.rs
+/// - Vector: testdata/configs/r1-zero-template.txt
 pub fn r1_zero_prompt(question: &str) -> String {
     format!(
         "A conversation between User and Assistant. The user asks a question, and the Assistant solves it. The assistant \

@@ -48,11 +48,11 @@ fn learning_rate() -> LearningRates {
 }
 
 /// Returns the stage for a student that holds so many positions.
-pub(crate) fn student<'a>(
-    context: Context<'a>,
-    config: &'a DistillConfig,
-    positions: usize,
-) -> Result<FineTuning<'a>> {
+///
+/// # Paper
+/// - R1 2.4 (distillation)
+/// - Test: crates/train/tests/distillation_makes_a_student.rs
+pub(crate) fn student<'a>(context: Context<'a>, config: &'a DistillConfig, positions: usize) -> Result<FineTuning<'a>> {
     let documents = load(&context, &[Source::Stage { name: config.data.clone() }], positions)?;
     FineTuning::on(context, documents, config.epochs, (config.learning_rate, &config.schedule, &config.training))
 }

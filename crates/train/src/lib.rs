@@ -21,6 +21,7 @@ pub mod run;
 pub mod schedule;
 pub mod sft;
 pub mod stage;
+mod task;
 #[cfg(test)]
 mod testing;
 pub mod trainer;

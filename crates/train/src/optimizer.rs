@@ -253,8 +253,8 @@ mod tests {
                     let expected = 0.02 * stretch * (rows.min(columns) as f64).sqrt();
                     assert!((0.5..1.3).contains(&(norm / expected)), "{name}: {norm} against {expected}");
                 }
-                // AdamW's first step is its rate, whatever the gradient; decay adds a trace.
-                _ => assert!((largest / 3e-3 - 1.0).abs() < 0.02, "{name}: {largest}"),
+                // AdamW's first step is its rate, whatever the gradient; epsilon takes and decay adds a little.
+                _ => assert!((0.8..1.02).contains(&(largest / 3e-3)), "{name}: {largest}"),
             }
         }
     }

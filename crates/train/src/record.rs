@@ -85,7 +85,8 @@ impl Log {
         };
         let (file, have) = open().map_err(Error::io("open", path))?;
         if have < bytes {
-            let reason = format!("has {have} bytes, the checkpoint recorded {bytes}; start the stage in another folder");
+            let reason =
+                format!("has {have} bytes, the checkpoint recorded {bytes}; start the stage in another folder");
             return Err(Error::BadFile { path: path.to_path_buf(), reason });
         }
         Ok(Self { path: path.to_path_buf(), file, bytes })

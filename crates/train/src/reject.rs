@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, HashSet};
 use minke_engine::Engine;
 use minke_eval::Verdict;
 use minke_spec::ModelConfig;
+use minke_text::THINK_OPEN;
 use serde::{Deserialize, Serialize};
 
 use crate::data::Example;
@@ -105,7 +106,10 @@ impl RejectConfig {
         if self.tasks.values().any(|share| !(*share > 0.0 && share.is_finite())) {
             return refuse("tasks", "must have positive shares; leave a task out to give it none");
         }
-        Ok(())
+        match self.engine.fault() {
+            None => Ok(()),
+            Some(fault) => Err(Error::Config(format!("stage {}: {fault}", self.name))),
+        }
     }
 }
 
@@ -146,8 +150,7 @@ impl Stage for Reject<'_> {
         let questions = self.asker.questions(&self.context, at.cursor, count)?;
         let params = sampling(self.asker.tokenizer, config.temperature, config.max_tokens)?;
         let policy = (&trainer.model, trainer.optimizer.updates());
-        let groups =
-            sample(&mut self.engine, policy, questions, (&params, config.samples), &self.context, at.cursor)?;
+        let groups = sample(&mut self.engine, policy, questions, (&params, config.samples), &self.context, at.cursor)?;
         let scored = reward::score(groups, &self.asker, RewardWeights::default());
         let (mut right, mut kept, mut tokens) = (0, 0, 0);
         for group in &scored {
@@ -156,7 +159,11 @@ impl Stage for Reject<'_> {
                 tokens += output.rollout.token_ids.len();
                 right += usize::from(output.verdict == Verdict::Right);
                 if seen.len() < config.keep && is_worth_keeping(output) && seen.insert(&output.text) {
-                    let opening = if config.prompt == PromptForm::ForcedThought { "<think>\n" } else { "" };
+                    let opening = if config.prompt == PromptForm::ForcedThought {
+                        format!("{THINK_OPEN}\n")
+                    } else {
+                        String::new()
+                    };
                     logs.data.append(&Example {
                         task: self.asker.task(&group.question).name.clone(),
                         id: group.question.problem.id,

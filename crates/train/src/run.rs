@@ -117,8 +117,14 @@ pub fn execute(
     for stage in &config.stages {
         if !is_done(config, stage, out)? {
             let name = stage.name();
-            let context =
-                Context { device, seed: config.seed, stage: name, tasks: &config.tasks, tokenizer: &tokenizer, stages: &stages };
+            let context = Context {
+                device,
+                seed: config.seed,
+                stage: name,
+                tasks: &config.tasks,
+                tokenizer: &tokenizer,
+                stages: &stages,
+            };
             execute_stage(config, stage, context, observer)?;
         }
         observer.stage_finished(stage.name());
@@ -166,7 +172,6 @@ fn tokenizer(config: &RunConfig, out: &Path) -> Result<Tokenizer> {
     })?;
     Ok(tokenizer)
 }
-
 
 fn execute_stage(
     config: &RunConfig,

@@ -63,6 +63,10 @@ pub(crate) struct FineTuning<'a> {
 
 impl<'a> FineTuning<'a> {
     /// Returns the stage for a model that holds so many positions.
+    ///
+    /// # Paper
+    /// - R1 2.3.1 (cold start)
+    /// - Test: crates/train/tests/a_tiny_run_learns.rs
     pub(crate) fn new(context: Context<'a>, config: &'a SftConfig, positions: usize) -> Result<Self> {
         let documents = load(&context, &config.data, positions)?;
         Self::on(context, documents, config.epochs, (config.learning_rate, &config.schedule, &config.training))

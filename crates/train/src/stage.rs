@@ -6,8 +6,8 @@ use minke_tensor::Device;
 use minke_text::Tokenizer;
 
 use crate::Result;
-use crate::data::NamedTask;
 use crate::record::{Logs, Metrics};
+use crate::task::NamedTask;
 use crate::trainer::Trainer;
 
 /// What a stage knows of its run.

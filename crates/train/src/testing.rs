@@ -36,7 +36,7 @@ pub(crate) fn trainer(train_mtp: bool) -> Trainer {
 pub(crate) fn documents() -> Vec<Document> {
     let document = |n: usize| Document {
         token_ids: (0..6 + n).map(|i| ((7 * i * i + 3 * n) % 40) as u32).collect(),
-        loss_from: if n % 2 == 0 { 1 } else { 4 },
+        loss_from: if n.is_multiple_of(2) { 1 } else { 4 },
     };
     (0..7).map(document).collect()
 }

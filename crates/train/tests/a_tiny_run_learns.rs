@@ -1,16 +1,17 @@
 //! Does a run learn what its documents have to teach, and publish what it learned?
+#![allow(clippy::unwrap_used)]
 
 mod support;
 
 use std::collections::BTreeMap;
 
-use support::{device, metric, run};
 use minke_eval::{Split, Style};
 use minke_model::weights;
 use minke_spec::draw::{Domain, draw};
 use minke_text::{ChatTemplate, Message, Tokenizer};
 use minke_train::data::{Document, completion};
 use minke_train::{RunConfig, Silent, execute};
+use support::{device, metric, run};
 
 /// The entropy of a token, in nats, for somebody who knows how frequent each is and nothing else.
 fn unigram_entropy(config: &RunConfig, tokenizer: &Tokenizer) -> f64 {

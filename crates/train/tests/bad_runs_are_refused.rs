@@ -1,9 +1,10 @@
 //! Does a broken TOML give one line that says what, where and what to do?
+#![allow(clippy::unwrap_used)]
 
 mod support;
 
-use support::{HEAD, TASKS};
 use minke_train::RunConfig;
+use support::{HEAD, TASKS};
 
 const BASE: &str = "[[stage]]\nkind = \"pretrain\"\nname = \"base\"\nsteps = 3\n";
 
@@ -23,8 +24,14 @@ fn every_mistake_is_named() {
     check(&format!("{HEAD}{BASE}"), "at least one [[task]]");
     check(&format!("{HEAD}{TASKS}"), "at least one [[task]] and one [[stage]]");
     check(&whole("").replace("\"countdown\"\nfamily", "\"sums\"\nfamily"), "two tasks \"sums\"");
-    check(&whole("").replace("family = \"countdown\"", "family = \"cuntdown\""), "[[task]] 1 \"countdown\": unknown variant `cuntdown`");
-    check(&whole("").replace("family = \"countdown\"", "family = \"countdown\"\nlargest = 3"), "unknown field `largest`");
+    check(
+        &whole("").replace("family = \"countdown\"", "family = \"cuntdown\""),
+        "[[task]] 1 \"countdown\": unknown variant `cuntdown`",
+    );
+    check(
+        &whole("").replace("family = \"countdown\"", "family = \"countdown\"\nlargest = 3"),
+        "unknown field `largest`",
+    );
     check(&whole("stepz = 3\n"), "[[stage]] 1 \"base\": unknown field `stepz`");
     check(&whole("").replace("pretrain", "retrain"), "[[stage]] 1 \"base\": unknown variant `retrain`");
     check(&whole("").replace("steps = 3", "steps = 0"), "stage base: steps is 0");
@@ -34,7 +41,10 @@ fn every_mistake_is_named() {
     check(&whole("").replace("\"base\"", "\"../base\""), "stage \"../base\": a name has letters");
     check(&whole("training = { bach_tokens = 3 }\n"), "unknown field `bach_tokens`");
     check(&whole("learning_rate = { adamw = 5.0 }\n"), "stage base: learning_rate must lie between 0 and 1");
-    check(&whole("mixture = [{ task = \"sudoku\" }]\n"), "stage base: there is no task \"sudoku\"; the run has countdown, sums");
+    check(
+        &whole("mixture = [{ task = \"sudoku\" }]\n"),
+        "stage base: there is no task \"sudoku\"; the run has countdown, sums",
+    );
     check(&whole("mixture = [{ task = \"sums\", styles = {} }]\n"), "stage base: mixture");
     check(&whole("schedule = [{ to = 0.1 }, { to = 0.2 }]\n"), "only the last segment");
     check(&whole("[stage.training.optimizer]\nbeta1 = 1.5\n"), "stage base: optimizer: momentum, beta1");
@@ -46,7 +56,10 @@ fn every_mistake_is_named() {
     RunConfig::from_toml(&sft("base", clean)).unwrap();
     check(&sft("bse", clean), "stage s: no earlier stage is called \"bse\"");
     check(&sft("s", clean), "stage s: no earlier stage is called \"s\"");
-    check(&sft("base", "{ kind = \"stage\", name = \"base\" }"), "stage s: \"base\" makes a model, but samples are wanted");
+    check(
+        &sft("base", "{ kind = \"stage\", name = \"base\" }"),
+        "stage s: \"base\" makes a model, but samples are wanted",
+    );
     check(&sft("base", ""), "stage s: data is empty");
     check(&sft("base", &clean.replace("clean", "cleen")), "unknown variant `cleen`");
     check(&sft("base", &clean.replace("count = 3", "count = 3, task = \"sudoku\"")), "no task \"sudoku\"");

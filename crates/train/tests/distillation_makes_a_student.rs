@@ -1,4 +1,5 @@
 //! Does a smaller model of another family learn from what a teacher's samples kept?
+#![allow(clippy::unwrap_used)]
 
 mod small;
 
@@ -36,7 +37,8 @@ fn a_student_learns_from_kept_samples() {
         "#,
     );
     let folder = small::stage(run.path(), "student");
-    let next: Vec<f64> = small::lines(&folder.join("metrics.jsonl")).iter().filter_map(|l| l["next"].as_f64()).collect();
+    let next: Vec<f64> =
+        small::lines(&folder.join("metrics.jsonl")).iter().filter_map(|l| l["next"].as_f64()).collect();
     println!("{} steps, loss {:.3} -> {:.3}", next.len(), next[0], next[next.len() - 1]);
     assert!(next[next.len() - 1] < 0.6 * next[0], "{next:?}");
     let (student, _) = weights::load(&small::device(), &folder.join("model")).unwrap();

@@ -1,5 +1,6 @@
 //! Are advantages, ratio, clip, divergence and aggregation those of the paper? Against vectors computed in f64 from the
 //! published formulae (`testdata/vectors/grpo.json`).
+#![allow(clippy::unwrap_used)]
 
 use minke_tensor::{Cpu, Device, Isa, Param, Pass, Tensor, backward};
 use minke_train::grpo::advantage::{deviation, group_relative, mean};

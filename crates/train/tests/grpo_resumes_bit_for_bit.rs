@@ -1,5 +1,6 @@
 //! Does a stage of GRPO that was interrupted end with the same bytes? Also where the reference is no longer the model
 //! that the stage started from.
+#![allow(clippy::unwrap_used)]
 
 mod small;
 

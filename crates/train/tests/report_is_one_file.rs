@@ -1,5 +1,7 @@
 //! Can a run be looked at without anything else? The report is one file that asks nobody for anything.
+#![allow(clippy::unwrap_used)]
 
+use minke_eval::run::Count;
 use minke_eval::{EvalConfig, Interval, TaskReport, Transcript, Verdict};
 use serde_json::json;
 
@@ -21,7 +23,7 @@ fn score(task: &str, mean: f64) -> TaskReport {
         format_rate: 0.96,
         truncated: 0.01,
         false_claims: Some(0.125),
-        counts: Vec::new(),
+        counts: (0..4).map(|id| Count { id, right: (16.0 * mean) as usize + id as usize % 2, samples: 16 }).collect(),
         transcripts: vec![Transcript {
             question: "make 7 from <3> & 4".into(),
             text: "<think>\n3+4=7\n</think>\n\n3+4".into(),
@@ -40,7 +42,10 @@ fn the_report_shows_the_run_and_needs_nothing_else() {
         std::fs::write(path, text).unwrap();
     };
     let stages = json!([{ "kind": "pretrain", "name": "base" }, { "kind": "grpo", "name": "zero" }, { "kind": "sft", "name": "later" }]);
-    write("run.json", json!({ "name": "a <small> run", "seed": 7, "commit": null, "config": { "stage": stages } }).to_string());
+    write(
+        "run.json",
+        json!({ "name": "a <small> run", "seed": 7, "commit": null, "config": { "stage": stages } }).to_string(),
+    );
     let line = |step: usize| json!({ "step": step, "loss": 3.0 / (step + 1) as f64, "expert_load/max_violation": 0.5 });
     write("stages/base/metrics.jsonl", (0..9).map(|step| format!("{}\n", line(step))).collect());
     write("stages/base/eval.json", serde_json::to_string(&[score("countdown", 0.284)]).unwrap());
@@ -52,9 +57,7 @@ fn the_report_shows_the_run_and_needs_nothing_else() {
     // A line that is still being written.
     write("stages/zero/metrics.jsonl", format!("{metrics}{{\"step\": 5, \"rew"));
     write("stages/zero/timings.jsonl", "{\"step\":0,\"step_time\":1.5}\n{\"step\":1,\"step_time\":2.5}\n".into());
-    let rollout = |verdict: &str, text: &str| {
-        json!({ "text": text, "verdict": verdict, "format": 1, "reward": 1.1, "advantage": 1.5, "tokens": 9, "truncated": false })
-    };
+    let rollout = |verdict: &str, text: &str| json!({ "text": text, "verdict": verdict, "format": 1, "reward": 1.1, "advantage": 1.5, "tokens": 9, "truncated": false });
     let group = |step: usize| {
         json!({ "step": step, "task": "countdown", "id": 3, "question": "make 9 from 4 5",
                 "rollouts": [rollout("right", "4+5"), rollout("wrong", "4*5 </pre>")] })
@@ -70,6 +73,9 @@ fn the_report_shows_the_run_and_needs_nothing_else() {
         "60.4 [58.4, 62.4]",
         "90.0 (k = 16)",
         "12.5",
+        // 4 or 5 right of 16 against 9 or 10.
+        "31.2 [31.2, 31.2]",
+        "-31.2 [-31.2, -31.2]",
         "make 7 from &lt;3&gt; &amp; 4",
         "4*5 &lt;/pre&gt;",
         "step 4",

@@ -1,4 +1,5 @@
 //! Does a run that was killed end with the bytes of one that was not?
+#![allow(clippy::unwrap_used)]
 
 mod support;
 
@@ -6,9 +7,9 @@ use std::ops::ControlFlow;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::Path;
 
-use support::{assert_same, determined, device, run};
 use minke_spec::draw::hash;
 use minke_train::{Error, Observer, RunConfig, Silent, StepView, execute};
+use support::{assert_same, determined, device, run};
 
 const STAGES: &str = r#"
     [[stage]]

@@ -1,4 +1,5 @@
 //! Is the control a control? With rewards dealt out anew within each group, advantages know nothing about answers.
+#![allow(clippy::unwrap_used)]
 
 mod small;
 

@@ -40,11 +40,12 @@ struct Scores {
 
 /// Runs `minke eval`.
 pub fn run(args: Eval) -> Result<()> {
-    let interrupt = Interrupt::install()?;
-    let scores = match args.target.is_dir() {
-        true => vec![of_model(&args, &interrupt)?],
-        false => of_run(&args, &interrupt)?,
-    };
+    Interrupt::ends_at_once()?;
+    if !args.target.exists() {
+        let advice = "give the folder of a model, or the TOML of a run";
+        return Err(Exit::BadFile.because(format!("{}: no such folder or file; {advice}", args.target.display())));
+    }
+    let scores = if args.target.is_dir() { vec![of_model(&args)?] } else { of_run(&args)? };
     if args.json {
         return print_json(&scores);
     }
@@ -53,7 +54,7 @@ pub fn run(args: Eval) -> Result<()> {
 }
 
 /// Grades a model on the families with their default settings.
-fn of_model(args: &Eval, interrupt: &Interrupt) -> Result<Scores> {
+fn of_model(args: &Eval) -> Result<Scores> {
     let families = [
         Task::Countdown(Countdown::default()),
         Task::Arithmetic(Arithmetic::default()),
@@ -61,12 +62,12 @@ fn of_model(args: &Eval, interrupt: &Interrupt) -> Result<Scores> {
     ];
     let tasks: Vec<NamedTask> = families.map(|task| NamedTask { name: task.name().to_owned(), task }).into();
     let sets = problem_sets(args, &tasks)?;
-    let reports = grade(&args.target, "", &sets, &[mode(args)], args.threads, interrupt)?;
+    let reports = grade(&args.target, "", &sets, &[mode(args)], args.threads)?;
     Ok(Scores { stage: None, model: args.target.clone(), reports })
 }
 
 /// Grades what every stage of a run made, and leaves the scores beside it.
-fn of_run(args: &Eval, interrupt: &Interrupt) -> Result<Vec<Scores>> {
+fn of_run(args: &Eval) -> Result<Vec<Scores>> {
     let config = load(&args.target, &[])?;
     let out = args.out.clone().unwrap_or_else(|| default_out(&config));
     let sets = problem_sets(args, &config.tasks)?;
@@ -74,12 +75,14 @@ fn of_run(args: &Eval, interrupt: &Interrupt) -> Result<Vec<Scores>> {
     let stages: Vec<&StageConfig> = config.stages.iter().filter(|stage| stage.trains()).filter(finished).collect();
     if stages.is_empty() {
         let advice = format!("run `minke train {}` first, or name its folder with --out", args.target.display());
-        return Err(Exit::BadFile.because(format!("{}: no stage of the run is finished there; {advice}", out.display())));
+        return Err(
+            Exit::BadFile.because(format!("{}: no stage of the run is finished there; {advice}", out.display()))
+        );
     }
     let mut scores = Vec::new();
     for stage in stages {
         let model = model_folder(&out, stage.name());
-        let reports = grade(&model, stage.name(), &sets, &modes(args, stage), args.threads, interrupt)?;
+        let reports = grade(&model, stage.name(), &sets, &modes(args, stage), args.threads)?;
         keep(&out.join("stages").join(stage.name()), &reports)?;
         refresh_card(&config, &out, stage.name())?;
         scores.push(Scores { stage: Some(stage.name().to_owned()), model, reports });
@@ -91,7 +94,9 @@ fn of_run(args: &Eval, interrupt: &Interrupt) -> Result<Vec<Scores>> {
 fn problem_sets<'a>(args: &Eval, tasks: &'a [NamedTask]) -> Result<Vec<(&'a NamedTask, Vec<Problem>)>> {
     let names: Vec<&str> = tasks.iter().map(|task| task.name.as_str()).collect();
     if let Some(unknown) = args.tasks.iter().find(|task| !names.contains(&task.as_str())) {
-        return Err(Exit::Usage.because(format!("--task {unknown}: there is no such task; there are {}", names.join(", "))));
+        return Err(
+            Exit::Usage.because(format!("--task {unknown}: there is no such task; there are {}", names.join(", ")))
+        );
     }
     let wanted = tasks.iter().filter(|task| args.tasks.is_empty() || args.tasks.contains(&task.name));
     Ok(wanted.map(|task| (task, task.task.test_set(args.seed, args.problems))).collect())
@@ -129,7 +134,6 @@ fn grade(
     sets: &[(&NamedTask, Vec<Problem>)],
     modes: &[EvalConfig],
     threads: usize,
-    interrupt: &Interrupt,
 ) -> Result<Vec<TaskReport>> {
     let loaded = Loaded::read(folder, threads)?;
     let context = loaded.model.config().max_position_embeddings;
@@ -148,16 +152,14 @@ fn grade(
     let mut reports = Vec::new();
     for (task, problems) in sets {
         for mode in modes {
-            let label = [name, &task.name].iter().filter(|part| !part.is_empty()).copied().collect::<Vec<_>>().join(" ");
+            let label =
+                [name, &task.name].iter().filter(|part| !part.is_empty()).copied().collect::<Vec<_>>().join(" ");
             let answers = problems.len() * (mode.samples + usize::from(mode.greedy));
             let mut bar = Bar::new(label.trim(), 0, answers as u64);
             let mut progress = |done: usize, _total: usize| bar.set(done as u64, "");
             let report = answerer.evaluate((&task.name, &task.task), problems, mode, &mut progress)?;
             bar.finish(&format!("pass@1 {}", interval(&report.pass_at_1)));
             reports.push(report);
-            if interrupt.is_raised() {
-                return Err(Exit::Interrupted.because("interrupted; the scores of this model are not complete"));
-            }
         }
     }
     Ok(reports)
@@ -181,7 +183,16 @@ fn keep(stage: &Path, reports: &[TaskReport]) -> Result<()> {
 }
 
 const HEADINGS: [&str; 11] = [
-    "model", "task", "mode", "pass@1", "pass@k", "cons@k", "greedy", "tokens right/wrong", "attempts", "format",
+    "model",
+    "task",
+    "mode",
+    "pass@1",
+    "pass@k",
+    "cons@k",
+    "greedy",
+    "tokens right/wrong",
+    "attempts",
+    "format",
     "false claims",
 ];
 

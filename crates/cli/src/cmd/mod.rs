@@ -8,7 +8,7 @@ mod train;
 
 use std::io::Write;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use serde::Serialize;
 
 use crate::args::Command;
@@ -29,7 +29,7 @@ pub fn dispatch(command: Command) -> Result<()> {
 
 /// Prints a line to stdout.
 fn print_line(text: &str) -> Result<()> {
-    Ok(writeln!(std::io::stdout(), "{text}")?)
+    writeln!(std::io::stdout(), "{text}").context("cannot write to standard output")
 }
 
 /// Prints a value as one line of JSON.

@@ -136,14 +136,16 @@ impl Dialogue {
             let (prompt, completion) = (answer.prompt_tokens, answer.completion_tokens);
             let end = if answer.finish == Finish::Length { "; cut off at its longest" } else { "" };
             eprintln!("{prompt} + {completion} tokens, {:.2} s, {speed:.0} tokens/s{end}", answer.seconds);
-            checked.iter().for_each(|(verdict, target)| eprintln!("{}", remark(*verdict, *target, &answer.content)));
+            let answered = checked.filter(|_| !answer.content.trim().is_empty());
+            answered.iter().for_each(|(verdict, target)| eprintln!("{}", remark(*verdict, *target, &answer.content)));
         }
         Ok(answer)
     }
 
     /// Talks until the person leaves.
     fn converse(&mut self, path: &Path) -> Result<()> {
-        let mut editor = rustyline::DefaultEditor::new().context("cannot use this terminal; give the question as an argument")?;
+        let mut editor =
+            rustyline::DefaultEditor::new().context("cannot use this terminal; give the question as an argument")?;
         eprintln!("{}; /help says what can be typed, Ctrl-D leaves", path.display());
         let mut conversation: Vec<Message> = Vec::new();
         loop {

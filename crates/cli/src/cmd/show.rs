@@ -180,7 +180,9 @@ fn rope_scaling(config: &ModelConfig) -> String {
     match &config.rope.scaling {
         RopeScaling::None => "none".into(),
         RopeScaling::Yarn(yarn) => format!("YaRN x{} over {}", yarn.factor, yarn.original_max_position_embeddings),
-        RopeScaling::Llama3(llama) => format!("llama3 x{} over {}", llama.factor, llama.original_max_position_embeddings),
+        RopeScaling::Llama3(llama) => {
+            format!("llama3 x{} over {}", llama.factor, llama.original_max_position_embeddings)
+        }
     }
 }
 
@@ -232,7 +234,8 @@ impl Description {
         let further = if mtp > 0 { format!(", and {} to predict further tokens", count(mtp)) } else { String::new() };
         put("parameters", format!("{}, of which a token uses {}{further}", count(total), count(activated)));
         let mtp_layers = self.num_nextn_predict_layers;
-        let further = if mtp_layers > 0 { format!(", and {mtp_layers} for multi-token prediction") } else { String::new() };
+        let further =
+            if mtp_layers > 0 { format!(", and {mtp_layers} for multi-token prediction") } else { String::new() };
         put("layers", format!("{}{further}", self.num_hidden_layers));
         put("attention", self.attention.clone());
         if let Some(e) = &self.experts {

@@ -100,7 +100,8 @@ fn set(run: &mut toml::Value, key: &str, text: &str) -> std::result::Result<(), 
                 table.entry(part.to_owned()).or_insert_with(|| toml::Value::Table(toml::Table::new()))
             }
             toml::Value::Array(elements) => {
-                let named = |element: &&mut toml::Value| element.get("name").and_then(toml::Value::as_str) == Some(part);
+                let named =
+                    |element: &&mut toml::Value| element.get("name").and_then(toml::Value::as_str) == Some(part);
                 elements.iter_mut().find(named).ok_or_else(|| format!("the run has nothing called {part:?} there"))?
             }
             _ => return Err(format!("there is nothing below a plain value, so no {part:?}")),

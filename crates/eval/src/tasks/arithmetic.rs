@@ -59,7 +59,7 @@ impl Arithmetic {
             let text = gold.text();
             let id = hash_name(&text);
             let problem = Problem { id, question: format!("compute {text}"), gold: Gold::Arithmetic(gold) };
-            if (hash(id) % TEST_SHARE == 0) == (split == Split::Test) {
+            if hash(id).is_multiple_of(TEST_SHARE) == (split == Split::Test) {
                 return problem;
             }
             last = Some(problem);

@@ -10,7 +10,6 @@ mod route;
 mod rows;
 
 pub use loss::TokenDistribution;
-pub use route::Dispatch;
 
 use crate::error::mismatch;
 use crate::{Result, Shape};

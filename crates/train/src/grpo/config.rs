@@ -2,9 +2,12 @@
 
 use std::collections::BTreeMap;
 
+use minke_engine::{Engine, EngineConfig};
+use minke_model::MlaForm;
+use minke_spec::ModelConfig;
+use minke_tensor::{Device, TILE};
 use serde::{Deserialize, Serialize};
 
-use super::rollout::EngineSizes;
 use crate::optimizer::{LearningRates, OptimizerConfig};
 use crate::schedule::Schedule;
 use crate::{Error, Result};
@@ -49,7 +52,7 @@ pub enum PromptForm {
 
 /// How much each part of the reward counts.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, default)]
 pub struct RewardWeights {
     /// For an answer that the grader calls right.
     pub accuracy: f64,
@@ -84,6 +87,47 @@ pub struct QuickEval {
     pub problems: usize,
     /// Samples of every problem.
     pub samples: usize,
+}
+
+/// Sizes of the engine of a stage.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct EngineSizes {
+    /// Sequences that decode together.
+    pub max_sequences: usize,
+    /// Tokens that the cache holds.
+    pub cache_tokens: usize,
+    /// Most prompt tokens of a step.
+    pub chunk_tokens: usize,
+}
+
+impl Default for EngineSizes {
+    fn default() -> Self {
+        Self { max_sequences: 256, cache_tokens: 65_536, chunk_tokens: 2048 }
+    }
+}
+
+impl EngineSizes {
+    /// Returns what is wrong with the sizes, if anything.
+    pub(crate) fn fault(&self) -> Option<&'static str> {
+        let any_zero = [self.max_sequences, self.cache_tokens, self.chunk_tokens].contains(&0);
+        any_zero.then_some("engine: every size must be at least 1")
+    }
+
+    /// Returns an engine in exact mode: its log-probabilities are the trainer's to the bit.
+    ///
+    /// # Errors
+    /// If a size is out of range.
+    pub fn engine(&self, device: &Device, model: &ModelConfig) -> Result<Engine> {
+        let config = EngineConfig {
+            pages: self.cache_tokens.div_ceil(TILE),
+            max_sequences: self.max_sequences,
+            chunk_tokens: self.chunk_tokens,
+            form: MlaForm::Expanded,
+            prefix_cache: false,
+        };
+        Ok(Engine::new(device, model, config)?)
+    }
 }
 
 /// A stage of reinforcement learning.
@@ -225,10 +269,13 @@ impl GrpoConfig {
         if !(self.temperature > 0.0 && self.temperature.is_finite()) {
             return refuse("temperature", "must be positive: greedy rollouts of a group are all the same");
         }
+        if ![self.rewards.accuracy, self.rewards.format].iter().all(|weight| (0.0..=1e3).contains(weight)) {
+            return refuse("rewards", "must have weights between 0 and 1000");
+        }
         if !(self.clip > 0.0 && self.kl_beta >= 0.0 && self.clip.is_finite() && self.kl_beta.is_finite()) {
             return refuse("clip or kl_beta", "is out of range; choose clip > 0 and kl_beta >= 0");
         }
-        let faults = [self.learning_rate.fault(), self.optimizer.fault(), self.schedule.fault()];
+        let faults = [self.learning_rate.fault(), self.optimizer.fault(), self.schedule.fault(), self.engine.fault()];
         if let Some(fault) = faults.into_iter().flatten().next() {
             return Err(Error::Config(format!("stage {}: {fault}", self.name)));
         }
@@ -236,7 +283,10 @@ impl GrpoConfig {
             || !self.max_tokens.is_sorted_by(|a, b| a.0 < b.0)
             || self.max_tokens.iter().any(|(_, cap)| *cap == 0)
         {
-            return refuse("max_tokens", "must be [[0, cap], [later step, cap], ...] with rising steps and caps above 0");
+            return refuse(
+                "max_tokens",
+                "must be [[0, cap], [later step, cap], ...] with rising steps and caps above 0",
+            );
         }
         if self.tasks.values().any(|share| !(*share > 0.0 && share.is_finite())) {
             return refuse("tasks", "must have positive shares; leave a task out to give it none");

@@ -20,8 +20,7 @@ use minke_spec::ModelConfig;
 use minke_tensor::{Pass, backward};
 use serde::{Deserialize, Serialize};
 
-pub use config::{Aggregation, GrpoConfig, Objective, PromptForm, QuickEval, RewardWeights, Std};
-pub use rollout::EngineSizes;
+pub use config::{Aggregation, EngineSizes, GrpoConfig, Objective, PromptForm, QuickEval, RewardWeights, Std};
 
 use crate::Result;
 use crate::record::{Logs, Metrics};
@@ -107,7 +106,7 @@ impl<'a> Grpo<'a> {
 
         // Eqs. 1 and 2: the loss, and up its gradient.
         let mut groups = samples(&scored, &advantages);
-        self.look_up_reference(trainer, &mut groups)?;
+        self.look_up_reference(trainer, &mut groups, params.inverse_temperature())?;
         let updates = self.learn(trainer, &groups, params.inverse_temperature(), at)?;
         self.engine.publish();
         clock.lap("training");
@@ -122,22 +121,18 @@ impl<'a> Grpo<'a> {
     ///
     /// # Paper
     /// - R1 2.2.1 eq. 2 (pi_ref)
-    fn look_up_reference(&self, trainer: &Trainer, groups: &mut [Vec<Sample>]) -> Result<()> {
+    fn look_up_reference(&self, trainer: &Trainer, groups: &mut [Vec<Sample>], inverse_temperature: f32) -> Result<()> {
         let Some(reference) = trainer.reference.as_ref().filter(|_| self.config.kl_beta > 0.0) else { return Ok(()) };
-        let (device, temperature) = (&trainer.device, self.config.temperature);
+        let device = &trainer.device;
         let pass = Pass::inference(device);
-        for group in groups {
-            let mut rest = &mut group[..];
-            for batch in TrainBatch::pack(device, rest, self.config.micro_batch_tokens, self.config.aggregation) {
-                let hidden = reference.forward(pass, &batch.batch, None, false)?.hidden.gather_rows(pass, &batch.rows)?;
-                let log_probs = reference.log_probs(pass, &hidden, &batch.targets, 1.0 / temperature)?.log_prob;
-                let (these, others) = rest.split_at_mut(batch.outputs.len());
-                for (sample, output) in these.iter_mut().zip(&batch.outputs) {
-                    sample.ref_log_probs = Some(log_probs.values()[output.clone()].to_vec());
-                }
-                rest = others;
-            }
+        let mut found = Vec::new();
+        let samples: Vec<Sample> = groups.concat();
+        for batch in TrainBatch::pack(device, &samples, self.config.micro_batch_tokens, self.config.aggregation) {
+            let hidden = reference.forward(pass, &batch.batch, None, false)?.hidden.gather_rows(pass, &batch.rows)?;
+            let log_probs = reference.log_probs(pass, &hidden, &batch.targets, inverse_temperature)?.log_prob;
+            found.extend(batch.outputs.iter().map(|output| log_probs.values()[output.clone()].to_vec()));
         }
+        groups.iter_mut().flatten().zip(found).for_each(|(sample, found)| sample.ref_log_probs = Some(found));
         Ok(())
     }
 
@@ -188,13 +183,7 @@ impl<'a> Grpo<'a> {
     }
 
     /// Returns what the seed determines about a step, under TRL's names where it has one.
-    fn metrics(
-        &self,
-        scored: &[ScoredGroup],
-        advantages: &[Option<Vec<f64>>],
-        updates: &Updates,
-        at: At,
-    ) -> Metrics {
+    fn metrics(&self, scored: &[ScoredGroup], advantages: &[Option<Vec<f64>>], updates: &Updates, at: At) -> Metrics {
         let config = self.config;
         let usable: Vec<&ScoredGroup> = scored.iter().filter(|group| group.usable()).collect();
         let outputs: Vec<&types::Scored> = usable.iter().flat_map(|group| &group.outputs).collect();
@@ -213,7 +202,7 @@ impl<'a> Grpo<'a> {
         metrics
             .set("loss", updates.loss)
             .set("grad_norm", updates.grad_norm)
-            .set("learning_rate", rate.adamw)
+            .set("learning_rate", rate.muon.unwrap_or(rate.adamw))
             .set("reward", over(&|output| output.reward))
             .set("reward_std", if deviations.is_empty() { 0.0 } else { mean(&deviations) })
             .set("frac_reward_zero_std", share(flat, usable.len()))
@@ -235,13 +224,7 @@ impl<'a> Grpo<'a> {
     }
 
     /// Writes every rollout down, one line per group.
-    fn record(
-        &self,
-        scored: &[ScoredGroup],
-        advantages: &[Option<Vec<f64>>],
-        at: At,
-        logs: &mut Logs,
-    ) -> Result<()> {
+    fn record(&self, scored: &[ScoredGroup], advantages: &[Option<Vec<f64>>], at: At, logs: &mut Logs) -> Result<()> {
         for (group, advantages) in scored.iter().zip(advantages) {
             let rollout = |(i, output): (usize, &types::Scored)| RolloutRecord {
                 text: output.text.clone(),

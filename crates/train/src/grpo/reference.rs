@@ -18,6 +18,7 @@ pub struct ReferenceOutput {
 ///
 /// # Paper
 /// - R1 2.2.1 eq. 2
+/// - Test: crates/train/tests/grpo_matches_published_numbers.rs
 /// - Vector: testdata/vectors/grpo.json
 pub fn k3(log_prob: f64, ref_log_prob: f64) -> f64 {
     let log_ratio = ref_log_prob - log_prob;

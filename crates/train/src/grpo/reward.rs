@@ -36,7 +36,8 @@ pub fn shuffle(groups: &mut [ScoredGroup], context: &Context<'_>, cursor: u64) {
     let purpose = hash_name("shuffled rewards");
     for (i, group) in groups.iter_mut().enumerate() {
         let mut rewards = group.rewards();
-        draw(context.seed, Domain::Rollout, &[hash_name(context.stage), cursor, i as u64, purpose]).shuffle(&mut rewards);
+        draw(context.seed, Domain::Rollout, &[hash_name(context.stage), cursor, i as u64, purpose])
+            .shuffle(&mut rewards);
         for (output, reward) in group.outputs.iter_mut().zip(rewards) {
             output.reward = reward;
         }

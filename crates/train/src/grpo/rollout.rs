@@ -3,14 +3,11 @@
 
 use std::collections::BTreeMap;
 
-use minke_engine::{Engine, EngineConfig, SamplingParams};
+use minke_engine::{Engine, SamplingParams};
 use minke_eval::{Split, prompt};
-use minke_model::{MlaForm, Transformer};
-use minke_spec::ModelConfig;
+use minke_model::Transformer;
 use minke_spec::draw::{Domain, draw, hash_name};
-use minke_tensor::{Device, TILE};
 use minke_text::{ChatTemplate, EOS, Tokenizer};
-use serde::{Deserialize, Serialize};
 
 use super::config::PromptForm;
 use super::types::{Group, Question, Rollout};
@@ -68,41 +65,6 @@ impl<'a> Asker<'a> {
             Ok(Question { task, problem, token_ids: self.tokenizer.encode(&prompt), prompt })
         };
         (0..count).map(question).collect()
-    }
-}
-
-/// Sizes of the engine of a stage.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct EngineSizes {
-    /// Sequences that decode together.
-    pub max_sequences: usize,
-    /// Tokens that the cache holds.
-    pub cache_tokens: usize,
-    /// Most prompt tokens of a step.
-    pub chunk_tokens: usize,
-}
-
-impl Default for EngineSizes {
-    fn default() -> Self {
-        Self { max_sequences: 256, cache_tokens: 65_536, chunk_tokens: 2048 }
-    }
-}
-
-impl EngineSizes {
-    /// Returns an engine in exact mode: its log-probabilities are the trainer's to the bit.
-    ///
-    /// # Errors
-    /// If a size is out of range.
-    pub fn engine(&self, device: &Device, model: &ModelConfig) -> Result<Engine> {
-        let config = EngineConfig {
-            pages: self.cache_tokens.div_ceil(TILE),
-            max_sequences: self.max_sequences,
-            chunk_tokens: self.chunk_tokens,
-            form: MlaForm::Expanded,
-            prefix_cache: false,
-        };
-        Ok(Engine::new(device, model, config)?)
     }
 }
 

@@ -123,8 +123,7 @@ pub struct Sample {
 impl Sample {
     /// Returns the sample of one output of a question.
     pub fn new(question: &Question, rollout: &Rollout, advantage: f64) -> Self {
-        let loss_mask =
-            [vec![false; question.token_ids.len()], vec![true; rollout.token_ids.len()]].concat();
+        let loss_mask = [vec![false; question.token_ids.len()], vec![true; rollout.token_ids.len()]].concat();
         Self {
             token_ids: [&question.token_ids[..], &rollout.token_ids].concat(),
             loss_mask,

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use minke_eval::{Transcript, Interval, TaskReport, Verdict};
+use minke_eval::{EvalConfig, Interval, TaskReport, Transcript, Verdict};
 
 use super::plot::{Bar, Series, bars, lines};
 use super::read::{RunFiles, StageFiles};
@@ -32,7 +32,11 @@ pub fn render(run: &RunFiles) -> String {
         section(&mut html, stage);
     }
     let config = serde_json::to_string_pretty(&run.run["config"]).unwrap_or_default();
-    let _ = writeln!(html, "<details><summary>Configuration</summary><pre>{}</pre></details></body></html>", escape(&config));
+    let _ = writeln!(
+        html,
+        "<details><summary>Configuration</summary><pre>{}</pre></details></body></html>",
+        escape(&config)
+    );
     html
 }
 
@@ -65,16 +69,53 @@ fn overview(html: &mut String, run: &RunFiles) {
          <th>pass@1</th><th>pass@k</th><th>cons@k</th><th>greedy</th><th>tokens</th><th>thought, right</th>\
          <th>thought, wrong</th><th>attempts</th><th>format</th><th>cut off</th><th>false claims</th></tr>"
     );
-    for (stage, report) in rows {
+    for (stage, report) in &rows {
         row(html, stage, report);
     }
-    let _ = writeln!(html, "</table><p><small>95 % intervals over problems. pass@k: chance that one of k answers is right; \
+    let _ = writeln!(
+        html,
+        "</table><p><small>95 % intervals over problems. pass@k: chance that one of k answers is right; \
          cons@k: the majority's answer is right. False claims: of the thoughts that end by claiming success, the share \
-         before wrong answers.</small></p>");
+         before wrong answers.</small></p>"
+    );
+    differences(html, &rows);
 }
 
 fn bar_name(stage: &StageFiles, report: &TaskReport) -> String {
-    if report.config.force_thought { format!("{} (forced)", stage.name) } else { stage.name.clone() }
+    let forced = if report.config.force_thought { " forced" } else { "" };
+    let cooler =
+        if report.config.temperature == 1.0 { String::new() } else { format!(" T{}", report.config.temperature) };
+    format!("{}{cooler}{forced}", stage.name)
+}
+
+/// What each stage gained over each other at the same problems in the same mode.
+fn differences(html: &mut String, rows: &[(&StageFiles, &TaskReport)]) {
+    let _ = writeln!(html, "<details><summary>Paired differences in pass@1, row less column, in points</summary>");
+    let mut seen: Vec<(&str, &EvalConfig)> = Vec::new();
+    for (_, first) in rows {
+        let mode = (first.task.as_str(), &first.config);
+        if seen.contains(&mode) {
+            continue;
+        }
+        seen.push(mode);
+        let alike: Vec<_> = rows.iter().filter(|(_, other)| (other.task.as_str(), &other.config) == mode).collect();
+        if alike.len() < 2 {
+            continue;
+        }
+        let heads: String =
+            alike.iter().map(|(stage, report)| format!("<th>{}</th>", escape(&bar_name(stage, report)))).collect();
+        let _ = writeln!(html, "<table><tr><th class=\"l\">{}</th>{heads}</tr>", escape(mode.0));
+        for (stage, report) in &alike {
+            let cell = |(_, other): &&(&StageFiles, &TaskReport)| match report.gain_over(other) {
+                Some(gain) if !std::ptr::eq(*report, *other) => format!("<td>{}</td>", interval(&gain)),
+                _ => "<td></td>".into(),
+            };
+            let cells: String = alike.iter().map(cell).collect();
+            let _ = writeln!(html, "<tr><td class=\"l\">{}</td>{cells}</tr>", escape(&bar_name(stage, report)));
+        }
+        let _ = writeln!(html, "</table>");
+    }
+    let _ = writeln!(html, "</details>");
 }
 
 fn row(html: &mut String, stage: &StageFiles, report: &TaskReport) {

@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use minke_eval::{Transcript, TaskReport, Verdict};
+use minke_eval::{TaskReport, Transcript, Verdict};
 use serde_json::Value;
 
 use crate::grpo::GroupRecord;

@@ -1,6 +1,5 @@
 //! A run small enough for a test: an MLA + MoE model of 0.1M parameters on two-number Countdown.
-
-#![allow(dead_code)]
+#![allow(clippy::unwrap_used, dead_code)]
 
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};

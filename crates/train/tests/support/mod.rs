@@ -1,5 +1,5 @@
 //! A run that is small enough for a test and has everything: MLA, experts, multi-token prediction, every kind of stage.
-#![allow(dead_code)]
+#![allow(clippy::unwrap_used, dead_code)]
 
 use std::collections::BTreeMap;
 use std::path::Path;

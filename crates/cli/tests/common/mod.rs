@@ -1,0 +1,151 @@
+//! Starts the built program, and makes models for it.
+#![allow(clippy::unwrap_used)]
+#![allow(dead_code)]
+
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+use minke_model::{Transformer, weights};
+use minke_spec::{Format, ModelConfig, Placement};
+use minke_tensor::{Cpu, Device, Isa, Tensor};
+use minke_text::{ASSISTANT, ChatTemplate, EOS, THINK_CLOSE, THINK_OPEN, Tokenizer, TrainOptions};
+
+/// What a command did.
+#[derive(Debug)]
+pub struct Done {
+    pub code: i32,
+    pub out: String,
+    pub err: String,
+}
+
+impl Done {
+    pub fn of(output: Output) -> Self {
+        let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("the program writes UTF-8");
+        let code = output.status.code().expect("the program ended by itself");
+        Self { code, out: text(output.stdout), err: text(output.stderr) }
+    }
+
+    /// Returns stdout as JSON, line by line, of a command that worked.
+    pub fn json(&self) -> Vec<serde_json::Value> {
+        assert_eq!(self.code, 0, "{self:?}");
+        self.out.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|e| panic!("{e}: {line}"))).collect()
+    }
+}
+
+/// Returns the program in a folder, with an environment that could tempt it.
+pub fn command(folder: &Path, args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_minke"));
+    command.args(args).current_dir(folder).env("RUST_BACKTRACE", "1").env_remove("MINKE_THREADS");
+    command.stdin(Stdio::null());
+    command
+}
+
+pub fn minke(folder: &Path, args: &[&str]) -> Done {
+    Done::of(command(folder, args).output().unwrap())
+}
+
+pub fn minke_with_input(folder: &Path, args: &[&str], input: &str) -> Done {
+    let mut command = command(folder, args);
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
+    Done::of(child.wait_with_output().unwrap())
+}
+
+pub fn testdata(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../testdata").join(path)
+}
+
+/// Bytes of the tokenizer's texts: no pair is frequent, so that every character is a token.
+fn tokenizer() -> Tokenizer {
+    Tokenizer::train(["a"].iter(), &TrainOptions { vocab_size: 263, added_tokens: vec![] }).unwrap()
+}
+
+/// Writes a model that always says the same: after the assistant's mark, token by token, this script. Its last token
+/// leads to `after`, so that a script can end or go round for ever.
+///
+/// A token's state is a one-hot vector that the blocks, whose outputs are zero, leave as it is; the head answers with the
+/// next token.
+fn write_scripted(folder: &Path, script: &[&str], after: &str, context: usize) {
+    let tokenizer = tokenizer();
+    let width = 264;
+    let config = format!(
+        r#"{{"model_type": "llama", "vocab_size": 263, "hidden_size": {width}, "num_hidden_layers": 1,
+            "num_attention_heads": 2, "num_key_value_heads": 1, "intermediate_size": 8, "rms_norm_eps": 1e-6,
+            "max_position_embeddings": {context}, "tie_word_embeddings": false, "rope_theta": 10000.0,
+            "bos_token_id": 0, "eos_token_id": 1}}"#
+    );
+    let config = ModelConfig::from_json(&config).unwrap().config;
+    let id = |token: &str| match tokenizer.encode(token)[..] {
+        [id] => id as usize,
+        _ => panic!("{token:?} is not one token"),
+    };
+    let mut next = BTreeMap::new();
+    let chain: Vec<&str> = [&[ASSISTANT], script, &[after]].concat();
+    chain.windows(2).for_each(|pair| assert_eq!(next.insert(id(pair[0]), id(pair[1])), None, "{pair:?} twice"));
+    let device = Device::Cpu(Cpu::new(1, Isa::detect()));
+    let model = Transformer::new(&config, &Placement::single(), |spec, shape| {
+        let mut values = vec![0.0; shape.iter().product()];
+        match spec.name.as_str() {
+            "model.embed_tokens.weight" => (0..263).for_each(|token| values[token * width + token] = 1.0),
+            "lm_head.weight" => next.iter().for_each(|(from, to)| values[to * width + from] = 8.0),
+            name if name.ends_with("norm.weight") => values.fill(1.0),
+            _ => {}
+        }
+        Ok(Tensor::from_slice(&device, shape, &values))
+    });
+    std::fs::create_dir_all(folder).unwrap();
+    weights::save(&model.unwrap(), folder, Format::F32, usize::MAX).unwrap();
+    tokenizer.save(folder).unwrap();
+    ChatTemplate::r1_unforced().save(folder, context).unwrap();
+}
+
+/// A model that thinks `ab`, and answers `8*3`.
+pub fn thinker(folder: &Path) -> PathBuf {
+    let path = folder.join("thinker");
+    write_scripted(&path, &[THINK_OPEN, "a", "b", THINK_CLOSE, "8", "*", "3"], EOS, 256);
+    path
+}
+
+/// A model that thinks for ever.
+pub fn brooder(folder: &Path) -> PathBuf {
+    let path = folder.join("brooder");
+    write_scripted(&path, &[THINK_OPEN, "a", "b"], "a", 1 << 16);
+    path
+}
+
+/// The text of a run with two short stages.
+pub const RUN: &str = r#"name = "small"
+seed = 5
+[model]
+model_type = "llama"
+hidden_size = 32
+num_hidden_layers = 1
+num_attention_heads = 2
+intermediate_size = 64
+max_position_embeddings = 128
+[tokenizer]
+vocab_size = 300
+documents = 200
+[[task]]
+name = "make"
+family = "countdown"
+counts = [2]
+largest_number = 9
+smallest_target = 2
+largest_target = 18
+[[stage]]
+kind = "pretrain"
+name = "base"
+steps = 12
+training = { batch_tokens = 512, checkpoint_every = 4, mtp_weight = 0.0 }
+[[stage]]
+kind = "sft"
+name = "tuned"
+from = "base"
+epochs = 1
+data = [{ kind = "demonstrations", style = "clean", count = 20 }]
+training = { batch_tokens = 512, mtp_weight = 0.0 }
+"#;

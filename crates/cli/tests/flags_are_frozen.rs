@@ -1,0 +1,38 @@
+//! Which flags are there? Exactly these: scripts rely on them, and a new one is a decision.
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use common::minke;
+use std::collections::BTreeSet;
+use std::path::Path;
+
+fn flags(verb: &str) -> BTreeSet<String> {
+    let help = minke(Path::new("."), &[verb, "--help"]);
+    assert_eq!((help.code, help.err.as_str()), (0, ""));
+    let words = help.out.split(|c: char| c.is_whitespace() || c == ',');
+    words.filter_map(|word| word.strip_prefix("--")).filter(|flag| !flag.is_empty()).map(str::to_owned).collect()
+}
+
+#[test]
+fn every_verb_has_exactly_its_flags() {
+    for (verb, expected) in [
+        ("run", "help json max-tokens seed temperature think threads top-p"),
+        ("train", "help json out set threads"),
+        ("eval", "force-thought help json max-tokens out problems samples seed task temperature threads"),
+        ("report", "help json output"),
+        ("show", "help json"),
+    ] {
+        assert_eq!(flags(verb), expected.split(' ').map(str::to_owned).collect(), "minke {verb}");
+    }
+}
+
+#[test]
+fn there_are_five_verbs() {
+    let help = minke(Path::new("."), &["--help"]).out;
+    let commands = help.split("Commands:").nth(1).and_then(|rest| rest.split("\n\n").next()).unwrap();
+    let verbs: Vec<&str> = commands.lines().filter_map(|line| line.split_whitespace().next()).collect();
+    assert_eq!(verbs, ["run", "train", "eval", "report", "show"]);
+    let version = minke(Path::new("."), &["--version"]);
+    assert_eq!(version.out, format!("minke {}\n", env!("CARGO_PKG_VERSION")));
+}

@@ -1,0 +1,101 @@
+//! Do `train`, `eval` and `report` do their work, one after the other, and say so to people and machines?
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use common::{Done, RUN, command, minke};
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+fn folder_with_run() -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("small.toml"), RUN).unwrap();
+    folder
+}
+
+fn keys(value: &serde_json::Value) -> Vec<&str> {
+    value.as_object().unwrap().keys().map(String::as_str).collect()
+}
+
+#[test]
+fn a_run_is_trained_graded_and_reported() {
+    let folder = folder_with_run();
+    let at = folder.path();
+    let done = minke(at, &["train", "small.toml"]);
+    assert_eq!((done.code, done.out.as_str()), (0, ""), "{done:?}");
+    for line in ["base: 12/12 in ", "tuned: ", "everything is in out/small", "loss "] {
+        assert!(done.err.contains(line), "{line:?} is missing in {}", done.err);
+    }
+    assert!(!done.err.contains('\x1b') && !done.err.contains('\r'), "bars are for terminals: {}", done.err);
+
+    let again = minke(at, &["train", "small.toml", "--json"]);
+    assert!(again.err.contains("base: was finished before"), "{again:?}");
+    let summary = again.json().remove(0);
+    assert_eq!(keys(&summary), ["name", "out", "stages"]);
+    assert_eq!(summary["stages"][1]["model"], "out/small/stages/tuned/model");
+
+    let wanted = ["eval", "small.toml", "--samples", "2", "--problems", "3", "--max-tokens", "24", "--json"];
+    let scores = minke(at, &wanted).json().remove(0);
+    let (base, tuned) = (&scores[0], &scores[1]);
+    assert_eq!((&base["stage"], &tuned["stage"]), (&"base".into(), &"tuned".into()));
+    // The base is given every chance: two temperatures, thought free and forced.
+    assert_eq!((base["reports"].as_array().unwrap().len(), tuned["reports"].as_array().unwrap().len()), (4, 1));
+    assert_eq!(tuned["reports"][0]["problems"], 3);
+    assert_eq!(tuned["reports"][0]["counts"][0]["samples"], 2);
+    let saved = std::fs::read_to_string(at.join("out/small/stages/base/eval.json")).unwrap();
+    let saved: serde_json::Value = serde_json::from_str(&saved).unwrap();
+    assert_eq!(saved, base["reports"]);
+    // The same again replaces what is there; another mode comes beside it.
+    minke(at, &wanted);
+    minke(at, &[&wanted[..], &["--force-thought"]].concat());
+    let saved = std::fs::read_to_string(at.join("out/small/stages/tuned/eval.json")).unwrap();
+    assert_eq!(serde_json::from_str::<serde_json::Value>(&saved).unwrap().as_array().unwrap().len(), 2);
+
+    let table = minke(
+        at,
+        &["eval", "out/small/stages/tuned/model", "--task", "countdown", "--samples", "1", "--problems", "2"],
+    );
+    let rows: Vec<&str> = table.out.lines().collect();
+    assert_eq!((table.code, rows.len()), (0, 2), "{table:?}");
+    assert!(rows[0].starts_with("model ") && rows[1].starts_with("out/small/stages/tuned/model  countdown  T=1"));
+
+    assert_eq!(minke(at, &["report", "small.toml"]).out, "out/small/report.html\n");
+    let other = minke(at, &["report", "out/small", "--output", "other.html", "--json"]).json().remove(0);
+    assert_eq!(other, serde_json::json!({ "report": "other.html" }));
+    let page = std::fs::read_to_string(at.join("other.html")).unwrap();
+    assert!(page.contains("<svg") && page.contains("tuned"));
+}
+
+#[test]
+fn values_of_the_run_can_be_replaced() {
+    let folder = folder_with_run();
+    let at = folder.path();
+    let sets = ["--set", "stage.base.steps=2", "--set", "seed=9", "--set", "name=other"];
+    let done = minke(at, &[&["train", "small.toml"][..], &sets].concat());
+    assert!(done.code == 0 && done.err.contains("base: 2/2"), "{done:?}");
+    let record = std::fs::read_to_string(at.join("out/other/run.json")).unwrap();
+    let record: serde_json::Value = serde_json::from_str(&record).unwrap();
+    assert_eq!((&record["seed"], &record["config"]["stage"][0]["steps"]), (&9.into(), &2.into()));
+}
+
+#[test]
+fn ctrl_c_stops_a_run_that_then_ends_as_if_nothing_had_been() {
+    let folder = folder_with_run();
+    let at = folder.path();
+    let long = ["--set", "stage.base.steps=2000"];
+    let mut interrupted = command(at, &[&["train", "small.toml", "--out", "a"][..], &long].concat());
+    let child = interrupted.stderr(Stdio::piped()).spawn().unwrap();
+    let metrics = at.join("a/stages/base/metrics.jsonl");
+    while std::fs::metadata(&metrics).map_or(0, |file| file.len()) < 500 {
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    assert!(Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap().success());
+    let done = Done::of(child.wait_with_output().unwrap());
+    assert_eq!(done.code, 6, "{}", done.err);
+    assert!(done.err.contains("minke: interrupted in stage base after step"), "{}", done.err);
+    let steps = |path: &Path| std::fs::read_to_string(path).unwrap().lines().count();
+    assert!(steps(&metrics) < 2000);
+    let resumed = minke(at, &[&["train", "small.toml", "--out", "a"][..], &long].concat());
+    assert!(resumed.code == 0 && resumed.err.contains("base: goes on after step"), "{resumed:?}");
+    assert_eq!(steps(&metrics), 2000);
+}
