@@ -9,9 +9,8 @@ use minke_kernels::ops::rope::{self, Direction};
 use minke_kernels::ops::{embed, grouped_matmul, log_prob, matmul, norm, pointwise, route, rows, swiglu};
 use minke_kernels::{Cpu, Device};
 
-use crate::op::{Node, Op};
-use crate::recompute::Region;
-use crate::{Error, Param, Pass, Result, Tensor};
+use crate::error::Error;
+use crate::tensor::{Node, Op, Param, Pass, Region, Result, Tensor};
 
 /// Gradients of parameters, by their row in the table. Kept between steps, so that memory is reused.
 #[derive(Default)]

@@ -1,6 +1,6 @@
 //! What can go wrong with an operation: shapes that do not fit, or a gradient that does not exist.
 
-use crate::Shape;
+use crate::shape::Shape;
 
 /// An operation that cannot be done.
 #[derive(Debug, thiserror::Error)]

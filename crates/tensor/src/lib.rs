@@ -5,18 +5,14 @@
 //! exhaustive `match`. Parameters ([`Param`]) enter the tape only as arguments of operations in a recording pass.
 
 mod backward;
-mod dispatch;
 mod error;
-mod op;
 mod ops;
 mod param;
-mod pass;
 mod recompute;
 mod shape;
 mod tensor;
 
 pub use backward::{Gradients, backward};
-pub use dispatch::Dispatch;
 pub use error::Error;
 pub use minke_kernels::ops::attention::{Span, TILE};
 pub use minke_kernels::ops::rope::Layout;
@@ -24,11 +20,7 @@ pub use minke_kernels::ops::route::Routing;
 pub use minke_kernels::{Cpu, Device, Isa};
 pub use ops::TokenDistribution;
 pub use ops::cache::Pages;
-pub use param::{Param, optimize};
-pub use pass::Pass;
+pub use param::optimize;
 pub use recompute::recompute;
 pub use shape::Shape;
-pub use tensor::{Indices, Tensor};
-
-/// The result of a fallible operation of this crate.
-pub type Result<T> = std::result::Result<T, Error>;
+pub use tensor::{Dispatch, Indices, Param, Pass, Result, Tensor};

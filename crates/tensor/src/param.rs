@@ -1,22 +1,13 @@
 //! What is learned? Named tensors of the one table in `minke_spec::params`.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use minke_kernels::ops::{adamw, grouped_matmul, matmul, muon};
-use minke_kernels::{Buffer, Cpu, Device};
+use minke_kernels::{Cpu, Device};
 
-use crate::{Gradients, Shape, Tensor};
-
-/// A parameter: its published name, its place in the table, its values.
-///
-/// A matrix keeps one packed copy per version of its values, made when it is first multiplied with.
-#[derive(Clone)]
-pub struct Param {
-    name: Arc<str>,
-    id: usize,
-    value: Tensor,
-    packed: Arc<OnceLock<Buffer>>,
-}
+use crate::backward::Gradients;
+use crate::shape::Shape;
+use crate::tensor::{Param, Tensor};
 
 impl Param {
     /// Returns a parameter with the given name, row in the table and values.

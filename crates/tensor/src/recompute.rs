@@ -3,16 +3,7 @@
 
 use std::sync::Arc;
 
-use crate::op::Op;
-use crate::{Pass, Result, Tensor};
-
-type Function = dyn Fn(&[Tensor], Pass<'_>) -> Result<Tensor> + Send + Sync;
-
-/// A recorded region: its inputs and how to compute its output from them.
-pub(crate) struct Region {
-    pub inputs: Vec<Tensor>,
-    pub function: Arc<Function>,
-}
+use crate::tensor::{Op, Pass, Region, Result, Tensor};
 
 /// Returns `function(inputs)`, remembering in a recording pass only the inputs and the function.
 ///

@@ -1,11 +1,19 @@
-//! What is computed with? Contiguous f32 tensors and lists of u32 indices.
+//! What is computed with, and how is it remembered? Tensors, and the tape of operations that made them.
+//!
+//! The types here refer to each other: a recorded tensor holds its node, a node its operation, an operation its input
+//! tensors, parameters and regions that are computed again. What is done with them stands in the other modules.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
+use minke_kernels::ops::attention::{Heads, Span};
+use minke_kernels::ops::rope::Layout;
 use minke_kernels::{Buffer, Cpu, Device};
 
-use crate::op::{Node, Op};
-use crate::{Error, Pass, Result, Shape};
+use crate::error::Error;
+use crate::shape::Shape;
+
+/// The result of a fallible operation of this crate.
+pub type Result<T> = std::result::Result<T, Error>;
 
 /// A contiguous tensor of f32. Clones share the values.
 #[derive(Clone)]
@@ -146,4 +154,267 @@ impl Indices {
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
+}
+
+/// Someone who is shown named intermediate values.
+type Listener<'a> = dyn Fn(&str, &Tensor) + 'a;
+
+/// The circumstances of one forward: device, whether a tape is recorded, who listens.
+#[derive(Clone, Copy)]
+pub struct Pass<'a> {
+    /// Where it runs.
+    pub device: &'a Device,
+    /// Whether results remember how they were made.
+    pub record: bool,
+    /// Whether blocks keep only their inputs and are computed again in the backward.
+    pub recompute: bool,
+    pub(crate) tap: Option<&'a Listener<'a>>,
+}
+
+impl<'a> Pass<'a> {
+    /// Returns a pass that computes values only.
+    pub fn inference(device: &'a Device) -> Self {
+        Self { device, record: false, recompute: false, tap: None }
+    }
+
+    /// Returns a pass that records a tape.
+    pub fn recording(device: &'a Device) -> Self {
+        Self { device, record: true, recompute: false, tap: None }
+    }
+
+    /// Returns the same pass with recomputation of blocks switched on or off.
+    pub fn with_recompute(self, recompute: bool) -> Self {
+        Self { recompute, ..self }
+    }
+
+    /// Returns the same pass with a listener for named intermediate values.
+    pub fn with_tap(self, tap: &'a dyn Fn(&str, &Tensor)) -> Self {
+        Self { tap: Some(tap), ..self }
+    }
+
+    /// Shows an intermediate value to the listener, if there is one.
+    pub fn tap(&self, name: impl FnOnce() -> String, value: &Tensor) {
+        if let Some(listener) = self.tap {
+            listener(&name(), value);
+        }
+    }
+
+    /// Returns the processor. The one `match` over devices until a second kind exists.
+    pub(crate) fn cpu(&self) -> &'a Cpu {
+        let Device::Cpu(cpu) = self.device;
+        cpu
+    }
+}
+
+/// A parameter: its published name, its place in the table, its values.
+///
+/// A matrix keeps one packed copy per version of its values, made when it is first multiplied with.
+#[derive(Clone)]
+pub struct Param {
+    pub(crate) name: Arc<str>,
+    pub(crate) id: usize,
+    pub(crate) value: Tensor,
+    pub(crate) packed: Arc<OnceLock<Buffer>>,
+}
+
+/// Where each copy of a token goes: slots are sorted by expert, tokens in order within an expert.
+#[derive(Clone)]
+pub struct Dispatch {
+    /// First slot of each expert. [E + 1]
+    pub offsets: Indices,
+    /// Token of each slot. [T * K]
+    pub token_of: Indices,
+    /// Slot of each (token, choice). [T, K]
+    pub slot_of: Indices,
+    /// Choices per token, K.
+    pub per_token: usize,
+}
+
+/// One recorded operation.
+pub(crate) struct Node {
+    pub op: Op,
+    pub shape: Shape,
+    /// Longest way back to a leaf: inputs always have a smaller one, so falling depth is an order for the backward.
+    pub depth: u32,
+}
+
+impl Node {
+    pub(crate) fn new(op: Op, shape: Shape) -> Arc<Self> {
+        let mut depth = 0;
+        op.each_input(|x| depth = depth.max(x.node.as_ref().map_or(0, |node| node.depth + 1)));
+        Arc::new(Self { op, shape, depth })
+    }
+}
+
+/// An operation with its inputs and what its backward needs to remember.
+pub(crate) enum Op {
+    /// A start of the tape.
+    Leaf,
+    Matmul {
+        x: Tensor,
+        w: Param,
+    },
+    GroupedMatmul {
+        x: Tensor,
+        w: Param,
+        offsets: Indices,
+    },
+    Embed {
+        w: Param,
+        ids: Indices,
+    },
+    RmsNorm {
+        x: Tensor,
+        w: Param,
+        inverse_rms: Tensor,
+    },
+    AddRow {
+        x: Tensor,
+        w: Param,
+    },
+    Rope {
+        x: Tensor,
+        cos_sin: Tensor,
+        start: usize,
+        layout: Layout,
+    },
+    Attention {
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        out: Tensor,
+        log_sum: Tensor,
+        spans: Arc<[Span]>,
+        heads: Heads,
+        scale: f32,
+    },
+    Swiglu {
+        gate: Tensor,
+        up: Tensor,
+    },
+    /// a + scale * b
+    AddScaled {
+        a: Tensor,
+        b: Tensor,
+        scale: f32,
+    },
+    Scale {
+        x: Tensor,
+        scale: f32,
+    },
+    Mul {
+        a: Tensor,
+        b: Tensor,
+    },
+    Exp {
+        x: Tensor,
+        y: Tensor,
+    },
+    Sigmoid {
+        x: Tensor,
+        y: Tensor,
+    },
+    Clamp {
+        x: Tensor,
+        low: f32,
+        high: f32,
+    },
+    Min {
+        a: Tensor,
+        b: Tensor,
+    },
+    /// Sum of x times constant weights.
+    WeightedSum {
+        x: Tensor,
+        weights: Tensor,
+    },
+    Columns {
+        x: Tensor,
+        start: usize,
+    },
+    ConcatColumns {
+        a: Tensor,
+        b: Tensor,
+    },
+    AppendShared {
+        x: Tensor,
+        shared: Tensor,
+    },
+    GatherRows {
+        x: Tensor,
+        ids: Indices,
+    },
+    Dispatch {
+        x: Tensor,
+        plan: Dispatch,
+    },
+    Combine {
+        ys: Tensor,
+        weights: Tensor,
+        plan: Dispatch,
+    },
+    PickColumns {
+        x: Tensor,
+        indices: Indices,
+    },
+    NormalizeRows {
+        x: Tensor,
+        epsilon: f32,
+    },
+    HeadLogProb {
+        x: Tensor,
+        w: Param,
+        targets: Indices,
+        inverse_temperature: f32,
+        log_sum: Tensor,
+    },
+    Recompute(Region),
+    /// An operation of the inference path, recorded only to be named when a gradient is asked of it.
+    Inference {
+        op: &'static str,
+        x: Tensor,
+    },
+}
+
+impl Op {
+    /// Calls `visit` with every differentiable input.
+    pub(crate) fn each_input(&self, mut visit: impl FnMut(&Tensor)) {
+        match self {
+            Self::Leaf | Self::Embed { .. } => {}
+            Self::Matmul { x, .. }
+            | Self::GroupedMatmul { x, .. }
+            | Self::RmsNorm { x, .. }
+            | Self::AddRow { x, .. }
+            | Self::Rope { x, .. }
+            | Self::Scale { x, .. }
+            | Self::Exp { x, .. }
+            | Self::Sigmoid { x, .. }
+            | Self::Clamp { x, .. }
+            | Self::WeightedSum { x, .. }
+            | Self::Columns { x, .. }
+            | Self::GatherRows { x, .. }
+            | Self::Dispatch { x, .. }
+            | Self::PickColumns { x, .. }
+            | Self::NormalizeRows { x, .. }
+            | Self::HeadLogProb { x, .. }
+            | Self::Inference { x, .. } => visit(x),
+            Self::Attention { q, k, v, .. } => [q, k, v].into_iter().for_each(visit),
+            Self::Swiglu { gate: a, up: b }
+            | Self::AddScaled { a, b, .. }
+            | Self::Mul { a, b }
+            | Self::Min { a, b }
+            | Self::ConcatColumns { a, b }
+            | Self::AppendShared { x: a, shared: b }
+            | Self::Combine { ys: a, weights: b, .. } => [a, b].into_iter().for_each(visit),
+            Self::Recompute(region) => region.inputs.iter().for_each(visit),
+        }
+    }
+}
+
+type Function = dyn Fn(&[Tensor], Pass<'_>) -> Result<Tensor> + Send + Sync;
+
+/// A recorded region: its inputs and how to compute its output from them.
+pub(crate) struct Region {
+    pub inputs: Vec<Tensor>,
+    pub function: Arc<Function>,
 }

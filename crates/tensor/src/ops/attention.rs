@@ -6,8 +6,8 @@ use minke_kernels::ops::attention::{self, Heads, Memory, Span, TILE};
 use minke_kernels::ops::rope::{self, Direction, Layout};
 
 use crate::error::mismatch;
-use crate::op::Op;
-use crate::{Indices, Pass, Result, Shape, Tensor};
+use crate::shape::Shape;
+use crate::tensor::{Indices, Op, Pass, Result, Tensor};
 
 impl Tensor {
     /// Returns cosine and sine of the rotation angles at the given positions.

@@ -6,8 +6,7 @@ use minke_kernels::ops::cache;
 
 use super::attention::run;
 use crate::error::mismatch;
-use crate::op::Op;
-use crate::{Pass, Result, Tensor};
+use crate::tensor::{Op, Pass, Result, Tensor};
 
 /// The pages of one layer.
 ///

@@ -4,8 +4,8 @@ use minke_kernels::ops::matmul::Size;
 use minke_kernels::ops::{embed, grouped_matmul, matmul, norm, rows};
 
 use crate::error::mismatch;
-use crate::op::Op;
-use crate::{Indices, Param, Pass, Result, Shape, Tensor};
+use crate::shape::Shape;
+use crate::tensor::{Indices, Op, Param, Pass, Result, Tensor};
 
 impl Tensor {
     /// Returns `x W^T`.

@@ -4,8 +4,8 @@ use minke_kernels::ops::log_prob::{self, RowOutputs};
 use minke_kernels::ops::matmul::Size;
 
 use crate::error::mismatch;
-use crate::op::Op;
-use crate::{Indices, Param, Pass, Result, Shape, Tensor};
+use crate::shape::Shape;
+use crate::tensor::{Indices, Op, Param, Pass, Result, Tensor};
 
 /// What a model says about one token each.
 pub struct TokenDistribution {

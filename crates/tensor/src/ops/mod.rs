@@ -12,7 +12,8 @@ mod rows;
 pub use loss::TokenDistribution;
 
 use crate::error::mismatch;
-use crate::{Result, Shape};
+use crate::shape::Shape;
+use crate::tensor::Result;
 
 /// Checks that two shapes are equal.
 pub(crate) fn expect_same(op: &'static str, left: (&str, Shape), right: (&str, Shape)) -> Result<()> {

@@ -3,8 +3,8 @@
 use minke_kernels::ops::{pointwise, swiglu};
 
 use super::expect_same;
-use crate::op::Op;
-use crate::{Pass, Result, Shape, Tensor};
+use crate::shape::Shape;
+use crate::tensor::{Op, Pass, Result, Tensor};
 
 impl Tensor {
     /// Returns `a + scale * b`.

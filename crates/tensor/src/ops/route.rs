@@ -3,10 +3,31 @@
 use minke_kernels::ops::route::{self, Routing};
 use minke_kernels::ops::rows;
 
-use crate::dispatch::Dispatch;
 use crate::error::mismatch;
-use crate::op::Op;
-use crate::{Indices, Pass, Result, Shape, Tensor};
+use crate::shape::Shape;
+use crate::tensor::{Dispatch, Indices, Op, Pass, Result, Tensor};
+
+impl Dispatch {
+    /// Returns the plan for the given choices.
+    ///
+    /// # Shapes
+    /// indices [T, K] of experts below `experts`
+    pub fn new(pass: Pass<'_>, indices: &Indices, per_token: usize, experts: usize) -> Self {
+        let cpu = pass.cpu();
+        let (mut token_of, mut slot_of) = (None, None);
+        let slots = indices.len();
+        let offsets = Indices::write(cpu, experts + 1, |offsets| {
+            token_of = Some(Indices::write(cpu, slots, |token_of| {
+                slot_of = Some(Indices::write(cpu, slots, |slot_of| {
+                    route::plan(indices.values(), per_token, experts, offsets, token_of, slot_of);
+                }));
+            }));
+        });
+        let token_of = token_of.expect("invariant: written above");
+        let slot_of = slot_of.expect("invariant: written above");
+        Self { offsets, token_of, slot_of, per_token }
+    }
+}
 
 impl Indices {
     /// Returns the experts that each token visits, in order of falling biased score.

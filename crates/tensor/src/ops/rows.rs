@@ -3,8 +3,8 @@
 use minke_kernels::ops::rows;
 
 use crate::error::mismatch;
-use crate::op::Op;
-use crate::{Indices, Pass, Result, Shape, Tensor};
+use crate::shape::Shape;
+use crate::tensor::{Indices, Op, Pass, Result, Tensor};
 
 impl Tensor {
     /// Returns the columns `start..start + len`.
