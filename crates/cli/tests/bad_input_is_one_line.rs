@@ -106,7 +106,9 @@ fn wrong_environment_and_full_disks() {
 #[test]
 fn damaged_models() {
     type Damage = fn(&Path);
-    fn write(name: &'static str, text: &str) -> impl Fn(&Path) {
+    /// What is wrong, how it is done, exit code, part of the message.
+    type Case<'a> = (&'a str, Box<dyn Fn(&Path)>, i32, &'a str);
+    fn write(name: &'static str, text: &str) -> impl Fn(&Path) + use<> {
         let text = text.to_owned();
         move |model| fs::write(model.join(name), &text).unwrap()
     }
@@ -145,7 +147,7 @@ fn damaged_models() {
     let r1: Damage = |model| {
         fs::copy(testdata("configs/deepseek-r1.config.json"), model.join("config.json")).unwrap();
     };
-    let cases: Vec<(&str, Box<dyn Fn(&Path)>, i32, &str)> = vec![
+    let cases: Vec<Case> = vec![
         ("config.json is no JSON", Box::new(write("config.json", "{")), BAD_FILE, "config.json: not valid JSON"),
         ("config.json is a list", Box::new(write("config.json", "[]")), BAD_FILE, "the top level is not an object"),
         (

@@ -185,7 +185,8 @@ mod tests {
 
     #[test]
     fn operations_do_what_their_names_say() {
-        let cases: [(&str, &[u32], Option<&[u32]>); 14] = [
+        type Case<'a> = (&'a str, &'a [u32], Option<&'a [u32]>);
+        let cases: [Case; 14] = [
             ("rev", &[1, 2, 3], Some(&[3, 2, 1])),
             ("tail|rev", &[2, 4, 8], Some(&[8, 4])),
             ("sort|init", &[5, 1, 3], Some(&[1, 3])),
