@@ -49,7 +49,7 @@ struct TypedRun {
     #[arg(long, default_value_t = 0)]
     seed: u64,
     /// Most tokens of an answer, thought included [default: what the context holds]
-    #[arg(long)]
+    #[arg(long, allow_negative_numbers = true)]
     max_tokens: Option<usize>,
     /// CPU threads [default: MINKE_THREADS, else all]
     #[arg(long)]
@@ -97,7 +97,7 @@ struct TypedEval {
     #[arg(long, allow_negative_numbers = true)]
     temperature: Option<f32>,
     /// Most tokens of an answer, thought included
-    #[arg(long, default_value_t = 512)]
+    #[arg(long, default_value_t = 512, allow_negative_numbers = true)]
     max_tokens: usize,
     /// Open the thought in the prompt
     #[arg(long)]

@@ -266,7 +266,7 @@ fn wrong_runs() {
         ("seed = 5", "seed = ", "line 2: "),
         ("seed = 5", "seed = 5\nsed = 6", "unknown field `sed`"),
         ("hidden_size = 32", "hidden_sise = 32", "hidden_size"),
-        ("num_attention_heads = 2", "num_attention_heads = 3", "num_attention_heads"),
+        ("num_attention_heads = 2", "num_attention_heads = 3", "head_dim"),
         ("\"llama\"", "\"lama\"", "model_type"),
         ("family = \"countdown\"", "family = \"chess\"", "chess"),
         ("counts = [2]", "counts = [9]", "counts"),

@@ -134,7 +134,12 @@ impl Dialogue {
             printer.finish()?;
             let speed = answer.completion_tokens as f64 / answer.seconds.max(1e-9);
             let (prompt, completion) = (answer.prompt_tokens, answer.completion_tokens);
-            let end = if answer.finish == Finish::Length { "; cut off at its longest" } else { "" };
+            let end = match answer.finish {
+                Finish::Stop(_) => "",
+                Finish::Length => "; cut off at its longest",
+                Finish::Cancelled => "; interrupted",
+                Finish::NotFinite => "; values that are not numbers",
+            };
             eprintln!("{prompt} + {completion} tokens, {:.2} s, {speed:.0} tokens/s{end}", answer.seconds);
             let answered = checked.filter(|_| !answer.content.trim().is_empty());
             answered.iter().for_each(|(verdict, target)| eprintln!("{}", remark(*verdict, *target, &answer.content)));
