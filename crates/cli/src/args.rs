@@ -46,13 +46,13 @@ struct TypedRun {
     #[arg(long, allow_negative_numbers = true)]
     top_p: Option<f32>,
     /// The same seed gives the same answer
-    #[arg(long, default_value_t = 0)]
+    #[arg(long, allow_negative_numbers = true, default_value_t = 0)]
     seed: u64,
     /// Most tokens of an answer, thought included [default: what the context holds]
     #[arg(long, allow_negative_numbers = true)]
     max_tokens: Option<usize>,
     /// CPU threads [default: MINKE_THREADS, else all]
-    #[arg(long)]
+    #[arg(long, allow_negative_numbers = true)]
     threads: Option<usize>,
     /// Whether the thought is printed
     #[arg(long, value_enum, default_value_t = Think::Show)]
@@ -70,7 +70,7 @@ struct TypedTrain {
     #[arg(long)]
     out: Option<PathBuf>,
     /// CPU threads [default: MINKE_THREADS, else all]
-    #[arg(long)]
+    #[arg(long, allow_negative_numbers = true)]
     threads: Option<usize>,
     /// Replace a value of the TOML, such as seed=2 or stage.base.steps=100; may be given again
     #[arg(long = "set", value_name = "KEY=VALUE")]
@@ -88,10 +88,10 @@ struct TypedEval {
     #[arg(long = "task", value_name = "NAME")]
     tasks: Vec<String>,
     /// Answers to every problem
-    #[arg(long, default_value_t = 16)]
+    #[arg(long, allow_negative_numbers = true, default_value_t = 16)]
     samples: usize,
     /// Held-out problems of every task
-    #[arg(long, default_value_t = 500)]
+    #[arg(long, allow_negative_numbers = true, default_value_t = 500)]
     problems: usize,
     /// Temperature of the answers; greedy ones are scored beside them [default: 1]
     #[arg(long, allow_negative_numbers = true)]
@@ -103,13 +103,13 @@ struct TypedEval {
     #[arg(long)]
     force_thought: bool,
     /// The same seed poses the same problems and gives the same answers
-    #[arg(long, default_value_t = 0)]
+    #[arg(long, allow_negative_numbers = true, default_value_t = 0)]
     seed: u64,
     /// Folder of the run, if the target is a TOML [default: out/NAME]
     #[arg(long)]
     out: Option<PathBuf>,
     /// CPU threads [default: MINKE_THREADS, else all]
-    #[arg(long)]
+    #[arg(long, allow_negative_numbers = true)]
     threads: Option<usize>,
     /// All scores as one JSON object
     #[arg(long)]

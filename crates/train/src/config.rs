@@ -73,6 +73,9 @@ impl Default for TokenizerConfig {
     }
 }
 
+/// The 256 bytes and the seven control tokens.
+const SMALLEST_VOCABULARY: usize = 263;
+
 /// One stage of a run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "lowercase")]
@@ -299,6 +302,9 @@ impl RunConfig {
             stage.data().into_iter().try_for_each(|data| find(data, false))?;
         }
         let vocabulary = self.tokenizer.vocab_size;
+        if vocabulary < SMALLEST_VOCABULARY {
+            return refuse(format!("tokenizer: vocab_size is {vocabulary}; choose at least {SMALLEST_VOCABULARY}"));
+        }
         let models = self.stages.iter().filter_map(StageConfig::own_model).chain([&self.model]);
         match models.into_iter().find(|model| model.vocab_size < vocabulary) {
             Some(model) => refuse(format!("vocab_size {} has no room for {vocabulary} tokens", model.vocab_size)),
