@@ -119,7 +119,7 @@ pub(crate) fn sample(
     Ok(results)
 }
 
-/// Chooses one token per row of logits. [R, W] -> [R]
+/// Chooses one token per row of logits. [R, W] -> `[R]`
 fn choose_rows(device: &Device, logits: &Tensor, requests: Vec<&Request<'_>>) -> Vec<Option<u32>> {
     const NONE: u64 = u64::MAX;
     let width = logits.shape().width();

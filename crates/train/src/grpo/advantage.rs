@@ -8,7 +8,7 @@ use super::config::Std;
 /// No epsilon is added to the deviation: where it could matter, the group is left out.
 ///
 /// # Shapes
-/// rewards [G] -> [G]
+/// rewards `[G]` -> `[G]`
 ///
 /// # Paper
 /// - R1 2.2.1 eq. 3

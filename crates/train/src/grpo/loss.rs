@@ -18,7 +18,7 @@ use crate::Result;
 /// where i counts tokens, or whole outputs in R1's printed form, and the weights w of an update sum to 1.
 ///
 /// # Shapes
-/// log_probs [A] of the policy -> scalar
+/// log_probs `[A]` of the policy -> scalar
 ///
 /// # Paper
 /// - R1 2.2.1 eqs. 1-2

@@ -1,7 +1,7 @@
 //! How does a model learn to reason without being shown how? It answers, rules say which answers are right, and what it
 //! did more than usual in right ones becomes more likely.
 //!
-//! Read [`types`] for the nouns, then [`Grpo::update`] in the order of the paper: [`rollout`], [`reward`], [`advantage`],
+//! Read [`types`] for the nouns, then `Grpo::update` in the order of the paper: [`rollout`], [`reward`], [`advantage`],
 //! [`loss`].
 
 pub mod advantage;

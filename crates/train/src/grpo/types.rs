@@ -50,7 +50,7 @@ pub struct Rollout {
 pub struct Group {
     /// What was asked.
     pub question: Question,
-    /// What came back. [G]
+    /// What came back. `[G]`
     pub rollouts: Vec<Rollout>,
 }
 
@@ -85,12 +85,12 @@ impl Rollout {
 pub struct ScoredGroup {
     /// What was asked.
     pub question: Question,
-    /// The graded outputs. [G]
+    /// The graded outputs. `[G]`
     pub outputs: Vec<Scored>,
 }
 
 impl ScoredGroup {
-    /// Returns the rewards. [G]
+    /// Returns the rewards. `[G]`
     pub fn rewards(&self) -> Vec<f64> {
         self.outputs.iter().map(|output| output.reward).collect()
     }
@@ -108,9 +108,9 @@ impl ScoredGroup {
 /// `old_log_probs` of two.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Sample {
-    /// Prompt, then output. [S]
+    /// Prompt, then output. `[S]`
     pub token_ids: Vec<u32>,
-    /// Which tokens the policy chose. [S]
+    /// Which tokens the policy chose. `[S]`
     pub loss_mask: Vec<bool>,
     /// Log-probabilities of the chosen tokens when they were drawn. [|o|]
     pub old_log_probs: Vec<f32>,
@@ -140,23 +140,23 @@ impl Sample {
 /// Two samples of 3 + 2 and 4 + 3 tokens: `batch` has T = 12 rows, A = 5 of them choose tokens, `outputs` is
 /// `[0..2, 2..5]`, and the token chosen first is `targets[0]`, predicted by `rows[0]` = 2, the prompt's last.
 pub struct TrainBatch {
-    /// The packed sequences. [T]
+    /// The packed sequences. `[T]`
     pub batch: Batch,
-    /// Rows whose next token the policy chose. [A]
+    /// Rows whose next token the policy chose. `[A]`
     pub rows: Indices,
-    /// That token. [A]
+    /// That token. `[A]`
     pub targets: Indices,
-    /// Where in A each output lies. [N]
+    /// Where in A each output lies. `[N]`
     pub outputs: Vec<Range<usize>>,
-    /// Advantage of each output. [N]
+    /// Advantage of each output. `[N]`
     pub output_advantages: Vec<f64>,
-    /// Log-probabilities under the policy that drew. [A]
+    /// Log-probabilities under the policy that drew. `[A]`
     pub old_log_probs: Tensor,
-    /// Log-probabilities under the reference, if it has a part in the loss. [A]
+    /// Log-probabilities under the reference, if it has a part in the loss. `[A]`
     pub ref_log_probs: Option<Tensor>,
-    /// Advantage of each unit. [A] or [N]
+    /// Advantage of each unit. `[A]` or `[N]`
     pub advantages: Tensor,
-    /// What each unit counts in the objective; 1 in all over the batches of an update. [A] or [N]
+    /// What each unit counts in the objective; 1 in all over the batches of an update. `[A]` or `[N]`
     pub weights: Tensor,
     aggregation: Aggregation,
 }
@@ -226,7 +226,7 @@ impl TrainBatch {
     /// Returns values of tokens as values of units: themselves, or their sums over outputs.
     ///
     /// # Shapes
-    /// x [A] -> [A] or [N]
+    /// x `[A]` -> `[A]` or `[N]`
     ///
     /// # Errors
     /// If there is another number of values.
