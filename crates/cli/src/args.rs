@@ -33,6 +33,7 @@ enum TypedCommand {
 }
 
 #[derive(Args)]
+#[command(allow_negative_numbers = true)]
 struct TypedRun {
     /// Folder of a model in published form [default: models/first-light]
     #[arg(value_parser = NonEmptyStringValueParser::new())]
@@ -40,19 +41,19 @@ struct TypedRun {
     /// The question; without one, a conversation, or one question per line of standard input
     prompt: Option<String>,
     /// 0 takes the most likely token [default: the model's, else 0.6]
-    #[arg(long, allow_negative_numbers = true)]
+    #[arg(long)]
     temperature: Option<f32>,
     /// Share of the probability to sample from [default: the model's, else 0.95]
-    #[arg(long, allow_negative_numbers = true)]
+    #[arg(long)]
     top_p: Option<f32>,
     /// The same seed gives the same answer
-    #[arg(long, allow_negative_numbers = true, default_value_t = 0)]
+    #[arg(long, default_value_t = 0)]
     seed: u64,
     /// Most tokens of an answer, thought included [default: what the context holds]
-    #[arg(long, allow_negative_numbers = true)]
+    #[arg(long)]
     max_tokens: Option<usize>,
     /// CPU threads [default: MINKE_THREADS, else all]
-    #[arg(long, allow_negative_numbers = true)]
+    #[arg(long)]
     threads: Option<usize>,
     /// Whether the thought is printed
     #[arg(long, value_enum, default_value_t = Think::Show)]
@@ -63,6 +64,7 @@ struct TypedRun {
 }
 
 #[derive(Args)]
+#[command(allow_negative_numbers = true)]
 struct TypedTrain {
     /// The run
     run: PathBuf,
@@ -70,7 +72,7 @@ struct TypedTrain {
     #[arg(long)]
     out: Option<PathBuf>,
     /// CPU threads [default: MINKE_THREADS, else all]
-    #[arg(long, allow_negative_numbers = true)]
+    #[arg(long)]
     threads: Option<usize>,
     /// Replace a value of the TOML, such as seed=2 or stage.base.steps=100; may be given again
     #[arg(long = "set", value_name = "KEY=VALUE")]
@@ -81,6 +83,7 @@ struct TypedTrain {
 }
 
 #[derive(Args)]
+#[command(allow_negative_numbers = true)]
 struct TypedEval {
     /// Folder of a model, or the TOML of a run
     target: PathBuf,
@@ -88,28 +91,28 @@ struct TypedEval {
     #[arg(long = "task", value_name = "NAME")]
     tasks: Vec<String>,
     /// Answers to every problem
-    #[arg(long, allow_negative_numbers = true, default_value_t = 16)]
+    #[arg(long, default_value_t = 16)]
     samples: usize,
     /// Held-out problems of every task
-    #[arg(long, allow_negative_numbers = true, default_value_t = 500)]
+    #[arg(long, default_value_t = 500)]
     problems: usize,
     /// Temperature of the answers; greedy ones are scored beside them [default: 1]
-    #[arg(long, allow_negative_numbers = true)]
+    #[arg(long)]
     temperature: Option<f32>,
     /// Most tokens of an answer, thought included
-    #[arg(long, default_value_t = 512, allow_negative_numbers = true)]
+    #[arg(long, default_value_t = 512)]
     max_tokens: usize,
     /// Open the thought in the prompt
     #[arg(long)]
     force_thought: bool,
     /// The same seed poses the same problems and gives the same answers
-    #[arg(long, allow_negative_numbers = true, default_value_t = 0)]
+    #[arg(long, default_value_t = 0)]
     seed: u64,
     /// Folder of the run, if the target is a TOML [default: out/NAME]
     #[arg(long)]
     out: Option<PathBuf>,
     /// CPU threads [default: MINKE_THREADS, else all]
-    #[arg(long, allow_negative_numbers = true)]
+    #[arg(long)]
     threads: Option<usize>,
     /// All scores as one JSON object
     #[arg(long)]
@@ -117,6 +120,7 @@ struct TypedEval {
 }
 
 #[derive(Args)]
+#[command(allow_negative_numbers = true)]
 struct TypedReport {
     /// The TOML of a run, or its output folder
     run: PathBuf,
@@ -129,6 +133,7 @@ struct TypedReport {
 }
 
 #[derive(Args)]
+#[command(allow_negative_numbers = true)]
 struct TypedShow {
     /// Folder of a model in published form
     model: PathBuf,

@@ -135,8 +135,10 @@ fn of_model(error: &minke_model::Error) -> Exit {
 fn of_text(error: &minke_text::Error) -> Exit {
     use minke_text::Error;
     match error {
-        Error::Tokenizer { .. } | Error::Template { .. } | Error::Io { action: "read", .. } => Exit::BadFile,
-        Error::Io { .. } | Error::Training { .. } => Exit::Failed,
+        // A tokenizer is only trained with the settings of a run.
+        Error::Training { .. } | Error::Tokenizer { .. } | Error::Template { .. } => Exit::BadFile,
+        Error::Io { action: "read", .. } => Exit::BadFile,
+        Error::Io { .. } => Exit::Failed,
     }
 }
 

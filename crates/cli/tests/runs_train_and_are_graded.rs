@@ -4,7 +4,6 @@
 mod common;
 
 use common::{Done, RUN, command, minke};
-use std::path::Path;
 use std::process::{Command, Stdio};
 
 fn folder_with_run() -> tempfile::TempDir {
@@ -82,20 +81,23 @@ fn values_of_the_run_can_be_replaced() {
 fn ctrl_c_stops_a_run_that_then_ends_as_if_nothing_had_been() {
     let folder = folder_with_run();
     let at = folder.path();
-    let long = ["--set", "stage.base.steps=2000"];
-    let mut interrupted = command(at, &[&["train", "small.toml", "--out", "a"][..], &long].concat());
-    let child = interrupted.stderr(Stdio::piped()).spawn().unwrap();
-    let metrics = at.join("a/stages/base/metrics.jsonl");
-    while std::fs::metadata(&metrics).map_or(0, |file| file.len()) < 500 {
+    let train = |out| {
+        let sets = ["--set", "stage.base.steps=150", "--set", "stage.base.training.checkpoint_every=20"];
+        [&["train", "small.toml", "--out", out][..], &sets].concat()
+    };
+    let metrics =
+        |out: &str| std::fs::read_to_string(at.join(out).join("stages/base/metrics.jsonl")).unwrap_or_default();
+    let child = command(at, &train("a")).stderr(Stdio::piped()).spawn().unwrap();
+    while metrics("a").lines().count() < 25 {
         std::thread::sleep(std::time::Duration::from_millis(5));
     }
     assert!(Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap().success());
     let done = Done::of(child.wait_with_output().unwrap());
     assert_eq!(done.code, 6, "{}", done.err);
     assert!(done.err.contains("minke: interrupted in stage base after step"), "{}", done.err);
-    let steps = |path: &Path| std::fs::read_to_string(path).unwrap().lines().count();
-    assert!(steps(&metrics) < 2000);
-    let resumed = minke(at, &[&["train", "small.toml", "--out", "a"][..], &long].concat());
+    assert!(metrics("a").lines().count() < 150);
+    let resumed = minke(at, &train("a"));
     assert!(resumed.code == 0 && resumed.err.contains("base: goes on after step"), "{resumed:?}");
-    assert_eq!(steps(&metrics), 2000);
+    assert_eq!(minke(at, &train("b")).code, 0);
+    assert!(metrics("a") == metrics("b") && metrics("a").lines().count() == 150);
 }
