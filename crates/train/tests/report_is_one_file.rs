@@ -51,7 +51,7 @@ fn the_report_shows_the_run_and_needs_nothing_else() {
     write("stages/base/eval.json", serde_json::to_string(&[score("countdown", 0.284)]).unwrap());
     let line = |step: usize| {
         json!({ "step": step, "reward": 0.1 * step as f64, "entropy": 0.3, "completions/mean_length": 40, "loss": null,
-                "eval/countdown/pass@1": 0.3 })
+                "eval/countdown/pass@1": 0.3, "rewards/accuracy/mean": 0.1 * step as f64 })
     };
     let metrics: String = (0..5).map(|step| format!("{}\n", line(step))).collect();
     // A line that is still being written.
@@ -86,8 +86,10 @@ fn the_report_shows_the_run_and_needs_nothing_else() {
     ] {
         assert!(html.contains(expected), "{expected:?} is missing");
     }
-    // Base: loss, load. Zero: accuracy, reward, length, entropy. And the bars.
-    assert_eq!(html.matches("<svg").count(), 7);
+    // The curve and the bars. Base: loss, load. Zero: accuracy, reward, length, entropy.
+    assert_eq!(html.matches("<svg").count(), 8);
+    let curve = std::fs::read_to_string(folder.path().join("curve.svg")).unwrap();
+    assert!(curve.starts_with("<svg") && curve.contains("right answers") && html.contains(curve.trim()));
     let without_names = html.replace("http://www.w3.org/2000/svg", "");
     for outside in ["http:", "https:", "<script", "<link", "<img", "url(", "@import"] {
         assert!(!without_names.contains(outside), "the page asks for {outside}");

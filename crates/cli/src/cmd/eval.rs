@@ -24,7 +24,7 @@ use crate::interrupt::Interrupt;
 use crate::progress::Bar;
 
 /// Sequences that are decoded at once.
-const BATCH: usize = 64;
+const BATCH: usize = 256;
 /// The lower of the two temperatures at which a base model is asked; it also answers greedily.
 const LOW_TEMPERATURE: f32 = 0.6;
 

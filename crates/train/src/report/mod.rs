@@ -7,19 +7,23 @@ mod read;
 
 use std::path::{Path, PathBuf};
 
-use crate::{Error, Result};
+use crate::{Result, files};
 
 /// File of the report in a run's folder.
 pub const REPORT_FILE: &str = "report.html";
+/// File of the one picture that tells the run, beside the report: right answers over the steps of reinforcement learning.
+pub const CURVE_FILE: &str = "curve.svg";
 
-/// Writes the report of a run into its folder, whole or not at all, and returns its path.
+/// Writes the report of a run and its curve into its folder, each whole or not at all, and returns the path of the report.
 ///
 /// # Errors
 /// If the folder holds no run, or a file cannot be read or written.
 pub fn write(run: &Path) -> Result<PathBuf> {
-    let html = page::render(&read::run(run)?);
-    let (path, temporary) = (run.join(REPORT_FILE), run.join(".report.html"));
-    std::fs::write(&temporary, html).map_err(Error::io("write", &temporary))?;
-    std::fs::rename(&temporary, &path).map_err(Error::io("write", &path))?;
+    let read = read::run(run)?;
+    if let Some(curve) = page::curve(&read) {
+        files::replace(&run.join(CURVE_FILE), curve.as_bytes())?;
+    }
+    let path = run.join(REPORT_FILE);
+    files::replace(&path, page::render(&read).as_bytes())?;
     Ok(path)
 }

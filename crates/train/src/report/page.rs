@@ -27,6 +27,7 @@ pub fn render(run: &RunFiles) -> String {
         .map(|(key, value)| format!("{key} {}", escape(value.as_str().unwrap_or(&value.to_string()))))
         .collect();
     let _ = writeln!(html, "<p><small>{}</small></p>", facts.join(" · "));
+    html.extend(curve(run));
     overview(&mut html, run);
     for stage in &run.stages {
         section(&mut html, stage);
@@ -38,6 +39,19 @@ pub fn render(run: &RunFiles) -> String {
         escape(&config)
     );
     html
+}
+
+/// Returns the share of right answers over the steps of every stage of reinforcement learning as SVG; nothing if no stage
+/// has begun.
+pub fn curve(run: &RunFiles) -> Option<String> {
+    let series: Vec<Series> = run
+        .stages
+        .iter()
+        .filter(|stage| stage.kind == "grpo")
+        .map(|stage| Series { name: stage.name.clone(), points: stage.curve("rewards/accuracy/mean") })
+        .filter(|series| !series.points.is_empty())
+        .collect();
+    lines("right answers to training questions, by step", &series)
 }
 
 /// Scores of all stages: a figure by task, and the table.

@@ -88,4 +88,4 @@ const REDRAWS: usize = 32;
 /// The most wrong attempts of a clean search.
 const MAX_CLEAN_WRONG: u64 = 6;
 /// How many blind attempts a clean one is the best of.
-const NEAREST_OF: usize = 3;
+const NEAREST_OF: usize = 6;

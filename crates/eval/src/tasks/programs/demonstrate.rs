@@ -72,7 +72,7 @@ impl Programs {
     }
 
     /// Returns an attempt: the trace on the first example, on the second if the first passes, and the verdict.
-    fn line(&self, candidate: &Program, gold: &ProgramsGold) -> String {
+    pub(super) fn line(&self, candidate: &Program, gold: &ProgramsGold) -> String {
         let mut line = String::new();
         for (input, wanted) in gold.visible.iter().take(2) {
             let mut list = input.clone();
@@ -87,7 +87,7 @@ impl Programs {
                 list = output;
             }
             if self.self_check {
-                line.push_str(&format!("?{} ", show(wanted)));
+                line.push_str(&format!("?{} ", compared(wanted, &list)));
             }
             if list != *wanted {
                 break;
@@ -95,6 +95,17 @@ impl Programs {
         }
         line.push_str(if checks(candidate, gold) { "ok" } else { "no" });
         line
+    }
+}
+
+/// Returns the wanted list up to the first place where the output is another: what a reader who compares them element by
+/// element has said when the verdict is clear. A whole list at a time is too much for a small model: it learns to claim.
+fn compared(wanted: &[u32], output: &[u32]) -> String {
+    let same = wanted.iter().zip(output).take_while(|(a, b)| a == b).count();
+    match wanted.get(..=same) {
+        // An output that ends too early, or one that has another number there.
+        Some(restated) => show(restated).trim_end_matches(']').to_owned(),
+        None => show(wanted),
     }
 }
 

@@ -17,11 +17,11 @@ use crate::{Error, Result};
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Programs {
-    /// Most operations of a program, up to 3.
+    /// Most operations of a program, up to 3; each length is as frequent as any other.
     pub operations: usize,
     /// Examples that the question shows.
     pub examples: usize,
-    /// Whether a thought restates the wanted output before it says `no` or `ok`.
+    /// Whether a thought restates the wanted output, as far as it is met, before it says `no` or `ok`.
     pub self_check: bool,
 }
 
@@ -53,8 +53,8 @@ const TRIES: usize = 64;
 
 /// The shortest program of every behaviour that is worth asking for, by split and length.
 struct Behaviours {
-    train: Vec<Program>,
-    test: Vec<Program>,
+    train: [Vec<Program>; LONGEST_PROGRAM],
+    test: [Vec<Program>; LONGEST_PROGRAM],
 }
 
 impl Behaviours {
@@ -64,7 +64,7 @@ impl Behaviours {
         TABLE.get_or_init(|| {
             let probes: Vec<Vec<u32>> = (0..PROBES).map(|i| list(&mut draw(0, Domain::Problem, &[i]))).collect();
             let mut shortest: HashMap<Vec<Option<Vec<u32>>>, Program> = HashMap::new();
-            let (mut train, mut test) = (Vec::new(), Vec::new());
+            let (mut train, mut test) = (<[Vec<Program>; LONGEST_PROGRAM]>::default(), <_>::default());
             for program in Program::all() {
                 let outputs: Vec<Option<Vec<u32>>> = probes.iter().map(|probe| program.run(probe)).collect();
                 let telling = outputs.iter().flatten().filter(|output| !output.is_empty()).count();
@@ -79,7 +79,7 @@ impl Behaviours {
                 };
                 let behaviour = outputs.iter().fold(0, mix);
                 let side = if behaviour.is_multiple_of(TEST_SHARE) { &mut test } else { &mut train };
-                side.push(program.clone());
+                side[program.len() - 1].push(program.clone());
                 shortest.insert(outputs, program);
             }
             Self { train, test }
@@ -108,12 +108,11 @@ impl Programs {
             Split::Test => &table.test,
         };
         let mut stream = draw(seed, Domain::Problem, &[hash_name("programs"), split as u64, number]);
-        let program = loop {
-            let program = stream.choose(side);
-            if program.len() <= self.operations {
-                break program.clone();
-            }
-        };
+        // Each length as often as any other: there are a hundred times as many long programs as short ones.
+        let lengths: Vec<&[Program]> =
+            side[..self.operations].iter().filter(|all| !all.is_empty()).map(Vec::as_slice).collect();
+        let programs = *stream.choose(&lengths);
+        let program = stream.choose(programs).clone();
         let visible = pairs(&program, self.examples, &mut stream);
         let question = format!("io {}", visible.iter().map(show_pair).collect::<Vec<_>>().join("; "));
         let id = hash_name(&question);
@@ -188,8 +187,11 @@ mod tests {
     #[test]
     fn there_are_enough_behaviours_on_both_sides() {
         let table = Behaviours::table();
-        println!("{} behaviours to train on, {} held out", table.train.len(), table.test.len());
-        assert!(table.train.len() >= 1000 && table.test.len() >= 300);
+        let counts = |side: &[Vec<Program>]| side.iter().map(Vec::len).collect::<Vec<_>>();
+        let (train, test) = (counts(&table.train), counts(&table.test));
+        println!("by length: {train:?} behaviours to train on, {test:?} held out");
+        assert!(train.iter().sum::<usize>() >= 1000 && test.iter().sum::<usize>() >= 300);
+        assert!(train.iter().chain(&test).all(|&count| count > 0));
         assert_eq!(task().test_set(1, 600).len(), 600);
     }
 
@@ -199,8 +201,8 @@ mod tests {
         // Lists that the split did not look at: behaviours that differ on the probes must really differ somewhere.
         let lists: Vec<Vec<u32>> = (0..200).map(|i| list(&mut draw(9, Domain::Problem, &[i]))).collect();
         let of = |p: &Program| -> Vec<Option<Vec<u32>>> { lists.iter().map(|l| p.run(l)).collect() };
-        let test: HashSet<_> = table.test.iter().map(of).collect();
-        let shared = table.train.iter().filter(|p| test.contains(&of(p))).count();
+        let test: HashSet<_> = table.test.iter().flatten().map(of).collect();
+        let shared = table.train.iter().flatten().filter(|p| test.contains(&of(p))).count();
         assert_eq!(shared, 0);
     }
 
@@ -228,6 +230,26 @@ mod tests {
         }
         println!("mean characters of a clean thought: {}", characters / 1000);
         assert!((350..650).contains(&gave_up), "{gave_up} of 1000 noisy searches give up");
+    }
+
+    #[test]
+    fn a_thought_compares_lists_up_to_the_first_difference() {
+        let problem = |program: &str| {
+            let program = Program::parse(program).unwrap();
+            let visible: Vec<Pair> = vec![(vec![5, 1, 3], program.run(&[5, 1, 3]).unwrap())];
+            ProgramsGold { program, hidden: visible.clone(), visible }
+        };
+        for (gold, candidate, line) in [
+            ("sort", "sort", "sort [1,3,5] ?[1,3,5] ok"),
+            ("sort", "rev", "rev [3,1,5] ?[1 no"),
+            ("tail", "rot", "rot [1,3,5] ?[1,3] no"),
+            ("rot", "tail", "tail [1,3] ?[1,3,5 no"),
+            ("rot", "tail|rev", "tail [1,3] rev [3,1] ?[1 no"),
+        ] {
+            assert_eq!(Programs::default().line(&Program::parse(candidate).unwrap(), &problem(gold)), line);
+        }
+        let silent = Programs { self_check: false, ..Programs::default() };
+        assert_eq!(silent.line(&Program::parse("rev").unwrap(), &problem("sort")), "rev [3,1,5] no");
     }
 
     #[test]
