@@ -1,17 +1,24 @@
 //! Does a run that is killed end with the same bytes? `cargo xtask kill [RUN.toml] [POINTS]` runs it once in peace, once
 //! killed with SIGKILL at random points of every stage, a third of them inside a save, and compares every file that the
 //! seed determines. A control that resumes without the saved data cursor must differ.
+//!
+//! A point is a length of the stage's `metrics.jsonl`, and behind it a share of a step's time or, inside a save, a number
+//! of files written: points lie as far apart on a slow machine as on a fast one, and there is progress between them.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context, Result, bail};
 use sha2::{Digest, Sha256};
 
 /// Looks at the folder this often while the run goes on.
 const POLL: Duration = Duration::from_micros(300);
+/// Points lie in this part of a stage, so that its last steps are left to be killed in.
+const REACH: f64 = 0.95;
+/// A checkpoint has at least this many files: weights, optimizer, state, checksums.
+const FILES: f64 = 4.0;
 
 /// Runs the test: `points` kills, shared out evenly over the stages.
 ///
@@ -32,9 +39,9 @@ pub fn run(root: &Path, toml: &str, points: usize) -> Result<()> {
 
     let killed = out.join("killed");
     let stages = stages_in_order(&peaceful)?;
-    let kills = kill_often(root, toml, &killed, &stages, points)?;
-    for (stage, (anywhere, inside)) in stages.iter().zip(&kills) {
-        println!("{stage}: killed {} times, {inside} of them inside a save", anywhere + inside);
+    let share = points.div_ceil(stages.len());
+    for stage in &stages {
+        kill_often(root, toml, &killed, stage, share)?;
     }
     finish(root, toml, &killed)?;
     let got = hashes(&killed)?;
@@ -47,8 +54,8 @@ pub fn run(root: &Path, toml: &str, points: usize) -> Result<()> {
     }
 
     let control = out.join("control");
-    let changed = control_without_cursor(root, toml, &control, &stages[0])?;
-    let log = format!("stages/{}/metrics.jsonl", stages[0]);
+    let changed = control_without_cursor(root, toml, &control, &stages[0].name)?;
+    let log = format!("stages/{}/metrics.jsonl", stages[0].name);
     if hashes(&control)?.get(&log) == wanted.get(&log) {
         bail!("the control that lost its data cursor ({changed}) gives the same {log}: this test cannot fail");
     }
@@ -71,85 +78,154 @@ fn finish(root: &Path, toml: &str, out: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Returns the names of the stages, in the order in which they were made.
-fn stages_in_order(out: &Path) -> Result<Vec<String>> {
+/// A stage as the uninterrupted run left it.
+struct Stage {
+    name: String,
+    /// Length of its `metrics.jsonl`.
+    bytes: u64,
+    /// Mean time of a step.
+    step: Duration,
+}
+
+/// Returns the stages, in the order in which they were made.
+fn stages_in_order(out: &Path) -> Result<Vec<Stage>> {
     let text = std::fs::read_to_string(out.join("run.json"))?;
     let run: serde_json::Value = serde_json::from_str(&text)?;
-    let stages = run.pointer("/config/stage").or(run.pointer("/stage")).and_then(|stages| stages.as_array());
+    let stages = run.pointer("/config/stage").and_then(|stages| stages.as_array());
     let names = stages.context("run.json names no stages")?.iter().filter_map(|s| s["name"].as_str());
-    Ok(names.map(str::to_string).collect())
-}
-
-/// Kills the run until every stage had its share, and returns for each how often anywhere and inside a save.
-fn kill_often(root: &Path, toml: &str, out: &Path, stages: &[String], points: usize) -> Result<Vec<(usize, usize)>> {
-    let share = points.div_ceil(stages.len());
-    let inside_share = share.div_ceil(3);
-    let mut kills = vec![(0, 0); stages.len()];
-    // Any sequence of delays will do; this one needs no clock and no generator.
-    let mut delay = 7u64;
-    while kills.iter().any(|(anywhere, inside)| anywhere + inside < share) {
-        let mut child = start(root, toml, out)?;
-        let mut entered: Option<(usize, Instant)> = None;
-        delay = (delay * 1103 + 12_345) % 900;
-        loop {
-            if let Some(status) = child.try_wait()? {
-                if !status.success() {
-                    bail!("the run failed instead of being killed");
-                }
-                bail!("the run ended before all its stages were killed often enough: give it more steps");
-            }
-            let Some(now) = stages.iter().rposition(|s| out.join("stages").join(s).join("checkpoints").is_dir()) else {
-                std::thread::sleep(POLL);
-                continue;
-            };
-            let done = stages[now].as_str();
-            let (anywhere, inside) = kills[now];
-            let since = *entered.get_or_insert((now, Instant::now()));
-            if since.0 != now {
-                entered = Some((now, Instant::now()));
-            }
-            if anywhere + inside < share {
-                if inside < inside_share && saving(&out.join("stages").join(done).join("checkpoints")) {
-                    child.kill()?;
-                    kills[now].1 += 1;
-                    break;
-                }
-                let random = anywhere < share - inside_share;
-                if random && entered.is_some_and(|(_, at)| at.elapsed() > Duration::from_millis(delay)) {
-                    child.kill()?;
-                    kills[now].0 += 1;
-                    break;
-                }
-            }
-            std::thread::sleep(POLL);
+    let measured = |name: &str| -> Result<Stage> {
+        let folder = out.join("stages").join(name);
+        let (mut seconds, mut steps) = (0.0, 0);
+        for line in std::fs::read_to_string(folder.join("timings.jsonl"))?.lines() {
+            let timings: serde_json::Value = serde_json::from_str(line)?;
+            seconds += timings["step_time"].as_f64().context("timings.jsonl has a line without step_time")?;
+            steps += 1;
         }
-        child.wait()?;
-    }
-    Ok(kills)
+        let step = Duration::from_secs_f64(seconds / f64::from(steps.max(1)));
+        Ok(Stage { name: name.to_string(), bytes: length(&folder.join("metrics.jsonl")), step })
+    };
+    names.map(measured).collect()
 }
 
-/// Returns whether a checkpoint is being written.
-fn saving(checkpoints: &Path) -> bool {
+/// Where a run is killed.
+struct Point {
+    /// Once `metrics.jsonl` is this long,
+    bytes: u64,
+    /// after this share of a step, or of the files of a checkpoint,
+    rest: f64,
+    /// in the next save, or wherever that is.
+    inside: bool,
+}
+
+/// Returns so many points of a stage in their order, a third of them inside a save.
+fn points_of(stage: &Stage, share: usize) -> Vec<Point> {
+    let point = |i: usize| Point {
+        bytes: (fraction(&stage.name, "bytes", i) * REACH * stage.bytes as f64) as u64,
+        rest: fraction(&stage.name, "rest", i),
+        inside: i < share.div_ceil(3),
+    };
+    let mut points: Vec<Point> = (0..share).map(point).collect();
+    points.sort_by_key(|point| point.bytes);
+    points
+}
+
+/// Returns a random number below 1: a function of what it is for.
+fn fraction(stage: &str, purpose: &str, index: usize) -> f64 {
+    let digest = Sha256::digest(format!("{stage} {purpose} {index}"));
+    u32::from_le_bytes([digest[0], digest[1], digest[2], digest[3]]) as f64 / 2f64.powi(32)
+}
+
+/// Kills a run at random points of a stage and prints where.
+fn kill_often(root: &Path, toml: &str, out: &Path, stage: &Stage, share: usize) -> Result<()> {
+    let (mut places, mut inside) = (Vec::new(), 0);
+    for point in points_of(stage, share) {
+        let reached = loop {
+            let reached = kill_at(root, toml, out, stage, &point)?;
+            // The save may have ended between the look and the kill: then once more.
+            if !point.inside || reached.inside {
+                break reached;
+            }
+        };
+        let percent = 100.0 * reached.bytes as f64 / stage.bytes as f64;
+        places.push(format!("{percent:.0}{}", if reached.inside { "s" } else { "" }));
+        inside += usize::from(reached.inside);
+    }
+    println!(
+        "{}: killed {} times, {inside} of them inside a save (s), at {} % of its metrics",
+        stage.name,
+        places.len(),
+        places.join(" ")
+    );
+    Ok(())
+}
+
+/// Where a run was when it was dead.
+struct Reached {
+    bytes: u64,
+    inside: bool,
+}
+
+/// Starts or resumes the run and kills it at a point of a stage.
+fn kill_at(root: &Path, toml: &str, out: &Path, stage: &Stage, point: &Point) -> Result<Reached> {
+    let folder = out.join("stages").join(&stage.name);
+    let (log, checkpoints) = (folder.join("metrics.jsonl"), folder.join("checkpoints"));
+    let (at_start, launched) = (length(&log), SystemTime::now());
+    let mut child = start(root, toml, out)?;
+    let (mut moved, mut there) = (false, None);
+    loop {
+        if let Some(status) = child.try_wait()? {
+            bail!("the run ended ({status}) before stage {} was killed often enough: give it more steps", stage.name);
+        }
+        let bytes = length(&log);
+        // What the last process wrote behind its checkpoint is cut first, then written again.
+        moved |= bytes != at_start;
+        if moved && bytes >= point.bytes {
+            let since = *there.get_or_insert_with(Instant::now);
+            let now = if point.inside {
+                files_of_save(&checkpoints, launched).is_some_and(|files| files >= (point.rest * FILES) as usize)
+            } else {
+                since.elapsed() >= stage.step.mul_f64(point.rest)
+            };
+            if now {
+                child.kill()?;
+                child.wait()?;
+                if folder.join("done.json").exists() {
+                    bail!("stage {} ended before it was killed often enough: give it more steps", stage.name);
+                }
+                return Ok(Reached { bytes: length(&log), inside: files_of_save(&checkpoints, launched).is_some() });
+            }
+        }
+        std::thread::sleep(POLL);
+    }
+}
+
+/// Returns how many files the checkpoint has that is being written, if one is: what a dead process left does not count.
+fn files_of_save(checkpoints: &Path, launched: SystemTime) -> Option<usize> {
     let entries = std::fs::read_dir(checkpoints).into_iter().flatten().flatten();
-    entries.into_iter().any(|entry| entry.file_name().to_string_lossy().ends_with(".tmp"))
+    let unfinished = entries.into_iter().find(|entry| entry.file_name().to_string_lossy().ends_with(".tmp"))?;
+    let modified = unfinished.metadata().and_then(|data| data.modified()).ok()?;
+    (modified > launched).then(|| std::fs::read_dir(unfinished.path()).into_iter().flatten().count())
+}
+
+/// Returns the length of a file; 0 if there is none.
+fn length(path: &Path) -> u64 {
+    std::fs::metadata(path).map_or(0, |data| data.len())
 }
 
 /// Kills a run in its first stage, sets the saved data cursor back to zero, lets it end, and returns the file changed.
 fn control_without_cursor(root: &Path, toml: &str, out: &Path, stage: &str) -> Result<String> {
     let checkpoints = out.join("stages").join(stage).join("checkpoints");
     let mut child = start(root, toml, out)?;
-    let newest = loop {
-        let numbered = folders(&checkpoints).into_iter().filter(|f| !f.ends_with("step-00000000")).max();
-        if let Some(newest) = numbered {
-            break newest;
-        }
+    let newest = || folders(&checkpoints).into_iter().filter(|f| !f.ends_with("step-00000000")).max();
+    while newest().is_none() {
         if child.try_wait()?.is_some() {
             bail!("the control ended before its first checkpoint");
         }
         std::thread::sleep(POLL);
-    };
+    }
     child.kill()?;
     child.wait()?;
+    let newest = newest().context("the control lost its checkpoint")?;
     let path = newest.join("state.json");
     let mut state: serde_json::Value = serde_json::from_str(&std::fs::read_to_string(&path)?)?;
     state["cursor"] = 0.into();
