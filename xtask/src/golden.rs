@@ -69,24 +69,30 @@ pub fn complaints(root: &Path) -> Result<Vec<String>> {
     Ok(found)
 }
 
-/// Runs the command of every group, then records the hashes of what they made and prints which files changed.
+/// Runs the command of every group, or of the one that lists a file, then records the hashes of what they made and prints
+/// which files changed.
 ///
 /// # Errors
-/// If a command fails; the message says what it needs.
-pub fn rebuild(root: &Path) -> Result<()> {
+/// If a command fails; the message says what it needs. If no command makes the file.
+pub fn rebuild(root: &Path, only: Option<&str>) -> Result<()> {
     let manifest = manifest(root)?;
-    let groups = groups(&manifest)?;
-    let needs: BTreeSet<&str> = groups.iter().filter_map(|g| g["needs"].as_str()).collect();
+    let mut made = Vec::new();
+    for group in groups(&manifest)? {
+        let wanted = only.map_or(Ok(true), |file| hashes(group).map(|files| files.contains_key(file)))?;
+        made.extend(group["command"].as_str().filter(|_| wanted).map(|command| (command, group["needs"].as_str())));
+    }
+    if let (Some(file), true) = (only, made.is_empty()) {
+        bail!("no command of {MANIFEST} makes {file:?}; name a file as it stands there");
+    }
+    let needs: BTreeSet<&str> = made.iter().filter_map(|(_, needs)| *needs).collect();
     needs.iter().for_each(|need| println!("needs: {need}"));
-    for group in groups {
-        let Some(command) = group["command"].as_str() else { continue };
+    for (command, needs) in made {
         println!("run: {command}");
         let mut bash = Command::new("bash");
         // Python's byte code would lie in testdata/ as files that nobody listed.
         bash.args(["-c", command]).current_dir(root).env("PYTHONDONTWRITEBYTECODE", "1");
         if !bash.status().context("cannot start bash")?.success() {
-            let need = group["needs"].as_str().unwrap_or("nothing but what it names itself");
-            bail!("`{command}` failed; it needs {need}");
+            bail!("`{command}` failed; it needs {}", needs.unwrap_or("nothing but what it names itself"));
         }
     }
     record(root)
@@ -176,7 +182,18 @@ mod tests {
     #[test]
     fn a_failing_command_says_what_it_needs() {
         let manifest = group("").replace(r#""source""#, r#""command": "exit 3", "needs": "a wish", "source""#);
-        let error = rebuild(folder(&manifest, &[]).path()).unwrap_err().to_string();
+        let error = rebuild(folder(&manifest, &[]).path(), None).unwrap_err().to_string();
         assert!(error.contains("exit 3") && error.contains("a wish"), "{error}");
+    }
+
+    #[test]
+    fn one_file_can_be_remade_alone() {
+        let remade = group(r#""deep/a.txt": """#)
+            .replace(r#""licence""#, r#""command": "printf abc > testdata/deep/a.txt", "licence""#);
+        let other = r#"{"command": "exit 3", "files": {}}]}"#;
+        let root = folder(&remade.replace("]}", &format!(", {other}")), &[]);
+        rebuild(root.path(), Some("deep/a.txt")).unwrap();
+        assert!(std::fs::read_to_string(root.path().join(MANIFEST)).unwrap().contains(ABC));
+        assert!(rebuild(root.path(), Some("b.txt")).unwrap_err().to_string().contains("b.txt"));
     }
 }

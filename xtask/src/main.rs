@@ -11,7 +11,9 @@ const USAGE: &str = "cargo xtask TASK
                               (--slow: also the test targets that are too slow for `cargo test`)
   layers                      arrows between crates and modules against ARCHITECTURE.md
   paper-map                   write docs/paper-map.md from the `# Paper` sections of the rustdoc
-  golden [--verify|--record]  rebuild testdata/ by the commands of its manifest; only compare; only record the hashes
+  golden [FILE|--verify|--record]
+                              rebuild testdata/ by the commands of its manifest, or the one that makes FILE; only
+                              compare; only record the hashes
   bench OP|all                time an op of kernels, append to bench/results/<machine>.csv
   kill [RUN.toml] [POINTS]    kill a run at random points and compare its bytes with an uninterrupted one
                               (runs/kill.toml, 50)
@@ -40,9 +42,10 @@ fn run(root: &Path, words: &[&str]) -> Option<Result<()>> {
         ["check", "--slow"] => check::run(root, true),
         ["layers"] => layers::complaints(root).and_then(report),
         ["paper-map"] => write_paper_map(root),
-        ["golden"] => golden::rebuild(root),
+        ["golden"] => golden::rebuild(root, None),
         ["golden", "--verify"] => golden::complaints(root).and_then(report),
         ["golden", "--record"] => golden::record(root),
+        ["golden", file] => golden::rebuild(root, Some(file)),
         ["bench", op] => bench::run(root, op),
         ["kill"] => kill::run(root, "runs/kill.toml", 50),
         ["kill", toml] => kill::run(root, toml, 50),
