@@ -2,7 +2,7 @@
 //! read. It is made from the files of the run's folder alone, at any time, also while the run goes on.
 
 mod page;
-mod plot;
+pub mod plot;
 mod read;
 
 use std::path::{Path, PathBuf};

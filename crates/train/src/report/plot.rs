@@ -40,6 +40,7 @@ pub fn lines(title: &str, series: &[Series]) -> Option<String> {
     let mut svg = String::new();
     {
         let area = SVGBackend::with_string(&mut svg, SIZE).into_drawing_area();
+        area.fill(&WHITE).ok()?;
         draw_lines(&area, title, series, (x, y)).ok()?;
         area.present().ok()?;
     }
@@ -84,9 +85,19 @@ fn draw_lines(area: &Area<'_>, title: &str, series: &[Series], ((x0, x1), (y0, y
     if series.len() > 1 {
         let mut labels = chart.configure_series_labels();
         let styled = labels.background_style(WHITE.mix(0.8)).border_style(BLACK.mix(0.3));
-        styled.position(SeriesLabelPosition::UpperLeft).draw().map_err(|e| e.to_string())?;
+        styled.position(legend(series, (x0 + x1) / 2.0)).draw().map_err(|e| e.to_string())?;
     }
     Ok(())
+}
+
+/// Returns the upper corner on the side where the curves are lower.
+fn legend(series: &[Series], middle: f64) -> SeriesLabelPosition {
+    let mean = |left: bool| {
+        let points = series.iter().flat_map(|s| &s.points).filter(|p| p.1.is_finite() && (p.0 < middle) == left);
+        let (sum, count) = points.fold((0.0, 0), |(sum, count), p| (sum + p.1, count + 1));
+        sum / f64::from(count.max(1))
+    };
+    if mean(true) > mean(false) { SeriesLabelPosition::UpperRight } else { SeriesLabelPosition::UpperLeft }
 }
 
 fn draw_bars(area: &Area<'_>, title: &str, bars: &[Bar]) -> Drawn {
