@@ -8,10 +8,14 @@ use super::plot::{Bar, Series, bars, lines};
 use super::read::{RunFiles, StageFiles};
 
 const STYLE: &str = "body{font:15px/1.5 system-ui,sans-serif;max-width:1180px;margin:2em auto;padding:0 1em;color:#222}
-table{border-collapse:collapse;margin:1em 0;font-size:14px}th,td{border:1px solid #ddd;padding:3px 8px;text-align:right}
+table{border-collapse:collapse;margin:1em 0;font-size:13px}th,td{border:1px solid #ddd;padding:3px 6px;text-align:right}
+td{white-space:nowrap}
 th{background:#f4f4f4}td.l,th.l{text-align:left}.plots{display:flex;flex-wrap:wrap;gap:8px}
 .rollout{border-left:4px solid #aaa;margin:8px 0;padding:2px 12px}.right{border-color:#009e73}.wrong{border-color:#d55e00}
 pre{white-space:pre-wrap;word-break:break-word;margin:2px 0}.thought{color:#888}small{color:#666}";
+
+/// Steps that the curve of a run takes the mean of.
+const WINDOW: usize = 9;
 
 /// Returns the page.
 pub fn render(run: &RunFiles) -> String {
@@ -48,10 +52,17 @@ pub fn curve(run: &RunFiles) -> Option<String> {
         .stages
         .iter()
         .filter(|stage| stage.kind == "grpo")
-        .map(|stage| Series { name: stage.name.clone(), points: stage.curve("rewards/accuracy/mean") })
+        .map(|stage| Series { name: stage.name.clone(), points: smoothed(&stage.curve("rewards/accuracy/mean")) })
         .filter(|series| !series.points.is_empty())
         .collect();
-    lines("right answers to training questions, by step", &series)
+    lines("share of right answers to training questions, by step (mean of 9)", &series)
+}
+
+/// Returns each point with the mean of its window in place of its value: a step asks few questions.
+fn smoothed(points: &[(f64, f64)]) -> Vec<(f64, f64)> {
+    let mean = |window: &[(f64, f64)]| window.iter().map(|point| point.1).sum::<f64>() / window.len() as f64;
+    let window = |i: usize| &points[i.saturating_sub(WINDOW / 2)..points.len().min(i + WINDOW / 2 + 1)];
+    points.iter().enumerate().map(|(i, point)| (point.0, mean(window(i)))).collect()
 }
 
 /// Scores of all stages: a figure by task, and the table.
@@ -135,6 +146,7 @@ fn differences(html: &mut String, rows: &[(&StageFiles, &TaskReport)]) {
 fn row(html: &mut String, stage: &StageFiles, report: &TaskReport) {
     let config = &report.config;
     let forced = if config.force_thought { ", thought forced" } else { "" };
+    let top_p = if config.top_p < 1.0 { format!(", top-p {}", config.top_p) } else { String::new() };
     let (k, pass) = report.pass_at_k.last().copied().unwrap_or((1, 0.0));
     let number = |value: Option<f64>| value.map_or("–".into(), |v| format!("{v:.1}"));
     let cells = [
@@ -154,11 +166,10 @@ fn row(html: &mut String, stage: &StageFiles, report: &TaskReport) {
     let cells: String = cells.iter().map(|cell| format!("<td>{cell}</td>")).collect();
     let _ = writeln!(
         html,
-        "<tr><td class=\"l\">{}</td><td class=\"l\">{}</td><td class=\"l\">T = {}, top-p {}{forced}</td>{cells}</tr>",
+        "<tr><td class=\"l\">{}</td><td class=\"l\">{}</td><td class=\"l\">T = {}{top_p}{forced}</td>{cells}</tr>",
         escape(&stage.name),
         escape(&report.task),
-        config.temperature,
-        config.top_p
+        config.temperature
     );
 }
 
