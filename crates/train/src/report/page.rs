@@ -7,7 +7,7 @@ use minke_eval::{EvalConfig, Interval, TaskReport, Transcript, Verdict};
 use super::plot::{Bar, Series, bars, lines};
 use super::read::{RunFiles, StageFiles};
 
-const STYLE: &str = "body{font:15px/1.5 system-ui,sans-serif;max-width:1180px;margin:2em auto;padding:0 1em;color:#222}
+const STYLE: &str = "body{font:15px/1.5 system-ui,sans-serif;max-width:1340px;margin:2em auto;padding:0 1em;color:#222}
 table{border-collapse:collapse;margin:1em 0;font-size:13px}th,td{border:1px solid #ddd;padding:3px 6px;text-align:right}
 td{white-space:nowrap}
 th{background:#f4f4f4}td.l,th.l{text-align:left}.plots{display:flex;flex-wrap:wrap;gap:8px}

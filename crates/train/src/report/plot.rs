@@ -54,7 +54,7 @@ pub fn bars(title: &str, bars: &[Bar]) -> Option<String> {
     }
     let mut svg = String::new();
     {
-        let width = (bars.len() as u32 * 90 + 120).max(SIZE.0);
+        let width = (bars.len() as u32 * 120 + 120).max(SIZE.0);
         let area = SVGBackend::with_string(&mut svg, (width, SIZE.1)).into_drawing_area();
         draw_bars(&area, title, bars).ok()?;
         area.present().ok()?;
