@@ -4,7 +4,7 @@
 
 use std::time::Instant;
 
-use minke_engine::{Engine, EngineConfig, SamplingParams};
+use minke_engine::{EngineConfig, Replicas, SamplingParams};
 use minke_model::{MlaForm, Transformer};
 use minke_spec::{ModelConfig, Placement};
 use minke_tensor::{Cpu, Device, Isa};
@@ -38,7 +38,7 @@ fn main() {
         form: MlaForm::Expanded,
         prefix_cache: false,
     };
-    let mut engine = Engine::new(&device, &config, settings).expect("the cache fits");
+    let mut replicas = Replicas::new(&device, &config, &settings).expect("the cache fits");
     for round in 0..3 {
         for prompt in 0..batch as u32 / 8 {
             let params = SamplingParams {
@@ -51,10 +51,10 @@ fn main() {
                 stop_ids: vec![],
             };
             let ids: Vec<u32> = (0..14).map(|i| 10 + (i * 7 + prompt) % 600).collect();
-            engine.submit(&ids, &params, 8).expect("the prompt fits");
+            replicas.submit(&ids, &params, 8).expect("the prompt fits");
         }
         let start = Instant::now();
-        let done = engine.run(&model, |_| {}).expect("the model is finite");
+        let done = replicas.run(&model, |_| {}).expect("the model is finite");
         let seconds = start.elapsed().as_secs_f64();
         let generated: usize = done.iter().map(|c| c.token_ids.len()).sum();
         if round > 0 {

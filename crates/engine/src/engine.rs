@@ -117,6 +117,17 @@ impl Engine {
     /// If the prompt is empty, leaves no room for an answer or has an unknown token, if a sampling parameter is out of
     /// range, or if `n` is zero.
     pub fn submit(&mut self, token_ids: &[u32], params: &SamplingParams, n: usize) -> Result<Vec<SequenceId>> {
+        self.check(token_ids, params, n)?;
+        let root = self.scheduler.pages.root();
+        let member = |index: usize| {
+            let seed = SamplingParams::seed_of_sample(params.seed, index);
+            Sequence::new(token_ids, SamplingParams { seed, ..params.clone() }, self.limit, root)
+        };
+        Ok(self.scheduler.add((0..n).map(member).collect()))
+    }
+
+    /// Returns nothing if [`Engine::submit`] would take the group in.
+    pub(crate) fn check(&self, token_ids: &[u32], params: &SamplingParams, n: usize) -> Result<()> {
         params.validate()?;
         if n == 0 {
             return Err(Error::Setting { field: "n", value: "0".into(), range: "at least 1" });
@@ -136,12 +147,12 @@ impl Engine {
         if let Some(position) = token_ids.iter().position(|&id| id as usize >= vocab_size) {
             return Err(Error::UnknownToken { token_id: token_ids[position], position, vocab_size });
         }
-        let root = self.scheduler.pages.root();
-        let member = |index: usize| {
-            let seed = SamplingParams::seed_of_sample(params.seed, index);
-            Sequence::new(token_ids, SamplingParams { seed, ..params.clone() }, self.limit, root)
-        };
-        Ok(self.scheduler.add((0..n).map(member).collect()))
+        Ok(())
+    }
+
+    /// Returns the number of sequences that have not ended.
+    pub(crate) fn unfinished(&self) -> usize {
+        self.scheduler.sequences.len()
     }
 
     /// Computes one step and returns its new tokens.

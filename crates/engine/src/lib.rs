@@ -8,6 +8,7 @@ mod config;
 mod engine;
 mod error;
 mod pages;
+mod replicas;
 mod sampler;
 mod scheduler;
 mod sequence;
@@ -15,6 +16,7 @@ mod sequence;
 pub use config::EngineConfig;
 pub use engine::{Engine, Progress, Stats};
 pub use error::Error;
+pub use replicas::Replicas;
 pub use sampler::SamplingParams;
 pub use sequence::{Completion, Finish, SequenceId, Token};
 

@@ -52,6 +52,11 @@ impl SamplingParams {
         check(self.max_tokens > 0, "max_tokens", &self.max_tokens, "at least 1")
     }
 
+    /// Returns whether a token with a weight may be left out.
+    fn filters(&self) -> bool {
+        self.top_k > 0 || self.top_p < 1.0 || self.min_p > 0.0
+    }
+
     /// Returns what the logits are multiplied with; 1 for greedy. A trainer that wants the sampler's log-probabilities
     /// to the bit uses this number.
     pub fn inverse_temperature(&self) -> f32 {
@@ -107,7 +112,8 @@ pub(crate) fn sample(
         let which: Vec<usize> = (0..requests.len()).filter(of_these).collect();
         let rows: Vec<u32> = which.iter().map(|&i| requests[i].row as u32).collect();
         let logits = model.logits(pass, &hidden.gather_rows(pass, &Indices::from_slice(device, &rows))?)?;
-        let chosen = choose_rows(device, &logits, which.iter().map(|&i| &requests[i]).collect());
+        let weights = logits.weigh_rows(pass, inverse);
+        let chosen = choose_rows(device, &logits, &weights, which.iter().map(|&i| &requests[i]).collect());
         let targets: Vec<u32> = chosen.iter().map(|token| token.unwrap_or(0)).collect();
         let said = logits.log_prob_rows(pass, &Indices::from_slice(device, &targets), inverse)?;
         let numbers = said.log_prob.values().iter().zip(said.entropy.values());
@@ -120,46 +126,56 @@ pub(crate) fn sample(
 }
 
 /// Chooses one token per row of logits. [R, W] -> `[R]`
-fn choose_rows(device: &Device, logits: &Tensor, requests: Vec<&Request<'_>>) -> Vec<Option<u32>> {
+fn choose_rows(device: &Device, logits: &Tensor, weights: &Tensor, requests: Vec<&Request<'_>>) -> Vec<Option<u32>> {
     const NONE: u64 = u64::MAX;
     let width = logits.shape().width();
     let chosen: Vec<AtomicU64> = requests.iter().map(|_| AtomicU64::new(NONE)).collect();
     let Device::Cpu(cpu) = device;
     cpu.run(requests.len(), |i| {
         let Request { params, position, .. } = requests[i];
-        let token = choose(&logits.values()[i * width..][..width], params, *position);
+        let row = i * width..(i + 1) * width;
+        let token = choose(&logits.values()[row.clone()], &weights.values()[row], params, *position);
         chosen[i].store(token.map_or(NONE, u64::from), Ordering::Relaxed);
     });
     chosen.into_iter().map(|token| u32::try_from(token.into_inner()).ok()).collect()
 }
 
-/// Chooses the token for one position, or nothing if a logit is not finite.
-fn choose(logits: &[f32], params: &SamplingParams, position: usize) -> Option<u32> {
+/// Chooses the token for one position, or nothing if a logit is not finite. `weights` are probabilities over the largest
+/// one.
+fn choose(logits: &[f32], weights: &[f32], params: &SamplingParams, position: usize) -> Option<u32> {
     if logits.is_empty() || !logits.iter().all(|z| z.is_finite()) {
         return None;
     }
-    let best = (1..logits.len()).fold(0, |best, id| if logits[id] > logits[best] { id } else { best });
     if params.temperature == 0.0 {
-        return Some(best as u32);
+        return Some((1..logits.len()).fold(0, |best, id| if logits[id] > logits[best] { id } else { best }) as u32);
     }
-    let (top, inverse) = (f64::from(logits[best]), f64::from(params.inverse_temperature()));
-    let weights: Vec<f64> = logits.iter().map(|&z| ((f64::from(z) - top) * inverse).exp()).collect();
-    let kept = filter(logits, &weights, params);
-    let total: f64 = kept.iter().map(|&id| weights[id as usize]).sum();
-    let mut left = draw(params.seed, Domain::Token, &[position as u64]).uniform() * total;
-    for &id in &kept {
-        left -= weights[id as usize];
+    let uniform = draw(params.seed, Domain::Token, &[position as u64]).uniform();
+    if params.filters() {
+        let kept = filter(logits, weights, params);
+        walk(uniform, || kept.iter().map(|&id| (id, weights[id as usize])))
+    } else {
+        walk(uniform, || (0..).zip(weights.iter().copied()))
+    }
+}
+
+/// Returns the token into whose share of the sum of weights `uniform` falls.
+fn walk<I: Iterator<Item = (u32, f32)>>(uniform: f64, tokens: impl Fn() -> I) -> Option<u32> {
+    let mut left = uniform * tokens().map(|(_, weight)| f64::from(weight)).sum::<f64>();
+    let mut last = None;
+    for (id, weight) in tokens() {
+        left -= f64::from(weight);
         if left < 0.0 {
             return Some(id);
         }
+        // Rounding may leave a crumb: it belongs to the last token that has a weight; the best always has.
+        last = if weight > 0.0 { Some(id) } else { last };
     }
-    // Rounding left a crumb: it belongs to the last token that has a weight; the best always has.
-    kept.into_iter().rfind(|&id| weights[id as usize] > 0.0)
+    last
 }
 
 /// Returns the tokens that `top_k`, `top_p` and `min_p` leave, by id; `weights` are probabilities over the largest one.
-fn filter(logits: &[f32], weights: &[f64], params: &SamplingParams) -> Vec<u32> {
-    let weight = |&id: &u32| weights[id as usize];
+fn filter(logits: &[f32], weights: &[f32], params: &SamplingParams) -> Vec<u32> {
+    let weight = |&id: &u32| f64::from(weights[id as usize]);
     let mut kept: Vec<u32> = (0..logits.len() as u32).collect();
     if params.top_k > 0 && params.top_k < kept.len() {
         let mut ranked: Vec<u64> = kept.iter().map(|&id| rank(logits, id)).collect();
@@ -177,7 +193,7 @@ fn filter(logits: &[f32], weights: &[f64], params: &SamplingParams) -> Vec<u32> 
         ranked.sort_unstable();
         let (mut sum, mut count) = (0.0, 0);
         while sum < wanted && count < ranked.len() {
-            sum += weights[ranked[count] as u32 as usize];
+            sum += weight(&(ranked[count] as u32));
             count += 1;
         }
         kept = ranked[..count].iter().map(|&rank| rank as u32).collect();
@@ -205,6 +221,13 @@ mod tests {
 
     fn params(temperature: f32, top_k: usize, top_p: f32, min_p: f32) -> SamplingParams {
         SamplingParams { temperature, top_p, top_k, min_p, seed: 11, max_tokens: 1, stop_ids: vec![] }
+    }
+
+    /// Chooses as [`super::choose`] does, from weights computed here.
+    fn choose(logits: &[f32], params: &SamplingParams, position: usize) -> Option<u32> {
+        let top = logits.iter().copied().fold(f32::MIN, f32::max);
+        let weights: Vec<f32> = logits.iter().map(|z| ((z - top) * params.inverse_temperature()).exp()).collect();
+        super::choose(logits, &weights, params, position)
     }
 
     #[test]
@@ -278,7 +301,7 @@ mod tests {
             }
             want.sort_unstable();
             let top = weights.iter().copied().fold(0.0, f64::max);
-            let scaled: Vec<f64> = weights.iter().map(|w| w / top).collect();
+            let scaled: Vec<f32> = weights.iter().map(|w| (w / top) as f32).collect();
             assert_eq!(filter(&logits, &scaled, &params(1.0, 0, top_p as f32, 0.0)), want, "case {case}, {top_p}");
         }
     }

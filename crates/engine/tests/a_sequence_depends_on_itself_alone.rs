@@ -5,7 +5,7 @@
 mod common;
 
 use common::{Case, KINDS, alone, assert_same, cases, config, device, params, random, run, spacious};
-use minke_engine::{Completion, Engine, EngineConfig, SamplingParams, Stats};
+use minke_engine::{Completion, Engine, EngineConfig, Replicas, SamplingParams, Stats};
 use minke_model::{MlaForm, Transformer};
 use minke_tensor::{Device, Isa};
 
@@ -32,6 +32,11 @@ impl Fixture {
         for isa in Isa::available() {
             KINDS.iter().for_each(|&(name, form)| check(&Self::new(name, form, isa, count)));
         }
+    }
+
+    fn isa(&self) -> Isa {
+        let Device::Cpu(cpu) = &self.device;
+        cpu.isa()
     }
 
     /// Checks that the cases together become what they are alone.
@@ -103,6 +108,32 @@ fn a_second_time_with_a_warm_cache() {
         }
         // The first round finds only what others of the same round began with, and so does one with new weights.
         assert!(hits[1] > 2 * hits[0] && hits[2] == hits[0], "{hits:?}");
+    });
+}
+
+#[test]
+fn replicas_of_the_engine() {
+    Fixture::each(40, |fixture| {
+        for (threads, max_sequences) in [(1, 256), (3, 7), (3, 2)] {
+            let device = device(threads, fixture.isa());
+            let sizes = EngineConfig { max_sequences, ..spacious(fixture.form) };
+            let mut replicas = Replicas::new(&device, fixture.model.config(), &sizes).unwrap();
+            for round in 0..2 {
+                for case in &fixture.cases {
+                    replicas.submit(&case.prompt, &case.params, 1).unwrap();
+                }
+                let mut heard = vec![];
+                let got = replicas.run(&fixture.model, |finished| heard.push(finished)).unwrap();
+                assert!(heard.is_sorted() && heard.last() == Some(&40) && got.len() == 40, "{heard:?}");
+                for (got, want) in got.iter().zip(&fixture.want) {
+                    assert_same(got, want, &format!("in round {round} of {threads} replicas, {}", fixture.name));
+                }
+                replicas.publish();
+            }
+        }
+        let mut replicas = Replicas::new(&fixture.device, fixture.model.config(), &spacious(fixture.form)).unwrap();
+        assert!(replicas.submit(&[], &params(1.0, 1, 5), 1).is_err());
+        assert!(replicas.run(&fixture.model, |_| ()).unwrap().is_empty());
     });
 }
 

@@ -4,7 +4,7 @@
 //! (pass@1), the chance that one of k is right (pass@k), the majority's answer (cons@k), and greedy decoding beside
 //! them. Counts by problem are kept, so that two models can be compared problem by problem.
 
-use minke_engine::{Completion, Engine, Finish, SamplingParams};
+use minke_engine::{Completion, Finish, Replicas, SamplingParams};
 use minke_model::Transformer;
 use minke_spec::draw::{Domain, draw, hash_name};
 use minke_text::{ChatTemplate, EOS, Message, THINK_CLOSE, THINK_OPEN, Thought, Tokenizer, split};
@@ -168,8 +168,8 @@ pub fn judge(task: &Task, problem: &Problem, prompt: &str, completion: &str) -> 
 
 /// Who answers: a model with its text.
 pub struct Answerer<'a> {
-    /// Decodes many sequences at once.
-    pub engine: &'a mut Engine,
+    /// Decode many sequences at once.
+    pub engines: &'a mut Replicas,
     /// The weights.
     pub model: &'a Transformer,
     /// Text to ids and back.
@@ -193,7 +193,7 @@ impl Answerer<'_> {
         (name, task): (&str, &Task),
         problems: &[Problem],
         config: &EvalConfig,
-        progress: &mut dyn FnMut(usize, usize),
+        progress: &mut (dyn FnMut(usize, usize) + Send),
     ) -> Result<TaskReport> {
         let refuse = |reason: String| Err(Error::Task { task: task.name(), reason });
         if config.samples == 0 {
@@ -233,7 +233,7 @@ impl Answerer<'_> {
         problems: &[Problem],
         prompts: &[String],
         config: &EvalConfig,
-        progress: &mut dyn FnMut(usize),
+        progress: &mut (dyn FnMut(usize) + Send),
     ) -> Result<Vec<Completion>> {
         let stop_ids: Vec<u32> = self.tokenizer.id_of(EOS).into_iter().collect();
         for (problem, prompt) in problems.iter().zip(prompts) {
@@ -246,9 +246,9 @@ impl Answerer<'_> {
                 max_tokens: config.max_tokens,
                 stop_ids: stop_ids.clone(),
             };
-            self.engine.submit(&self.tokenizer.encode(prompt), &params, config.samples)?;
+            self.engines.submit(&self.tokenizer.encode(prompt), &params, config.samples)?;
         }
-        Ok(self.engine.run(self.model, |state| progress(state.finished))?)
+        Ok(self.engines.run(self.model, progress)?)
     }
 }
 

@@ -2,7 +2,7 @@
 //! last one alone, because its layers add nothing to the embedding.
 #![allow(clippy::unwrap_used)]
 
-use minke_engine::{Engine, EngineConfig};
+use minke_engine::{EngineConfig, Replicas};
 use minke_eval::metrics::pass_at_k;
 use minke_eval::tasks::Arithmetic;
 use minke_eval::{Answerer, EvalConfig, Problem, Task, TaskReport, Verdict};
@@ -96,10 +96,10 @@ impl World {
             form: MlaForm::Expanded,
             prefix_cache: true,
         };
-        let mut engine = Engine::new(&self.device, self.model.config(), sizes).unwrap();
+        let mut engines = Replicas::new(&self.device, self.model.config(), &sizes).unwrap();
         let template = ChatTemplate::r1_unforced();
         let (model, tokenizer) = (&self.model, &self.tokenizer);
-        let mut answerer = Answerer { engine: &mut engine, model, tokenizer, template: &template };
+        let mut answerer = Answerer { engines: &mut engines, model, tokenizer, template: &template };
         let mut heard = (0, 0);
         let report = answerer.evaluate(("sums", &self.task), problems, config, &mut |done, total| {
             assert!(heard.0 <= done && done <= total && (heard.1 == 0 || heard.1 == total), "{done} of {total}");

@@ -78,9 +78,18 @@ fn matmul_ns(cpu: &Cpu, size: Size) -> (f64, usize) {
 }
 
 fn matmul_rows(cpu: &Cpu) {
-    for (m, n, k) in
-        [(1, 1024, 1024), (8, 1024, 1024), (64, 96, 96), (64, 256, 256), (4096, 256, 768), (4096, 1024, 384)]
-    {
+    for (m, n, k) in [
+        (1, 1024, 1024),
+        (8, 1024, 1024),
+        (64, 96, 96),
+        (64, 256, 256),
+        (4096, 48, 96),
+        (4096, 96, 96),
+        (4096, 256, 96),
+        (4096, 96, 256),
+        (4096, 256, 768),
+        (4096, 1024, 384),
+    ] {
         let size = Size { m, n, k };
         let shape = format!("{m}x{n}x{k}");
         let bytes = 4 * (m * k + n * k + m * n);
@@ -105,7 +114,17 @@ fn grouped_matmul_rows(cpu: &Cpu) {
         let mut y = vec![0.0; m * n];
         let ns = median_ns(|| grouped_matmul::grouped_matmul(cpu, &x, &packed, &offsets, size, black_box(&mut y)));
         let bytes = 4 * (m * k + experts * n * k + m * n);
-        row("grouped_matmul", &format!("{m}x{experts}x{n}x{k}"), ns, bytes, 2 * m * n * k);
+        let shape = format!("{m}x{experts}x{n}x{k}");
+        row("grouped_matmul", &shape, ns, bytes, 2 * m * n * k);
+        let (dy, mut dx, mut dw) = (random(m * n), vec![0.0; m * k], vec![0.0; experts * n * k]);
+        let ns = median_ns(|| {
+            grouped_matmul::grouped_matmul_by_plain(cpu, &dy, &w, &offsets, size, black_box(&mut dx));
+        });
+        row("grouped_matmul_by_plain", &shape, ns, bytes, 2 * m * n * k);
+        let ns = median_ns(|| {
+            grouped_matmul::grouped_matmul_backward_weight_add(cpu, &dy, &x, &offsets, size, black_box(&mut dw));
+        });
+        row("grouped_matmul_backward_weight", &shape, ns, bytes, 2 * m * n * k);
     }
 }
 

@@ -152,7 +152,12 @@ unsafe fn tile<S: Simd, const R: usize, const TAIL: bool>(
         }
     }
     let (mut at_a, mut at_b) = (a.pointer, b.pointer);
+    // The rows of the next tile, a line per term; of a transposed operand, the terms to come.
+    let (ahead, line) = if a.column == 1 { (R * a.row, 16) } else { (16 * a.column, a.column) };
+    let mut next_a = a.pointer.wrapping_add(ahead);
     for _ in 0..k {
+        s.prefetch(next_a);
+        next_a = next_a.wrapping_add(line);
         // SAFETY: row p of the right operand is readable for `columns` values.
         let [b0, b1] = unsafe { load::<S, TAIL>(s, at_b, first, second) };
         for (i, sum) in sums.iter_mut().enumerate() {

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashSet};
 
-use minke_engine::Engine;
+use minke_engine::Replicas;
 use minke_eval::Verdict;
 use minke_spec::ModelConfig;
 use minke_text::THINK_OPEN;
@@ -118,7 +118,7 @@ pub struct Reject<'a> {
     config: &'a RejectConfig,
     context: Context<'a>,
     asker: Asker<'a>,
-    engine: Engine,
+    engines: Replicas,
 }
 
 impl<'a> Reject<'a> {
@@ -128,8 +128,8 @@ impl<'a> Reject<'a> {
     /// If an engine of these sizes cannot be made.
     pub fn new(context: Context<'a>, config: &'a RejectConfig, model: &ModelConfig) -> Result<Self> {
         let asker = Asker::new(&context, &config.tasks, config.prompt);
-        let engine = config.engine.engine(context.device, model)?;
-        Ok(Self { config, context, asker, engine })
+        let engines = config.engine.engines(context.device, model)?;
+        Ok(Self { config, context, asker, engines })
     }
 }
 
@@ -150,7 +150,7 @@ impl Stage for Reject<'_> {
         let questions = self.asker.questions(&self.context, at.cursor, count)?;
         let params = sampling(self.asker.tokenizer, config.temperature, config.max_tokens)?;
         let policy = (&trainer.model, trainer.optimizer.updates());
-        let groups = sample(&mut self.engine, policy, questions, (&params, config.samples), &self.context, at.cursor)?;
+        let groups = sample(&mut self.engines, policy, questions, (&params, config.samples), &self.context, at.cursor)?;
         let scored = reward::score(groups, &self.asker, RewardWeights::default());
         let (mut right, mut kept, mut tokens) = (0, 0, 0);
         for group in &scored {

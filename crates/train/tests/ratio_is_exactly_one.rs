@@ -60,11 +60,11 @@ fn rollouts(model: &Transformer, params: &SamplingParams) -> Vec<Group> {
     let context = Context { device: &device, seed: 3, stage, tasks, tokenizer: &tokenizer, stages };
     let asker = Asker::new(&context, &Default::default(), PromptForm::ForcedThought);
     let sizes = EngineSizes { max_sequences: 20, cache_tokens: 1024, chunk_tokens: 16 };
-    let mut engine = sizes.engine(&device, model.config()).unwrap();
+    let mut engines = sizes.engines(&device, model.config()).unwrap();
     let mut params = params.clone();
     params.stop_ids = sampling(&tokenizer, 1.0, 1).unwrap().stop_ids;
     let questions = asker.questions(&context, 7, 9).unwrap();
-    sample(&mut engine, (model, 0), questions, (&params, 4), &context, 7).unwrap()
+    sample(&mut engines, (model, 0), questions, (&params, 4), &context, 7).unwrap()
 }
 
 /// Returns what a model's forward says about the rollouts of another.

@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
-use minke_engine::{Engine, EngineConfig};
+use minke_engine::{EngineConfig, Replicas};
 use minke_eval::tasks::{Arithmetic, Countdown, Programs};
 use minke_eval::{Answerer, EvalConfig, Interval, Problem, Task, TaskReport};
 use minke_model::MlaForm;
@@ -142,9 +142,9 @@ fn grade(
     let pages = BATCH * context.min(longest + context / 4).div_ceil(TILE);
     let sizes =
         EngineConfig { pages, max_sequences: BATCH, chunk_tokens: 1024, form: MlaForm::Expanded, prefix_cache: false };
-    let mut engine = Engine::new(&loaded.device, loaded.model.config(), sizes)?;
+    let mut engines = Replicas::new(&loaded.device, loaded.model.config(), &sizes)?;
     let mut answerer = Answerer {
-        engine: &mut engine,
+        engines: &mut engines,
         model: &loaded.model,
         tokenizer: &loaded.tokenizer,
         template: &loaded.template,

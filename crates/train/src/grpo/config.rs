@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use minke_engine::{Engine, EngineConfig};
+use minke_engine::{EngineConfig, Replicas};
 use minke_model::MlaForm;
 use minke_spec::ModelConfig;
 use minke_tensor::{Device, TILE};
@@ -114,11 +114,11 @@ impl EngineSizes {
         any_zero.then_some("engine: every size must be at least 1")
     }
 
-    /// Returns an engine in exact mode: its log-probabilities are the trainer's to the bit.
+    /// Returns engines in exact mode: their log-probabilities are the trainer's to the bit.
     ///
     /// # Errors
     /// If a size is out of range.
-    pub fn engine(&self, device: &Device, model: &ModelConfig) -> Result<Engine> {
+    pub fn engines(&self, device: &Device, model: &ModelConfig) -> Result<Replicas> {
         let config = EngineConfig {
             pages: self.cache_tokens.div_ceil(TILE),
             max_sequences: self.max_sequences,
@@ -126,7 +126,7 @@ impl EngineSizes {
             form: MlaForm::Expanded,
             prefix_cache: false,
         };
-        Ok(Engine::new(device, model, config)?)
+        Ok(Replicas::new(device, model, &config)?)
     }
 }
 

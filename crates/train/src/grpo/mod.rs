@@ -14,7 +14,7 @@ pub mod types;
 
 use std::time::Instant;
 
-use minke_engine::Engine;
+use minke_engine::Replicas;
 use minke_eval::{Answerer, EvalConfig, Verdict};
 use minke_spec::ModelConfig;
 use minke_tensor::{Pass, backward};
@@ -36,7 +36,7 @@ pub struct Grpo<'a> {
     config: &'a GrpoConfig,
     context: Context<'a>,
     asker: Asker<'a>,
-    engine: Engine,
+    engines: Replicas,
 }
 
 /// What the updates of a step gave, over all of them.
@@ -62,8 +62,8 @@ impl<'a> Grpo<'a> {
     /// If an engine of these sizes cannot be made.
     pub fn new(context: Context<'a>, config: &'a GrpoConfig, model: &ModelConfig) -> Result<Self> {
         let asker = Asker::new(&context, &config.tasks, config.prompt);
-        let engine = config.engine.engine(context.device, model)?;
-        Ok(Self { config, context, asker, engine })
+        let engines = config.engine.engines(context.device, model)?;
+        Ok(Self { config, context, asker, engines })
     }
 
     /// Does one step of GRPO: questions, rollouts, rewards, advantages, and one or more updates.
@@ -88,7 +88,7 @@ impl<'a> Grpo<'a> {
         let questions = self.asker.questions(context, at.cursor, config.questions_per_step)?;
         let params = rollout::sampling(self.asker.tokenizer, config.temperature, config.cap(at.step))?;
         let (policy, how) = ((&trainer.model, trainer.optimizer.updates()), (&params, config.group_size));
-        let groups = rollout::sample(&mut self.engine, policy, questions, how, context, at.cursor)?;
+        let groups = rollout::sample(&mut self.engines, policy, questions, how, context, at.cursor)?;
         clock.lap("rollout");
 
         // 2.2.2: rewards by rule.
@@ -108,7 +108,7 @@ impl<'a> Grpo<'a> {
         let mut groups = samples(&scored, &advantages);
         self.look_up_reference(trainer, &mut groups, params.inverse_temperature())?;
         let updates = self.learn(trainer, &groups, params.inverse_temperature(), at)?;
-        self.engine.publish();
+        self.engines.publish();
         clock.lap("training");
 
         let metrics = self.metrics(&scored, &advantages, &updates, at).followed_by(&held_out);
@@ -264,7 +264,7 @@ impl<'a> Grpo<'a> {
         for (named, _) in &self.asker.tasks {
             let problems = named.task.test_set(self.context.seed, quick.problems);
             let (tokenizer, template) = (self.asker.tokenizer, &self.asker.template);
-            let mut answerer = Answerer { engine: &mut self.engine, model: &trainer.model, tokenizer, template };
+            let mut answerer = Answerer { engines: &mut self.engines, model: &trainer.model, tokenizer, template };
             let report = answerer.evaluate((&named.name, &named.task), &problems, &config, &mut |_, _| ())?;
             metrics.set(format!("eval/{}/pass@1", named.name), report.pass_at_1.mean);
         }

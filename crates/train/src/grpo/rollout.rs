@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use minke_engine::{Engine, SamplingParams};
+use minke_engine::{Replicas, SamplingParams};
 use minke_eval::{Split, prompt};
 use minke_model::Transformer;
 use minke_spec::draw::{Domain, draw, hash_name};
@@ -86,7 +86,7 @@ pub fn sampling(tokenizer: &Tokenizer, temperature: f32, max_tokens: usize) -> R
 /// # Errors
 /// If the engine refuses a prompt.
 pub fn sample(
-    engine: &mut Engine,
+    engines: &mut Replicas,
     (policy, policy_version): (&Transformer, u64),
     questions: Vec<Question>,
     (params, n): (&SamplingParams, usize),
@@ -95,10 +95,10 @@ pub fn sample(
 ) -> Result<Vec<Group>> {
     for (i, question) in questions.iter().enumerate() {
         let seed = draw(context.seed, Domain::Rollout, &[hash_name(context.stage), cursor, i as u64]).bits();
-        engine.submit(&question.token_ids, &SamplingParams { seed, ..params.clone() }, n)?;
+        engines.submit(&question.token_ids, &SamplingParams { seed, ..params.clone() }, n)?;
     }
     // Results come in order of submission.
-    let mut completions = engine.run(policy, |_| ())?.into_iter();
+    let mut completions = engines.run(policy, |_| ())?.into_iter();
     let group = |question| {
         let rollouts = completions.by_ref().take(n).map(|completion| Rollout {
             token_ids: completion.token_ids,

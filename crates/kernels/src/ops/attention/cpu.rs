@@ -349,9 +349,13 @@ pub(super) fn forward(
         .collect();
     let work: usize = all.iter().map(|block| block.count * (block.position + block.count)).sum();
     let (out, log_sum) = (Parts::new(out), Parts::new(log_sum));
-    cpu.run_if(work * heads.width > 20_000, all.len(), |task| {
+    // In decode a block is a single row: tasks of several share one scratch.
+    let per_task = (all.len() / (16 * cpu.threads())).max(1);
+    cpu.run_if(work * heads.width > 20_000, all.len().div_ceil(per_task), |task| {
         let mut scratch = cpu.buffer::<f32>(Scratch::len(heads));
-        forward_block(cpu.isa(), q, memory, all[task], heads, scale, scratch.as_mut_slice(), &out, &log_sum);
+        for &block in all[task * per_task..].iter().take(per_task) {
+            forward_block(cpu.isa(), q, memory, block, heads, scale, scratch.as_mut_slice(), &out, &log_sum);
+        }
     });
 }
 

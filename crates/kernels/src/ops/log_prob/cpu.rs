@@ -2,7 +2,8 @@
 
 use super::{Head, RowOutputs};
 use crate::device::{Cpu, Parts};
-use crate::ops::matmul::{Size, View, blocked, matmul_backward_weight_add, pack_columns, packed_len};
+use crate::ops::matmul::{Size, blocked, matmul_backward_weight_add, pack_columns, packed_len};
+use crate::ops::split::by_rows;
 use crate::simd::simd_fn;
 
 /// Rows whose logits are held at once.
@@ -44,6 +45,20 @@ simd_fn! {
         (logits[target] * inverse_temperature - log_sum, log_sum, log - weighted / sum)
     }
 
+    /// Writes `e^((z - max z) / T)` for one row.
+    fn weigh_row<S>(s: S, logits: &[f32], inverse_temperature: f32, weights: &mut [f32]) {
+        let mut largest = s.splat(f32::NEG_INFINITY);
+        for chunk in logits.chunks_exact(S::LANES) {
+            largest = s.max(largest, s.load(chunk));
+        }
+        let tail = logits.chunks_exact(S::LANES).remainder();
+        let largest = s.splat(tail.iter().copied().fold(s.largest(largest), f32::max));
+        for (z, weight) in logits.chunks(S::LANES).zip(weights.chunks_mut(S::LANES)) {
+            let z = s.mul(s.sub(s.load_partial(z), largest), s.splat(inverse_temperature));
+            s.store_partial(s.exp(z), weight);
+        }
+    }
+
     /// Replaces a row of logits by the gradient of its log-probability, times `d`.
     fn row_backward<S>(s: S, logits: &mut [f32], target: usize, inverse_temperature: f32, log_sum: f32, d: f32) {
         let (scale, log_sum, factor) = (s.splat(inverse_temperature), s.splat(log_sum), s.splat(-d * inverse_temperature));
@@ -68,6 +83,14 @@ pub(super) fn rows(cpu: &Cpu, logits: &[f32], targets: &[u32], inverse_temperatu
     });
 }
 
+pub(super) fn weigh(cpu: &Cpu, logits: &[f32], n: usize, inverse_temperature: f32, weights: &mut [f32]) {
+    by_rows(cpu, logits.len() / n, n, [(weights, n)], |rows, [weights]| {
+        for (z, weights) in logits[rows.start * n..].chunks_exact(n).zip(weights.chunks_exact_mut(n)) {
+            weigh_row(cpu.isa(), z, inverse_temperature, weights);
+        }
+    });
+}
+
 pub(super) fn head(
     cpu: &Cpu,
     x: &[f32],
@@ -82,7 +105,7 @@ pub(super) fn head(
         let rows_here = CHUNK.min(m - start);
         let logits = &mut logits.as_mut_slice()[..rows_here * n];
         let size = Size { m: rows_here, n, k };
-        blocked(cpu, size, View::rows(&x[start * k..], k), View::panels(packed, cpu, k), logits, n, false);
+        blocked(cpu, size, &x[start * k..], packed, logits);
         let at = start..start + rows_here;
         let part = RowOutputs {
             log_prob: &mut outputs.log_prob[at.clone()],
@@ -112,7 +135,7 @@ pub(super) fn head_backward(
         let size = Size { m: rows_here, n, k };
         let dz = &mut logits.as_mut_slice()[..rows_here * n];
         let x = &x[start * k..][..rows_here * k];
-        blocked(cpu, size, View::rows(x, k), View::panels(head.packed, cpu, k), dz, n, false);
+        blocked(cpu, size, x, head.packed, dz);
         let parts = Parts::new(dz);
         cpu.run(rows_here.div_ceil(ROWS), |task| {
             for i in task * ROWS..rows_here.min((task + 1) * ROWS) {
@@ -123,8 +146,7 @@ pub(super) fn head_backward(
             }
         });
         let dx = &mut dx[start * k..][..rows_here * k];
-        let right = View::panels(columns.as_slice(), cpu, n);
-        blocked(cpu, Size { m: rows_here, n: k, k: n }, View::rows(dz, n), right, dx, k, false);
+        blocked(cpu, Size { m: rows_here, n: k, k: n }, dz, columns.as_slice(), dx);
         matmul_backward_weight_add(cpu, dz, x, size, dweight);
     }
 }

@@ -41,6 +41,17 @@ pub fn log_prob_rows(cpu: &Cpu, logits: &[f32], targets: &[u32], inverse_tempera
     }
 }
 
+/// Computes what a sampler draws from: `e^((z - max z) / T)`, probabilities relative to the largest.
+///
+/// # Shapes
+/// logits and weights [m, n]
+pub fn weigh_rows(cpu: &Cpu, logits: &[f32], n: usize, inverse_temperature: f32, weights: &mut [f32]) {
+    assert!(logits.len() == weights.len() && (logits.is_empty() || logits.len().is_multiple_of(n)));
+    if !logits.is_empty() {
+        cpu::weigh(cpu, logits, n, inverse_temperature, weights);
+    }
+}
+
 /// Computes log-probabilities from hidden states and the packed head.
 ///
 /// # Shapes

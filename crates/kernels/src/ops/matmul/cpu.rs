@@ -13,32 +13,6 @@ const ROWS: usize = 96;
 /// Multiply-adds below which a second thread costs more than it brings.
 const SERIAL: usize = 150_000;
 
-/// A strided operand that borrows what it points to.
-#[derive(Clone, Copy)]
-pub(crate) struct View<'a> {
-    data: &'a [f32],
-    row: usize,
-    column: usize,
-}
-
-impl<'a> View<'a> {
-    /// A row-major matrix with k columns as left operand.
-    pub(crate) fn rows(data: &'a [f32], k: usize) -> Self {
-        Self { data, row: k, column: 1 }
-    }
-
-    /// The transpose of a row-major matrix with n columns as left operand.
-    pub(crate) fn columns(data: &'a [f32], n: usize) -> Self {
-        Self { data, row: 1, column: n }
-    }
-
-    /// Packed panels of depth k as right operand (`row` is the stride between terms, `column` between panels).
-    pub(crate) fn panels(data: &'a [f32], cpu: &Cpu, k: usize) -> Self {
-        let width = width(cpu.isa());
-        Self { data, row: width, column: width * k }
-    }
-}
-
 simd_fn! {
     /// Returns the columns of a panel on this path.
     pub(crate) fn width<S>(_s: S) -> usize {
@@ -75,11 +49,19 @@ simd_fn! {
     }
 
     /// Writes a panel of columns of `w [n, k]`: `[n, width]`, element (p, j) = w[p, first + j].
-    fn pack_columns_panel<S>(_s: S, w: &[f32], k: usize, first: usize, columns: usize, out: &mut [f32]) {
-        let width = panel_width::<S>();
+    fn pack_columns_panel<S>(s: S, w: &[f32], k: usize, first: usize, columns: usize, out: &mut [f32]) {
+        let (width, lanes) = (panel_width::<S>(), S::LANES);
         for (row, to) in w.chunks_exact(k).zip(out.chunks_exact_mut(width)) {
-            to[..columns].copy_from_slice(&row[first..first + columns]);
-            to[columns..].fill(0.0);
+            let row = &row[first..first + columns];
+            let (low, high) = to.split_at_mut(lanes);
+            if columns == width {
+                s.store(s.load(row), low);
+                s.store(s.load(&row[lanes..]), high);
+            } else {
+                let first = columns.min(lanes);
+                s.store(s.load_partial(&row[..first]), low);
+                s.store(s.load_partial(&row[first..]), high);
+            }
         }
     }
 }
@@ -117,31 +99,72 @@ fn pack_panels(cpu: &Cpu, n: usize, depth: usize, out: &mut [f32], pack: impl Fn
     });
 }
 
-/// Computes `c = a b` or `c += a b` with the output split into blocks, one task each.
+/// Returns the rows and panels of a block such that about `tasks` blocks or more cover the output: panels are parted
+/// first, so that each is read by as many rows as possible, then rows, down to two register tiles.
+fn split(m: usize, panels: usize, tasks: usize) -> (usize, usize) {
+    let group = panels.div_ceil(tasks.div_ceil(m.div_ceil(ROWS)).min(panels));
+    let row_blocks = tasks.div_ceil(panels.div_ceil(group));
+    (m.div_ceil(row_blocks).next_multiple_of(24).min(ROWS), group)
+}
+
+/// Computes `c = a b` with the output split into blocks, one task each.
 ///
 /// # Shapes
-/// a [m, k], b in panels [k, n], c [m, n] with `c_row` floats between rows
-pub(crate) fn blocked(cpu: &Cpu, size: Size, a: View<'_>, b: View<'_>, c: &mut [f32], c_row: usize, accumulate: bool) {
+/// a [m, k], b [k, n] in panels, c [m, n]
+pub(crate) fn blocked(cpu: &Cpu, size: Size, a: &[f32], b: &[f32], c: &mut [f32]) {
     let Size { m, n, k } = size;
     if m == 0 || n == 0 {
         return;
     }
     let width = width(cpu.isa());
     let panels = n.div_ceil(width);
-    assert!(k == 0 || a.data.len() > (m - 1) * a.row + (k - 1) * a.column);
-    assert!(b.data.len() >= panels * k * width && c_row >= n && c.len() >= (m - 1) * c_row + n);
+    assert!(a.len() >= m * k && b.len() >= panels * k * width && c.len() >= m * n);
     let parts = Parts::new(c);
-    let row_blocks = m.div_ceil(ROWS);
-    let column_blocks = if m * n * k < SERIAL { 1 } else { (4 * cpu.threads()).div_ceil(row_blocks).min(panels) };
-    let group = panels.div_ceil(column_blocks);
+    let worth_it = m * n * k >= SERIAL && cpu.threads() > 1;
+    let (rows, group) = if worth_it { split(m, panels, 4 * cpu.threads()) } else { (ROWS, panels) };
     let column_blocks = panels.div_ceil(group);
-    cpu.run_if(m * n * k >= SERIAL, row_blocks * column_blocks, |task| {
-        let (i, panel) = (task / column_blocks * ROWS, task % column_blocks * group);
+    cpu.run_if(worth_it, m.div_ceil(rows) * column_blocks, |task| {
+        let (i, panel) = (task / column_blocks * rows, task % column_blocks * group);
         let j = panel * width;
-        let size = Size { m: ROWS.min(m - i), n: (group * width).min(n - j), k };
-        let left = Left { pointer: a.data.as_ptr(), row: a.row, column: a.column }.at(i, 0);
-        let right = Right { pointer: b.data.as_ptr(), row: b.row, panel: b.column }.at(0, panel);
-        let output = Output { pointer: parts.pointer(i * c_row + j), row: c_row };
-        block(cpu.isa(), size, left, right, output, accumulate);
+        let size = Size { m: rows.min(m - i), n: (group * width).min(n - j), k };
+        let left = Left { pointer: a.as_ptr(), row: k, column: 1 }.at(i, 0);
+        let right = Right { pointer: b.as_ptr(), row: width, panel: width * k }.at(0, panel);
+        let output = Output { pointer: parts.pointer(i * n + j), row: n };
+        block(cpu.isa(), size, left, right, output, false);
+    });
+}
+
+/// Adds `dy^T x` to dw. Each task has a block of dw and goes through the rows once, [`DEPTH`] at a time, which it packs
+/// where they stay in its cache.
+///
+/// # Shapes
+/// dy [m, n], x [m, k], dw [n, k]
+pub(super) fn columns_product_add(cpu: &Cpu, dy: &[f32], x: &[f32], size: Size, dw: &mut [f32]) {
+    let Size { m, n, k } = size;
+    if m * n * k == 0 {
+        return;
+    }
+    let width = width(cpu.isa());
+    let panels = k.div_ceil(width);
+    let worth_it = m * n * k >= SERIAL && cpu.threads() > 1;
+    let (rows, group) = if worth_it { split(n, panels, 2 * cpu.threads()) } else { (n, panels) };
+    let column_blocks = panels.div_ceil(group);
+    let parts = Parts::new(dw);
+    cpu.run_if(worth_it, n.div_ceil(rows) * column_blocks, |task| {
+        let (i, j) = (task / column_blocks * rows, task % column_blocks * group * width);
+        let (rows, columns) = (rows.min(n - i), (group * width).min(k - j));
+        let mut packed = cpu.buffer::<f32>(group * width * DEPTH.min(m));
+        let packed = packed.as_mut_slice();
+        for p in (0..m).step_by(DEPTH) {
+            let depth = DEPTH.min(m - p);
+            for (panel, to) in packed.chunks_exact_mut(width * depth).take(columns.div_ceil(width)).enumerate() {
+                let first = j + panel * width;
+                pack_columns_panel(cpu.isa(), &x[p * k..][..depth * k], k, first, width.min(k - first), to);
+            }
+            let left = Left { pointer: dy.as_ptr(), row: 1, column: n }.at(i, p);
+            let right = Right { pointer: packed.as_ptr(), row: width, panel: width * depth };
+            let output = Output { pointer: parts.pointer(i * k + j), row: k };
+            block(cpu.isa(), Size { m: rows, n: columns, k: depth }, left, right, output, true);
+        }
     });
 }

@@ -10,7 +10,7 @@ pub mod reference;
 mod tests;
 
 use crate::Cpu;
-pub(crate) use cpu::{View, blocked, pack_columns};
+pub(crate) use cpu::{blocked, pack_columns};
 pub use heads::{HeadSlice, heads_by_plain, heads_matmul};
 
 /// The size of one matrix product: `m` rows of x, `n` output columns, `k` terms per sum.
@@ -48,7 +48,7 @@ pub fn pack(cpu: &Cpu, w: &[f32], n: usize, k: usize, packed: &mut [f32]) {
 /// One chain of fused multiply-adds per element, k ascending, in f32: a row's bits depend on the row and W alone.
 pub fn matmul(cpu: &Cpu, x: &[f32], packed: &[f32], Size { m, n, k }: Size, y: &mut [f32]) {
     assert_eq!((x.len(), y.len(), packed.len()), (m * k, m * n, packed_len(cpu, n, k)));
-    blocked(cpu, Size { m, n, k }, View::rows(x, k), View::panels(packed, cpu, k), y, n, false);
+    blocked(cpu, Size { m, n, k }, x, packed, y);
 }
 
 /// Computes `dx = dy W`: the gradient of the input, and the product with W itself (the other half of E13).
@@ -62,7 +62,7 @@ pub fn matmul_by_plain(cpu: &Cpu, dy: &[f32], w: &[f32], Size { m, n, k }: Size,
     assert_eq!((dy.len(), w.len(), dx.len()), (m * n, n * k, m * k));
     let mut packed = cpu.buffer::<f32>(packed_len(cpu, k, n));
     cpu::pack_columns(cpu, w, n, k, packed.as_mut_slice());
-    blocked(cpu, Size { m, n: k, k: n }, View::rows(dy, n), View::panels(packed.as_slice(), cpu, n), dx, k, false);
+    blocked(cpu, Size { m, n: k, k: n }, dy, packed.as_slice(), dx);
 }
 
 /// Adds `dy^T x` to `dw`: the gradient of the weight.
@@ -72,13 +72,8 @@ pub fn matmul_by_plain(cpu: &Cpu, dy: &[f32], w: &[f32], Size { m, n, k }: Size,
 ///
 /// # Numerics
 /// One chain per element, rows (tokens) ascending, starting from what `dw` holds.
-pub fn matmul_backward_weight_add(cpu: &Cpu, dy: &[f32], x: &[f32], Size { m, n, k }: Size, dw: &mut [f32]) {
+pub fn matmul_backward_weight_add(cpu: &Cpu, dy: &[f32], x: &[f32], size: Size, dw: &mut [f32]) {
+    let Size { m, n, k } = size;
     assert_eq!((dy.len(), x.len(), dw.len()), (m * n, m * k, n * k));
-    if m == 0 {
-        return;
-    }
-    let mut packed = cpu.buffer::<f32>(packed_len(cpu, k, m));
-    cpu::pack_columns(cpu, x, m, k, packed.as_mut_slice());
-    let a = View::columns(dy, n);
-    blocked(cpu, Size { m: n, n: k, k: m }, a, View::panels(packed.as_slice(), cpu, m), dw, k, true);
+    cpu::columns_product_add(cpu, dy, x, size, dw);
 }

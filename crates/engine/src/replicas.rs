@@ -1,0 +1,122 @@
+//! How do many sequences use many threads? Small models: an engine per thread, each with sequences of its own.
+//!
+//! Where weights are small, threads that share one step wait for each other more than they compute, and hand each
+//! other's caches back and forth. A replica never waits, and its few sequences stay in the cache of its core. Which
+//! replica had a sequence cannot be seen in the result.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+use minke_model::Transformer;
+use minke_spec::{ModelConfig, parameters};
+use minke_tensor::{Device, TILE};
+
+use crate::{Completion, Engine, EngineConfig, Result, SamplingParams};
+
+/// Parameters up to which a thread has an engine of its own: every one of them reads all weights in every step.
+const MOST_PARAMETERS: usize = 8 << 20;
+
+/// A group that waits for a replica.
+struct Request {
+    token_ids: Vec<u32>,
+    params: SamplingParams,
+    n: usize,
+}
+
+/// What became of groups, by their place in the queue.
+type Groups = Vec<(usize, Vec<Completion>)>;
+
+/// Engines that continue a queue of prompts together with one model.
+pub struct Replicas {
+    engines: Vec<Engine>,
+    /// Sequences that an engine is given before it has ended one.
+    at_once: usize,
+    waiting: Vec<Request>,
+}
+
+impl Replicas {
+    /// Returns an engine per thread of the device for a small model and one for all of them otherwise. `sizes` are those
+    /// of all together; each has pages for one sequence at least.
+    ///
+    /// # Errors
+    /// If a size is out of range.
+    pub fn new(device: &Device, config: &ModelConfig, sizes: &EngineConfig) -> Result<Self> {
+        sizes.validate()?;
+        let Device::Cpu(cpu) = device;
+        let size: usize = parameters(config).iter().map(|param| param.shape.iter().product::<usize>()).sum();
+        let count = if size > MOST_PARAMETERS { 1 } else { cpu.threads().min(sizes.max_sequences) };
+        let device = if count == 1 { device.clone() } else { Device::Cpu(cpu.serial()) };
+        let longest = config.max_position_embeddings.div_ceil(TILE).min(sizes.pages);
+        let each = EngineConfig {
+            pages: sizes.pages.div_ceil(count).max(longest),
+            max_sequences: sizes.max_sequences.div_ceil(count),
+            ..sizes.clone()
+        };
+        let engines = (0..count).map(|_| Engine::new(&device, config, each.clone())).collect::<Result<_>>()?;
+        Ok(Self { engines, at_once: each.max_sequences, waiting: Vec::new() })
+    }
+
+    /// Takes in a group of `n` sequences that continue one prompt, as [`Engine::submit`] does.
+    ///
+    /// # Errors
+    /// As [`Engine::submit`].
+    pub fn submit(&mut self, token_ids: &[u32], params: &SamplingParams, n: usize) -> Result<()> {
+        self.engines[0].check(token_ids, params, n)?;
+        self.waiting.push(Request { token_ids: token_ids.to_vec(), params: params.clone(), n });
+        Ok(())
+    }
+
+    /// Continues everything that was submitted to its end and returns the results in order of submission. `on_finished`
+    /// hears how many sequences have ended.
+    ///
+    /// # Errors
+    /// As [`Engine::step`].
+    pub fn run(&mut self, model: &Transformer, on_finished: impl FnMut(usize) + Send) -> Result<Vec<Completion>> {
+        let requests = std::mem::take(&mut self.waiting);
+        let (next, at_once) = (AtomicUsize::new(0), self.at_once);
+        let heard = Mutex::new((0, on_finished));
+        let hear = |ended: usize| {
+            let (finished, on_finished) = &mut *heard.lock().unwrap_or_else(PoisonError::into_inner);
+            *finished += ended;
+            on_finished(*finished);
+        };
+        let drive = |engine: &mut Engine| -> Result<Groups> {
+            let mut taken = Vec::new();
+            loop {
+                while engine.unfinished() < at_once {
+                    let index = next.fetch_add(1, Ordering::Relaxed);
+                    let Some(Request { token_ids, params, n }) = requests.get(index) else { break };
+                    taken.push((index, engine.submit(token_ids, params, *n)?));
+                }
+                if engine.is_idle() {
+                    break;
+                }
+                let before = engine.unfinished();
+                engine.step(model)?;
+                if engine.unfinished() < before {
+                    hear(before - engine.unfinished());
+                }
+            }
+            let mut complete = |id| engine.take(id).expect("invariant: an idle engine has ended its sequences");
+            Ok(taken.into_iter().map(|(index, ids)| (index, ids.into_iter().map(&mut complete).collect())).collect())
+        };
+        let all: Vec<Result<Groups>> = std::thread::scope(|scope| {
+            let drive = &drive;
+            let (first, others) = self.engines.split_at_mut(1);
+            let others: Vec<_> = others.iter_mut().map(|engine| scope.spawn(move || drive(engine))).collect();
+            let first = drive(&mut first[0]);
+            let join = |handle: std::thread::ScopedJoinHandle<'_, _>| {
+                handle.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+            };
+            std::iter::once(first).chain(others.into_iter().map(join)).collect()
+        });
+        let mut groups: Groups = all.into_iter().collect::<Result<Vec<_>>>()?.concat();
+        groups.sort_by_key(|(index, _)| *index);
+        Ok(groups.into_iter().flat_map(|(_, completions)| completions).collect())
+    }
+
+    /// Notes that the weights changed, as [`Engine::publish`] does.
+    pub fn publish(&mut self) {
+        self.engines.iter_mut().for_each(Engine::publish);
+    }
+}
