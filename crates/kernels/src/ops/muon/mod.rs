@@ -38,7 +38,7 @@ pub struct Muon {
 /// param, grad, momentum [.., rows, columns]
 ///
 /// # Numerics
-/// f32 throughout; matrices are independent.
+/// f32 throughout; matrices are independent, each computed on one thread.
 pub fn step(
     cpu: &Cpu,
     param: &mut [f32],
@@ -53,13 +53,11 @@ pub fn step(
     let stretch = settings.lr * (rows as f32 / columns as f32).max(1.0).sqrt();
     let keep = 1.0 - settings.lr * settings.weight_decay;
     let (params, momenta) = (Parts::new(param), Parts::new(momentum));
-    let matrices = grad.len() / size;
-    // Threads take a matrix each, or share one that is alone.
-    let inside = if matrices == 1 { cpu.clone() } else { cpu.serial() };
-    cpu.run(matrices, |i| {
+    cpu.run(grad.len() / size, |i| {
+        let cpu = cpu.serial();
         // SAFETY: each matrix is updated by one task.
         let (param, momentum) = unsafe { (params.part(i * size, size), momenta.part(i * size, size)) };
-        let mut buffer = inside.buffer::<f32>(size);
+        let mut buffer = cpu.buffer::<f32>(size);
         let update = buffer.as_mut_slice::<f32>();
         let beta = settings.momentum;
         for ((u, m), &g) in update.iter_mut().zip(momentum.iter_mut()).zip(&grad[i * size..]) {
@@ -67,7 +65,7 @@ pub fn step(
             *m += (1.0 - beta) * (g - *m);
             *u = g + beta * (*m - g);
         }
-        orthogonalize(&inside, update, rows, columns);
+        orthogonalize(&cpu, update, rows, columns);
         for (w, &o) in param.iter_mut().zip(update.iter()) {
             *w = *w * keep - stretch * o;
         }
