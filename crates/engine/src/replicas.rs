@@ -8,7 +8,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use minke_model::Transformer;
-use minke_spec::{ModelConfig, parameters};
+use minke_spec::ModelConfig;
+use minke_spec::cost::parameter_counts;
 use minke_tensor::{Device, TILE};
 
 use crate::{Completion, Engine, EngineConfig, Result, SamplingParams};
@@ -43,8 +44,8 @@ impl Replicas {
     pub fn new(device: &Device, config: &ModelConfig, sizes: &EngineConfig) -> Result<Self> {
         sizes.validate()?;
         let Device::Cpu(cpu) = device;
-        let size: usize = parameters(config).iter().map(|param| param.shape.iter().product::<usize>()).sum();
-        let count = if size > MOST_PARAMETERS { 1 } else { cpu.threads().min(sizes.max_sequences) };
+        let small = parameter_counts(config).total <= MOST_PARAMETERS;
+        let count = if small { cpu.threads().min(sizes.max_sequences) } else { 1 };
         let device = if count == 1 { device.clone() } else { Device::Cpu(cpu.serial()) };
         let longest = config.max_position_embeddings.div_ceil(TILE).min(sizes.pages);
         let each = EngineConfig {
