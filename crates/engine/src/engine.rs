@@ -35,17 +35,6 @@ pub struct Stats {
     pub waiting: usize,
 }
 
-/// How far [`Engine::run`] is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Progress {
-    /// Sequences that ended in this run or before it.
-    pub finished: usize,
-    /// Sequences that have not ended.
-    pub unfinished: usize,
-    /// Tokens sampled in this run.
-    pub generated: u64,
-}
-
 /// Generates tokens for many sequences at once with any model of one configuration.
 ///
 /// # Examples
@@ -71,7 +60,7 @@ pub struct Progress {
 ///     stop_ids: vec![],
 /// };
 /// engine.submit(&[3, 1, 4], &params, 2)?;
-/// let completions = engine.run(&model, |_| ())?;
+/// let completions = engine.run(&model)?;
 /// assert_eq!(completions.len(), 2);
 /// assert_eq!(completions[0].token_ids.len(), 5);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
@@ -187,15 +176,9 @@ impl Engine {
     ///
     /// # Errors
     /// As [`Engine::step`].
-    pub fn run(&mut self, model: &Transformer, mut on_step: impl FnMut(&Progress)) -> Result<Vec<Completion>> {
-        let before = self.generated;
+    pub fn run(&mut self, model: &Transformer) -> Result<Vec<Completion>> {
         while !self.is_idle() {
             self.step(model)?;
-            on_step(&Progress {
-                finished: self.finished.len(),
-                unfinished: self.scheduler.sequences.len(),
-                generated: self.generated - before,
-            });
         }
         Ok(std::mem::take(&mut self.finished).into_values().collect())
     }

@@ -14,7 +14,7 @@ mod scheduler;
 mod sequence;
 
 pub use config::EngineConfig;
-pub use engine::{Engine, Progress, Stats};
+pub use engine::{Engine, Stats};
 pub use error::Error;
 pub use replicas::Replicas;
 pub use sampler::SamplingParams;

@@ -185,7 +185,7 @@ fn members_of_a_group_are_sequences_of_their_own() {
                 (0..15).for_each(|_| drop(engine.step(&fixture.model).unwrap()));
                 engine.cancel(ids[5]);
                 let prefilled = engine.stats();
-                let all = engine.run(&fixture.model, |_| ()).unwrap();
+                let all = engine.run(&fixture.model).unwrap();
                 assert!(all.is_sorted_by_key(|completion| completion.id));
                 for (i, want) in want.iter().enumerate().filter(|(i, _)| ![0, 3, 5].contains(i)) {
                     let got = all.iter().find(|completion| completion.id == ids[i]).unwrap();

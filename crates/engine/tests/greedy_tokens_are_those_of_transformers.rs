@@ -25,7 +25,7 @@ fn greedy_tokens_are_those_of_transformers() {
             for form in FORMS {
                 let mut engine = Engine::new(&device, model.config(), spacious(form)).unwrap();
                 engine.submit(&prompt, &params(0.0, 0, 64), 1).unwrap();
-                let got = engine.run(&model, |_| ()).unwrap().remove(0).token_ids;
+                let got = engine.run(&model).unwrap().remove(0).token_ids;
                 assert_eq!(got, want, "{name}, {}, {form:?}", isa.name());
             }
         }

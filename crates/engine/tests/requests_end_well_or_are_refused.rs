@@ -154,7 +154,7 @@ fn after_any_mixture_of_submit_cancel_and_step_all_pages_are_free() {
             }
             ended += ids.iter().filter(|&&id| stream.chance(0.3) && engine.take(id).is_some()).count();
         }
-        let rest = engine.run(&model, |_| ()).unwrap();
+        let rest = engine.run(&model).unwrap();
         assert_eq!((rest.len() + ended, engine.stats().pages_free), (ids.len(), pages), "round {round}");
     }
 }

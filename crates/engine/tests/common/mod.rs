@@ -83,7 +83,7 @@ pub fn run(engine: &mut Engine, model: &Transformer, cases: &[Case]) -> Vec<Comp
     for case in cases {
         engine.submit(&case.prompt, &case.params, 1).unwrap();
     }
-    engine.run(model, |_| ()).unwrap()
+    engine.run(model).unwrap()
 }
 
 /// Runs a case in an engine of its own.
