@@ -14,7 +14,7 @@ fn a_student_learns_from_kept_samples() {
         kind = "reject"
         name = "kept"
         from = "base"
-        questions = 60
+        questions = 100
         samples = 6
         keep = 4
         max_tokens = 48
@@ -24,7 +24,7 @@ fn a_student_learns_from_kept_samples() {
         kind = "distill"
         name = "student"
         data = "kept"
-        epochs = 8
+        epochs = 12
         training = { batch_tokens = 256 }
         [stage.model]
         model_type = "qwen2"

@@ -1,4 +1,4 @@
-//! What is an output worth? What its grader says, and a little for the form; a cut-off output, what it shows.
+//! What is an output worth? What its grader says, and as much for the form; a cut-off output, what it shows.
 #![allow(clippy::unwrap_used)]
 
 mod small;
@@ -13,16 +13,16 @@ use minke_train::grpo::{PromptForm, RewardWeights, reward};
 use minke_train::stage::Context;
 
 #[test]
-fn rewards_are_accuracy_plus_a_tenth_of_form() {
+fn rewards_are_accuracy_plus_form() {
     let cases: [(PromptForm, &str, bool, Verdict, f64); 9] = [
         // Prompt, completion, whether it ended by itself, verdict, reward.
-        (PromptForm::Open, "<think>\n3+8=11\n</think>\n\n3*8*1", true, Verdict::Right, 1.1),
-        (PromptForm::Open, "<think>\n3+8=11\n</think>\n\n3+8+1", true, Verdict::Wrong, 0.1),
+        (PromptForm::Open, "<think>\n3+8=11\n</think>\n\n3*8*1", true, Verdict::Right, 2.0),
+        (PromptForm::Open, "<think>\n3+8=11\n</think>\n\n3+8+1", true, Verdict::Wrong, 1.0),
         (PromptForm::Open, "3*8*1", true, Verdict::Right, 1.0),
         (PromptForm::Open, "12", true, Verdict::Wrong, 0.0),
         (PromptForm::Open, "<think>\n3*8*1", false, Verdict::Wrong, 0.0),
-        (PromptForm::Open, "<think>\nx\n</think>\n\n3*8*1 and", false, Verdict::Wrong, 0.1),
-        (PromptForm::ForcedThought, "3+8=11\n</think>\n\n3*8*1", true, Verdict::Right, 1.1),
+        (PromptForm::Open, "<think>\nx\n</think>\n\n3*8*1 and", false, Verdict::Wrong, 1.0),
+        (PromptForm::ForcedThought, "3+8=11\n</think>\n\n3*8*1", true, Verdict::Right, 2.0),
         (PromptForm::ForcedThought, "3*8*1", true, Verdict::Wrong, 0.0),
         (PromptForm::ForcedThought, "<think>\nx\n</think>\n\n3*8*1", true, Verdict::Right, 1.0),
     ];

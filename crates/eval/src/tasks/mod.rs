@@ -74,13 +74,17 @@ pub enum Verdict {
 pub enum Style {
     /// A right answer without a thought.
     Bare,
-    /// A random search of one to four attempts, half of which give up with a wrong answer: the web as it is.
+    /// A random search of one to eight attempts, half of which give up with a wrong answer: the web as it is.
     Noisy,
     /// A readable, persistent search that ends in a right answer: cold-start data.
     Clean,
     /// A fact of the family on its own, such as `12*7=84`: a document without question.
     Fact,
 }
+
+/// Most blind attempts of a noisy search. A model that never sees an attempt far from its question breaks down where it
+/// goes on for longer, and one that sees no longest search does not come to an end.
+const LONGEST_NOISY: u64 = 7;
 
 /// Training text for one problem.
 #[derive(Clone, Debug, PartialEq, Eq)]

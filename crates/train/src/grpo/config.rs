@@ -50,7 +50,10 @@ pub enum PromptForm {
     ForcedThought,
 }
 
-/// How much each part of the reward counts.
+/// How much each part of the reward counts: the same, as published.
+///
+/// # Paper
+/// - R1 2.2.2 (accuracy and format rewards with the same weight)
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct RewardWeights {
@@ -62,7 +65,7 @@ pub struct RewardWeights {
 
 impl Default for RewardWeights {
     fn default() -> Self {
-        Self { accuracy: 1.0, format: 0.1 }
+        Self { accuracy: 1.0, format: 1.0 }
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::solver::{Attempt, random_solution};
 use super::{Countdown, CountdownGold};
-use crate::tasks::{Demonstration, Style};
+use crate::tasks::{Demonstration, LONGEST_NOISY, Style};
 use minke_spec::draw::Stream;
 
 impl Countdown {
@@ -26,10 +26,10 @@ struct Search<'a> {
 }
 
 impl Search<'_> {
-    /// Returns one to four random attempts; in half of the searches the last one is right, in the others none is.
+    /// Returns random attempts; in half of the searches the last one is right, in the others none is.
     fn noisy(&self, stream: &mut Stream) -> Vec<Attempt> {
         let gives_up = stream.chance(0.5);
-        let wrong = stream.below(4) + u64::from(gives_up);
+        let wrong = stream.below(LONGEST_NOISY + 1) + u64::from(gives_up);
         let mut attempts: Vec<Attempt> = (0..wrong)
             // A blind attempt that happens to be right is drawn again; where all are right, the search is shorter.
             .filter_map(|_| {

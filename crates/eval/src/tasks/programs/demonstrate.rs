@@ -2,14 +2,12 @@
 //! and, if it passes, on the second.
 
 use super::language::Program;
-use super::{Programs, ProgramsGold, show};
-use crate::tasks::{Demonstration, Style};
+use super::{Pair, Programs, ProgramsGold, show, show_pair};
+use crate::tasks::{Demonstration, LONGEST_NOISY, Style};
 use minke_spec::draw::Stream;
 
 /// The most wrong candidates of a clean search.
-const MAX_CLEAN_WRONG: u64 = 3;
-/// How many blind candidates a clean one is the best of.
-const NEAREST_OF: usize = 3;
+const MAX_CLEAN_WRONG: u64 = 7;
 /// How often a candidate that happens to pass is drawn again.
 const REDRAWS: usize = 16;
 
@@ -22,80 +20,89 @@ impl Programs {
             Style::Fact => return Demonstration { thought: None, answer: self.fact(gold, stream) },
             Style::Noisy => {
                 let gives_up = stream.chance(0.5);
-                let wrong = stream.below(4) + u64::from(gives_up);
+                let wrong = stream.below(LONGEST_NOISY + 1) + u64::from(gives_up);
                 let mut candidates: Vec<Program> = (0..wrong).filter_map(|_| self.failing(gold, stream)).collect();
                 if !gives_up || candidates.is_empty() {
                     candidates.push(right());
                 }
                 candidates
             }
-            Style::Clean => {
-                let mut candidates: Vec<Program> = Vec::new();
-                for _ in 0..stream.below(MAX_CLEAN_WRONG + 1) {
-                    let blind = (0..NEAREST_OF).filter_map(|_| self.failing(gold, stream));
-                    let fresh = blind.filter(|candidate| !candidates.contains(candidate));
-                    candidates.extend(fresh.min_by_key(|candidate| distance(candidate, gold)));
-                }
-                candidates.push(right());
-                candidates
-            }
+            Style::Clean => self.search(gold, stream),
         };
         let lines: Vec<String> = candidates.iter().map(|candidate| self.line(candidate, gold)).collect();
         let answer = candidates.last().map(Program::to_string).unwrap_or_default();
         Demonstration { thought: Some(lines.join("\n")), answer }
     }
 
-    /// Returns a random candidate that does not pass the shown checks.
-    fn failing(&self, gold: &ProgramsGold, stream: &mut Stream) -> Option<Program> {
-        let random = |stream: &mut Stream| {
-            let length = stream.between(1, self.operations as i64);
-            let op = |_| Program::operation(stream.below(Program::operation_count()));
-            Program::new((0..length).map(op).collect())
-        };
-        (0..REDRAWS).map(|_| random(stream)).find(|candidate| {
-            let first = &gold.visible[0].0;
-            candidate.run(first).is_some() && !checks(candidate, gold)
-        })
+    /// Returns a search that ends well: one operation first, then more, each time the nearest way to end a random beginning.
+    fn search(&self, gold: &ProgramsGold, stream: &mut Stream) -> Vec<Program> {
+        let mut candidates: Vec<Program> = Vec::new();
+        for _ in 0..stream.below(MAX_CLEAN_WRONG + 1) {
+            let (shortest, longest) = if candidates.is_empty() { (1, 1) } else { (2, self.operations as i64) };
+            let length = stream.between(shortest, longest) as usize;
+            let Some(candidate) = nearest(length, gold, stream) else { continue };
+            if gold.is_met_by(&candidate) {
+                candidates.push(candidate);
+                return candidates;
+            }
+            // What only the third example or a hidden test refutes would be claimed to be right.
+            if !checks(&candidate, gold) && !candidates.contains(&candidate) {
+                candidates.push(candidate);
+            }
+        }
+        candidates.push(gold.program.clone());
+        candidates
     }
 
-    /// Returns one execution as a document of its own: `rev [8,4,2] [2,4,8]`.
+    /// Returns a random candidate that does not pass the shown checks.
+    fn failing(&self, gold: &ProgramsGold, stream: &mut Stream) -> Option<Program> {
+        let random = |_| Program::random(stream.between(1, self.operations as i64) as usize, stream);
+        (0..REDRAWS)
+            .map(random)
+            .find(|candidate| candidate.run(&gold.visible[0].0).is_some() && !checks(candidate, gold))
+    }
+
+    /// Returns one candidate on one example as a document of its own: `[8,4,2]->[2,4,8] rev [2,4,8] ?[2,4,8] ok`.
     fn fact(&self, gold: &ProgramsGold, stream: &mut Stream) -> String {
-        let (input, _) = stream.choose(&gold.visible);
-        let runs: Vec<String> = (0..REDRAWS)
-            .filter_map(|_| {
-                let op = Program::operation(stream.below(Program::operation_count()));
-                op.run(input).map(|output| format!("{} {} {}", op.name(), show(input), show(&output)))
-            })
-            .take(1)
-            .collect();
-        runs.concat()
+        let pair = stream.choose(&gold.visible);
+        let wrong = if stream.chance(0.5) { self.failing(gold, stream) } else { None };
+        let (trace, passes) = self.trace(wrong.as_ref().unwrap_or(&gold.program), pair);
+        format!("{} {trace}{}", show_pair(pair), verdict(passes))
     }
 
     /// Returns an attempt: the trace on the first example, on the second if the first passes, and the verdict.
     pub(super) fn line(&self, candidate: &Program, gold: &ProgramsGold) -> String {
         let mut line = String::new();
-        for (input, wanted) in gold.visible.iter().take(2) {
-            let mut list = input.clone();
-            for op in candidate.operations() {
-                let Some(output) = op.run(&list) else {
-                    // Such a candidate is only ever wrong on the second example.
-                    line.push_str(&format!("{} - ", op.name()));
-                    list.clear();
-                    break;
-                };
-                line.push_str(&format!("{} {} ", op.name(), show(&output)));
-                list = output;
-            }
-            if self.self_check {
-                line.push_str(&format!("?{} ", compared(wanted, &list)));
-            }
-            if list != *wanted {
-                break;
-            }
-        }
-        line.push_str(if checks(candidate, gold) { "ok" } else { "no" });
-        line
+        let mut examples = gold.visible.iter().take(2);
+        let passes = examples.all(|pair| {
+            let (trace, passes) = self.trace(candidate, pair);
+            line.push_str(&trace);
+            passes
+        });
+        line + verdict(passes)
     }
+
+    /// Returns what every operation makes of an example, then what was wanted, and whether that is it.
+    fn trace(&self, candidate: &Program, (input, wanted): &Pair) -> (String, bool) {
+        let mut trace = String::new();
+        let mut list = input.clone();
+        for op in candidate.operations() {
+            let Some(output) = op.run(&list) else {
+                trace.push_str(&format!("{} - ", op.name()));
+                return (trace, false);
+            };
+            trace.push_str(&format!("{} {} ", op.name(), show(&output)));
+            list = output;
+        }
+        if self.self_check {
+            trace.push_str(&format!("?{} ", compared(wanted, &list)));
+        }
+        (trace, list == *wanted)
+    }
+}
+
+fn verdict(passes: bool) -> &'static str {
+    if passes { "ok" } else { "no" }
 }
 
 /// Returns the wanted list up to the first place where the output is another: what a reader who compares them element by
@@ -114,10 +121,18 @@ fn checks(candidate: &Program, gold: &ProgramsGold) -> bool {
     gold.visible.iter().take(2).all(|(input, output)| candidate.run(input).as_ref() == Some(output))
 }
 
-/// Returns how far a candidate's first output is from the wanted one: by length, then by differing places.
-fn distance(candidate: &Program, gold: &ProgramsGold) -> usize {
+/// Returns a random beginning with the operation behind it that comes nearest to the first output: by length, then by
+/// differing places.
+fn nearest(length: usize, gold: &ProgramsGold, stream: &mut Stream) -> Option<Program> {
     let (input, wanted) = &gold.visible[0];
-    let output = candidate.run(input).unwrap_or_default();
-    let places = output.iter().zip(wanted).filter(|(a, b)| a != b).count();
-    output.len().abs_diff(wanted.len()) * 10 + places
+    let distance = |candidate: &Program| {
+        let output = candidate.run(input)?;
+        let places = output.iter().zip(wanted).filter(|(a, b)| a != b).count();
+        Some(output.len().abs_diff(wanted.len()) * 10 + places)
+    };
+    let beginning = Program::random(length - 1, stream);
+    let mut ends: Vec<(usize, Program)> = beginning.extended().filter_map(|end| Some((distance(&end)?, end))).collect();
+    let least = ends.iter().map(|(distance, _)| *distance).min()?;
+    ends.retain(|(distance, _)| *distance == least);
+    Some(stream.choose(&ends).1.clone())
 }

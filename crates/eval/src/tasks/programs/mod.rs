@@ -17,7 +17,8 @@ use crate::{Error, Result};
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Programs {
-    /// Most operations of a program, up to 3; each length is as frequent as any other.
+    /// Most operations of a program, 2 or 3; each length is as frequent as any other. Single operations are only posed in
+    /// training.
     pub operations: usize,
     /// Examples that the question shows.
     pub examples: usize,
@@ -40,6 +41,14 @@ pub struct ProgramsGold {
     program: Program,
     visible: Vec<Pair>,
     hidden: Vec<Pair>,
+}
+
+impl ProgramsGold {
+    /// Returns whether a program makes what is wanted of every example and every hidden test.
+    fn is_met_by(&self, program: &Program) -> bool {
+        let mut tests = self.visible.iter().chain(&self.hidden);
+        tests.all(|(input, output)| program.run(input).as_ref() == Some(output))
+    }
 }
 
 /// One behaviour in four is held out.
@@ -78,7 +87,9 @@ impl Behaviours {
                     Some(list) => list.iter().fold(hash(h ^ list.len() as u64), |h, &v| hash(h ^ u64::from(v))),
                 };
                 let behaviour = outputs.iter().fold(0, mix);
-                let side = if behaviour.is_multiple_of(TEST_SHARE) { &mut test } else { &mut train };
+                // A single operation is a word of the language: only what words are put together to can be held out.
+                let held_out = program.len() > 1 && behaviour.is_multiple_of(TEST_SHARE);
+                let side = if held_out { &mut test } else { &mut train };
                 side[program.len() - 1].push(program.clone());
                 shortest.insert(outputs, program);
             }
@@ -87,17 +98,17 @@ impl Behaviours {
     }
 }
 
-/// Returns a random list of two to six numbers up to 20.
+/// Returns a random list of three or four digits.
 fn list(stream: &mut Stream) -> Vec<u32> {
-    (0..stream.between(2, 6)).map(|_| stream.below(21) as u32).collect()
+    (0..stream.between(3, 4)).map(|_| stream.below(10) as u32).collect()
 }
 
 impl Programs {
     pub(super) fn validate(&self) -> Result<()> {
-        if (1..=LONGEST_PROGRAM).contains(&self.operations) && (1..=4).contains(&self.examples) {
+        if (2..=LONGEST_PROGRAM).contains(&self.operations) && (1..=4).contains(&self.examples) {
             return Ok(());
         }
-        let reason = "operations must lie in 1..=3 and examples in 1..=4";
+        let reason = "operations must be 2 or 3 (one alone is not held out), examples 1 to 4";
         Err(Error::Task { task: "programs", reason: reason.into() })
     }
 
@@ -123,13 +134,11 @@ impl Programs {
 
     pub(super) fn grade(&self, problem: &Problem, answer: &str) -> Verdict {
         let Gold::Programs(gold) = &problem.gold else { return Verdict::GoldUnusable };
-        let tests = || gold.visible.iter().chain(&gold.hidden);
-        if gold.hidden.is_empty() || !tests().all(|(input, output)| gold.program.run(input).as_ref() == Some(output)) {
+        if gold.hidden.is_empty() || !gold.is_met_by(&gold.program) {
             return Verdict::GoldUnusable;
         }
-        let Some(program) = Program::parse(answer) else { return Verdict::Wrong };
-        let passes = tests().all(|(input, output)| program.run(input).as_ref() == Some(output));
-        if passes { Verdict::Right } else { Verdict::Wrong }
+        let is_met = Program::parse(answer).is_some_and(|program| gold.is_met_by(&program));
+        if is_met { Verdict::Right } else { Verdict::Wrong }
     }
 
     pub(super) fn answer_key(&self, _problem: &Problem, answer: &str) -> Option<String> {
@@ -190,8 +199,8 @@ mod tests {
         let counts = |side: &[Vec<Program>]| side.iter().map(Vec::len).collect::<Vec<_>>();
         let (train, test) = (counts(&table.train), counts(&table.test));
         println!("by length: {train:?} behaviours to train on, {test:?} held out");
-        assert!(train.iter().sum::<usize>() >= 1000 && test.iter().sum::<usize>() >= 300);
-        assert!(train.iter().chain(&test).all(|&count| count > 0));
+        assert!(train.iter().sum::<usize>() >= 400 && test.iter().sum::<usize>() >= 150);
+        assert!(train.iter().all(|&count| count > 0) && test[0] == 0, "single operations are not held out");
         assert_eq!(task().test_set(1, 600).len(), 600);
     }
 
@@ -209,7 +218,7 @@ mod tests {
     #[test]
     fn demonstrations_are_right_where_they_should_be() {
         let task = task();
-        let (mut gave_up, mut characters) = (0, 0);
+        let (mut gave_up, mut fact_passes, mut characters) = (0, 0, 0);
         for number in 0..1000 {
             let problem = task.problem(1, Split::Train, number);
             let mut stream = draw(2, Domain::Data, &[number]);
@@ -223,13 +232,19 @@ mod tests {
             let noisy = task.demonstrate(&problem, Style::Noisy, &mut stream);
             let claims = task.claims_success(&noisy.thought.clone().unwrap());
             gave_up += usize::from(!claims);
+            let fact = task.demonstrate(&problem, Style::Fact, &mut stream).answer;
+            let (wanted, restated) = (fact.split(['>', ' ']).nth(1), fact.split(" ?").nth(1));
+            let passes = restated.is_some_and(|restated| restated.ends_with("] ok"));
+            assert!(!passes || restated.and_then(|restated| restated.split(' ').next()) == wanted, "{fact}");
+            assert_eq!(passes, fact.ends_with(" ok"), "{fact}");
+            fact_passes += usize::from(passes);
             if number < 4 {
-                let fact = task.demonstrate(&problem, Style::Fact, &mut stream).answer;
                 println!("{}\n{thought}\n=> {}\nnoisy {noisy:?}\n{fact}\n", problem.question, clean.answer);
             }
         }
         println!("mean characters of a clean thought: {}", characters / 1000);
         assert!((350..650).contains(&gave_up), "{gave_up} of 1000 noisy searches give up");
+        assert!((400..600).contains(&fact_passes), "{fact_passes} of 1000 facts pass");
     }
 
     #[test]
