@@ -86,6 +86,12 @@ pub enum Style {
 /// goes on for longer, and one that sees no longest search does not come to an end.
 const LONGEST_NOISY: u64 = 7;
 
+/// Returns whether a noisy search gives up, and how many blind attempts it makes: at least one if it does.
+fn noisy_search(stream: &mut Stream) -> (bool, u64) {
+    let gives_up = stream.chance(0.5);
+    (gives_up, stream.below(LONGEST_NOISY + 1) + u64::from(gives_up))
+}
+
 /// Training text for one problem.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Demonstration {

@@ -2,7 +2,7 @@
 
 use super::solver::{Attempt, random_solution};
 use super::{Countdown, CountdownGold};
-use crate::tasks::{Demonstration, LONGEST_NOISY, Style};
+use crate::tasks::{Demonstration, Style, noisy_search};
 use minke_spec::draw::Stream;
 
 impl Countdown {
@@ -28,8 +28,7 @@ struct Search<'a> {
 impl Search<'_> {
     /// Returns random attempts; in half of the searches the last one is right, in the others none is.
     fn noisy(&self, stream: &mut Stream) -> Vec<Attempt> {
-        let gives_up = stream.chance(0.5);
-        let wrong = stream.below(LONGEST_NOISY + 1) + u64::from(gives_up);
+        let (gives_up, wrong) = noisy_search(stream);
         let mut attempts: Vec<Attempt> = (0..wrong)
             // A blind attempt that happens to be right is drawn again; where all are right, the search is shorter.
             .filter_map(|_| {

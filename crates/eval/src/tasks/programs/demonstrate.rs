@@ -3,7 +3,7 @@
 
 use super::language::Program;
 use super::{Pair, Programs, ProgramsGold, show, show_pair};
-use crate::tasks::{Demonstration, LONGEST_NOISY, Style};
+use crate::tasks::{Demonstration, Style, noisy_search};
 use minke_spec::draw::Stream;
 
 /// The most wrong candidates of a clean search.
@@ -14,16 +14,14 @@ const REDRAWS: usize = 16;
 impl Programs {
     /// Returns training text for a problem.
     pub(super) fn write(&self, gold: &ProgramsGold, style: Style, stream: &mut Stream) -> Demonstration {
-        let right = || gold.program.clone();
         let candidates = match style {
             Style::Bare => return Demonstration { thought: None, answer: gold.program.to_string() },
             Style::Fact => return Demonstration { thought: None, answer: self.fact(gold, stream) },
             Style::Noisy => {
-                let gives_up = stream.chance(0.5);
-                let wrong = stream.below(LONGEST_NOISY + 1) + u64::from(gives_up);
+                let (gives_up, wrong) = noisy_search(stream);
                 let mut candidates: Vec<Program> = (0..wrong).filter_map(|_| self.failing(gold, stream)).collect();
                 if !gives_up || candidates.is_empty() {
-                    candidates.push(right());
+                    candidates.push(gold.program.clone());
                 }
                 candidates
             }
