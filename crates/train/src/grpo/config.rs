@@ -50,7 +50,7 @@ pub enum PromptForm {
     ForcedThought,
 }
 
-/// How much each part of the reward counts: the same, as published.
+/// How much each part of the reward counts; by default the same, as published.
 ///
 /// # Paper
 /// - R1 2.2.2 (accuracy and format rewards with the same weight)

@@ -26,7 +26,7 @@ pub struct Countdown {
     pub largest_target: u32,
     /// The largest result of a step, in problems and in demonstrations; graders do not mind larger ones.
     pub largest_intermediate: u32,
-    /// Whether an attempt restates the target before it says `ok` or `no`. Without it a model learns to claim success.
+    /// Whether an attempt restates the target before it says `ok` or `no`.
     pub self_check: bool,
 }
 

@@ -119,7 +119,7 @@ impl Programs {
             Split::Test => &table.test,
         };
         let mut stream = draw(seed, Domain::Problem, &[hash_name("programs"), split as u64, number]);
-        // Each length as often as any other: there are a hundred times as many long programs as short ones.
+        // Each length as often as any other: there are fifty times as many long programs as short ones.
         let lengths: Vec<&[Program]> =
             side[..self.operations].iter().filter(|all| !all.is_empty()).map(Vec::as_slice).collect();
         let programs = *stream.choose(&lengths);
