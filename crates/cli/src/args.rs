@@ -100,7 +100,7 @@ struct TypedEval {
     #[arg(long)]
     temperature: Option<f32>,
     /// Most tokens of an answer, thought included
-    #[arg(long, default_value_t = 512)]
+    #[arg(long, default_value_t = 256)]
     max_tokens: usize,
     /// Open the thought in the prompt
     #[arg(long)]

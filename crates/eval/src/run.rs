@@ -38,7 +38,7 @@ pub struct EvalConfig {
 
 impl Default for EvalConfig {
     fn default() -> Self {
-        Self { samples: 16, temperature: 1.0, top_p: 1.0, max_tokens: 512, force_thought: false, greedy: true, seed: 0 }
+        Self { samples: 16, temperature: 1.0, top_p: 1.0, max_tokens: 256, force_thought: false, greedy: true, seed: 0 }
     }
 }
 
