@@ -82,7 +82,7 @@ pub enum Style {
     Fact,
 }
 
-/// Most blind attempts of a noisy search. A model that never sees an attempt far from its question breaks down where it
+/// Most attempts of a noisy search before its last. A model that never sees an attempt far from its question breaks down where it
 /// goes on for longer, and one that sees no longest search does not come to an end.
 const LONGEST_NOISY: u64 = 7;
 
