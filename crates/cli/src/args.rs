@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use clap::builder::NonEmptyStringValueParser;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use minke_engine::SamplingParams;
+use minke_eval::EvalConfig;
 
 use crate::error::Exit;
 
@@ -91,7 +92,7 @@ struct TypedEval {
     #[arg(long = "task", value_name = "NAME")]
     tasks: Vec<String>,
     /// Answers to every problem
-    #[arg(long, default_value_t = 16)]
+    #[arg(long, default_value_t = EvalConfig::default().samples)]
     samples: usize,
     /// Held-out problems of every task
     #[arg(long, default_value_t = 500)]
@@ -100,13 +101,13 @@ struct TypedEval {
     #[arg(long)]
     temperature: Option<f32>,
     /// Most tokens of an answer, thought included
-    #[arg(long, default_value_t = 256)]
+    #[arg(long, default_value_t = EvalConfig::default().max_tokens)]
     max_tokens: usize,
     /// Open the thought in the prompt
     #[arg(long)]
     force_thought: bool,
     /// The same seed poses the same problems and gives the same answers
-    #[arg(long, default_value_t = 0)]
+    #[arg(long, default_value_t = EvalConfig::default().seed)]
     seed: u64,
     /// Folder of the run, if the target is a TOML [default: out/NAME]
     #[arg(long)]
