@@ -3,7 +3,7 @@
 use std::hint::black_box;
 use std::time::Instant;
 
-use minke_kernels::ops::attention::{self, Heads, Memory, Span, TILE};
+use minke_kernels::ops::attention::{self, Heads, Memory, Span, Strides, TILE};
 use minke_kernels::ops::matmul::{self, Size};
 use minke_kernels::ops::{grouped_matmul, log_prob, norm, swiglu};
 use minke_kernels::{Cpu, Isa};
@@ -21,6 +21,7 @@ fn main() {
     run("matmul", matmul_rows);
     run("grouped_matmul", grouped_matmul_rows);
     run("attention", attention_rows);
+    run("attention_decode", attention_decode_rows);
     run("log_prob", log_prob_rows);
     run("norm", norm_rows);
     run("swiglu", swiglu_rows);
@@ -156,6 +157,31 @@ fn attention_rows(cpu: &Cpu) {
             attention::attention_backward(cpu, saved, &q, &spans, heads, 0.1, gradients);
         });
         row("attention_backward", &shape, ns, 32 * len, 10 * pairs * width);
+    }
+}
+
+/// One row of each of many sequences against its pages, on one thread, as a replica of the engine decodes.
+fn attention_decode_rows(cpu: &Cpu) {
+    let heads = Heads { query: 4, key_value: 4, width: 24, value_width: 16 };
+    let (key, value) = (heads.width * TILE, heads.value_width * TILE);
+    let key_strides = Strides { unit: heads.key_value * key, head: key, key: 1, component: TILE };
+    let value_strides = Strides { unit: heads.key_value * value, head: value, key: heads.value_width, component: 1 };
+    for (sequences, length) in [(4, 100), (32, 100), (128, 100), (128, 250)] {
+        let per_sequence = usize::div_ceil(length, TILE);
+        let pages = sequences * per_sequence;
+        let (k, v) = (random(pages * key_strides.unit), random(pages * value_strides.unit));
+        let q = random(sequences * heads.query * heads.width);
+        // Sequences took their pages in turn as they grew.
+        let tiles: Vec<u32> = (0..pages).map(|i| (i % per_sequence * sequences + i / per_sequence) as u32).collect();
+        let span = |s| Span { first_row: s, rows: 1, first_position: length - 1, first_tile: s * per_sequence };
+        let spans: Vec<Span> = (0..sequences).map(span).collect();
+        let memory = Memory { keys: &k, values: &v, key_strides, value_strides, tiles: &tiles };
+        let mut out = vec![0.0; sequences * heads.query * heads.value_width];
+        let mut log_sum = vec![0.0; sequences * heads.query];
+        let cpu = cpu.serial();
+        let call = || attention::attention(&cpu, &q, memory, &spans, heads, 0.1, &mut out, black_box(&mut log_sum));
+        let floats = sequences * heads.query * length * (heads.width + heads.value_width);
+        row("attention_decode", &format!("{sequences}x{length}x4x24+16"), median_ns(call), 4 * floats, 2 * floats);
     }
 }
 

@@ -108,6 +108,101 @@ pub(crate) unsafe fn product<S: Simd>(
     }
 }
 
+/// Writes `c[r] = a[r] b[r]` for R rows, each with a right operand of its own: what `product` writes for each alone, but
+/// their sums do not wait for each other. While row p of `b[r]` is multiplied, row p of `ahead[r]` is fetched.
+///
+/// # Shapes
+/// a[r] [k], b[r] [k, n] with rows `row` floats apart, ahead[r] as b[r], c[r] [n]
+///
+/// # Safety
+/// As [`product`]; `ahead` need not be valid.
+#[inline(always)]
+#[allow(clippy::too_many_arguments)]
+pub(crate) unsafe fn row_products<S: Simd, const R: usize>(
+    s: S,
+    (n, k, row): (usize, usize, usize),
+    a: [*const f32; R],
+    b: [*const f32; R],
+    ahead: [*const f32; R],
+    c: [*mut f32; R],
+    accumulate: bool,
+) {
+    let width = panel_width::<S>();
+    let mut j = 0;
+    while j < n {
+        let columns = (n - j).min(width);
+        let (b, ahead, c) =
+            (b.map(|p| p.wrapping_add(j)), ahead.map(|p| p.wrapping_add(j)), c.map(|p| p.wrapping_add(j)));
+        // SAFETY: the caller's promise.
+        unsafe {
+            if columns == width {
+                row_tiles::<S, R, 2, false>(s, k, row, a, b, ahead, c, columns, accumulate);
+            } else if columns > S::LANES {
+                row_tiles::<S, R, 2, true>(s, k, row, a, b, ahead, c, columns, accumulate);
+            } else if columns == S::LANES {
+                row_tiles::<S, R, 1, false>(s, k, row, a, b, ahead, c, columns, accumulate);
+            } else {
+                row_tiles::<S, R, 1, true>(s, k, row, a, b, ahead, c, columns, accumulate);
+            }
+        }
+        j += width;
+    }
+}
+
+/// Computes C registers of columns of R rows; with `TAIL`, the last register has fewer columns.
+#[inline(always)]
+#[allow(clippy::too_many_arguments)]
+unsafe fn row_tiles<S: Simd, const R: usize, const C: usize, const TAIL: bool>(
+    s: S,
+    k: usize,
+    row: usize,
+    a: [*const f32; R],
+    b: [*const f32; R],
+    ahead: [*const f32; R],
+    c: [*mut f32; R],
+    columns: usize,
+    accumulate: bool,
+) {
+    let lanes = S::LANES;
+    let last = columns - (C - 1) * lanes;
+    let mut sums = [[s.splat(0.0); C]; R];
+    if accumulate {
+        for (sums, c) in sums.iter_mut().zip(c) {
+            for (v, sum) in sums.iter_mut().enumerate() {
+                // SAFETY: the output is readable for `columns` values.
+                *sum = unsafe { load_one::<S, TAIL>(s, c.wrapping_add(v * lanes), v + 1 == C, last) };
+            }
+        }
+    }
+    for p in 0..k {
+        for (r, sums) in sums.iter_mut().enumerate() {
+            // SAFETY: p lies within the left operand.
+            let x = s.splat(unsafe { *a[r].add(p) });
+            for (v, sum) in sums.iter_mut().enumerate() {
+                let at = p * row + v * lanes;
+                s.prefetch(ahead[r].wrapping_add(at));
+                // SAFETY: row p of the right operand is readable for `columns` values.
+                let y = unsafe { load_one::<S, TAIL>(s, b[r].wrapping_add(at), v + 1 == C, last) };
+                *sum = s.fma(x, y, *sum);
+            }
+        }
+    }
+    for (sums, c) in sums.iter().zip(c) {
+        for (v, &sum) in sums.iter().enumerate() {
+            let to = c.wrapping_add(v * lanes);
+            // SAFETY: the output is writable for `columns` values.
+            unsafe { if TAIL && v + 1 == C { s.store_ptr_n(sum, to, last) } else { s.store_ptr(sum, to) } }
+        }
+    }
+}
+
+/// Returns one register of a row; with `TAIL`, the last one's `count` leading lanes.
+#[inline(always)]
+unsafe fn load_one<S: Simd, const TAIL: bool>(s: S, from: *const f32, is_last: bool, count: usize) -> S::V {
+    // SAFETY: the caller's promise.
+    unsafe { if TAIL && is_last { s.load_ptr_n(from, count) } else { s.load_ptr(from) } }
+}
+
 /// Computes R rows of one panel and returns R.
 #[inline(always)]
 unsafe fn rows<S: Simd, const R: usize>(

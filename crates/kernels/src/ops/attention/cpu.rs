@@ -1,9 +1,10 @@
-//! The tuned kernel: blocks of query rows against tiles of keys, both products through `tile`.
+//! The tuned kernels: blocks of query rows against tiles of keys, and single rows, several heads abreast; all products
+//! through `tile`.
 
-use super::{Gradients, Heads, Memory, Saved, Span, TILE};
+use super::{Gradients, Heads, Memory, Saved, Span, Strides, TILE};
 use crate::device::{Cpu, Parts};
 use crate::simd::{Simd, simd_fn};
-use crate::tile::{Left, Output, Right, product};
+use crate::tile::{Left, Output, Right, product, row_products};
 
 /// Query rows per block: enough to pay for the transposition of a tile.
 const ROWS: usize = 96;
@@ -69,6 +70,44 @@ impl Left {
     fn at_offset(self, floats: usize) -> Self {
         Self { pointer: self.pointer.wrapping_add(floats), ..self }
     }
+}
+
+/// Heads that decode abreast: enough that none waits for its own sums.
+const ABREAST: usize = 4;
+
+/// What a task computes: many rows of a head, or one row of [`ABREAST`] heads (or of a single one) in pages.
+#[derive(Clone, Copy)]
+enum Piece {
+    Block(Block),
+    Row { span: Span, first_head: usize },
+}
+
+/// Returns the work of one span. The choice of pieces does not show in the result.
+fn pieces(span: Span, heads: Heads, in_pages: bool) -> Vec<Piece> {
+    if span.rows == 0 {
+        Vec::new()
+    } else if span.rows == 1 && in_pages && heads.query == heads.key_value {
+        let whole = heads.query - heads.query % ABREAST;
+        let firsts = (0..whole).step_by(ABREAST).chain(whole..heads.query);
+        firsts.map(|first_head| Piece::Row { span, first_head }).collect()
+    } else {
+        (0..heads.key_value).flat_map(|head| blocks(span, head, heads)).map(Piece::Block).collect()
+    }
+}
+
+impl Piece {
+    /// Returns the products of queries and keys.
+    fn products(&self, heads: Heads) -> usize {
+        match self {
+            Self::Block(block) => block.count * (block.position + block.count),
+            Self::Row { span, first_head } => abreast(*first_head, heads) * span.keys(),
+        }
+    }
+}
+
+/// Returns how many heads decode abreast from `first_head` on.
+fn abreast(first_head: usize, heads: Heads) -> usize {
+    if first_head + ABREAST <= heads.query { ABREAST } else { 1 }
 }
 
 /// Scratch of one task, cut from one buffer.
@@ -155,14 +194,21 @@ simd_fn! {
         }
         for i in 0..block.count {
             let pair = block.first_pair + i * block.pair_stride;
+            let sums = &sums[i * value_width..][..value_width];
             // SAFETY: a pair belongs to one block.
-            let (to, log) = unsafe { (out.part(pair * value_width, value_width), log_sum.part(pair, 1)) };
-            let inverse = s.splat(1.0 / row_sum[i]);
-            let from = &sums[i * value_width..][..value_width];
-            for (from, to) in from.chunks(S::LANES).zip(to.chunks_mut(S::LANES)) {
-                s.store_partial(s.mul(s.load_partial(from), inverse), to);
-            }
-            log[0] = row_max[i] + row_sum[i].ln();
+            unsafe { finish(s, pair, sums, row_max[i], row_sum[i], out, log_sum) };
+        }
+    }
+
+    /// Computes the outputs of one row for the heads that decode abreast, which read key-value heads of their own from
+    /// pages. `then` is the row and head behind them, whose first tile is fetched at the end.
+    fn forward_row<S>(
+        s: S, q: &[f32], memory: Memory<'_>, here: (Span, usize), then: (Span, usize), heads: Heads, scale: f32,
+        scratch: &mut [f32], out: &Parts<'_, f32>, log_sum: &Parts<'_, f32>,
+    ) {
+        match abreast(here.1, heads) {
+            ABREAST => decode::<S, ABREAST>(s, q, memory, here, then, heads, scale, scratch, out, log_sum),
+            _ => decode::<S, 1>(s, q, memory, here, then, heads, scale, scratch, out, log_sum),
         }
     }
 
@@ -229,11 +275,88 @@ simd_fn! {
     }
 }
 
+/// Computes [`forward_row`] for R heads.
+#[inline(always)]
+#[allow(clippy::too_many_arguments)]
+fn decode<S: Simd, const R: usize>(
+    s: S,
+    q: &[f32],
+    memory: Memory<'_>,
+    (span, head): (Span, usize),
+    (next, next_head): (Span, usize),
+    heads: Heads,
+    scale: f32,
+    scratch: &mut [f32],
+    out: &Parts<'_, f32>,
+    log_sum: &Parts<'_, f32>,
+) {
+    let Heads { width, value_width, .. } = heads;
+    let (scores, sums) = scratch[..R * (TILE + value_width)].split_at_mut(R * TILE);
+    let (mut row_max, mut row_sum) = ([0.0; R], [0.0; R]);
+    let pair = span.first_row * heads.query + head;
+    let tiles = span.keys().div_ceil(TILE);
+    for t in 0..tiles {
+        let valid = TILE.min(span.keys() - t * TILE);
+        let place = |span: Span, t: usize, head: usize| (memory.tiles[span.first_tile + t], head);
+        let here = place(span, t, head);
+        let then = if t + 1 < tiles { place(span, t + 1, head) } else { place(next, 0, next_head) };
+        let starts = |data: &[f32], strides: Strides, (unit, head): (u32, usize)| -> [*const f32; R] {
+            let first = unit as usize * strides.unit + head * strides.head;
+            std::array::from_fn(|r| data.as_ptr().wrapping_add(first + r * strides.head))
+        };
+        let queries = std::array::from_fn(|r| q[(pair + r) * width..].as_ptr());
+        let strides = memory.key_strides;
+        let [keys, ahead] = [here, then].map(|place| starts(memory.keys, strides, place));
+        let to = std::array::from_fn(|r| scores[r * TILE..].as_mut_ptr());
+        // SAFETY: q, the tiles (checked by `Memory::check`) and the scratch cover these shapes.
+        unsafe { row_products::<S, R>(s, (TILE, width, strides.component), queries, keys, ahead, to, false) };
+        for r in 0..R {
+            let row = &mut scores[r * TILE..][..TILE];
+            let sums = &mut sums[r * value_width..][..value_width];
+            online_softmax(s, row, valid, scale, t == 0, &mut row_max[r], &mut row_sum[r], sums);
+        }
+        let weights = std::array::from_fn(|r| scores[r * TILE..].as_ptr());
+        let strides = memory.value_strides;
+        let [values, ahead] = [here, then].map(|place| starts(memory.values, strides, place));
+        let to = std::array::from_fn(|r| sums[r * value_width..].as_mut_ptr());
+        // SAFETY: as above.
+        unsafe { row_products::<S, R>(s, (value_width, valid, strides.key), weights, values, ahead, to, t > 0) };
+    }
+    for r in 0..R {
+        let sums = &sums[r * value_width..][..value_width];
+        // SAFETY: a row and a head belong to one task.
+        unsafe { finish(s, pair + r, sums, row_max[r], row_sum[r], out, log_sum) };
+    }
+}
+
+/// Writes the output of a (row, head) pair and the log of its sum of exponentials.
+///
+/// # Safety
+/// The pair belongs to the caller's task.
+#[inline(always)]
+unsafe fn finish<S: Simd>(
+    s: S,
+    pair: usize,
+    sums: &[f32],
+    row_max: f32,
+    row_sum: f32,
+    out: &Parts<'_, f32>,
+    log_sum: &Parts<'_, f32>,
+) {
+    // SAFETY: the caller's promise.
+    let (to, log) = unsafe { (out.part(pair * sums.len(), sums.len()), log_sum.part(pair, 1)) };
+    let inverse = s.splat(1.0 / row_sum);
+    for (from, to) in sums.chunks(S::LANES).zip(to.chunks_mut(S::LANES)) {
+        s.store_partial(s.mul(s.load_partial(from), inverse), to);
+    }
+    log[0] = row_max + row_sum.ln();
+}
+
 /// Prefetches the values of tile t and the keys of the tile behind it.
 #[inline(always)]
 fn fetch_ahead<S: Simd>(s: S, memory: Memory<'_>, block: Block, t: usize, last: usize, heads: Heads) {
     const LINE: usize = 16;
-    let start = |tile: usize, strides: super::Strides| {
+    let start = |tile: usize, strides: Strides| {
         let unit = memory.tiles[block.span.first_tile + tile] as usize;
         unit * strides.unit + block.key_value_head * strides.head
     };
@@ -342,19 +465,30 @@ pub(super) fn forward(
     out: &mut [f32],
     log_sum: &mut [f32],
 ) {
-    let all: Vec<Block> = spans
-        .iter()
-        .filter(|span| span.rows > 0)
-        .flat_map(|&span| (0..heads.key_value).flat_map(move |head| blocks(span, head, heads)))
-        .collect();
-    let work: usize = all.iter().map(|block| block.count * (block.position + block.count)).sum();
+    let in_pages = memory.key_strides.key == 1;
+    let all: Vec<Piece> = spans.iter().flat_map(|&span| pieces(span, heads, in_pages)).collect();
+    let work: usize = all.iter().map(|piece| piece.products(heads)).sum();
     let (out, log_sum) = (Parts::new(out), Parts::new(log_sum));
-    // In decode a block is a single row: tasks of several share one scratch.
+    // In decode a piece is a single row: tasks of several share one scratch.
     let per_task = (all.len() / (16 * cpu.threads())).max(1);
     cpu.run_if(work * heads.width > 20_000, all.len().div_ceil(per_task), |task| {
         let mut scratch = cpu.buffer::<f32>(Scratch::len(heads));
-        for &block in all[task * per_task..].iter().take(per_task) {
-            forward_block(cpu.isa(), q, memory, block, heads, scale, scratch.as_mut_slice(), &out, &log_sum);
+        let scratch = scratch.as_mut_slice();
+        let range = task * per_task..all.len().min((task + 1) * per_task);
+        for at in range {
+            match all[at] {
+                Piece::Block(block) => {
+                    forward_block(cpu.isa(), q, memory, block, heads, scale, scratch, &out, &log_sum);
+                }
+                Piece::Row { span, first_head } => {
+                    let here = (span, first_head);
+                    let then = match all.get(at + 1) {
+                        Some(&Piece::Row { span, first_head }) => (span, first_head),
+                        _ => here,
+                    };
+                    forward_row(cpu.isa(), q, memory, here, then, heads, scale, scratch, &out, &log_sum);
+                }
+            }
         }
     });
 }

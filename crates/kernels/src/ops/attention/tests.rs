@@ -18,10 +18,11 @@ fn close(got: &[f32], want: &[f64], what: &str) {
     }
 }
 
-const HEADS: [Heads; 4] = [
+const HEADS: [Heads; 5] = [
     Heads { query: 1, key_value: 1, width: 8, value_width: 8 },
     Heads { query: 4, key_value: 2, width: 20, value_width: 12 },
     Heads { query: 3, key_value: 3, width: 33, value_width: 47 },
+    Heads { query: 5, key_value: 5, width: 24, value_width: 16 },
     Heads { query: 6, key_value: 1, width: 40, value_width: 64 },
 ];
 
