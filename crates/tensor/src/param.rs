@@ -42,12 +42,17 @@ impl Param {
 
     /// Changes the values in place and forgets what was derived from the old ones.
     pub fn update(&mut self, device: &Device, change: impl FnOnce(&mut [f32])) {
+        change(self.values_mut(device));
+    }
+
+    /// Returns the values to be changed; what was derived from the old ones is forgotten.
+    fn values_mut(&mut self, device: &Device) -> &mut [f32] {
+        self.packed = Arc::default();
         if self.value.values_mut().is_none() {
             // Somebody still reads the old version (a tape, a frozen reference): leave it to them.
             self.value = Tensor::from_slice(device, self.shape().dims(), self.value.values());
         }
-        change(self.value.values_mut().expect("invariant: the copy above is not shared"));
-        self.packed = Arc::default();
+        self.value.values_mut().expect("invariant: the copy above is not shared")
     }
 
     /// Returns the packed values of a matrix `[n, k]` or of stacked experts `[E, n, k]`.
@@ -97,15 +102,17 @@ pub mod optimize {
         param.update(device, |values| adamw::step(cpu, values, gradient.values(), m, v, settings, step));
     }
 
-    /// Takes one Muon step with the given momentum buffer on a matrix or on each of stacked matrices.
-    pub fn muon_step(device: &Device, param: &mut Param, gradient: &Tensor, momentum: &mut Tensor, settings: &Muon) {
+    /// Takes one Muon step on parameters that are matrices or stacks of them, each with its gradient and momentum. All of
+    /// them are one operation, so that threads share their matrices evenly.
+    pub fn muon_step(device: &Device, mut params: Vec<(&mut Param, Tensor, &mut Tensor)>, settings: &Muon) {
         let Device::Cpu(cpu) = device;
-        let momentum = momentum.values_mut().expect("invariant: optimizer state is not shared");
-        let shape = param.shape();
-        let [.., rows, columns] = *shape.dims() else { panic!("invariant: Muon is for matrices, not {shape}") };
-        param.update(device, |values| {
-            muon::step(cpu, values, gradient.values(), momentum, (rows, columns), settings);
+        let matrices = params.iter_mut().map(|(param, gradient, momentum)| {
+            let shape = param.shape();
+            let [.., rows, columns] = *shape.dims() else { panic!("invariant: Muon is for matrices, not {shape}") };
+            let momentum = momentum.values_mut().expect("invariant: optimizer state is not shared");
+            muon::Matrices { param: param.values_mut(device), grad: gradient.values(), momentum, rows, columns }
         });
+        muon::step(cpu, matrices.collect(), settings);
     }
 
     /// Returns the Euclidean norm of all gradients, summed in the order of the table.

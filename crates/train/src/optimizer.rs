@@ -143,8 +143,10 @@ impl Optimizer {
         self.updates += 1;
         let config = &self.config;
         let grad_scale = (config.clip_norm / norm).min(1.0);
+        let mut states: Vec<Option<&mut State>> = self.states.iter_mut().map(Option::as_mut).collect();
+        let mut matrices = Vec::new();
         for param in model.params_mut() {
-            let Some(state) = &mut self.states[param.id()] else { continue };
+            let Some(state) = states[param.id()].take() else { continue };
             // A parameter that this loss did not reach is moved by a zero gradient, so that an update depends on the
             // gradients' values alone and not on which of them an earlier step happened to make.
             let gradient = match gradients.get(param) {
@@ -152,15 +154,7 @@ impl Optimizer {
                 None => Tensor::zeros(device, param.shape().dims()),
             };
             match state {
-                State::Muon { momentum } => {
-                    let settings = Muon {
-                        lr: rates.muon.unwrap_or_default() as f32,
-                        momentum: config.momentum as f32,
-                        weight_decay: config.weight_decay as f32,
-                        grad_scale: grad_scale as f32,
-                    };
-                    muon_step(device, param, &gradient, momentum, &settings);
-                }
+                State::Muon { momentum } => matrices.push((param, gradient, momentum)),
                 State::AdamW { first, second, decays } => {
                     let settings = AdamW {
                         lr: rates.adamw,
@@ -174,6 +168,13 @@ impl Optimizer {
                 }
             }
         }
+        let settings = Muon {
+            lr: rates.muon.unwrap_or_default() as f32,
+            momentum: config.momentum as f32,
+            weight_decay: config.weight_decay as f32,
+            grad_scale: grad_scale as f32,
+        };
+        muon_step(device, matrices, &settings);
         norm
     }
 

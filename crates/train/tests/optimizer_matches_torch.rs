@@ -81,7 +81,7 @@ fn muon() {
         let mut param = Param::new(case, 0, tensor("start"));
         let mut momentum = Tensor::zeros(&device, param.shape().dims());
         for step in 1..=3 {
-            muon_step(&device, &mut param, &tensor(&format!("grad.{step}")), &mut momentum, &settings);
+            muon_step(&device, vec![(&mut param, tensor(&format!("grad.{step}")), &mut momentum)], &settings);
             check(&format!("{case} step {step}"), param.values(), &tensor(&format!("step.{step}")));
         }
         check(&format!("{case} momentum"), momentum.values(), &tensor("momentum"));

@@ -32,40 +32,61 @@ pub struct Muon {
     pub grad_scale: f32,
 }
 
-/// Takes one step on a matrix, or on each of stacked matrices.
+/// A matrix, or stacked matrices of one size, with what a step reads and writes of them.
 ///
 /// # Shapes
 /// param, grad, momentum [.., rows, columns]
+pub struct Matrices<'a> {
+    /// The weights.
+    pub param: &'a mut [f32],
+    /// Their gradient.
+    pub grad: &'a [f32],
+    /// Its decayed mean, which the step updates.
+    pub momentum: &'a mut [f32],
+    /// Rows of each matrix.
+    pub rows: usize,
+    /// Columns of each matrix.
+    pub columns: usize,
+}
+
+impl<'a> Matrices<'a> {
+    /// Returns the matrices one by one.
+    fn split(self) -> impl Iterator<Item = Matrices<'a>> {
+        let Self { param, grad, momentum, rows, columns } = self;
+        let size = rows * columns;
+        assert!(size > 0 && param.len().is_multiple_of(size));
+        assert_eq!((grad.len(), momentum.len()), (param.len(), param.len()));
+        let all = param.chunks_exact_mut(size).zip(grad.chunks_exact(size)).zip(momentum.chunks_exact_mut(size));
+        all.map(move |((param, grad), momentum)| Matrices { param, grad, momentum, rows, columns })
+    }
+}
+
+/// Takes one step on every matrix.
 ///
 /// # Numerics
 /// f32 throughout; matrices are independent, each computed on one thread.
-pub fn step(
-    cpu: &Cpu,
-    param: &mut [f32],
-    grad: &[f32],
-    momentum: &mut [f32],
-    (rows, columns): (usize, usize),
-    settings: &Muon,
-) {
-    let size = rows * columns;
-    assert!(size > 0 && param.len().is_multiple_of(size));
-    assert_eq!((grad.len(), momentum.len()), (param.len(), param.len()));
-    let stretch = settings.lr * (rows as f32 / columns as f32).max(1.0).sqrt();
-    let keep = 1.0 - settings.lr * settings.weight_decay;
-    let (params, momenta) = (Parts::new(param), Parts::new(momentum));
-    cpu.run(grad.len() / size, |i| {
-        let cpu = cpu.serial();
+pub fn step(cpu: &Cpu, all: Vec<Matrices<'_>>, settings: &Muon) {
+    let mut all: Vec<Matrices<'_>> = all.into_iter().flat_map(Matrices::split).collect();
+    // The largest first, so that no thread is left alone with one of them at the end.
+    all.sort_by_key(|matrix| std::cmp::Reverse(matrix.param.len()));
+    let count = all.len();
+    let parts = Parts::new(&mut all);
+    cpu.run(count, |i| {
         // SAFETY: each matrix is updated by one task.
-        let (param, momentum) = unsafe { (params.part(i * size, size), momenta.part(i * size, size)) };
-        let mut buffer = cpu.buffer::<f32>(size);
+        let [Matrices { param, grad, momentum, rows, columns }] = (unsafe { parts.part(i, 1) }) else {
+            unreachable!("invariant: a part of one matrix")
+        };
+        let (cpu, beta) = (cpu.serial(), settings.momentum);
+        let mut buffer = cpu.buffer::<f32>(param.len());
         let update = buffer.as_mut_slice::<f32>();
-        let beta = settings.momentum;
-        for ((u, m), &g) in update.iter_mut().zip(momentum.iter_mut()).zip(&grad[i * size..]) {
+        for ((u, m), &g) in update.iter_mut().zip(momentum.iter_mut()).zip(*grad) {
             let g = g * settings.grad_scale;
             *m += (1.0 - beta) * (g - *m);
             *u = g + beta * (*m - g);
         }
-        orthogonalize(&cpu, update, rows, columns);
+        orthogonalize(&cpu, update, *rows, *columns);
+        let stretch = settings.lr * (*rows as f32 / *columns as f32).max(1.0).sqrt();
+        let keep = 1.0 - settings.lr * settings.weight_decay;
         for (w, &o) in param.iter_mut().zip(update.iter()) {
             *w = *w * keep - stretch * o;
         }
