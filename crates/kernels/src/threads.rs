@@ -1,8 +1,10 @@
 //! Who does the work? A fixed set of threads that a device owns.
 //!
-//! Tasks are claimed from one counter, so a thread that the system took away holds up one task, not half of them. That
-//! is allowed because tasks write disjoint memory and no sum crosses a task: which thread ran what cannot be seen in
-//! the result. Idle threads spin for a moment, because the next operation is usually microseconds away, then sleep.
+//! Each thread claims tasks from a range of its own first, because what the same tasks of the operation before wrote is
+//! still in its cache, then from the others', so that a thread that the system took away holds up one task, not half of
+//! them. That is allowed because tasks write disjoint memory and no sum crosses a task: which thread ran what cannot be
+//! seen in the result. Idle threads spin for a moment, because the next operation is usually microseconds away, then
+//! sleep.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
@@ -10,18 +12,24 @@ use std::thread::JoinHandle;
 
 type Task = dyn Fn(usize) + Sync;
 
-/// One call of `run`: the task and how far it has come. Lives on the caller's stack.
+/// One call of `run`. Lives on the caller's stack.
 struct Job {
     task: *const Task,
     tasks: usize,
-    next: AtomicUsize,
     panicked: AtomicBool,
 }
+
+/// How many tasks of a thread's range were claimed, on a cache line of its own.
+#[derive(Default)]
+#[repr(align(64))]
+struct Claimed(AtomicUsize);
 
 struct Shared {
     /// Even: idle; odd: a job is posted. Grows by one at each change.
     epoch: AtomicUsize,
     job: AtomicUsize,
+    /// By thread.
+    claimed: Vec<Claimed>,
     /// Workers that are inside the current job.
     inside: AtomicUsize,
     sleepers: Mutex<usize>,
@@ -45,6 +53,7 @@ impl Threads {
         let shared = Arc::new(Shared {
             epoch: AtomicUsize::new(0),
             job: AtomicUsize::new(0),
+            claimed: (0..count).map(|_| Claimed::default()).collect(),
             inside: AtomicUsize::new(0),
             sleepers: Mutex::new(0),
             wake: Condvar::new(),
@@ -55,7 +64,7 @@ impl Threads {
                 let shared = Arc::clone(&shared);
                 std::thread::Builder::new()
                     .name(format!("minke-{i}"))
-                    .spawn(move || shared.work())
+                    .spawn(move || shared.work(i))
                     .expect("invariant: the system can start a thread")
             })
             .collect();
@@ -74,13 +83,14 @@ impl Threads {
         let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
         // SAFETY: only the lifetime is erased; `finish` below returns after the last worker has left the job.
         let task: *const Task = unsafe { std::mem::transmute::<*const (dyn Fn(usize) + Sync + '_), *const Task>(task) };
-        let job = Job { task, tasks, next: AtomicUsize::new(0), panicked: AtomicBool::new(false) };
+        let job = Job { task, tasks, panicked: AtomicBool::new(false) };
+        self.shared.claimed.iter().for_each(|claimed| claimed.0.store(0, Ordering::Relaxed));
         self.shared.job.store(&raw const job as usize, Ordering::SeqCst);
         self.shared.epoch.fetch_add(1, Ordering::SeqCst);
         if *self.shared.sleepers.lock().unwrap_or_else(PoisonError::into_inner) > 0 {
             self.shared.wake.notify_all();
         }
-        let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| job.claim_all()));
+        let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| self.shared.claim_all(&job, 0)));
         self.shared.epoch.fetch_add(1, Ordering::SeqCst);
         let mut polls = 0;
         while self.shared.inside.load(Ordering::SeqCst) > 0 {
@@ -97,21 +107,24 @@ impl Threads {
     }
 }
 
-impl Job {
-    fn claim_all(&self) {
-        loop {
-            let index = self.next.fetch_add(1, Ordering::Relaxed);
-            if index >= self.tasks {
-                return;
+impl Shared {
+    /// Runs tasks until none is left: those of the thread's own range, then those of the threads behind it.
+    fn claim_all(&self, job: &Job, thread: usize) {
+        let count = self.claimed.len();
+        for owner in (thread..count).chain(0..thread) {
+            let (start, end) = (job.tasks * owner / count, job.tasks * (owner + 1) / count);
+            loop {
+                let index = start + self.claimed[owner].0.fetch_add(1, Ordering::Relaxed);
+                if index >= end {
+                    break;
+                }
+                // SAFETY: the task outlives the job: `run` waits for all workers before it returns.
+                unsafe { (*job.task)(index) };
             }
-            // SAFETY: the task outlives the job: `run` waits for all workers before it returns.
-            unsafe { (*self.task)(index) };
         }
     }
-}
 
-impl Shared {
-    fn work(&self) {
+    fn work(&self, thread: usize) {
         let mut seen = 0;
         loop {
             let Some(epoch) = self.wait_for_job(seen) else { return };
@@ -123,7 +136,7 @@ impl Shared {
                 let job = self.job.load(Ordering::SeqCst) as *const Job;
                 // SAFETY: the job was posted under this epoch, and `run` waits for `inside` to return to zero.
                 let job = unsafe { &*job };
-                if std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| job.claim_all())).is_err() {
+                if std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| self.claim_all(job, thread))).is_err() {
                     job.panicked.store(true, Ordering::SeqCst);
                 }
             }
