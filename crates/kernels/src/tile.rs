@@ -108,6 +108,73 @@ pub(crate) unsafe fn product<S: Simd>(
     }
 }
 
+/// Computes R rows of one panel and returns R.
+#[inline(always)]
+unsafe fn rows<S: Simd, const R: usize>(
+    s: S,
+    k: usize,
+    a: Left,
+    b: Right,
+    c: Output,
+    columns: usize,
+    accumulate: bool,
+) -> usize {
+    // SAFETY: the caller's promise.
+    unsafe {
+        if columns == panel_width::<S>() {
+            tile::<S, R, 2, false>(s, k, a, b, c, columns, accumulate);
+        } else if columns > S::LANES {
+            tile::<S, R, 2, true>(s, k, a, b, c, columns, accumulate);
+        } else {
+            tile::<S, R, 1, true>(s, k, a, b, c, columns, accumulate);
+        }
+    }
+    R
+}
+
+/// Computes an [R, columns] tile in R times C registers. With `TAIL`, the last of a row's registers has fewer columns.
+#[inline(always)]
+unsafe fn tile<S: Simd, const R: usize, const C: usize, const TAIL: bool>(
+    s: S,
+    k: usize,
+    a: Left,
+    b: Right,
+    c: Output,
+    columns: usize,
+    accumulate: bool,
+) {
+    let mut sums = [[s.splat(0.0); C]; R];
+    if accumulate {
+        for (i, sum) in sums.iter_mut().enumerate() {
+            // SAFETY: row i of the output is readable for `columns` values.
+            *sum = unsafe { load::<S, C, TAIL>(s, c.pointer.wrapping_add(i * c.row), columns) };
+        }
+    }
+    let (mut at_a, mut at_b) = (a.pointer, b.pointer);
+    // The rows of the next tile, a line per term; of a transposed operand, the terms to come.
+    let (ahead, line) = if a.column == 1 { (R * a.row, 16) } else { (16 * a.column, a.column) };
+    let mut next_a = a.pointer.wrapping_add(ahead);
+    for _ in 0..k {
+        s.prefetch(next_a);
+        next_a = next_a.wrapping_add(line);
+        // SAFETY: row p of the right operand is readable for `columns` values.
+        let row = unsafe { load::<S, C, TAIL>(s, at_b, columns) };
+        for (i, sums) in sums.iter_mut().enumerate() {
+            // SAFETY: (i, p) lies within the left operand.
+            let x = s.splat(unsafe { *at_a.add(i * a.row) });
+            for (sum, &y) in sums.iter_mut().zip(&row) {
+                *sum = s.fma(x, y, *sum);
+            }
+        }
+        at_a = at_a.wrapping_add(a.column);
+        at_b = at_b.wrapping_add(b.row);
+    }
+    for (i, &sums) in sums.iter().enumerate() {
+        // SAFETY: row i of the output is writable for `columns` values.
+        unsafe { store::<S, C, TAIL>(s, sums, c.pointer.wrapping_add(i * c.row), columns) };
+    }
+}
+
 /// Writes `c[r] = a[r] b[r]` for R rows, each with a right operand of its own: what `product` writes for each alone, but
 /// their sums do not wait for each other. While row p of `b[r]` is multiplied, row p of `ahead[r]` is fetched.
 ///
@@ -127,171 +194,80 @@ pub(crate) unsafe fn row_products<S: Simd, const R: usize>(
     c: [*mut f32; R],
     accumulate: bool,
 ) {
-    let width = panel_width::<S>();
-    let mut j = 0;
-    while j < n {
-        let columns = (n - j).min(width);
-        let (b, ahead, c) =
-            (b.map(|p| p.wrapping_add(j)), ahead.map(|p| p.wrapping_add(j)), c.map(|p| p.wrapping_add(j)));
+    for j in (0..n).step_by(panel_width::<S>()) {
+        let columns = (n - j).min(panel_width::<S>());
+        let (b, ahead) = (b.map(|p| p.wrapping_add(j)), ahead.map(|p| p.wrapping_add(j)));
+        let c = c.map(|p| p.wrapping_add(j));
         // SAFETY: the caller's promise.
         unsafe {
-            if columns == width {
-                row_tiles::<S, R, 2, false>(s, k, row, a, b, ahead, c, columns, accumulate);
+            if columns == panel_width::<S>() {
+                row_tile::<S, R, 2, false>(s, (columns, k, row), a, b, ahead, c, accumulate);
             } else if columns > S::LANES {
-                row_tiles::<S, R, 2, true>(s, k, row, a, b, ahead, c, columns, accumulate);
-            } else if columns == S::LANES {
-                row_tiles::<S, R, 1, false>(s, k, row, a, b, ahead, c, columns, accumulate);
+                row_tile::<S, R, 2, true>(s, (columns, k, row), a, b, ahead, c, accumulate);
             } else {
-                row_tiles::<S, R, 1, true>(s, k, row, a, b, ahead, c, columns, accumulate);
+                row_tile::<S, R, 1, true>(s, (columns, k, row), a, b, ahead, c, accumulate);
             }
         }
-        j += width;
     }
 }
 
-/// Computes C registers of columns of R rows; with `TAIL`, the last register has fewer columns.
+/// Computes what [`tile`] does, for rows with a right operand of their own.
 #[inline(always)]
 #[allow(clippy::too_many_arguments)]
-unsafe fn row_tiles<S: Simd, const R: usize, const C: usize, const TAIL: bool>(
+unsafe fn row_tile<S: Simd, const R: usize, const C: usize, const TAIL: bool>(
     s: S,
-    k: usize,
-    row: usize,
+    (columns, k, row): (usize, usize, usize),
     a: [*const f32; R],
     b: [*const f32; R],
     ahead: [*const f32; R],
     c: [*mut f32; R],
-    columns: usize,
     accumulate: bool,
 ) {
-    let lanes = S::LANES;
-    let last = columns - (C - 1) * lanes;
     let mut sums = [[s.splat(0.0); C]; R];
     if accumulate {
         for (sums, c) in sums.iter_mut().zip(c) {
-            for (v, sum) in sums.iter_mut().enumerate() {
-                // SAFETY: the output is readable for `columns` values.
-                *sum = unsafe { load_one::<S, TAIL>(s, c.wrapping_add(v * lanes), v + 1 == C, last) };
-            }
+            // SAFETY: the output is readable for `columns` values.
+            *sums = unsafe { load::<S, C, TAIL>(s, c, columns) };
         }
     }
     for p in 0..k {
         for (r, sums) in sums.iter_mut().enumerate() {
-            // SAFETY: p lies within the left operand.
-            let x = s.splat(unsafe { *a[r].add(p) });
-            for (v, sum) in sums.iter_mut().enumerate() {
-                let at = p * row + v * lanes;
-                s.prefetch(ahead[r].wrapping_add(at));
-                // SAFETY: row p of the right operand is readable for `columns` values.
-                let y = unsafe { load_one::<S, TAIL>(s, b[r].wrapping_add(at), v + 1 == C, last) };
-                *sum = s.fma(x, y, *sum);
+            for v in 0..C {
+                s.prefetch(ahead[r].wrapping_add(p * row + v * S::LANES));
+            }
+            // SAFETY: p lies within the left operand, and row p of the right one is readable for `columns` values.
+            let (x, row) = unsafe { (*a[r].add(p), load::<S, C, TAIL>(s, b[r].wrapping_add(p * row), columns)) };
+            for (sum, &y) in sums.iter_mut().zip(&row) {
+                *sum = s.fma(s.splat(x), y, *sum);
             }
         }
     }
-    for (sums, c) in sums.iter().zip(c) {
-        for (v, &sum) in sums.iter().enumerate() {
-            let to = c.wrapping_add(v * lanes);
-            // SAFETY: the output is writable for `columns` values.
-            unsafe { if TAIL && v + 1 == C { s.store_ptr_n(sum, to, last) } else { s.store_ptr(sum, to) } }
-        }
+    for (&sums, c) in sums.iter().zip(c) {
+        // SAFETY: the output is writable for `columns` values.
+        unsafe { store::<S, C, TAIL>(s, sums, c, columns) };
     }
 }
 
-/// Returns one register of a row; with `TAIL`, the last one's `count` leading lanes.
-#[inline(always)]
-unsafe fn load_one<S: Simd, const TAIL: bool>(s: S, from: *const f32, is_last: bool, count: usize) -> S::V {
-    // SAFETY: the caller's promise.
-    unsafe { if TAIL && is_last { s.load_ptr_n(from, count) } else { s.load_ptr(from) } }
-}
-
-/// Computes R rows of one panel and returns R.
-#[inline(always)]
-unsafe fn rows<S: Simd, const R: usize>(
-    s: S,
-    k: usize,
-    a: Left,
-    b: Right,
-    c: Output,
-    columns: usize,
-    accumulate: bool,
-) -> usize {
-    // SAFETY: the caller's promise.
-    unsafe {
-        if columns == panel_width::<S>() {
-            tile::<S, R, false>(s, k, a, b, c, columns, accumulate);
-        } else {
-            tile::<S, R, true>(s, k, a, b, c, columns, accumulate);
-        }
-    }
-    R
-}
-
-/// Computes an [R, columns] tile in registers. With `TAIL`, only the first `columns` of the panel are touched.
-#[inline(always)]
-unsafe fn tile<S: Simd, const R: usize, const TAIL: bool>(
-    s: S,
-    k: usize,
-    a: Left,
-    b: Right,
-    c: Output,
-    columns: usize,
-    accumulate: bool,
-) {
-    let lanes = S::LANES;
-    let first = columns.min(lanes);
-    let second = columns - first;
-    let mut sums = [[s.splat(0.0); 2]; R];
-    if accumulate {
-        for (i, sum) in sums.iter_mut().enumerate() {
-            // SAFETY: row i of the output is readable for `columns` values.
-            *sum = unsafe { load::<S, TAIL>(s, c.pointer.wrapping_add(i * c.row), first, second) };
-        }
-    }
-    let (mut at_a, mut at_b) = (a.pointer, b.pointer);
-    // The rows of the next tile, a line per term; of a transposed operand, the terms to come.
-    let (ahead, line) = if a.column == 1 { (R * a.row, 16) } else { (16 * a.column, a.column) };
-    let mut next_a = a.pointer.wrapping_add(ahead);
-    for _ in 0..k {
-        s.prefetch(next_a);
-        next_a = next_a.wrapping_add(line);
-        // SAFETY: row p of the right operand is readable for `columns` values.
-        let [b0, b1] = unsafe { load::<S, TAIL>(s, at_b, first, second) };
-        for (i, sum) in sums.iter_mut().enumerate() {
-            // SAFETY: (i, p) lies within the left operand.
-            let x = s.splat(unsafe { *at_a.add(i * a.row) });
-            sum[0] = s.fma(x, b0, sum[0]);
-            sum[1] = s.fma(x, b1, sum[1]);
-        }
-        at_a = at_a.wrapping_add(a.column);
-        at_b = at_b.wrapping_add(b.row);
-    }
-    for (i, sum) in sums.iter().enumerate() {
-        let to = c.pointer.wrapping_add(i * c.row);
-        // SAFETY: row i of the output is writable for `columns` values.
-        unsafe {
-            if TAIL {
-                s.store_ptr_n(sum[0], to, first);
-                s.store_ptr_n(sum[1], to.wrapping_add(lanes), second);
-            } else {
-                s.store_ptr(sum[0], to);
-                s.store_ptr(sum[1], to.add(lanes));
-            }
-        }
-    }
-}
-
-/// Returns a row of a panel; with `TAIL`, only its `first` and `second` leading lanes.
+/// Returns C registers of a row; with `TAIL`, the last one's leading lanes up to `columns`.
 ///
 /// A function, not a closure: a closure over registers that is called twice is compiled without the instruction set.
 #[inline(always)]
-unsafe fn load<S: Simd, const TAIL: bool>(s: S, from: *const f32, first: usize, second: usize) -> [S::V; 2] {
-    let lanes = S::LANES;
-    // SAFETY: the caller's promise.
-    unsafe {
-        if TAIL {
-            // The address of an empty second half may lie outside the matrix; it is computed, not read.
-            [s.load_ptr_n(from, first), s.load_ptr_n(from.wrapping_add(lanes), second)]
-        } else {
-            [s.load_ptr(from), s.load_ptr(from.add(lanes))]
-        }
+unsafe fn load<S: Simd, const C: usize, const TAIL: bool>(s: S, from: *const f32, columns: usize) -> [S::V; C] {
+    let mut row = [s.splat(0.0); C];
+    for (v, x) in row.iter_mut().enumerate() {
+        let (from, last) = (from.wrapping_add(v * S::LANES), columns - (C - 1) * S::LANES);
+        // SAFETY: the caller's promise.
+        *x = unsafe { if TAIL && v + 1 == C { s.load_ptr_n(from, last) } else { s.load_ptr(from) } };
+    }
+    row
+}
+
+/// Writes C registers of a row; with `TAIL`, the last one's leading lanes up to `columns`.
+#[inline(always)]
+unsafe fn store<S: Simd, const C: usize, const TAIL: bool>(s: S, row: [S::V; C], to: *mut f32, columns: usize) {
+    for (v, x) in row.into_iter().enumerate() {
+        let (to, last) = (to.wrapping_add(v * S::LANES), columns - (C - 1) * S::LANES);
+        // SAFETY: the caller's promise.
+        unsafe { if TAIL && v + 1 == C { s.store_ptr_n(x, to, last) } else { s.store_ptr(x, to) } };
     }
 }

@@ -22,8 +22,7 @@ fn every_path_agrees_with_the_reference_for_any_number_of_threads() {
                 let mut want_momentum = vec![0.0; stack * size];
                 for round in 0..3 {
                     let grad = random(10 + round, stack * size);
-                    let matrices =
-                        Matrices { param: &mut param, grad: &grad, momentum: &mut momentum, rows, columns };
+                    let matrices = Matrices { param: &mut param, grad: &grad, momentum: &mut momentum, rows, columns };
                     step(&cpu, vec![matrices], &settings);
                     let grad: Vec<f64> = grad.iter().map(|&v| f64::from(v)).collect();
                     for i in 0..stack {
