@@ -82,16 +82,17 @@ enum Piece {
     Row { span: Span, first_head: usize },
 }
 
-/// Returns the work of one span. The choice of pieces does not show in the result.
-fn pieces(span: Span, heads: Heads, in_pages: bool) -> Vec<Piece> {
+/// Adds the work of one span. The choice of pieces does not show in the result.
+fn add_pieces(all: &mut Vec<Piece>, span: Span, heads: Heads, in_pages: bool) {
     if span.rows == 0 {
-        Vec::new()
-    } else if span.rows == 1 && in_pages && heads.query == heads.key_value {
+        return;
+    }
+    if span.rows == 1 && in_pages && heads.query == heads.key_value {
         let whole = heads.query - heads.query % ABREAST;
         let firsts = (0..whole).step_by(ABREAST).chain(whole..heads.query);
-        firsts.map(|first_head| Piece::Row { span, first_head }).collect()
+        all.extend(firsts.map(|first_head| Piece::Row { span, first_head }));
     } else {
-        (0..heads.key_value).flat_map(|head| blocks(span, head, heads)).map(Piece::Block).collect()
+        all.extend((0..heads.key_value).flat_map(|head| blocks(span, head, heads)).map(Piece::Block));
     }
 }
 
@@ -466,7 +467,8 @@ pub(super) fn forward(
     log_sum: &mut [f32],
 ) {
     let in_pages = memory.key_strides.key == 1;
-    let all: Vec<Piece> = spans.iter().flat_map(|&span| pieces(span, heads, in_pages)).collect();
+    let mut all = Vec::new();
+    spans.iter().for_each(|&span| add_pieces(&mut all, span, heads, in_pages));
     let work: usize = all.iter().map(|piece| piece.products(heads)).sum();
     let (out, log_sum) = (Parts::new(out), Parts::new(log_sum));
     // In decode a piece is a single row: tasks of several share one scratch.
