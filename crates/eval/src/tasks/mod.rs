@@ -82,8 +82,8 @@ pub enum Style {
     Fact,
 }
 
-/// Most attempts of a noisy search before its last. A model that never sees an attempt far from its question breaks down where it
-/// goes on for longer, and one that sees no longest search does not come to an end.
+/// Most attempts of a noisy search before its last. A model that never sees an attempt far from its question breaks
+/// down where it goes on for longer, and one that sees no longest search does not come to an end.
 const LONGEST_NOISY: u64 = 7;
 
 /// Returns whether a noisy search gives up, and how many blind attempts it makes: at least one if it does.

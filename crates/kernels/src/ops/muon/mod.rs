@@ -73,9 +73,7 @@ pub fn step(cpu: &Cpu, all: Vec<Matrices<'_>>, settings: &Muon) {
     let parts = Parts::new(&mut all);
     cpu.run(count, |i| {
         // SAFETY: each matrix is updated by one task.
-        let [Matrices { param, grad, momentum, rows, columns }] = (unsafe { parts.part(i, 1) }) else {
-            unreachable!("invariant: a part of one matrix")
-        };
+        let Matrices { param, grad, momentum, rows, columns } = &mut unsafe { parts.part(i, 1) }[0];
         let (cpu, beta) = (cpu.serial(), settings.momentum);
         let mut buffer = cpu.buffer::<f32>(param.len());
         let update = buffer.as_mut_slice::<f32>();
