@@ -8,7 +8,7 @@ use crate::source::{Token, closing, project_files, read, tokens, without_tests};
 use crate::{metadata, relative};
 
 /// Where `unsafe` may stand (I2).
-const UNSAFE: &str = "crates/kernels/";
+const UNSAFE: [&str; 2] = ["crates/kernels/", "crates/sys/"];
 /// Where the environment may be read (I10). `xtask` is a tool of the project and no part of the program.
 const ENVIRONMENT: [&str; 2] = ["crates/cli/", "xtask/"];
 /// How many `cfg(feature)` the workspace may have: the one that will switch a device on (I11).
@@ -23,9 +23,10 @@ pub fn complaints(root: &Path) -> Result<Vec<String>> {
     for path in project_files(root)? {
         let name = relative(root, &path);
         let all = tokens(&read(&path)?);
-        if !name.starts_with(UNSAFE) {
+        if !may_be_unsafe(&name) {
             found.extend(lines_of(&all, "unsafe").map(|line| {
-                format!("{name}:{line}: `unsafe` outside {UNSAFE}: move it there or use a safe library (I2)")
+                let places = UNSAFE.join(" and ");
+                format!("{name}:{line}: `unsafe` outside {places}: move it there or use a safe library (I2)")
             }));
         }
         if name.contains("/src/") && !ENVIRONMENT.iter().any(|place| name.starts_with(place)) {
@@ -46,13 +47,17 @@ pub fn complaints(root: &Path) -> Result<Vec<String>> {
     Ok(found)
 }
 
+fn may_be_unsafe(name: &str) -> bool {
+    UNSAFE.iter().any(|place| name.starts_with(place))
+}
+
 /// Returns one line for each package that does not take the lints of the workspace, which forbid `unsafe`.
 fn missing_lints(root: &Path) -> Result<Vec<String>> {
     let mut found = Vec::new();
     for package in metadata(root)? {
         let manifest = Path::new(package["manifest_path"].as_str().unwrap_or_default());
         let name = relative(root, manifest);
-        if !name.starts_with(UNSAFE) && !read(manifest)?.contains("[lints]\nworkspace = true") {
+        if !may_be_unsafe(&name) && !read(manifest)?.contains("[lints]\nworkspace = true") {
             found.push(format!(
                 "{name}: add `[lints]` with `workspace = true`, so that `unsafe` is forbidden here too (I2)"
             ));

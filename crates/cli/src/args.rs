@@ -31,12 +31,79 @@ enum TypedCommand {
     Report(TypedReport),
     /// Say what a model is, from the headers of its files
     Show(TypedShow),
+    /// Measure tokens per second of reading a prompt and of writing behind it
+    Bench(TypedBench),
+    /// Look at ids, prompts and logits
+    #[command(subcommand)]
+    Debug(TypedDebug),
+}
+
+#[derive(Args)]
+#[command(allow_negative_numbers = true)]
+struct TypedBench {
+    /// Folder of a model, or a GGUF file
+    model: PathBuf,
+    /// Lengths of the prompts, in tokens
+    #[arg(long, value_delimiter = ',', default_value = "256")]
+    prompt: Vec<usize>,
+    /// Tokens to write behind each
+    #[arg(long, default_value_t = 32)]
+    generate: usize,
+    /// CPU threads [default: MINKE_THREADS, else all]
+    #[arg(long)]
+    threads: Option<usize>,
+    /// One JSON list
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Subcommand)]
+enum TypedDebug {
+    /// The ids of a text, control tokens included, and the pieces that they stand for
+    Tokens {
+        /// Folder of a model, or a GGUF file
+        model: PathBuf,
+        /// The text
+        text: String,
+        /// One JSON object
+        #[arg(long)]
+        json: bool,
+    },
+    /// The prompt that a question becomes
+    Render {
+        /// Folder of a model, or a GGUF file
+        model: PathBuf,
+        /// The question
+        prompt: String,
+        /// One JSON object
+        #[arg(long)]
+        json: bool,
+    },
+    /// The likeliest tokens behind some others
+    Logits {
+        /// Folder of a model, or a GGUF file
+        model: PathBuf,
+        /// The text before them
+        text: Option<String>,
+        /// Their ids instead of a text
+        #[arg(long, value_delimiter = ',')]
+        ids: Option<Vec<u32>>,
+        /// File for the logits of all positions: f32, little-endian, one row per position
+        #[arg(long)]
+        out: Option<PathBuf>,
+        /// CPU threads [default: MINKE_THREADS, else all]
+        #[arg(long)]
+        threads: Option<usize>,
+        /// One JSON object
+        #[arg(long)]
+        json: bool,
+    },
 }
 
 #[derive(Args)]
 #[command(allow_negative_numbers = true)]
 struct TypedRun {
-    /// Folder of a model in published form [default: models/first-light]
+    /// Folder of a model in published form, or a GGUF file [default: models/first-light]
     #[arg(value_parser = NonEmptyStringValueParser::new())]
     model: Option<String>,
     /// The question; without one, a conversation, or one question per line of standard input
@@ -86,7 +153,7 @@ struct TypedTrain {
 #[derive(Args)]
 #[command(allow_negative_numbers = true)]
 struct TypedEval {
-    /// Folder of a model, or the TOML of a run
+    /// Folder of a model, a GGUF file, or the TOML of a run
     target: PathBuf,
     /// Only this task; may be given again [default: all]
     #[arg(long = "task", value_name = "NAME")]
@@ -136,7 +203,7 @@ struct TypedReport {
 #[derive(Args)]
 #[command(allow_negative_numbers = true)]
 struct TypedShow {
-    /// Folder of a model in published form
+    /// Folder of a model in published form, or a GGUF file
     model: PathBuf,
     /// One JSON object
     #[arg(long)]
@@ -164,6 +231,10 @@ pub enum Command {
     Report(Report),
     /// `minke show`
     Show(Show),
+    /// `minke bench`
+    Bench(Bench),
+    /// `minke debug`
+    Debug(Debug),
 }
 
 /// What `minke run` works with.
@@ -255,6 +326,66 @@ pub struct Show {
     pub json: bool,
 }
 
+/// What `minke bench` works with.
+pub struct Bench {
+    /// The model.
+    pub model: PathBuf,
+    /// Tokens of each prompt.
+    pub prompts: Vec<usize>,
+    /// Tokens to write behind each.
+    pub generate: usize,
+    /// CPU threads.
+    pub threads: usize,
+    /// Whether the result is JSON.
+    pub json: bool,
+}
+
+/// What `minke debug` works with.
+pub enum Debug {
+    /// `minke debug tokens`
+    Tokens(DebugTokens),
+    /// `minke debug render`
+    Render(DebugRender),
+    /// `minke debug logits`
+    Logits(DebugLogits),
+}
+
+/// What `minke debug tokens` works with.
+pub struct DebugTokens {
+    /// The model.
+    pub model: PathBuf,
+    /// The text.
+    pub text: String,
+    /// Whether the result is JSON.
+    pub json: bool,
+}
+
+/// What `minke debug render` works with.
+pub struct DebugRender {
+    /// The model.
+    pub model: PathBuf,
+    /// The question.
+    pub prompt: String,
+    /// Whether the result is JSON.
+    pub json: bool,
+}
+
+/// What `minke debug logits` works with.
+pub struct DebugLogits {
+    /// The model.
+    pub model: PathBuf,
+    /// A text.
+    pub text: Option<String>,
+    /// Ids instead of a text.
+    pub ids: Option<Vec<u32>>,
+    /// File for all logits.
+    pub out: Option<PathBuf>,
+    /// CPU threads.
+    pub threads: usize,
+    /// Whether the result is JSON.
+    pub json: bool,
+}
+
 /// Returns what the command line asks for. `--help` and `--version` print and end the program here.
 ///
 /// # Errors
@@ -273,6 +404,8 @@ pub fn parse() -> anyhow::Result<Command> {
         TypedCommand::Eval(typed) => Command::Eval(typed.meaning()?),
         TypedCommand::Report(TypedReport { run, output, json }) => Command::Report(Report { run, output, json }),
         TypedCommand::Show(TypedShow { model, json }) => Command::Show(Show { model, json }),
+        TypedCommand::Bench(typed) => Command::Bench(typed.meaning()?),
+        TypedCommand::Debug(typed) => Command::Debug(typed.meaning()?),
     })
 }
 
@@ -340,6 +473,28 @@ impl TypedEval {
     }
 }
 
+impl TypedBench {
+    fn meaning(self) -> anyhow::Result<Bench> {
+        if self.generate == 0 || self.prompt.contains(&0) {
+            return Err(Exit::Usage.because("there is nothing to measure; give --prompt and --generate of at least 1"));
+        }
+        let threads = threads(self.threads)?;
+        Ok(Bench { model: self.model, prompts: self.prompt, generate: self.generate, threads, json: self.json })
+    }
+}
+
+impl TypedDebug {
+    fn meaning(self) -> anyhow::Result<Debug> {
+        Ok(match self {
+            Self::Tokens { model, text, json } => Debug::Tokens(DebugTokens { model, text, json }),
+            Self::Render { model, prompt, json } => Debug::Render(DebugRender { model, prompt, json }),
+            Self::Logits { model, text, ids, out, threads: flag, json } => {
+                Debug::Logits(DebugLogits { model, text, ids, out, threads: threads(flag)?, json })
+            }
+        })
+    }
+}
+
 /// Returns which argument is which: one that is not a folder is a question, unless it looks like a path.
 fn model_and_prompt(
     first: Option<String>,
@@ -347,7 +502,9 @@ fn model_and_prompt(
 ) -> anyhow::Result<(Option<PathBuf>, Option<String>)> {
     let prompt = match (first, second) {
         (Some(model), Some(prompt)) => return Ok((Some(model.into()), non_empty(Some(prompt))?)),
-        (Some(only), None) if Path::new(&only).is_dir() => return Ok((Some(only.into()), None)),
+        (Some(only), None) if Path::new(&only).is_dir() || only.ends_with(".gguf") && Path::new(&only).exists() => {
+            return Ok((Some(only.into()), None));
+        }
         (Some(only), None) if looks_like_a_path(&only) => {
             let advice = "check the spelling; to ask it as a question, put the model's folder before it";
             return Err(Exit::BadFile.because(format!("{only}: no such folder of a model; {advice}")));

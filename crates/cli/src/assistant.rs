@@ -6,7 +6,9 @@ use std::time::Instant;
 
 use anyhow::Result;
 use minke_engine::{Engine, EngineConfig, Finish, SamplingParams};
-use minke_model::{KvCache, MlaForm, Transformer, weights};
+use minke_model::weights::Archive;
+use minke_model::weights::gguf::{Metadata, Value};
+use minke_model::{KvCache, MlaForm, Transformer};
 use minke_spec::config::ModelType;
 use minke_tensor::{Cpu, Device, Isa, TILE};
 use minke_text::{ChatTemplate, Message, ReasoningEvent, ReasoningParser, Tokenizer, Utf8Stream};
@@ -14,7 +16,7 @@ use serde::Deserialize;
 
 use crate::args::Sampling;
 use crate::error::Exit;
-use crate::folder::{Folder, read_text};
+use crate::folder::{read_text, template, tokenizer};
 use crate::interrupt::Interrupt;
 
 /// Prompt tokens of a step: Ctrl-C waits for one step at most.
@@ -81,39 +83,35 @@ impl Loaded {
     /// # Errors
     /// If a file is missing or broken, or the memory is too small: said before any weight is read.
     pub fn read(path: &Path, threads: usize) -> Result<Self> {
-        let folder = Folder::read(path)?;
-        if folder.config.model_type == ModelType::DeepseekV2 {
-            return Err(minke_model::Error::UnsupportedFamily(folder.config.model_type.name()).into());
+        let archive = Archive::open(path)?;
+        if archive.config.model_type == ModelType::DeepseekV2 {
+            return Err(minke_model::Error::UnsupportedFamily(archive.config.model_type.name()).into());
         }
-        let (need, have) = (folder.loading_bytes(), available_bytes());
+        let (need, have) = (archive.loading_bytes(), available_bytes());
         if have.is_some_and(|have| need > have) {
             return Err(too_large(path, need, have.unwrap_or(0)));
         }
-        folder.check_weights()?;
-        let tokenizer_path = path.join("tokenizer.json");
-        if !tokenizer_path.exists() {
-            let advice = "download it from where the weights come from";
-            return Err(Exit::BadFile.because(format!("{}: is missing; {advice}", tokenizer_path.display())));
+        archive.check_weights()?;
+        let tokenizer = tokenizer(&archive)?;
+        let (template, note) = template(&archive, &tokenizer)?;
+        if let Some(note) = note {
+            eprintln!("minke: {note}");
         }
-        let tokenizer = Tokenizer::load(&tokenizer_path)?;
-        let (ids, rows) = (tokenizer.vocab_size(), folder.config.vocab_size);
-        if ids > rows {
-            let advice = "do the two files belong together?";
-            let reason = format!("has {ids} ids, the model knows {rows}; {advice}");
-            return Err(Exit::BadFile.because(format!("{}: {reason}", tokenizer_path.display())));
-        }
-        let template = ChatTemplate::load(path)?;
-        let generation = Generation::read(path)?;
+        let generation = Generation::read(&archive)?;
         let device = Device::Cpu(Cpu::new(threads, Isa::detect()));
-        let (model, _) = weights::load(&device, path)?;
+        let model = archive.load(&device)?;
         Ok(Self { device, model, tokenizer, template, generation })
     }
 }
 
 impl Generation {
-    fn read(folder: &Path) -> Result<Self> {
-        let path = folder.join("generation_config.json");
-        let text = if path.exists() { read_text(&path)? } else { "{}".into() };
+    fn read(archive: &Archive) -> Result<Self> {
+        let path = archive.path.join("generation_config.json");
+        let text = match &archive.metadata {
+            Some(metadata) => Self::in_metadata(metadata).to_string(),
+            None if path.exists() => read_text(&path)?,
+            None => "{}".into(),
+        };
         let broken = |reason: String| {
             Exit::BadFile.because(format!("{}: {reason}; correct the file or remove it", path.display()))
         };
@@ -121,6 +119,25 @@ impl Generation {
         let said = Sampling { temperature: None, top_p: None, seed: 0, max_tokens: Some(1) };
         read.params(&said, &[], 1).validate().map_err(|error| broken(error.to_string()))?;
         Ok(read)
+    }
+
+    /// Returns what the metadata of a GGUF file say, in the form of a generation_config.json.
+    fn in_metadata(metadata: &Metadata) -> serde_json::Value {
+        let mut said = serde_json::Map::new();
+        for (key, name) in [
+            ("temperature", "general.sampling.temp"),
+            ("top_p", "general.sampling.top_p"),
+            ("top_k", "general.sampling.top_k"),
+            ("min_p", "general.sampling.min_p"),
+            ("eos_token_id", "tokenizer.ggml.eot_token_id"),
+        ] {
+            match metadata.get(name) {
+                Some(Value::Float(value)) => said.insert(key.into(), (*value).into()),
+                Some(value) => value.unsigned().and_then(|value| said.insert(key.into(), value.into())),
+                None => None,
+            };
+        }
+        serde_json::Value::Object(said)
     }
 
     /// Returns how to sample: what the person said, else what the model's makers say.

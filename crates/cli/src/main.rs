@@ -1,4 +1,4 @@
-//! What does a person type? `minke run`, `train`, `eval`, `report`, `show`: arguments become one call each, its result
+//! What does a person type? `minke run`, `train`, `eval`, `report`, `show`, `bench`, `debug`: arguments become one call each, its result
 //! becomes text or JSON on stdout, everything else goes to stderr, and what went wrong is one line and an exit code.
 
 mod args;

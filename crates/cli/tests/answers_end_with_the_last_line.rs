@@ -145,3 +145,19 @@ fn a_reader_who_leaves_is_no_error() {
     let done = Done::of(child.wait_with_output().unwrap());
     assert_eq!((done.code, done.err.as_str()), (0, ""));
 }
+
+#[test]
+fn a_model_without_a_template_is_asked_as_r1_and_a_note_says_so() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = thinker(folder.path());
+    for config in [None, Some(r#"{"bos_token": "<s>", "eos_token": "</s>"}"#)] {
+        let path = model.join("tokenizer_config.json");
+        match config {
+            None => std::fs::remove_file(&path).unwrap(),
+            Some(text) => std::fs::write(&path, text).unwrap(),
+        }
+        let done = minke(folder.path(), &["run", "thinker", "hi", "--max-tokens", "2"]);
+        assert_eq!(done.code, 0, "{done:?}");
+        assert!(done.err.contains("the model has no chat template; DeepSeek-R1's stands in for it"), "{done:?}");
+    }
+}

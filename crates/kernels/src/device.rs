@@ -171,6 +171,10 @@ unsafe impl Pod for u32 {}
 unsafe impl Pod for u16 {}
 // SAFETY: plain numbers.
 unsafe impl Pod for u8 {}
+// SAFETY: plain numbers.
+unsafe impl Pod for i32 {}
+// SAFETY: plain numbers.
+unsafe impl Pod for i8 {}
 
 /// Owned memory of a device, aligned to 64 bytes, given back when dropped.
 pub struct Buffer {
@@ -230,6 +234,10 @@ unsafe impl<T: Send> Send for Parts<'_, T> {}
 impl<'a, T> Parts<'a, T> {
     pub(crate) fn new(slice: &'a mut [T]) -> Self {
         Self { pointer: slice.as_mut_ptr(), len: slice.len(), _borrow: std::marker::PhantomData }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.len
     }
 
     /// Returns the part `[start, start + len)`.

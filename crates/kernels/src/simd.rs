@@ -60,6 +60,24 @@ pub(crate) trait Simd: Copy {
     /// Returns the lanes.
     fn to_array(self, v: Self::V) -> [f32; 16];
 
+    /// A register of `LANES` integers of 32 bits.
+    type I: Copy;
+    /// Returns `x` in every lane.
+    fn splat_int(self, x: i32) -> Self::I;
+    /// Returns the integers as floats.
+    fn to_float(self, x: Self::I) -> Self::V;
+    /// Returns the `LANES` words of four bytes at `from`.
+    /// # Safety
+    /// `from` is valid for reading `4 * LANES` bytes.
+    unsafe fn load_words(self, from: *const u8) -> Self::I;
+    /// Returns in every lane `sum + the sum over its four bytes of w * q`: bytes of `w` have no sign and lie below 128
+    /// unless `WIDE`, those of `q` have one and lie above -128.
+    fn dot<const WIDE: bool>(self, sum: Self::I, w: Self::I, q: i32) -> Self::I;
+    /// Writes the transposed of `LANES` rows of `LANES` words; rows lie `stride` and `to_stride` words apart.
+    /// # Safety
+    /// `from` and `to` are valid for these rows.
+    unsafe fn transpose(self, from: *const u32, stride: usize, to: *mut u32, to_stride: usize);
+
     /// Returns the first `LANES` floats of `from`.
     #[inline(always)]
     fn load(self, from: &[f32]) -> Self::V {
@@ -159,7 +177,7 @@ macro_rules! simd_fn {
             #[allow(clippy::too_many_arguments)]
             fn generic<S: $crate::simd::Simd>($s: S $(, $arg: $ty)*) $(-> $ret)? $body
             #[cfg(target_arch = "x86_64")]
-            #[target_feature(enable = "avx512f,avx512vl,avx512bw,avx512dq,avx2,fma")]
+            #[target_feature(enable = "avx512f,avx512vl,avx512bw,avx512dq,avx512vnni,avx2,fma")]
             #[allow(clippy::too_many_arguments)]
             fn avx512(token: $crate::simd::Avx512 $(, $arg: $ty)*) $(-> $ret)? { generic(token $(, $arg)*) }
             #[cfg(target_arch = "x86_64")]
@@ -284,6 +302,41 @@ impl Simd for Portable {
         out[..8].copy_from_slice(&v);
         out
     }
+
+    type I = [i32; 8];
+
+    #[inline(always)]
+    fn splat_int(self, x: i32) -> Self::I {
+        [x; 8]
+    }
+    #[inline(always)]
+    fn to_float(self, x: Self::I) -> Self::V {
+        x.map(|x| x as f32)
+    }
+    #[inline(always)]
+    unsafe fn load_words(self, from: *const u8) -> Self::I {
+        // SAFETY: the caller's promise; unaligned reads are allowed.
+        unsafe { from.cast::<[i32; 8]>().read_unaligned() }
+    }
+    #[inline(always)]
+    fn dot<const WIDE: bool>(self, sum: Self::I, w: Self::I, q: i32) -> Self::I {
+        let q = q.to_le_bytes().map(|q| i32::from(q as i8));
+        let mut out = sum;
+        for (out, w) in out.iter_mut().zip(w) {
+            let w = w.to_le_bytes().map(i32::from);
+            *out += w[0] * q[0] + w[1] * q[1] + w[2] * q[2] + w[3] * q[3];
+        }
+        out
+    }
+    #[inline(always)]
+    unsafe fn transpose(self, from: *const u32, stride: usize, to: *mut u32, to_stride: usize) {
+        for i in 0..8 {
+            for j in 0..8 {
+                // SAFETY: the caller's promise.
+                unsafe { to.add(j * to_stride + i).write_unaligned(from.add(i * stride + j).read_unaligned()) };
+            }
+        }
+    }
 }
 
 #[cfg(target_arch = "x86_64")]
@@ -304,7 +357,7 @@ mod x86 {
 
     impl Avx512 {
         /// # Safety
-        /// The machine has AVX-512 F, VL, BW and DQ.
+        /// The machine has AVX-512 F, VL, BW, DQ and VNNI.
         #[inline(always)]
         pub(crate) unsafe fn detected() -> Self {
             Self(())
@@ -407,6 +460,61 @@ mod x86 {
             unsafe { _mm512_storeu_ps(out.as_mut_ptr(), v) };
             out
         }
+
+        type I = __m512i;
+
+        #[inline(always)]
+        fn splat_int(self, x: i32) -> Self::I {
+            unsafe { _mm512_set1_epi32(x) }
+        }
+        #[inline(always)]
+        fn to_float(self, x: Self::I) -> Self::V {
+            unsafe { _mm512_cvtepi32_ps(x) }
+        }
+        #[inline(always)]
+        unsafe fn load_words(self, from: *const u8) -> Self::I {
+            unsafe { _mm512_loadu_si512(from.cast()) }
+        }
+        #[inline(always)]
+        fn dot<const WIDE: bool>(self, sum: Self::I, w: Self::I, q: i32) -> Self::I {
+            unsafe { _mm512_dpbusd_epi32(sum, w, _mm512_set1_epi32(q)) }
+        }
+        #[inline(always)]
+        unsafe fn transpose(self, from: *const u32, stride: usize, to: *mut u32, to_stride: usize) {
+            unsafe {
+                // Words of pairs of rows, then of fours; then whole lanes of 128 bits.
+                let (mut row, mut pair, mut four) =
+                    ([_mm512_setzero_si512(); 16], [_mm512_setzero_si512(); 16], [_mm512_setzero_si512(); 16]);
+                for (i, row) in row.iter_mut().enumerate() {
+                    *row = _mm512_loadu_si512(from.wrapping_add(i * stride).cast());
+                }
+                for i in (0..16).step_by(2) {
+                    pair[i] = _mm512_unpacklo_epi32(row[i], row[i + 1]);
+                    pair[i + 1] = _mm512_unpackhi_epi32(row[i], row[i + 1]);
+                }
+                for i in [0, 1, 4, 5, 8, 9, 12, 13] {
+                    // Columns 2i and 2i + 1 of a group of four rows.
+                    let at = i / 4 * 4 + i % 4 * 2;
+                    four[at] = _mm512_unpacklo_epi64(pair[i], pair[i + 2]);
+                    four[at + 1] = _mm512_unpackhi_epi64(pair[i], pair[i + 2]);
+                }
+                for column in 0..4 {
+                    let [a, b, c, d] = [four[column], four[4 + column], four[8 + column], four[12 + column]];
+                    let (even_low, even_high) =
+                        (_mm512_shuffle_i32x4::<0x88>(a, b), _mm512_shuffle_i32x4::<0x88>(c, d));
+                    let (odd_low, odd_high) = (_mm512_shuffle_i32x4::<0xdd>(a, b), _mm512_shuffle_i32x4::<0xdd>(c, d));
+                    let columns = [
+                        _mm512_shuffle_i32x4::<0x88>(even_low, even_high),
+                        _mm512_shuffle_i32x4::<0x88>(odd_low, odd_high),
+                        _mm512_shuffle_i32x4::<0xdd>(even_low, even_high),
+                        _mm512_shuffle_i32x4::<0xdd>(odd_low, odd_high),
+                    ];
+                    for (lane, words) in columns.into_iter().enumerate() {
+                        _mm512_storeu_si512(to.wrapping_add((4 * lane + column) * to_stride).cast(), words);
+                    }
+                }
+            }
+        }
     }
 
     #[inline(always)]
@@ -499,6 +607,64 @@ mod x86 {
             let mut out = [0.0; 16];
             unsafe { _mm256_storeu_ps(out.as_mut_ptr(), v) };
             out
+        }
+
+        type I = __m256i;
+
+        #[inline(always)]
+        fn splat_int(self, x: i32) -> Self::I {
+            unsafe { _mm256_set1_epi32(x) }
+        }
+        #[inline(always)]
+        fn to_float(self, x: Self::I) -> Self::V {
+            unsafe { _mm256_cvtepi32_ps(x) }
+        }
+        #[inline(always)]
+        unsafe fn load_words(self, from: *const u8) -> Self::I {
+            unsafe { _mm256_loadu_si256(from.cast()) }
+        }
+        #[inline(always)]
+        fn dot<const WIDE: bool>(self, sum: Self::I, w: Self::I, q: i32) -> Self::I {
+            unsafe {
+                let (q, ones) = (_mm256_set1_epi32(q), _mm256_set1_epi16(1));
+                // Pairs of products saturate at 16 bits, which 127 * 127 * 2 does not reach and 255 * 127 * 2 would: the
+                // highest bit of a wide code is multiplied apart.
+                let low = if WIDE { _mm256_and_si256(w, _mm256_set1_epi8(0x7f)) } else { w };
+                let sum = _mm256_add_epi32(sum, _mm256_madd_epi16(_mm256_maddubs_epi16(low, q), ones));
+                if !WIDE {
+                    return sum;
+                }
+                let high = _mm256_and_si256(_mm256_srli_epi16::<7>(w), _mm256_set1_epi8(1));
+                let high = _mm256_madd_epi16(_mm256_maddubs_epi16(high, q), ones);
+                _mm256_add_epi32(sum, _mm256_slli_epi32::<7>(high))
+            }
+        }
+        #[inline(always)]
+        unsafe fn transpose(self, from: *const u32, stride: usize, to: *mut u32, to_stride: usize) {
+            unsafe {
+                let (mut row, mut pair, mut four) =
+                    ([_mm256_setzero_si256(); 8], [_mm256_setzero_si256(); 8], [_mm256_setzero_si256(); 8]);
+                for (i, row) in row.iter_mut().enumerate() {
+                    *row = _mm256_loadu_si256(from.wrapping_add(i * stride).cast());
+                }
+                for i in (0..8).step_by(2) {
+                    pair[i] = _mm256_unpacklo_epi32(row[i], row[i + 1]);
+                    pair[i + 1] = _mm256_unpackhi_epi32(row[i], row[i + 1]);
+                }
+                for i in [0, 1, 4, 5] {
+                    // Columns 2i and 2i + 1 of a group of four rows.
+                    let at = i / 4 * 4 + i % 4 * 2;
+                    four[at] = _mm256_unpacklo_epi64(pair[i], pair[i + 2]);
+                    four[at + 1] = _mm256_unpackhi_epi64(pair[i], pair[i + 2]);
+                }
+                for column in 0..4 {
+                    let (a, b) = (four[column], four[4 + column]);
+                    let (low, high) =
+                        (_mm256_permute2x128_si256::<0x20>(a, b), _mm256_permute2x128_si256::<0x31>(a, b));
+                    _mm256_storeu_si256(to.wrapping_add(column * to_stride).cast(), low);
+                    _mm256_storeu_si256(to.wrapping_add((4 + column) * to_stride).cast(), high);
+                }
+            }
         }
     }
 }

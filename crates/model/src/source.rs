@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use minke_spec::{ParamSpec, Placement};
-use minke_tensor::{Param, Tensor};
+use minke_tensor::{Param, Weight};
 
 use crate::Result;
 
@@ -14,10 +14,10 @@ pub(crate) struct Source {
 
 impl Source {
     /// Returns the parameters of the table, with values from `value`, in the order of the table.
-    pub(crate) fn new(
+    pub(crate) fn new<W: Into<Weight>>(
         specs: &[ParamSpec],
         placement: &Placement,
-        mut value: impl FnMut(&ParamSpec, &[usize]) -> Result<Tensor>,
+        mut value: impl FnMut(&ParamSpec, &[usize]) -> Result<W>,
     ) -> Result<Self> {
         let mut waiting = HashMap::with_capacity(specs.len());
         for (id, spec) in specs.iter().enumerate() {

@@ -3,7 +3,7 @@
 use minke_spec::config::ModelType;
 use minke_spec::draw::{Domain, draw, hash_name};
 use minke_spec::{ModelConfig, ParamRole, ParamSpec, Placement, parameters};
-use minke_tensor::{Device, Indices, Param, Pass, Tensor, TokenDistribution};
+use minke_tensor::{Device, Indices, Param, Pass, Tensor, TokenDistribution, Weight};
 
 use crate::block::Block;
 use crate::cache::KvCache;
@@ -61,14 +61,14 @@ impl Transformer {
         Self::new(config, placement, |spec, shape| Ok(initial(device, config, spec, shape, seed)))
     }
 
-    /// Returns a model whose parameters are given by `value(spec, local shape)`, asked in the order of the table.
+    /// Returns a model whose weights are given by `value(spec, local shape)`, asked in the order of the table.
     ///
     /// # Errors
     /// If the family is not implemented, or `value` fails.
-    pub fn new(
+    pub fn new<W: Into<Weight>>(
         config: &ModelConfig,
         placement: &Placement,
-        value: impl FnMut(&ParamSpec, &[usize]) -> Result<Tensor>,
+        value: impl FnMut(&ParamSpec, &[usize]) -> Result<W>,
     ) -> Result<Self> {
         if config.model_type == ModelType::DeepseekV2 {
             return Err(Error::UnsupportedFamily(config.model_type.name()));

@@ -174,6 +174,8 @@ pub enum RopeScaling {
     Yarn(YarnConfig),
     /// Llama 3.1's.
     Llama3(Llama3RopeConfig),
+    /// A divisor for the frequency of each pair: what a GGUF file says in place of Llama 3.1's fields.
+    Divisors(Vec<f32>),
 }
 
 /// Fields of a YaRN scaling.
@@ -470,6 +472,9 @@ impl RopeConfig {
                     format!("must be greater than low_freq_factor ({low})")
                 })?;
                 (llama3.factor, llama3.original_max_position_embeddings)
+            }
+            RopeScaling::Divisors(divisors) => {
+                return divisors.iter().try_for_each(|&divisor| positive("rope_freqs", divisor.into()));
             }
         };
         at_least(1.0, "factor", factor)?;

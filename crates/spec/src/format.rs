@@ -10,7 +10,10 @@
 pub const FP8_BLOCK: usize = 128;
 
 /// How numbers are stored.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+///
+/// Formats whose name ends in a number of bits and an underscore are those of GGUF: elements in blocks along the last
+/// axis, each with scales of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Format {
     /// IEEE single precision.
     F32,
@@ -20,20 +23,72 @@ pub enum Format {
     Bf16,
     /// 8 bits, 4 of exponent, 3 of mantissa; a matrix of it has a scale per block ([`fp8_scale_shape`]).
     F8E4M3,
+    /// 4-bit codes around zero, a scale per 32.
+    Q4_0,
+    /// 4-bit codes, a scale and a minimum per 32.
+    Q4_1,
+    /// 5-bit codes around zero, a scale per 32.
+    Q5_0,
+    /// 5-bit codes, a scale and a minimum per 32.
+    Q5_1,
+    /// 8-bit codes around zero, a scale per 32.
+    Q8_0,
+    /// 2-bit codes, a 4-bit scale and minimum per 16.
+    Q2K,
+    /// 3-bit codes around zero, a 6-bit scale per 16.
+    Q3K,
+    /// 4-bit codes, a 6-bit scale and minimum per 32.
+    Q4K,
+    /// 5-bit codes, a 6-bit scale and minimum per 32.
+    Q5K,
+    /// 6-bit codes around zero, an 8-bit scale per 16.
+    Q6K,
 }
+
+/// What the table says about one format: its name in a header, its number in GGUF, elements and bytes of a block.
+struct Row(&'static str, Option<u32>, usize, usize);
 
 impl Format {
     /// All formats.
-    pub const ALL: [Format; 4] = [Self::F32, Self::F16, Self::Bf16, Self::F8E4M3];
+    pub const ALL: [Format; 14] = [
+        Self::F32,
+        Self::F16,
+        Self::Bf16,
+        Self::F8E4M3,
+        Self::Q4_0,
+        Self::Q4_1,
+        Self::Q5_0,
+        Self::Q5_1,
+        Self::Q8_0,
+        Self::Q2K,
+        Self::Q3K,
+        Self::Q4K,
+        Self::Q5K,
+        Self::Q6K,
+    ];
 
-    /// Returns the name in a safetensors header.
-    pub fn name(self) -> &'static str {
+    const fn row(self) -> Row {
         match self {
-            Self::F32 => "F32",
-            Self::F16 => "F16",
-            Self::Bf16 => "BF16",
-            Self::F8E4M3 => "F8_E4M3",
+            Self::F32 => Row("F32", Some(0), 1, 4),
+            Self::F16 => Row("F16", Some(1), 1, 2),
+            Self::Bf16 => Row("BF16", Some(30), 1, 2),
+            Self::F8E4M3 => Row("F8_E4M3", None, 1, 1),
+            Self::Q4_0 => Row("Q4_0", Some(2), 32, 18),
+            Self::Q4_1 => Row("Q4_1", Some(3), 32, 20),
+            Self::Q5_0 => Row("Q5_0", Some(6), 32, 22),
+            Self::Q5_1 => Row("Q5_1", Some(7), 32, 24),
+            Self::Q8_0 => Row("Q8_0", Some(8), 32, 34),
+            Self::Q2K => Row("Q2_K", Some(10), 256, 84),
+            Self::Q3K => Row("Q3_K", Some(11), 256, 110),
+            Self::Q4K => Row("Q4_K", Some(12), 256, 144),
+            Self::Q5K => Row("Q5_K", Some(13), 256, 176),
+            Self::Q6K => Row("Q6_K", Some(14), 256, 210),
         }
+    }
+
+    /// Returns the name in a safetensors header, or the one that GGUF tools use.
+    pub const fn name(self) -> &'static str {
+        self.row().0
     }
 
     /// Returns the format of that name, if there is one.
@@ -41,27 +96,31 @@ impl Format {
         Self::ALL.into_iter().find(|format| format.name() == name)
     }
 
+    /// Returns the number that stands for the format in a GGUF file, if it can be in one.
+    pub const fn gguf_type(self) -> Option<u32> {
+        self.row().1
+    }
+
+    /// Returns the format of that number in a GGUF file, if it is one of these.
+    pub fn from_gguf_type(number: u32) -> Option<Format> {
+        Self::ALL.into_iter().find(|format| format.gguf_type() == Some(number))
+    }
+
     /// Returns how many elements are stored together, along the last axis.
-    pub fn block_elements(self) -> usize {
-        match self {
-            Self::F32 | Self::F16 | Self::Bf16 | Self::F8E4M3 => 1,
-        }
+    pub const fn block_elements(self) -> usize {
+        self.row().2
     }
 
     /// Returns how many bytes such a block takes.
-    pub fn block_bytes(self) -> usize {
-        match self {
-            Self::F32 => 4,
-            Self::F16 | Self::Bf16 => 2,
-            Self::F8E4M3 => 1,
-        }
+    pub const fn block_bytes(self) -> usize {
+        self.row().3
     }
 
     /// Returns the bytes of a tensor whose last axis is made of whole blocks.
     ///
     /// # Units
     /// elements -> bytes
-    pub fn bytes(self, elements: usize) -> usize {
+    pub const fn bytes(self, elements: usize) -> usize {
         elements / self.block_elements() * self.block_bytes()
     }
 }
@@ -88,7 +147,7 @@ mod tests {
         ] {
             assert_eq!((Format::from_name(name), format.name(), format.bytes(3)), (Some(format), name, bytes));
         }
-        assert_eq!(Format::from_name("Q4_K"), None);
+        assert_eq!(Format::from_name("Q4_2"), None);
     }
 
     #[test]

@@ -34,6 +34,7 @@ pub fn inverse_frequencies(rope: &RopeConfig, dim: usize) -> Vec<f32> {
             powers.enumerate().map(stretched).collect()
         }
         RopeScaling::Llama3(llama3) => powers.map(|power| llama3_frequency(llama3, 1.0 / power)).collect(),
+        RopeScaling::Divisors(divisors) => powers.zip(divisors).map(|(power, divisor)| 1.0 / power / divisor).collect(),
     }
 }
 
@@ -63,7 +64,7 @@ pub fn softmax_scale(config: &ModelConfig) -> f64 {
 pub fn cos_sin_multiplier(rope: &RopeConfig) -> f64 {
     match &rope.scaling {
         RopeScaling::Yarn(yarn) => yarn_attention_factor(yarn),
-        RopeScaling::None | RopeScaling::Llama3(_) => 1.0,
+        RopeScaling::None | RopeScaling::Llama3(_) | RopeScaling::Divisors(_) => 1.0,
     }
 }
 

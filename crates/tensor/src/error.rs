@@ -21,6 +21,16 @@ pub enum Error {
         /// The operation.
         op: &'static str,
     },
+    /// An operation was to be recorded whose weight stays as it lies in a file.
+    #[error("{op}: {name} is held as {format} for inference; to train, load the weights as F32")]
+    NotTrainable {
+        /// The operation.
+        op: &'static str,
+        /// Name of the parameter.
+        name: String,
+        /// Its format.
+        format: &'static str,
+    },
     /// `backward` was called on something that is not a recorded scalar.
     #[error("backward starts from a recorded scalar, not from {0}")]
     NotALoss(String),

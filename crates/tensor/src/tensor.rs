@@ -11,6 +11,7 @@ use minke_kernels::{Buffer, Cpu, Device};
 
 use crate::error::Error;
 use crate::shape::Shape;
+use crate::stored::{SplitHeads, StoredWeight};
 
 /// The result of a fallible operation of this crate.
 pub type Result<T> = std::result::Result<T, Error>;
@@ -206,13 +207,28 @@ impl<'a> Pass<'a> {
     }
 }
 
-/// A parameter: its published name, its place in the table, its values.
-///
-/// A matrix keeps one packed copy per version of its values, made when it is first multiplied with.
+/// A parameter: its published name, its place in the table, its weight.
 #[derive(Clone)]
 pub struct Param {
     pub(crate) name: Arc<str>,
     pub(crate) id: usize,
+    pub(crate) weight: Weight,
+}
+
+/// How the values of a parameter are held.
+#[derive(Clone)]
+pub enum Weight {
+    /// As f32: what is trained, and what is small.
+    Dense(Dense),
+    /// As they lie in a file, in any format; for inference.
+    Stored(Arc<StoredWeight>),
+    /// As [`Weight::Stored`], of MLA's `kv_b_proj` where a file holds its two halves apart; for inference.
+    Split(Arc<SplitHeads>),
+}
+
+/// Values in f32. A matrix keeps one packed copy per version of them, made when it is first multiplied with.
+#[derive(Clone)]
+pub struct Dense {
     pub(crate) value: Tensor,
     pub(crate) packed: Arc<OnceLock<Buffer>>,
 }

@@ -165,6 +165,18 @@ impl ChatTemplate {
         config.compile(&config_path, source)
     }
 
+    /// The template of a model's folder, if it has one.
+    ///
+    /// # Errors
+    /// As [`ChatTemplate::load`], save that a folder without a template is none.
+    pub fn find(folder: &Path) -> Result<Option<Self>> {
+        let (config, beside) = (folder.join("tokenizer_config.json"), folder.join("chat_template.jinja"));
+        if config.exists() && (beside.exists() || Config::read(&config)?.template.is_some()) {
+            return Self::load(folder).map(Some);
+        }
+        if beside.exists() { Self::load(beside).map(Some) } else { Ok(None) }
+    }
+
     /// Writes `tokenizer_config.json` with this template into the folder, whole or not at all: what transformers needs beside
     /// the tokenizer.json of [`Tokenizer::save`](crate::Tokenizer::save). `model_max_length` is in tokens.
     ///

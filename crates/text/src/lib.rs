@@ -23,9 +23,11 @@ mod file;
 mod reasoning;
 mod stream;
 mod tokenizer;
+mod vocabulary;
 
 pub use chat::{ChatTemplate, FunctionCall, Message, Role, ToolCall, r1_zero_prompt};
 pub use error::{Error, Result};
 pub use reasoning::{ReasoningEvent, ReasoningParser, Thought, split};
 pub use stream::{StopStrings, Utf8Stream};
 pub use tokenizer::{ASSISTANT, BOS, EOS, PAD, THINK_CLOSE, THINK_OPEN, Tokenizer, TrainOptions, USER};
+pub use vocabulary::Vocabulary;

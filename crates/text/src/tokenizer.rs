@@ -35,7 +35,7 @@ const SPECIAL: [&str; 3] = [BOS, EOS, PAD];
 const ADDED: [&str; 4] = [THINK_OPEN, THINK_CLOSE, USER, ASSISTANT];
 
 /// DeepSeek-V3's three stages of splitting, in order; facts sheet 1.10.
-const SPLITS: [&str; 3] = [
+pub(crate) const SPLITS: [&str; 3] = [
     r"\p{N}{1,3}",
     "[一-龥\u{3040}-ゟ゠-ヿ]+",
     concat!(

@@ -208,7 +208,7 @@ fn execute_stage(
 fn begin(config: &RunConfig, stage: &StageConfig, context: Context<'_>) -> Result<Trainer> {
     let device = context.device;
     let model = match stage.from() {
-        Some(from) => weights::load(device, &context.stages.join(from).join("model"))?.0,
+        Some(from) => weights::load_dense(device, &context.stages.join(from).join("model"))?,
         None => Transformer::random(device, config.model_of(stage), &Placement::single(), config.seed)?,
     };
     let with = |rates, training: &Training, model| {

@@ -65,7 +65,8 @@ fn pretraining_and_fine_tuning_learn_and_publish() {
 
     for stage in ["base", "cold-start"] {
         let folder = out.path().join("stages").join(stage).join("model");
-        let (model, unknown) = weights::load(&device(), &folder).unwrap();
+        let unknown = weights::Archive::open(&folder).unwrap().unknown_keys;
+        let model = weights::load(&device(), &folder).unwrap();
         assert_eq!((model.config(), unknown), (&config.model, Vec::new()));
         assert!(folder.join("generation_config.json").exists());
         let card = std::fs::read_to_string(folder.join("README.md")).unwrap();

@@ -69,8 +69,7 @@ fn logits_are_within_1e_4() {
     let tensors = SafeTensors::deserialize(&bytes).unwrap();
     for isa in Isa::available() {
         let device = Device::Cpu(Cpu::new(2, isa));
-        let (model, unknown) = weights::load(&device, &model()).unwrap();
-        assert!(unknown.is_empty(), "{unknown:?}");
+        let model = weights::load(&device, &model()).unwrap();
         for i in 0..facts["chats"].as_array().unwrap().len() {
             let pass = Pass::inference(&device);
             let hidden =

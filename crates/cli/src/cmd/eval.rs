@@ -45,7 +45,8 @@ pub fn run(args: Eval) -> Result<()> {
         let advice = "give the folder of a model, or the TOML of a run";
         return Err(Exit::BadFile.because(format!("{}: no such folder or file; {advice}", args.target.display())));
     }
-    let scores = if args.target.is_dir() { vec![of_model(&args)?] } else { of_run(&args)? };
+    let is_run = args.target.extension().is_some_and(|extension| extension == "toml");
+    let scores = if !is_run { vec![of_model(&args)?] } else { of_run(&args)? };
     if args.json {
         return print_json(&scores);
     }

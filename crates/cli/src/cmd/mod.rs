@@ -1,5 +1,7 @@
 //! One file per verb.
 
+mod bench;
+mod debug;
 mod eval;
 mod report;
 mod run;
@@ -24,6 +26,8 @@ pub fn dispatch(command: Command) -> Result<()> {
         Command::Eval(args) => eval::run(args),
         Command::Report(args) => report::run(args),
         Command::Show(args) => show::run(&args),
+        Command::Bench(args) => bench::run(&args),
+        Command::Debug(args) => debug::run(args),
     }
 }
 

@@ -3,16 +3,16 @@
 use std::collections::BTreeMap;
 
 use anyhow::Result;
+use minke_model::weights::Archive;
 use minke_spec::config::{AttentionConfig, ModelType, RopeScaling};
 use minke_spec::cost::{kv_bytes_per_token, parameter_counts};
-use minke_spec::params::published_tensors;
 use minke_spec::{Format, ModelConfig};
-use minke_text::{ChatTemplate, Message, THINK_OPEN, Tokenizer, USER};
+use minke_text::{Message, THINK_OPEN, Tokenizer, USER};
 use serde::Serialize;
 
 use super::{print_json, print_line};
 use crate::args::Show;
-use crate::folder::Folder;
+use crate::folder::{template, tokenizer};
 
 /// What `minke show` says.
 #[derive(Serialize)]
@@ -86,22 +86,17 @@ impl ByFormat {
 
 /// Runs `minke show`.
 pub fn run(args: &Show) -> Result<()> {
-    let description = describe(&Folder::read(&args.model)?);
+    let description = describe(&Archive::open(&args.model)?);
     if args.json { print_json(&description) } else { print_line(&description.text()) }
 }
 
-fn describe(folder: &Folder) -> Description {
-    let config = &folder.config;
+fn describe(archive: &Archive) -> Description {
+    let config = &archive.config;
     let counts = parameter_counts(config);
-    let tokenizer = folder.path.join("tokenizer.json").exists().then(|| Tokenizer::load(&folder.path));
-    let tokenizer_ids = tokenizer.as_ref().and_then(|loaded| loaded.as_ref().ok()).map(Tokenizer::vocab_size);
     let mut notes = Vec::new();
-    match &tokenizer {
-        None => notes.push("there is no tokenizer.json, so it cannot be run".into()),
-        Some(Err(error)) => notes.push(error.to_string()),
-        Some(Ok(_)) => {}
-    }
-    weight_notes(folder, &mut notes);
+    let tokenizer = tokenizer(archive).map_err(|error| notes.push(error.to_string())).ok();
+    let tokenizer_ids = tokenizer.as_ref().map(Tokenizer::vocab_size);
+    weight_notes(archive, &mut notes);
     let experts = config.moe.as_ref().map(|moe| Experts {
         routed: moe.n_routed_experts,
         shared: moe.n_shared_experts,
@@ -111,11 +106,11 @@ fn describe(folder: &Folder) -> Description {
         layers: (0..config.num_hidden_layers).filter(|&layer| config.is_moe_layer(layer)).count(),
     });
     let mut formats = BTreeMap::new();
-    for header in folder.shards.iter().flat_map(|shard| shard.tensors.values()) {
-        *formats.entry(header.dtype.clone()).or_insert(0) += header.bytes();
+    for entry in archive.tensors.values() {
+        *formats.entry(entry.dtype.clone()).or_insert(0) += entry.range.len() as u64;
     }
     Description {
-        path: folder.path.display().to_string(),
+        path: archive.path.display().to_string(),
         model_type: config.model_type.name(),
         parameters: Parameters { total: counts.total, activated: counts.activated, mtp: counts.mtp },
         hidden_size: config.hidden_size,
@@ -128,32 +123,30 @@ fn describe(folder: &Folder) -> Description {
         vocab_size: config.vocab_size,
         tokenizer_ids,
         weights: Weights {
-            files: folder.shards.len(),
-            bytes: folder.shards.iter().map(|shard| shard.bytes).sum(),
-            tensors: folder.shards.iter().map(|shard| shard.tensors.len()).sum(),
+            files: archive.files.len(),
+            bytes: archive.file_bytes(),
+            tensors: archive.tensors.len(),
             formats,
         },
         kv_bytes_per_token: kv_bytes(config),
-        chat_template: chat_template(folder, &mut notes),
-        unknown_config_keys: folder.unknown_keys.clone(),
+        chat_template: chat_template(archive, tokenizer.as_ref(), &mut notes),
+        unknown_config_keys: archive.unknown_keys.clone(),
         notes,
     }
 }
 
 /// Notes what is unusual about weights and configuration.
-fn weight_notes(folder: &Folder, notes: &mut Vec<String>) {
-    let config = &folder.config;
+fn weight_notes(archive: &Archive, notes: &mut Vec<String>) {
+    let config = &archive.config;
     if config.model_type == ModelType::DeepseekV2 {
         notes.push("deepseek_v2 is described for its costs; it cannot be run".into());
     }
-    if folder.shards.is_empty() {
+    if archive.files.is_empty() {
         notes.push("there are no weights in the folder".into());
-    } else if let Err(error) = folder.check_weights() {
+    } else if let Err(error) = archive.check_weights() {
         notes.push(error.to_string());
     } else {
-        let known: std::collections::HashSet<String> = published_tensors(config).into_iter().map(|t| t.name).collect();
-        let names = folder.shards.iter().flat_map(|shard| shard.tensors.keys());
-        let others = names.filter(|name| !known.contains(*name)).count();
+        let others = archive.unread_tensors();
         if others > 0 {
             notes.push(format!("{others} tensors in the files mean nothing to this architecture and are not read"));
         }
@@ -183,6 +176,7 @@ fn rope_scaling(config: &ModelConfig) -> String {
         RopeScaling::Llama3(llama) => {
             format!("llama3 x{} over {}", llama.factor, llama.original_max_position_embeddings)
         }
+        RopeScaling::Divisors(_) => "by divisors".into(),
     }
 }
 
@@ -203,18 +197,17 @@ fn kv_bytes(config: &ModelConfig) -> KvBytes {
 }
 
 /// Returns what the template does, told by what it makes of a greeting.
-fn chat_template(folder: &Folder, notes: &mut Vec<String>) -> String {
-    let path = &folder.path;
-    if !path.join("tokenizer_config.json").exists() && !path.join("chat_template.jinja").exists() {
-        notes.push("there is no chat template, so it cannot be run".into());
-        return "none".into();
-    }
-    let rendered = ChatTemplate::load(path).and_then(|template| template.render(&[Message::user("Hi")], true));
+fn chat_template(archive: &Archive, tokenizer: Option<&Tokenizer>, notes: &mut Vec<String>) -> String {
+    let Some(tokenizer) = tokenizer else { return "not read without a tokenizer".into() };
+    let rendered = template(archive, tokenizer).and_then(|(template, note)| {
+        notes.extend(note);
+        Ok(template.render(&[Message::user("Hi")], true)?)
+    });
     let prompt = match rendered {
         Ok(prompt) => prompt,
         Err(error) => {
             notes.push(error.to_string());
-            return "broken".into();
+            return "none that works".into();
         }
     };
     let families = [(USER, "DeepSeek"), ("<|im_start|>", "ChatML"), ("<|start_header_id|>", "Llama 3")];

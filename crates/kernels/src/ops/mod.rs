@@ -16,6 +16,7 @@ pub mod rope;
 pub mod route;
 pub mod rows;
 pub(crate) mod split;
+pub mod stored_matmul;
 pub mod swiglu;
 #[cfg(test)]
 pub(crate) mod testing;

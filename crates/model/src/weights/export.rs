@@ -20,7 +20,7 @@ use crate::{Error, Result, Transformer};
 /// Every file is synced; the caller makes the folder appear under its final name when all of it is there.
 ///
 /// # Errors
-/// If the format is not F32 or BF16, or a file cannot be written.
+/// If the format is not F32 or BF16, a weight is not held as f32, or a file cannot be written.
 pub fn save(model: &Transformer, folder: &Path, format: Format, shard_bytes: usize) -> Result<()> {
     let config = model.config();
     let mut published = config.to_value();
@@ -32,6 +32,11 @@ pub fn save(model: &Transformer, folder: &Path, format: Format, shard_bytes: usi
             return Err(Error::BadFile { path: folder.to_path_buf(), reason });
         }
     };
+    if let Some(param) = model.params().into_iter().find(|param| !param.is_dense()) {
+        let (name, held) = (param.name(), param.weight().format().name());
+        let reason = format!("{name} is held as {held}; load the model as F32 to write it");
+        return Err(Error::BadFile { path: folder.to_path_buf(), reason });
+    }
     let text = serde_json::to_string_pretty(&published).expect("invariant: a configuration is plain JSON");
     write(&folder.join(CONFIG_FILE), text.as_bytes())?;
 

@@ -1,13 +1,18 @@
-//! Where do published weights come from and go to? A folder as on the Hub: `config.json` and safetensors files.
+//! Where do published weights come from and go to? A folder as on the Hub (`config.json` and safetensors files), or GGUF.
 //!
 //! Loader and exporter read the one table of `minke_spec::params`; copies that a file holds of shared tensors are
 //! written on export and dropped on import.
 
+mod archive;
 mod export;
+pub mod gguf;
+mod gguf_model;
 mod load;
 
+pub use archive::{Archive, Entry, WeightFile};
 pub use export::save;
-pub use load::load;
+pub use gguf_model::texts;
+pub use load::{load, load_dense};
 
 /// File of a folder's configuration.
 pub const CONFIG_FILE: &str = "config.json";

@@ -424,7 +424,8 @@ fn write_moe(map: &mut BTreeMap<&'static str, Value>, moe: &MoeConfig) {
 
 fn write_scaling(scaling: &RopeScaling) -> Value {
     match scaling {
-        RopeScaling::None => Value::Null,
+        // Divisors have no published form: whoever exports such a model names the scaling that they come from first.
+        RopeScaling::None | RopeScaling::Divisors(_) => Value::Null,
         RopeScaling::Yarn(yarn) => {
             let mut map = BTreeMap::from([
                 ("beta_fast", json!(yarn.beta_fast)),

@@ -1,11 +1,20 @@
 //! Operations with a parameter: products, embedding, norm, bias.
 
 use minke_kernels::ops::matmul::Size;
-use minke_kernels::ops::{embed, grouped_matmul, matmul, norm, rows};
+use minke_kernels::ops::{embed, grouped_matmul, matmul, norm, rows, stored_matmul};
 
+use crate::error::Error;
 use crate::error::mismatch;
 use crate::shape::Shape;
-use crate::tensor::{Indices, Op, Param, Pass, Result, Tensor};
+use crate::tensor::{Indices, Op, Param, Pass, Result, Tensor, Weight};
+
+/// Refuses to record an operation whose weight nobody can train.
+fn trainable(pass: Pass<'_>, op: &'static str, w: &Param) -> Result<()> {
+    if pass.record && !w.is_dense() {
+        return Err(Error::NotTrainable { op, name: w.name().into(), format: w.weight.format().name() });
+    }
+    Ok(())
+}
 
 impl Tensor {
     /// Returns `x W^T`.
@@ -21,9 +30,16 @@ impl Tensor {
         if x.width() != k {
             return Err(mismatch("matmul", ("x", &x), (w.name(), &shape)));
         }
-        let cpu = pass.cpu();
-        let size = Size { m: x.rows(), n, k };
-        let y = Tensor::write(cpu, x.with_width(n), |y| matmul::matmul(cpu, self.values(), w.packed(cpu), size, y));
+        trainable(pass, "matmul", w)?;
+        let (cpu, m) = (pass.cpu(), x.rows());
+        let y = Tensor::write(cpu, x.with_width(n), |y| match &w.weight {
+            Weight::Dense(_) => matmul::matmul(cpu, self.values(), w.packed(cpu), Size { m, n, k }, y),
+            Weight::Stored(stored) => stored_matmul::matmul(cpu, self.values(), stored.matrix(0), m, y),
+            Weight::Split(split) => {
+                let (keys, values) = (split.keys.matrix(0), split.values.matrix(0));
+                stored_matmul::split_heads_matmul(cpu, self.values(), keys, values, split.heads, y);
+            }
+        });
         Ok(y.made_by(pass, true, || Op::Matmul { x: self.clone(), w: w.clone() }))
     }
 
@@ -64,11 +80,18 @@ impl Tensor {
         let cpu = pass.cpu();
         let slice = matmul::HeadSlice { heads, per_head, first, count, latent };
         let to = if transposed { count } else { latent };
-        let y = Tensor::write(cpu, Shape::new(&[tokens, heads, to]), |y| {
-            if transposed {
-                matmul::heads_matmul(cpu, self.values(), w.values(), slice, y);
-            } else {
-                matmul::heads_by_plain(cpu, self.values(), w.values(), slice, y);
+        let y = Tensor::write(cpu, Shape::new(&[tokens, heads, to]), |y| match (&w.weight, transposed) {
+            (Weight::Dense(_), true) => matmul::heads_matmul(cpu, self.values(), w.values(), slice, y),
+            (Weight::Dense(_), false) => matmul::heads_by_plain(cpu, self.values(), w.values(), slice, y),
+            (Weight::Stored(w), true) => stored_matmul::heads_matmul(cpu, self.values(), w.matrix(0), slice, y),
+            (Weight::Stored(w), false) => stored_matmul::heads_by_plain(cpu, self.values(), w.matrix(0), slice, y),
+            (Weight::Split(split), transposed) => {
+                // A half is a matrix of its own; that of keys is transposed already.
+                let half = if transposed { &split.values } else { &split.keys };
+                let per_head = half.shape().rows() / heads;
+                let slice =
+                    matmul::HeadSlice { heads, per_head, first: 0, count: per_head, latent: half.shape().width() };
+                stored_matmul::heads_matmul(cpu, self.values(), half.matrix(0), slice, y);
             }
         });
         Ok(y.made_by(pass, true, || Op::Inference { op, x: self.clone() }))
@@ -88,10 +111,17 @@ impl Tensor {
         if x.width() != k || offsets.len() != experts + 1 {
             return Err(refuse());
         }
-        let cpu = pass.cpu();
-        let size = Size { m: x.rows(), n, k };
-        let y = Tensor::write(cpu, x.with_width(n), |y| {
-            grouped_matmul::grouped_matmul(cpu, self.values(), w.packed(cpu), offsets.values(), size, y);
+        trainable(pass, "grouped_matmul", w)?;
+        let (cpu, x_values, starts) = (pass.cpu(), self.values(), offsets.values());
+        let y = Tensor::write(cpu, x.with_width(n), |y| match &w.weight {
+            Weight::Dense(_) => {
+                let size = Size { m: x.rows(), n, k };
+                grouped_matmul::grouped_matmul(cpu, x_values, w.packed(cpu), starts, size, y);
+            }
+            Weight::Split(_) => unreachable!("invariant: only kv_b_proj has halves"),
+            Weight::Stored(stored) => {
+                stored_matmul::grouped_matmul(cpu, x_values, |expert| stored.matrix(expert), starts, [n, k], y);
+            }
         });
         Ok(y.made_by(pass, true, || Op::GroupedMatmul { x: self.clone(), w: w.clone(), offsets: offsets.clone() }))
     }
@@ -108,9 +138,12 @@ impl Tensor {
         if let Some(&id) = ids.values().iter().find(|&&id| id as usize >= shape.rows()) {
             return Err(mismatch("embed", (&format!("id {id} in ids"), &Shape::new(&[ids.len()])), (w.name(), &shape)));
         }
+        trainable(pass, "embed", w)?;
         let cpu = pass.cpu();
-        let y = Tensor::write(cpu, Shape::new(&[ids.len(), shape.width()]), |y| {
-            embed::embed(cpu, w.values(), shape.width(), ids.values(), y);
+        let y = Tensor::write(cpu, Shape::new(&[ids.len(), shape.width()]), |y| match &w.weight {
+            Weight::Dense(_) => embed::embed(cpu, w.values(), shape.width(), ids.values(), y),
+            Weight::Stored(stored) => stored_matmul::embed(cpu, stored.matrix(0), ids.values(), y),
+            Weight::Split(_) => unreachable!("invariant: only kv_b_proj has halves"),
         });
         Ok(y.made_by(pass, true, || Op::Embed { w: w.clone(), ids: ids.clone() }))
     }

@@ -37,7 +37,8 @@ fn check_targets(op: &'static str, targets: &Indices, rows: usize, vocabulary: u
 }
 
 impl Tensor {
-    /// Returns log-probabilities of the targets under `softmax(x W^T / temperature)`, without holding all logits.
+    /// Returns log-probabilities of the targets under `softmax(x W^T / temperature)`, without holding all logits if the
+    /// weight is dense.
     ///
     /// # Shapes
     /// x [R, D], W [vocabulary, D], targets `[R]`
@@ -59,6 +60,9 @@ impl Tensor {
             return Err(mismatch("head_log_prob", ("x", &x), (w.name(), &shape)));
         }
         check_targets("head_log_prob", targets, x.rows(), shape.rows())?;
+        if !w.is_dense() {
+            return self.matmul(pass, w)?.log_prob_rows(pass, targets, inverse_temperature);
+        }
         let cpu = pass.cpu();
         let size = Size { m: x.rows(), n: shape.rows(), k: x.width() };
         let [log_prob, log_sum, entropy] = fill(pass, x.rows(), |outputs| {

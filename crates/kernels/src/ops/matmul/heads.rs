@@ -26,8 +26,9 @@ impl HeadSlice {
         &w[(head * self.per_head + self.first) * self.latent..][..self.count * self.latent]
     }
 
-    fn check(&self, x: &[f32], w: &[f32], y: &[f32], (from, to): (usize, usize)) -> usize {
-        assert!(self.first + self.count <= self.per_head && w.len() == self.heads * self.per_head * self.latent);
+    /// Returns the number of tokens of x [T, H, from] and y [T, H, to].
+    pub(crate) fn tokens(&self, x: &[f32], y: &[f32], (from, to): (usize, usize)) -> usize {
+        assert!(self.first + self.count <= self.per_head);
         let tokens = x.len() / (self.heads * from).max(1);
         assert_eq!((x.len(), y.len()), (tokens * self.heads * from, tokens * self.heads * to));
         tokens
@@ -43,14 +44,37 @@ impl HeadSlice {
 /// V3 2.1.1 eq. 9 (absorbed into the query)
 pub fn heads_by_plain(cpu: &Cpu, x: &[f32], w: &[f32], slice: HeadSlice, y: &mut [f32]) {
     let HeadSlice { heads, count, latent, .. } = slice;
-    let m = slice.check(x, w, y, (count, latent));
+    let m = slice.tokens(x, y, (count, latent));
     let parts = Parts::new(y);
     cpu.run_if(x.len() * latent > 100_000, heads, |h| {
-        let a = Left { pointer: x.as_ptr(), row: heads * count, column: 1 }.at(0, h * count);
-        let b = Right { pointer: slice.rows(w, h).as_ptr(), row: latent, panel: width(cpu.isa()) };
-        let c = Output { pointer: parts.pointer(h * latent), row: heads * latent };
-        block(cpu.isa(), Size { m, n: latent, k: count }, a, b, c, false);
+        let size = Size { m, n: latent, k: count };
+        by_plain(cpu, size, x, (h * count, heads * count), slice.rows(w, h), &parts, (h * latent, heads * latent));
     });
+}
+
+/// Computes `y = x w` with w as it is stored, on the caller's thread; rows of x and y begin at `first` and lie `row` apart.
+///
+/// # Shapes
+/// x [m, k], w [k, n] -> y [m, n]
+pub(crate) fn by_plain(
+    cpu: &Cpu,
+    size: Size,
+    x: &[f32],
+    (x_first, x_row): (usize, usize),
+    w: &[f32],
+    y: &Parts<'_, f32>,
+    (y_first, y_row): (usize, usize),
+) {
+    let Size { m, n, k } = size;
+    if m == 0 {
+        return;
+    }
+    assert!(x_first + (m - 1) * x_row + k <= x.len() && w.len() == k * n);
+    assert!(y_first + (m - 1) * y_row + n <= y.len() && n <= y_row);
+    let a = Left { pointer: x[x_first..].as_ptr(), row: x_row, column: 1 };
+    let b = Right { pointer: w.as_ptr(), row: n, panel: width(cpu.isa()) };
+    let c = Output { pointer: y.pointer(y_first), row: y_row };
+    block(cpu.isa(), size, a, b, c, false);
 }
 
 /// Computes `y[t, h] = x[t, h] W_h^T`: weighted latents into values.
@@ -62,7 +86,7 @@ pub fn heads_by_plain(cpu: &Cpu, x: &[f32], w: &[f32], slice: HeadSlice, y: &mut
 /// V3 2.1.1 eq. 10 (absorbed into the output)
 pub fn heads_matmul(cpu: &Cpu, x: &[f32], w: &[f32], slice: HeadSlice, y: &mut [f32]) {
     let HeadSlice { heads, count, latent, .. } = slice;
-    let m = slice.check(x, w, y, (latent, count));
+    let m = slice.tokens(x, y, (latent, count));
     let parts = Parts::new(y);
     let width = width(cpu.isa());
     cpu.run_if(x.len() * count > 100_000, heads, |h| {

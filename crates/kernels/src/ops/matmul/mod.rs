@@ -11,6 +11,7 @@ mod tests;
 
 use crate::Cpu;
 pub(crate) use cpu::{blocked, pack_columns};
+pub(crate) use heads::by_plain;
 pub use heads::{HeadSlice, heads_by_plain, heads_matmul};
 
 /// The size of one matrix product: `m` rows of x, `n` output columns, `k` terms per sum.

@@ -1,0 +1,84 @@
+//! How fast is a model here? Tokens per second of reading a prompt and of writing behind it.
+
+use std::time::Instant;
+
+use anyhow::Result;
+use minke_engine::{Engine, EngineConfig, SamplingParams};
+use minke_model::MlaForm;
+use minke_model::weights::Archive;
+use minke_spec::Format;
+use minke_spec::cost::kv_bytes_per_token;
+use minke_spec::draw::{Domain, draw};
+use minke_tensor::{Cpu, Device, Isa, TILE};
+use serde::Serialize;
+
+use super::{print_json, print_line};
+use crate::args::Bench;
+
+/// What was measured.
+#[derive(Serialize)]
+struct Speed {
+    prompt_tokens: usize,
+    prefill_tps: f64,
+    generated_tokens: usize,
+    gen_tps: f64,
+    kv_bytes: usize,
+    load_seconds: f64,
+}
+
+/// Runs `minke bench`.
+pub fn run(args: &Bench) -> Result<()> {
+    let start = Instant::now();
+    let device = Device::Cpu(Cpu::new(args.threads, Isa::detect()));
+    let archive = Archive::open(&args.model)?;
+    let model = archive.load(&device)?;
+    let load_seconds = start.elapsed().as_secs_f64();
+    let vocabulary = archive.config.vocab_size as u64;
+    let mut speeds = Vec::new();
+    for &prompt_tokens in &args.prompts {
+        let pages = (prompt_tokens + args.generate).div_ceil(TILE) + 1;
+        let chunk_tokens = prompt_tokens.max(TILE);
+        let sizes =
+            EngineConfig { pages, max_sequences: 1, chunk_tokens, form: MlaForm::Absorbed, prefix_cache: false };
+        let mut engine = Engine::new(&device, model.config(), sizes)?;
+        let mut stream = draw(1, Domain::Data, &[prompt_tokens as u64]);
+        let ids: Vec<u32> = (0..prompt_tokens).map(|_| stream.below(vocabulary) as u32).collect();
+        let params = SamplingParams {
+            temperature: 0.0,
+            top_p: 1.0,
+            top_k: 0,
+            min_p: 0.0,
+            seed: 0,
+            max_tokens: args.generate + 1,
+            stop_ids: vec![],
+        };
+        engine.submit(&ids, &params, 1)?;
+        let start = Instant::now();
+        while engine.step(&model)?.is_empty() {}
+        let prefill = start.elapsed().as_secs_f64();
+        let start = Instant::now();
+        let mut generated = 0;
+        while !engine.is_idle() {
+            generated += engine.step(&model)?.len();
+        }
+        let speed = Speed {
+            prompt_tokens,
+            prefill_tps: prompt_tokens as f64 / prefill,
+            generated_tokens: generated,
+            gen_tps: generated as f64 / start.elapsed().as_secs_f64(),
+            kv_bytes: (prompt_tokens + generated) * kv_bytes_per_token(model.config(), Format::F32),
+            load_seconds,
+        };
+        if !args.json {
+            if speeds.is_empty() {
+                print_line("prompt_tokens  prefill_tps  generated_tokens  gen_tps    kv_bytes  load_seconds")?;
+            }
+            print_line(&format!(
+                "{:>13}  {:>11.1}  {:>16}  {:>7.2}  {:>10}  {:>12.2}",
+                prompt_tokens, speed.prefill_tps, generated, speed.gen_tps, speed.kv_bytes, load_seconds
+            ))?;
+        }
+        speeds.push(speed);
+    }
+    if args.json { print_json(&speeds) } else { Ok(()) }
+}

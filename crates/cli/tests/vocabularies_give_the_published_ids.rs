@@ -1,0 +1,166 @@
+//! Does a tokenizer that is rebuilt from what a GGUF file holds give the ids of the published one? For the vocabularies of
+//! all families, on 46 texts each (and 60 of DeepSeek-V3/R1).
+#![allow(clippy::unwrap_used)]
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+
+use minke_model::weights::gguf::Header;
+use minke_model::weights::texts;
+use minke_text::{Tokenizer, Vocabulary};
+use serde_json::Value;
+
+fn path(name: &str) -> PathBuf {
+    PathBuf::from(format!("{}/../../testdata/{name}", env!("CARGO_MANIFEST_DIR")))
+}
+
+fn text(name: &str) -> String {
+    std::fs::read_to_string(path(name)).unwrap()
+}
+
+fn check_46(tokenizer: &Tokenizer, name: &str) {
+    let inputs = text(&format!("vocabularies/{name}.gguf.inp"));
+    let inputs = inputs.strip_suffix("\n__ggml_vocab_test__\n").unwrap_or(&inputs);
+    let inputs: Vec<&str> = inputs.split("\n__ggml_vocab_test__\n").collect();
+    let outputs = text(&format!("vocabularies/{name}.gguf.out"));
+    let outputs: Vec<Vec<u32>> =
+        outputs.lines().map(|line| line.split_whitespace().map(|id| id.parse().unwrap()).collect()).collect();
+    assert_eq!((inputs.len(), outputs.len()), (46, 46), "{name}");
+    for (input, output) in inputs.iter().zip(&outputs) {
+        assert_eq!(&tokenizer.encode(input), output, "{name}: {input:?}");
+        assert_eq!(&tokenizer.decode(output, false), input, "{name}");
+    }
+}
+
+#[test]
+fn vocabularies_in_gguf_are_rebuilt() {
+    for name in ["ggml-vocab-deepseek-llm", "ggml-vocab-deepseek-coder"] {
+        let file = std::fs::read(path(&format!("vocabularies/{name}.gguf"))).unwrap();
+        let header = Header::parse(&file).unwrap();
+        let list = |key: &str| texts(&header.metadata, key).unwrap().unwrap();
+        let kinds = header.metadata.list("tokenizer.ggml.token_type").unwrap().unwrap();
+        let vocabulary = Vocabulary {
+            tokens: list("tokenizer.ggml.tokens"),
+            kinds: kinds.iter().map(|kind| kind.unsigned().unwrap()).collect(),
+            merges: list("tokenizer.ggml.merges"),
+            splitting: header.metadata.text("tokenizer.ggml.pre").unwrap().unwrap(),
+        };
+        check_46(&Tokenizer::from_vocabulary(&vocabulary).unwrap(), name);
+    }
+}
+
+#[test]
+fn the_vocabulary_of_qwen_is_rebuilt() {
+    // Ranks say in which order tokens were learned: a token is the merge of the two that its bytes were before.
+    let ranks = text("vocabularies/qwen.tiktoken");
+    let ranks: HashMap<Vec<u8>, usize> = ranks
+        .lines()
+        .map(|line| line.split_once(' ').unwrap())
+        .map(|(token, rank)| (base64(token), rank.parse().unwrap()))
+        .collect();
+    let mut tokens = vec![String::new(); ranks.len()];
+    for (bytes, &rank) in &ranks {
+        tokens[rank] = letters(bytes);
+    }
+    let mut by_rank: Vec<(&Vec<u8>, usize)> = ranks.iter().map(|(bytes, &rank)| (bytes, rank)).collect();
+    by_rank.sort_by_key(|(_, rank)| *rank);
+    let merges: Vec<String> = by_rank
+        .into_iter()
+        .filter(|(bytes, _)| bytes.len() > 1)
+        .map(|(bytes, rank)| {
+            let mut parts: Vec<Vec<u8>> = bytes.iter().map(|&byte| vec![byte]).collect();
+            while parts.len() > 2 {
+                let joined =
+                    |i: usize| ranks.get(&[&parts[i][..], &parts[i + 1]].concat()).copied().filter(|&r| r < rank);
+                let best = (0..parts.len() - 1).filter_map(|i| Some((joined(i)?, i))).min().unwrap().1;
+                let next = parts.remove(best + 1);
+                parts[best].extend(next);
+            }
+            format!("{} {}", letters(&parts[0]), letters(&parts[1]))
+        })
+        .collect();
+    let vocabulary = Vocabulary {
+        tokens: tokens.iter().map(String::as_str).collect(),
+        merges: merges.iter().map(String::as_str).collect(),
+        splitting: "qwen2",
+        ..Vocabulary::default()
+    };
+    check_46(&Tokenizer::from_vocabulary(&vocabulary).unwrap(), "ggml-vocab-qwen2");
+}
+
+#[test]
+fn the_vocabulary_of_llama_is_rebuilt() {
+    let ids: HashMap<String, usize> = serde_json::from_str(&text("vocabularies/encoder.json")).unwrap();
+    let mut tokens = vec![""; ids.values().max().unwrap() + 1];
+    ids.iter().for_each(|(token, &id)| tokens[id] = token);
+    let merges = text("vocabularies/vocab.bpe");
+    let merges = merges.lines().filter(|line| !line.starts_with("#version") && !line.is_empty()).collect();
+    let vocabulary = Vocabulary { tokens, merges, splitting: "llama-bpe", ..Vocabulary::default() };
+    check_46(&Tokenizer::from_vocabulary(&vocabulary).unwrap(), "ggml-vocab-llama-bpe");
+}
+
+#[test]
+fn the_vocabulary_of_deepseek_v3_is_rebuilt() {
+    let published: Value = serde_json::from_str(&text("tokenizer/tokenizer.json")).unwrap();
+    let added = published["added_tokens"].as_array().unwrap();
+    let mut all: Vec<(u64, &str, u64)> = published["model"]["vocab"]
+        .as_object()
+        .unwrap()
+        .iter()
+        .map(|(token, id)| (id.as_u64().unwrap(), token.as_str(), 1))
+        .collect();
+    for token in added {
+        let (id, content) = (token["id"].as_u64().unwrap(), token["content"].as_str().unwrap());
+        all.retain(|(other, _, _)| *other != id);
+        all.push((id, content, if token["special"] == true { 3 } else { 4 }));
+    }
+    all.sort_unstable();
+    assert!(all.iter().enumerate().all(|(i, (id, _, _))| i as u64 == *id));
+    let merges = published["model"]["merges"].as_array().unwrap();
+    let merges: Vec<String> = merges
+        .iter()
+        .map(|merge| match merge.as_array() {
+            Some(pair) => format!("{} {}", pair[0].as_str().unwrap(), pair[1].as_str().unwrap()),
+            None => merge.as_str().unwrap().to_owned(),
+        })
+        .collect();
+    let vocabulary = Vocabulary {
+        tokens: all.iter().map(|(_, token, _)| *token).collect(),
+        kinds: all.iter().map(|(_, _, kind)| *kind).collect(),
+        merges: merges.iter().map(String::as_str).collect(),
+        splitting: "deepseek-v3",
+    };
+    let tokenizer = Tokenizer::from_vocabulary(&vocabulary).unwrap();
+    let cases = text("tokenizer/encodings.jsonl");
+    let mut compared = 0;
+    for case in cases.lines().map(|line| serde_json::from_str::<Value>(line).unwrap()) {
+        let ids: Vec<u32> = serde_json::from_value(case["ids"].clone()).unwrap();
+        assert_eq!(tokenizer.encode(case["text"].as_str().unwrap()), ids, "{}", case["text"]);
+        compared += 1;
+    }
+    assert_eq!(compared, 60);
+    let bos = "<｜begin▁of▁sentence｜>";
+    assert_eq!(tokenizer.encode(&format!("{bos}<think>")), [0, 128_798]);
+}
+
+/// The letters of GPT-2's byte alphabet.
+fn letters(bytes: &[u8]) -> String {
+    let visible = |byte: u8| matches!(byte, b'!'..=b'~' | 0xa1..=0xac | 0xae..=0xff);
+    let hidden: Vec<u8> = (0..=255).filter(|&byte| !visible(byte)).collect();
+    let letter = |&byte: &u8| match hidden.iter().position(|&other| other == byte) {
+        None => char::from(byte),
+        Some(i) => char::from_u32(256 + i as u32).unwrap(),
+    };
+    bytes.iter().map(letter).collect()
+}
+
+fn base64(text: &str) -> Vec<u8> {
+    const ALPHABET: &str = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let digits: Vec<u32> =
+        text.bytes().filter_map(|c| ALPHABET.bytes().position(|d| d == c)).map(|d| d as u32).collect();
+    let bytes = |four: &[u32]| {
+        let word = four.iter().enumerate().fold(0, |word, (i, digit)| word | digit << (18 - 6 * i));
+        word.to_be_bytes()[1..four.len()].to_vec()
+    };
+    digits.chunks(4).flat_map(bytes).collect()
+}

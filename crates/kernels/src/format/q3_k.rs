@@ -1,0 +1,40 @@
+//! Q3_K: 256 codes of 3 bits around 4; per 16 of them a scale of 6 bits around 32.
+//!
+//! ```text
+//! hmask: [u8; 32] | qs: [u8; 64] | scales: [u8; 12] | d: f16
+//! qs as in Q2_K; bit g of hmask[i] is the third bit of code 32g + i
+//! scales: low halves of bytes 0..8 are the low 4 bits of scales 0..8, high halves those of 8..16;
+//!         bits 2h, 2h + 1 of byte 8 + i are the high 2 bits of scale 4h + i
+//! value = d * (scale - 32) * (code - 4)
+//! ```
+
+use super::q2_k::two_bits;
+use super::{Coded, each, f16};
+use minke_spec::Format;
+
+pub(crate) struct Q3K;
+
+impl Coded for Q3K {
+    const FORMAT: Format = Format::Q3K;
+    const SUB: usize = 16;
+    const ZERO: i32 = 4;
+    const SHIFTED: bool = false;
+
+    #[inline(always)]
+    fn expand(block: &[u8], codes: &mut [u8], scales: &mut [f32], _shifts: &mut [f32]) {
+        let d = f16::read(&block[108..]);
+        let packed = &block[96..108];
+        let mut values = [0.0; 16];
+        for (s, value) in values.iter_mut().enumerate() {
+            let low = packed[s % 8] >> (4 * (s / 8)) & 15;
+            let high = packed[8 + s % 4] >> (2 * (s / 4)) & 3;
+            *value = d * (f32::from(low | high << 4) - 32.0);
+        }
+        scales[..16].copy_from_slice(&values);
+        two_bits(&block[32..96], codes);
+        let mask = &block.as_chunks::<32>().0[0];
+        for (group, codes) in codes.as_chunks_mut::<32>().0.iter_mut().enumerate() {
+            each::<32>(mask, codes, |mask, code| code | (mask >> group & 1) << 2);
+        }
+    }
+}

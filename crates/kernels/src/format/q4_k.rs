@@ -1,0 +1,50 @@
+//! Q4_K: 256 codes of 4 bits; per 32 of them a scale and a minimum of 6 bits each.
+//!
+//! ```text
+//! d: f16 | dmin: f16 | scales: [u8; 12] | qs: [u8; 128]
+//! scales: low 6 bits of bytes 0..4 are scales 0..4, of bytes 4..8 minimums 0..4; byte 8 + i has the low 4 bits of
+//!         scale 4 + i and of minimum 4 + i, whose high 2 bits are those of bytes i and 4 + i
+//! qs in four parts of 32 bytes, 64 codes each: low halves are codes 0..32, high ones 32..64
+//! value = d * scale * code - dmin * minimum
+//! ```
+
+use super::{Coded, each, f16, scaled};
+use minke_spec::Format;
+
+pub(crate) struct Q4K;
+
+impl Coded for Q4K {
+    const FORMAT: Format = Format::Q4K;
+    const SUB: usize = 32;
+    const ZERO: i32 = 0;
+    const SHIFTED: bool = true;
+
+    #[inline(always)]
+    fn expand(block: &[u8], codes: &mut [u8], scales: &mut [f32], shifts: &mut [f32]) {
+        six_bit_scales(block, scales, shifts);
+        four_bits(&block[16..144], codes);
+    }
+}
+
+/// Writes the scales and shifts of a block that begins as Q4_K does.
+#[inline(always)]
+pub(super) fn six_bit_scales(block: &[u8], scales: &mut [f32], shifts: &mut [f32]) {
+    let (d, least) = (f16::read(block), f16::read(&block[2..]));
+    let word = |at: usize| u32::from_le_bytes([block[at], block[at + 1], block[at + 2], block[at + 3]]);
+    // Four scales or minimums at once, a byte each.
+    let (low, middle, high) = (word(4), word(8), word(12));
+    let (six, four, two) = (0x3f3f_3f3f, 0x0f0f_0f0f, 0x0303_0303);
+    let bytes = |first: u32, second: u32| (u64::from(first) | u64::from(second) << 32).to_le_bytes();
+    scaled(d, bytes(low & six, high & four | (low >> 6 & two) << 4), scales);
+    scaled(-least, bytes(middle & six, high >> 4 & four | (middle >> 6 & two) << 4), shifts);
+}
+
+/// Writes 256 codes of 4 bits.
+#[inline(always)]
+pub(super) fn four_bits(packed: &[u8], codes: &mut [u8]) {
+    for (packed, codes) in packed.as_chunks::<32>().0.iter().zip(codes.as_chunks_mut::<64>().0) {
+        let (low, high) = codes.split_at_mut(32);
+        each::<32>(packed, low, |byte, _| byte & 15);
+        each::<32>(packed, high, |byte, _| byte >> 4);
+    }
+}

@@ -1,0 +1,39 @@
+//! Q6_K: 256 codes of 6 bits around 32; per 16 of them a scale of 8 bits with a sign.
+//!
+//! ```text
+//! ql: [u8; 128] | qh: [u8; 64] | scales: [i8; 16] | d: f16
+//! in two halves of 128 codes, each with 64 bytes of ql and 32 of qh; of code 32j + i the low 4 bits are the low half of
+//! ql[i], ql[32 + i] (j = 0, 1) or the high half of them (j = 2, 3), the high 2 bits are bits 2j, 2j + 1 of qh[i]
+//! value = d * scale * (code - 32)
+//! ```
+
+use super::{Coded, each, f16};
+use minke_spec::Format;
+
+pub(crate) struct Q6K;
+
+impl Coded for Q6K {
+    const FORMAT: Format = Format::Q6K;
+    const SUB: usize = 16;
+    const ZERO: i32 = 32;
+    const SHIFTED: bool = false;
+
+    #[inline(always)]
+    fn expand(block: &[u8], codes: &mut [u8], scales: &mut [f32], _shifts: &mut [f32]) {
+        let d = f16::read(&block[208..]);
+        let (mut signed, mut values) = ([0; 16], [0.0; 16]);
+        signed.copy_from_slice(&block[192..208]);
+        for i in 0..16 {
+            values[i] = d * f32::from(signed[i] as i8);
+        }
+        scales[..16].copy_from_slice(&values);
+        let (low, high) = (block.as_chunks::<32>().0, block[128..].as_chunks::<32>().0);
+        for (half, codes) in codes.as_chunks_mut::<128>().0.iter_mut().enumerate() {
+            for (j, codes) in codes.as_chunks_mut::<32>().0.iter_mut().enumerate() {
+                let (low, high) = (&low[2 * half + j % 2], &high[half]);
+                each::<32>(low, codes, |low, _| low >> (4 * (j / 2)) & 15);
+                each::<32>(high, codes, |high, code| code | (high >> (2 * j) & 3) << 4);
+            }
+        }
+    }
+}

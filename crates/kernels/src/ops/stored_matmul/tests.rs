@@ -1,0 +1,156 @@
+use super::*;
+use crate::Isa;
+use crate::ops::matmul::{Size, pack, packed_len};
+use crate::ops::testing::{bits, close, random, unwritten};
+use minke_spec::Format;
+use minke_spec::draw::{Domain, draw};
+
+/// Returns random blocks with scales of moderate size.
+fn random_bytes(seed: u64, format: Format, n: usize, k: usize) -> Vec<u8> {
+    let mut stream = draw(seed, Domain::Data, &[n as u64, k as u64]);
+    let mut bytes: Vec<u8> = (0..n * format.bytes(k)).map(|_| stream.below(256) as u8).collect();
+    // Exponents of f16 from 2^-8 to 2^-5, of f32 and bf16 likewise; signs and fractions stay random.
+    let half_at = |at: &[usize], bytes: &mut [u8]| {
+        for block in bytes.chunks_exact_mut(format.block_bytes()) {
+            for at in at {
+                block[at + 1] = block[at + 1] & 0x83 | 0x1c;
+            }
+        }
+    };
+    match format {
+        Format::F32 => bytes.chunks_exact_mut(4).for_each(|b| b[3] = b[3] & 0x80 | 0x3d),
+        Format::Bf16 => bytes.chunks_exact_mut(2).for_each(|b| b[1] = b[1] & 0x80 | 0x3d),
+        Format::F16 => half_at(&[0], &mut bytes),
+        Format::F8E4M3 => bytes.iter_mut().for_each(|b| *b &= 0xbf),
+        Format::Q4_0 | Format::Q5_0 | Format::Q8_0 => half_at(&[0], &mut bytes),
+        Format::Q4_1 | Format::Q5_1 | Format::Q4K | Format::Q5K => half_at(&[0, 2], &mut bytes),
+        Format::Q2K => half_at(&[80, 82], &mut bytes),
+        Format::Q3K => half_at(&[108], &mut bytes),
+        Format::Q6K => half_at(&[208], &mut bytes),
+    }
+    bytes
+}
+
+fn block_scales(format: Format, n: usize, k: usize) -> Vec<f32> {
+    let blocks = if format == Format::F8E4M3 { n.div_ceil(128) * k.div_ceil(128) } else { 0 };
+    random(9, blocks).iter().map(|v| v.abs() + 0.1).collect()
+}
+
+fn sizes(format: Format) -> &'static [(usize, usize)] {
+    match format.block_elements() {
+        1 => &[(1, 1), (5, 7), (33, 129), (130, 300), (31, 512)],
+        32 => &[(1, 32), (33, 96), (47, 288), (130, 544)],
+        _ => &[(1, 256), (33, 512), (130, 768)],
+    }
+}
+
+#[test]
+fn every_path_agrees_with_the_reference_and_with_a_row_alone() {
+    for format in Format::ALL {
+        for &(n, k) in sizes(format) {
+            let (bytes, scales, m) = (random_bytes(1, format, n, k), block_scales(format, n, k), 13);
+            let w = Stored::new(format, &bytes, &scales, n, k);
+            let x = random(2, m * k);
+            let want = reference::matmul(&x, w);
+            for isa in Isa::available() {
+                let mut y = unwritten(m * n);
+                matmul(&Cpu::new(2, isa), &x, w, m, &mut y);
+                let size = want.iter().fold(0.0f64, |largest, v| largest.max(v.abs()));
+                let scaled: Vec<f32> = y.iter().map(|&v| (f64::from(v) / size) as f32).collect();
+                let wanted: Vec<f64> = want.iter().map(|&v| v / size).collect();
+                close(&scaled, &wanted, 1e-6, &format!("{} {} [{n}, {k}]", isa.name(), format.name()));
+                for rows in [1, 2, 3, 5, 8, 11] {
+                    let mut part = unwritten(rows * n);
+                    matmul(&Cpu::new(1, isa), &x[(m - rows) * k..], w, rows, &mut part);
+                    assert_eq!(bits(&part), bits(&y[(m - rows) * n..]), "{} {} {rows} rows", isa.name(), format.name());
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn floats_have_the_bits_of_the_plain_product() {
+    let (m, n, k) = (9, 75, 301);
+    for format in [Format::F32, Format::F16, Format::Bf16, Format::F8E4M3] {
+        let (bytes, scales) = (random_bytes(3, format, n, k), block_scales(format, n, k));
+        let w = Stored::new(format, &bytes, &scales, n, k);
+        let x = random(4, m * k);
+        for isa in Isa::available() {
+            let cpu = Cpu::new(2, isa);
+            let mut values = unwritten(n * k);
+            decode_rows(isa, w, 0, &mut values);
+            let mut packed = unwritten(packed_len(&cpu, n, k));
+            pack(&cpu, &values, n, k, &mut packed);
+            let (mut plain, mut y) = (unwritten(m * n), unwritten(m * n));
+            crate::ops::matmul::matmul(&cpu, &x, &packed, Size { m, n, k }, &mut plain);
+            matmul(&cpu, &x, w, m, &mut y);
+            assert_eq!(bits(&y), bits(&plain), "{} {}", isa.name(), format.name());
+        }
+    }
+}
+
+#[test]
+fn experts_and_heads_are_products_of_their_rows() {
+    for format in [Format::Bf16, Format::F8E4M3, Format::Q8_0, Format::Q4K, Format::Q6K] {
+        let (n, k) = (40, 512);
+        for isa in Isa::available() {
+            let cpu = Cpu::new(2, isa);
+            let alone = |x: &[f32], w: Stored<'_>| -> Vec<u32> {
+                let mut y = unwritten(x.len() / k * w.shape()[0]);
+                matmul(&cpu, x, w, x.len() / k, &mut y);
+                bits(&y)
+            };
+            let all: Vec<_> = (0..4).map(|e| (random_bytes(e, format, n, k), block_scales(format, n, k))).collect();
+            let expert = |e: usize| Stored::new(format, &all[e].0, &all[e].1, n, k);
+            let offsets = [0, 2, 2, 15, 16];
+            let x = random(5, 16 * k);
+            let mut y = unwritten(16 * n);
+            grouped_matmul(&cpu, &x, expert, &offsets, [n, k], &mut y);
+            for e in 0..4 {
+                let (start, end) = (offsets[e] as usize, offsets[e + 1] as usize);
+                assert_eq!(bits(&y[start * n..end * n]), alone(&x[start * k..end * k], expert(e)), "{}", format.name());
+            }
+            // Rows 3 to 12 of each of 4 heads of 10.
+            let slice = HeadSlice { heads: 4, per_head: 10, first: 3, count: 7, latent: k };
+            let (tokens, w) = (3, expert(0));
+            let z = random(6, tokens * 4 * k);
+            let mut values = unwritten(tokens * 4 * 7);
+            heads_matmul(&cpu, &z, w, slice, &mut values);
+            let q = random(7, tokens * 4 * 7);
+            let mut latents = unwritten(tokens * 4 * k);
+            heads_by_plain(&cpu, &q, w, slice, &mut latents);
+            let mut plain = unwritten(n * k);
+            decode_rows(isa, w, 0, &mut plain);
+            let mut want = unwritten(tokens * 4 * k);
+            crate::ops::matmul::heads_by_plain(&cpu, &q, &plain, slice, &mut want);
+            assert_eq!(bits(&latents), bits(&want), "{} {}", isa.name(), format.name());
+            for t in 0..tokens {
+                for h in 0..4 {
+                    let whole = alone(&z[(t * 4 + h) * k..][..k], w);
+                    assert_eq!(
+                        bits(&values[(t * 4 + h) * 7..][..7]),
+                        whole[h * 10 + 3..h * 10 + 10],
+                        "{}",
+                        format.name()
+                    );
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn what_is_not_finite_stays_so() {
+    let (n, k) = (20, 256);
+    for format in [Format::Q8_0, Format::Q4K, Format::Bf16] {
+        let bytes = random_bytes(8, format, n, k);
+        for bad in [f32::NAN, f32::INFINITY] {
+            let mut x = random(9, 2 * k);
+            x[k + 17] = bad;
+            let mut y = unwritten(2 * n);
+            matmul(&Cpu::new(1, Isa::detect()), &x, Stored::new(format, &bytes, &[], n, k), 2, &mut y);
+            assert!(y[..n].iter().all(|v| v.is_finite()) && y[n..].iter().all(|v| !v.is_finite()), "{}", format.name());
+        }
+    }
+}

@@ -1,0 +1,68 @@
+//! Does a model in another format compute what `transformers` computes with the same weights? GGUF of all families,
+//! `kv_b_proj` whole and in halves, Llama's permuted rows, several files (`testdata/make/gguf_models.py`); DeepSeek's FP8
+//! (`testdata/make/fp8.py`).
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use common::{Golden, device, folder, relative};
+use minke_model::weights::{self, Archive};
+use minke_model::{Batch, Transformer};
+use minke_tensor::{Device, Isa, Pass};
+
+const FILES: [(&str, &str); 8] = [
+    ("../tiny-v3-fp8", "tiny-v3-fp8"),
+    ("tiny-v3.gguf", "tiny-v3"),
+    ("tiny-v3-halves.gguf", "tiny-v3"),
+    ("tiny-v3-direct-q.gguf", "tiny-v3-direct-q"),
+    ("tiny-qwen2.gguf", "tiny-qwen2"),
+    ("tiny-qwen3-00001-of-00004.gguf", "tiny-qwen3"),
+    ("tiny-qwen3-yarn.gguf", "tiny-qwen3-yarn"),
+    ("tiny-llama.gguf", "tiny-llama"),
+];
+
+fn logits(device: &Device, model: &Transformer, golden: &Golden) -> Vec<f32> {
+    let (ids, length) = (golden.ids("input_ids"), golden.shape("input_ids")[1]);
+    let rows: Vec<&[u32]> = ids.chunks(length).collect();
+    let pass = Pass::inference(device);
+    let hidden = model.forward(pass, &Batch::packed(device, &rows), None, false).unwrap().hidden;
+    model.logits(pass, &hidden).unwrap().values().to_vec()
+}
+
+#[test]
+fn logits_are_within_1e_4() {
+    for isa in Isa::available() {
+        let device = device(isa);
+        for (file, published) in FILES {
+            let path = folder("gguf").join(file);
+            let archive = Archive::open(&path).unwrap();
+            let other = Archive::open(&folder(published)).unwrap().config;
+            assert_eq!((archive.unread_tensors(), archive.config.vocab_size), (0, other.vocab_size), "{file}");
+            archive.check_weights().unwrap();
+            let golden = Golden::open(published);
+            for model in [archive.load(&device).unwrap(), weights::load_dense(&device, &path).unwrap()] {
+                let difference = relative(&logits(&device, &model, &golden), &golden.floats("logits"));
+                assert!(difference <= 1e-4, "{file} {}: logits differ by {difference:.2e}", isa.name());
+            }
+        }
+    }
+}
+
+#[test]
+fn a_part_of_a_split_model_is_refused_by_name() {
+    let folder = folder("gguf");
+    let refused = |path: &std::path::Path| Archive::open(path).err().unwrap().to_string();
+    let second = refused(&folder.join("tiny-qwen3-00002-of-00004.gguf"));
+    assert!(second.contains("is file 2 of 4; give the first"), "{second}");
+    let all = refused(&folder);
+    assert!(all.contains("holds 7 models as GGUF"), "{all}");
+
+    let alone = tempfile::tempdir().unwrap();
+    let first = "tiny-qwen3-00001-of-00004.gguf";
+    std::fs::copy(folder.join(first), alone.path().join(first)).unwrap();
+    let missing = refused(alone.path());
+    assert!(missing.contains("tiny-qwen3-00002-of-00004.gguf: is missing"), "{missing}");
+    std::fs::rename(alone.path().join(first), alone.path().join("model.gguf")).unwrap();
+    let renamed = refused(&alone.path().join("model.gguf"));
+    assert!(renamed.contains("is one of 4 files by its header, not by its name"), "{renamed}");
+}

@@ -1,0 +1,93 @@
+//! What the operating system lends: files as memory.
+//!
+//! With `kernels` the only crate with `unsafe`.
+
+use std::fs::File;
+use std::io;
+use std::ops::{Deref, Range};
+use std::path::Path;
+use std::sync::Arc;
+
+/// Bytes that many may read: a range of a file, mapped or read. Clones share them.
+#[derive(Clone)]
+pub struct Bytes {
+    whole: Arc<Whole>,
+    range: Range<usize>,
+}
+
+enum Whole {
+    Mapped(memmap2::Mmap),
+    Owned(Vec<u8>),
+}
+
+impl Bytes {
+    /// Maps a file: its bytes are read when they are looked at, and the system may drop and read them again.
+    ///
+    /// The file must not shrink while it is mapped: the process would be killed where the bytes are missing. Where that
+    /// could happen, read it ([`Bytes::from`] a vector).
+    ///
+    /// # Errors
+    /// If the file cannot be opened or mapped.
+    pub fn map(path: &Path) -> io::Result<Self> {
+        let file = File::open(path)?;
+        if file.metadata()?.len() == 0 {
+            return Ok(Self::from(Vec::new()));
+        }
+        // SAFETY: the bytes are only read, as numbers of which every bit pattern is valid or as text that is checked; a
+        // writer in another process can change what they say, not what reading them may do.
+        let map = unsafe { memmap2::Mmap::map(&file)? };
+        Ok(Self { range: 0..map.len(), whole: Arc::new(Whole::Mapped(map)) })
+    }
+
+    /// Returns a part, if these bytes have it.
+    pub fn slice(&self, range: Range<usize>) -> Option<Self> {
+        let (start, end) = (self.range.start.checked_add(range.start)?, self.range.start.checked_add(range.end)?);
+        (start <= end && end <= self.range.end).then(|| Self { whole: Arc::clone(&self.whole), range: start..end })
+    }
+}
+
+impl From<Vec<u8>> for Bytes {
+    fn from(bytes: Vec<u8>) -> Self {
+        Self { range: 0..bytes.len(), whole: Arc::new(Whole::Owned(bytes)) }
+    }
+}
+
+impl Deref for Bytes {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        let whole: &[u8] = match &*self.whole {
+            Whole::Mapped(map) => map,
+            Whole::Owned(bytes) => bytes,
+        };
+        &whole[self.range.clone()]
+    }
+}
+
+impl std::fmt::Debug for Bytes {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Bytes({})", self.len())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mapped_file_is_what_was_written_and_parts_stay_within_it() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let path = folder.path().join("file");
+        std::fs::write(&path, b"0123456789").expect("written");
+        let bytes = Bytes::map(&path).expect("mapped");
+        assert_eq!(&*bytes, b"0123456789");
+        let part = bytes.slice(2..8).expect("within");
+        assert_eq!((&*part, &*part.slice(1..3).expect("within")), (&b"234567"[..], &b"34"[..]));
+        assert!(
+            part.slice(0..7).is_none() && part.slice(7..7).is_none() && part.slice(usize::MAX..usize::MAX).is_none()
+        );
+        assert!(part.slice(6..6).is_some_and(|empty| empty.is_empty()));
+        std::fs::write(&path, b"").expect("written");
+        assert!(Bytes::map(&path).expect("mapped").is_empty() && Bytes::map(folder.path()).is_err());
+    }
+}
