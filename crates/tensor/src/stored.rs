@@ -35,7 +35,7 @@ impl StoredWeight {
     /// If a row is not made of whole blocks of the format, or number or lengths of the matrices are not those of the shape.
     pub fn new(format: Format, shape: &[usize], matrices: Vec<StoredMatrix>) -> Result<Self, Error> {
         let &[.., n, k] = shape else { return Err(refuse(format, shape, "is not a matrix")) };
-        if !k.is_multiple_of(format.block_elements()) {
+        if k == 0 || !k.is_multiple_of(format.block_elements()) {
             return Err(refuse(format, shape, "has rows that are not whole blocks"));
         }
         let experts: usize = shape[..shape.len() - 2].iter().product();

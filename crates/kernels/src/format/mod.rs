@@ -121,7 +121,7 @@ impl<'a> Stored<'a> {
     /// # Panics
     /// If the lengths are not those of the shape, or a row is not made of whole blocks.
     pub fn new(format: Format, bytes: &'a [u8], scales: &'a [f32], n: usize, k: usize) -> Self {
-        assert!(k.is_multiple_of(format.block_elements()), "{} rows of {k}", format.name());
+        assert!(k > 0 && k.is_multiple_of(format.block_elements()), "{} rows of {k}", format.name());
         assert_eq!(bytes.len(), n * format.bytes(k), "{} [{n}, {k}]", format.name());
         let of_blocks = if format == Format::F8E4M3 { n.div_ceil(FP8_BLOCK) * k.div_ceil(FP8_BLOCK) } else { 0 };
         assert_eq!(scales.len(), of_blocks, "block scales of {} [{n}, {k}]", format.name());

@@ -44,7 +44,6 @@ pub(super) enum Prepared<'a> {
 /// Rows of x as codes.
 pub(super) struct Codes {
     k: usize,
-    sub: usize,
     /// [m, k] of i8
     codes: Buffer,
     /// [m, k / 32]
@@ -88,7 +87,7 @@ impl Codes {
                 round(cpu.isa(), &x[first * k..][..count * k], sub, zero, codes, scales, constants);
             });
         }
-        Self { k, sub, codes, scales, constants }
+        Self { k, codes, scales, constants }
     }
 }
 
@@ -174,18 +173,18 @@ unsafe fn float_columns<S: Simd>(
     let mut panel = [0.0f32; 2 * LANES * FLOAT_DEPTH];
     for at in columns.clone().step_by(width) {
         let n = width.min(columns.end - at);
-        for from in (0..k).step_by(FLOAT_DEPTH).chain((k == 0).then_some(0)) {
+        for from in (0..k).step_by(FLOAT_DEPTH) {
             let depth = FLOAT_DEPTH.min(k - from);
             for j in 0..n {
                 job.w.decode_part(job.first + at + j, from, &mut rows[j * FLOAT_DEPTH..][..depth]);
             }
             for half in 0..2 {
-                let from = rows[half * S::LANES * FLOAT_DEPTH..].as_ptr().cast();
-                let to = panel[half * S::LANES..].as_mut_ptr().cast();
+                let from: *const u32 = rows[half * S::LANES * FLOAT_DEPTH..].as_ptr().cast();
+                let to: *mut u32 = panel[half * S::LANES..].as_mut_ptr().cast();
                 for p in (0..depth).step_by(S::LANES) {
                     // SAFETY: LANES rows and as many columns from p on lie in `rows`, FLOAT_DEPTH being a multiple of
                     // LANES, and their transposed in `panel`.
-                    unsafe { s.transpose(u32_at(from, p), FLOAT_DEPTH, u32_at_mut(to, p * width), width) };
+                    unsafe { s.transpose(from.wrapping_add(p), FLOAT_DEPTH, to.wrapping_add(p * width), width) };
                 }
             }
             let left = Left { pointer: x[job.x_first * k + from..].as_ptr(), row: job.x_step * k, column: 1 };
@@ -234,21 +233,14 @@ unsafe fn coded_columns<S: Simd, F: Coded>(
                     F::expand(block, codes, scales, shifts);
                 }
             }
-            let words = depth / 4;
-            for p in (0..words).step_by(lanes) {
-                let (from, to) = (codes.as_ptr().cast(), code_panel.as_mut_ptr().cast());
-                // SAFETY: LANES rows and as many words from p on lie in `codes` (64 words are a multiple of LANES), and
-                // their transposed in `code_panel`.
-                unsafe { s.transpose(u32_at(from, p), DEPTH / 4, u32_at_mut(to, p * lanes), lanes) };
-            }
-            for p in (0..depth / F::SUB).step_by(lanes) {
-                let (from, to) = (scales.as_ptr().cast(), scale_panel.as_mut_ptr().cast());
-                // SAFETY: as above, with 16 scales per row.
-                unsafe { s.transpose(u32_at(from, p), 16, u32_at_mut(to, p * lanes), lanes) };
+            // SAFETY: there are LANES rows of 64 words, and of 16 scales and shifts, as many of which as are asked for,
+            // rounded up to LANES, lie in the rows, and transposed in the panels.
+            unsafe {
+                side_by_side(s, codes.as_ptr().cast(), DEPTH / 4, depth / 4, code_panel.as_mut_ptr().cast());
+                let count = depth / F::SUB;
+                side_by_side(s, scales.as_ptr().cast(), 16, count, scale_panel.as_mut_ptr().cast());
                 if F::SHIFTED {
-                    let (from, to) = (shifts.as_ptr().cast(), shift_panel.as_mut_ptr().cast());
-                    // SAFETY: as above.
-                    unsafe { s.transpose(u32_at(from, p), 16, u32_at_mut(to, p * lanes), lanes) };
+                    side_by_side(s, shifts.as_ptr().cast(), 16, count, shift_panel.as_mut_ptr().cast());
                 }
             }
             let panel =
@@ -268,6 +260,18 @@ unsafe fn coded_columns<S: Simd, F: Coded>(
                 }
             }
         }
+    }
+}
+
+/// Writes words 0 to `count` of LANES rows, `stride` words apart, as `[count, LANES]`.
+///
+/// # Safety
+/// Rows and output are valid for `count` rounded up to LANES.
+#[inline(always)]
+unsafe fn side_by_side<S: Simd>(s: S, rows: *const u32, stride: usize, count: usize, to: *mut u32) {
+    for p in (0..count).step_by(S::LANES) {
+        // SAFETY: the caller's promise.
+        unsafe { s.transpose(rows.wrapping_add(p), stride, to.wrapping_add(p * S::LANES), S::LANES) };
     }
 }
 
@@ -296,7 +300,6 @@ unsafe fn rows<S: Simd, F: Coded, const R: usize>(
     y: *mut f32,
     y_row: usize,
 ) -> usize {
-    debug_assert!(x.sub == F::SUB);
     let (k, from) = (x.k, panel.from);
     let at: [usize; R] = std::array::from_fn(|r| row + r * step);
     let codes = at.map(|row| &x.codes.as_slice::<i8>()[row * k + from..][..panel.depth]);
@@ -343,14 +346,4 @@ unsafe fn rows<S: Simd, F: Coded, const R: usize>(
         unsafe { s.store_ptr_n(sum, y.wrapping_add(r * y_row), panel.columns) };
     }
     R
-}
-
-#[inline(always)]
-fn u32_at(pointer: *const u32, at: usize) -> *const u32 {
-    pointer.wrapping_add(at)
-}
-
-#[inline(always)]
-fn u32_at_mut(pointer: *mut u32, at: usize) -> *mut u32 {
-    pointer.wrapping_add(at)
 }
