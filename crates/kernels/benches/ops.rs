@@ -3,10 +3,12 @@
 use std::hint::black_box;
 use std::time::Instant;
 
+use minke_kernels::format::Stored;
 use minke_kernels::ops::attention::{self, Heads, Memory, Span, Strides, TILE};
 use minke_kernels::ops::matmul::{self, Size};
-use minke_kernels::ops::{grouped_matmul, log_prob, norm, swiglu};
+use minke_kernels::ops::{grouped_matmul, log_prob, norm, stored_matmul, swiglu};
 use minke_kernels::{Cpu, Isa};
+use minke_spec::Format;
 
 fn main() {
     let wanted = std::env::args().skip(1).find(|a| !a.starts_with("--")).unwrap_or_else(|| "all".into());
@@ -20,6 +22,7 @@ fn main() {
     };
     run("matmul", matmul_rows);
     run("grouped_matmul", grouped_matmul_rows);
+    run("stored_matmul", stored_matmul_rows);
     run("attention", attention_rows);
     run("attention_decode", attention_decode_rows);
     run("log_prob", log_prob_rows);
@@ -67,6 +70,22 @@ fn roof(cpu: &Cpu) {
     let size = Size { m: 96 * 8, n: 256, k: 256 };
     let (ns, flops) = matmul_ns(cpu, size);
     println!("roof,f32,fma,{ns:.0},0,{flops}");
+}
+
+/// Measures weights as they lie in a file: one row as in decoding, some, and many as in reading a prompt.
+fn stored_matmul_rows(cpu: &Cpu) {
+    let (n, k) = (4096, 2048);
+    for format in Format::ALL.into_iter().filter(|&format| format != Format::F8E4M3) {
+        // Around 0x38 or 0x3c a high byte makes a float of ordinary size, a scale of blocks as well.
+        let bytes: Vec<u8> = (0..n * format.bytes(k)).map(|i| 0x38 + (i * 7919 % 5) as u8).collect();
+        let w = Stored::new(format, &bytes, &[], n, k);
+        for m in [1, 16, 256] {
+            let (x, mut y) = (random(m * k), vec![0.0; m * n]);
+            let ns = median_ns(|| stored_matmul::matmul(cpu, &x, w, m, black_box(&mut y)));
+            let (name, touched) = (format.name().to_lowercase(), bytes.len() + 4 * (x.len() + y.len()));
+            println!("stored_matmul,{name},{m}x{n}x{k},{ns:.0},{touched},{}", 2 * m * n * k);
+        }
+    }
 }
 
 fn matmul_ns(cpu: &Cpu, size: Size) -> (f64, usize) {
