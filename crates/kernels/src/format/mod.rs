@@ -154,15 +154,16 @@ impl<'a> Stored<'a> {
     /// Writes columns `from..from + out.len()` of a row as f32; both ends lie between blocks.
     #[inline(always)]
     pub(crate) fn decode_part(&self, row: usize, from: usize, out: &mut [f32]) {
-        let bytes = self.part(row, from, from + out.len());
         coded!(self.format,
-            F => decode_coded::<F>(bytes, out),
-            Format::F32 | Format::F16 | Format::Bf16 | Format::F8E4M3 => self.decode_float(row, from, bytes, out),
+            F => decode_coded::<F>(self.part(row, from, from + out.len()), out),
+            Format::F32 | Format::F16 | Format::Bf16 | Format::F8E4M3 => self.decode_floats(row, from, out),
         );
     }
 
+    /// Does what [`decode_part`](Self::decode_part) does, for a format of floats.
     #[inline(always)]
-    fn decode_float(&self, row: usize, from: usize, bytes: &[u8], out: &mut [f32]) {
+    pub(crate) fn decode_floats(&self, row: usize, from: usize, out: &mut [f32]) {
+        let bytes = self.part(row, from, from + out.len());
         match self.format {
             Format::F32 => {
                 for (bytes, out) in bytes.as_chunks().0.iter().zip(out) {

@@ -1,10 +1,13 @@
 //! The tuned product: rows of W are expanded, 16 or 32 at a time and a few hundred columns deep, and laid side by side as
 //! the registers want them; then every row of x passes over that panel.
 
+use std::ops::Range;
+
 use minke_spec::Format;
 
 use crate::device::{Buffer, Cpu, Parts};
 use crate::format::{Coded, Stored, coded};
+use crate::isa::Isa;
 use crate::ops::split::by_rows;
 use crate::simd::{Simd, simd_fn};
 use crate::tile::{Left, Output, Right, panel_width, product};
@@ -41,8 +44,18 @@ pub(super) enum Prepared<'a> {
     Codes(Codes),
 }
 
+/// How a format of codes is summed.
+#[derive(Clone, Copy, Debug)]
+struct Kind {
+    /// Elements per scale.
+    sub: usize,
+    /// The code that stands for zero; none if shifts are added instead.
+    zero: Option<u8>,
+}
+
 /// Rows of x as codes.
 pub(super) struct Codes {
+    kind: Kind,
     k: usize,
     /// [m, k] of i8
     codes: Buffer,
@@ -56,7 +69,8 @@ pub(super) struct Codes {
 impl<'a> Prepared<'a> {
     pub(super) fn new(cpu: &Cpu, x: &'a [f32], k: usize, format: Format) -> Self {
         coded!(format, F => {
-            Self::Codes(Codes::new(cpu, x, k, F::SUB, if F::SHIFTED { None } else { Some(F::ZERO) }))
+            let zero = if F::SHIFTED { None } else { Some(F::ZERO as u8) };
+            Self::Codes(Codes::new(cpu, x, k, Kind { sub: F::SUB, zero }))
         }, _ => Self::Floats { x, k })
     }
 
@@ -70,24 +84,23 @@ impl<'a> Prepared<'a> {
 }
 
 impl Codes {
-    /// Rounds x; `zero` is the code that stands for zero in the weights, none if they are shifted.
-    fn new(cpu: &Cpu, x: &[f32], k: usize, sub: usize, zero: Option<i32>) -> Self {
+    fn new(cpu: &Cpu, x: &[f32], k: usize, kind: Kind) -> Self {
         let m = x.len().checked_div(k).unwrap_or(0);
         let (mut codes, mut scales) = (cpu.buffer::<i8>(m * k), cpu.buffer::<f32>(m * (k / BLOCK)));
-        let mut constants = cpu.buffer::<i32>(m * (k / sub));
+        let mut constants = cpu.buffer::<i32>(m * (k / kind.sub));
         {
             let all_codes = Parts::new(codes.as_mut_slice::<i8>());
             let all_scales = Parts::new(scales.as_mut_slice::<f32>());
-            by_rows(cpu, m, k, [(constants.as_mut_slice::<i32>(), k / sub)], |rows, [constants]| {
+            by_rows(cpu, m, k, [(constants.as_mut_slice::<i32>(), k / kind.sub)], |rows, [constants]| {
                 let (first, count) = (rows.start, rows.len());
                 // SAFETY: each range of rows is one task's.
                 let codes = unsafe { all_codes.part(first * k, count * k) };
                 // SAFETY: as above.
                 let scales = unsafe { all_scales.part(first * (k / BLOCK), count * (k / BLOCK)) };
-                round(cpu.isa(), &x[first * k..][..count * k], sub, zero, codes, scales, constants);
+                round(cpu.isa(), &x[first * k..][..count * k], kind, codes, scales, constants);
             });
         }
-        Self { k, codes, scales, constants }
+        Self { kind, k, codes, scales, constants }
     }
 }
 
@@ -96,8 +109,7 @@ simd_fn! {
     fn round<S>(
         _s: S,
         x: &[f32],
-        sub: usize,
-        zero: Option<i32>,
+        kind: Kind,
         codes: &mut [i8],
         scales: &mut [f32],
         constants: &mut [i32],
@@ -105,7 +117,7 @@ simd_fn! {
         // Adding 1.5 * 2^23 leaves the nearest integer in the low bits, ties to even.
         const MAGIC: f32 = 12_582_912.0;
         let blocks = x.as_chunks::<BLOCK>().0.iter().zip(codes.as_chunks_mut::<BLOCK>().0);
-        for (((x, codes), scale), constants) in blocks.zip(scales).zip(constants.chunks_exact_mut(BLOCK / sub)) {
+        for (((x, codes), scale), constants) in blocks.zip(scales).zip(constants.chunks_exact_mut(BLOCK / kind.sub)) {
             // Magnitudes order like their bits; not a number is the largest and stays in the scale.
             let largest = f32::from_bits(x.iter().fold(0, |largest, x| largest.max(x.to_bits() & 0x7fff_ffff)));
             *scale = largest / 127.0;
@@ -113,9 +125,9 @@ simd_fn! {
             for (x, code) in x.iter().zip(&mut *codes) {
                 *code = (x * inverse + MAGIC).to_bits() as i8;
             }
-            for (codes, constant) in codes.chunks_exact(sub).zip(constants) {
+            for (codes, constant) in codes.chunks_exact(kind.sub).zip(constants) {
                 let sum: i32 = codes.iter().map(|&q| i32::from(q)).sum();
-                *constant = zero.map_or((*scale * sum as f32).to_bits() as i32, |zero| -zero * sum);
+                *constant = kind.zero.map_or((*scale * sum as f32).to_bits() as i32, |zero| -i32::from(zero) * sum);
             }
         }
     }
@@ -135,63 +147,85 @@ pub(super) fn run(cpu: &Cpu, x: &Prepared<'_>, jobs: &[Job<'_>], y: &Parts<'_, f
     let work: usize = jobs.iter().map(|job| job.n * k * job.m).sum();
     cpu.run_if(work > TASK, starts.len(), |task| {
         let (job, at) = (jobs[starts[task].0], starts[task].1);
-        columns_of(cpu.isa(), x, job, at..job.n.min(at + group), y);
+        let columns = at..job.n.min(at + group);
+        match x {
+            // SAFETY: x and y have these rows, checked above, and tasks have disjoint columns.
+            Prepared::Floats { x, k } => unsafe { float_columns(cpu.isa(), x, *k, job, columns, y) },
+            // SAFETY: as above.
+            Prepared::Codes(x) => unsafe { coded_columns(cpu.isa(), x, job, columns, y) },
+        }
     });
 }
 
 simd_fn! {
-    /// Computes some columns of y.
-    fn columns_of<S>(s: S, x: &Prepared<'_>, job: &Job<'_>, columns: std::ops::Range<usize>, y: &Parts<'_, f32>) {
-        match x {
-            Prepared::Floats { x, k } => {
-                // SAFETY: `run` checked that the rows of y lie within it, and tasks have disjoint columns.
-                unsafe { float_columns(s, x, *k, job, columns, y) };
-            }
-            Prepared::Codes(x) => coded!(job.w.format(), F => {
-                // SAFETY: as above.
-                unsafe { coded_columns::<S, F>(s, x, job, columns, y) }
-            }, _ => unreachable!("x was prepared for the format of w")),
+    fn lanes<S>(_s: S) -> usize {
+        S::LANES
+    }
+
+    /// Decodes columns `from..from + depth` of n rows of W, from row `first` on, and lays them side by side.
+    fn decode_panel<S>(s: S, w: Stored<'_>, first: usize, n: usize, from: usize, depth: usize, rows: &mut [f32], panel: &mut [f32]) {
+        let width = panel_width::<S>();
+        assert!(depth <= FLOAT_DEPTH && n <= width && rows.len() == width * FLOAT_DEPTH && panel.len() == rows.len());
+        for (j, row) in rows.chunks_exact_mut(FLOAT_DEPTH).take(n).enumerate() {
+            w.decode_floats(first + j, from, &mut row[..depth]);
         }
+        for half in 0..2 {
+            let from: *const u32 = rows[half * S::LANES * FLOAT_DEPTH..].as_ptr().cast();
+            let to: *mut u32 = panel[half * S::LANES..].as_mut_ptr().cast();
+            for p in (0..depth).step_by(S::LANES) {
+                // SAFETY: LANES rows and as many columns from p on lie in `rows`, FLOAT_DEPTH being a multiple of LANES,
+                // and their transposed in `panel`.
+                unsafe { s.transpose(from.wrapping_add(p), FLOAT_DEPTH, to.wrapping_add(p * width), width) };
+            }
+        }
+    }
+
+    /// Expands columns of rows of W as `panel` says, from row `first` on, and lays them side by side.
+    fn expand_panel<S>(s: S, w: Stored<'_>, first: usize, panel: &mut Panel) {
+        coded!(w.format(), F => expand_coded::<S, F>(s, w, first, panel), _ => unreachable!("floats are decoded"));
+    }
+
+    /// Multiplies m rows of x, `step` apart, with a panel, and continues their sums in y if it is not the first.
+    ///
+    /// The caller promises that y has these rows, `y_row` apart, with the panel's columns, and that they are its alone.
+    fn multiply<S>(s: S, x: &Codes, row: usize, step: usize, m: usize, panel: &Panel, y: *mut f32, y_row: usize) {
+        match (x.kind.sub, x.kind.zero) {
+            (16, None) => all_rows::<S, 16, true, false>(s, x, row, step, m, panel, y, y_row),
+            (32, None) => all_rows::<S, 32, true, false>(s, x, row, step, m, panel, y, y_row),
+            (16, Some(..128)) => all_rows::<S, 16, false, false>(s, x, row, step, m, panel, y, y_row),
+            (32, Some(..128)) => all_rows::<S, 32, false, false>(s, x, row, step, m, panel, y, y_row),
+            (32, Some(128..)) => all_rows::<S, 32, false, true>(s, x, row, step, m, panel, y, y_row),
+            other => unreachable!("no format is summed as {other:?}"),
+        }
+    }
+
+    /// Multiplies rows of x with a panel of floats.
+    ///
+    /// The caller promises what `product` asks for.
+    fn float_product<S>(s: S, shape: (usize, usize, usize), a: Left, b: Right, c: Output, accumulate: bool) {
+        // SAFETY: the caller's promise.
+        unsafe { product(s, shape, a, b, c, accumulate) };
     }
 }
 
 /// Computes columns of y for a format of floats.
 ///
 /// # Safety
-/// The columns of y lie within it and are this call's alone.
-#[inline(always)]
-unsafe fn float_columns<S: Simd>(
-    s: S,
-    x: &[f32],
-    k: usize,
-    job: &Job<'_>,
-    columns: std::ops::Range<usize>,
-    y: &Parts<'_, f32>,
-) {
-    let width = panel_width::<S>();
+/// x and y have the rows of the job, and its columns of y are this call's alone.
+unsafe fn float_columns(isa: Isa, x: &[f32], k: usize, job: &Job<'_>, columns: Range<usize>, y: &Parts<'_, f32>) {
+    let width = 2 * lanes(isa);
     let mut rows = [0.0f32; 2 * LANES * FLOAT_DEPTH];
     let mut panel = [0.0f32; 2 * LANES * FLOAT_DEPTH];
+    let (rows, panel) = (&mut rows[..width * FLOAT_DEPTH], &mut panel[..width * FLOAT_DEPTH]);
     for at in columns.clone().step_by(width) {
         let n = width.min(columns.end - at);
         for from in (0..k).step_by(FLOAT_DEPTH) {
             let depth = FLOAT_DEPTH.min(k - from);
-            for j in 0..n {
-                job.w.decode_part(job.first + at + j, from, &mut rows[j * FLOAT_DEPTH..][..depth]);
-            }
-            for half in 0..2 {
-                let from: *const u32 = rows[half * S::LANES * FLOAT_DEPTH..].as_ptr().cast();
-                let to: *mut u32 = panel[half * S::LANES..].as_mut_ptr().cast();
-                for p in (0..depth).step_by(S::LANES) {
-                    // SAFETY: LANES rows and as many columns from p on lie in `rows`, FLOAT_DEPTH being a multiple of
-                    // LANES, and their transposed in `panel`.
-                    unsafe { s.transpose(from.wrapping_add(p), FLOAT_DEPTH, to.wrapping_add(p * width), width) };
-                }
-            }
+            decode_panel(isa, job.w, job.first + at, n, from, depth, rows, panel);
             let left = Left { pointer: x[job.x_first * k + from..].as_ptr(), row: job.x_step * k, column: 1 };
             let right = Right { pointer: panel.as_ptr(), row: width, panel: 0 };
             let out = Output { pointer: y.pointer(job.y_first + at), row: job.y_row };
-            // SAFETY: the panel has `depth` rows of `width`, and x and y are as the caller promises.
-            unsafe { product(s, (job.m, n, depth), left, right, out, from > 0) };
+            float_product(isa, (job.m, n, depth), left, right, out, from > 0);
         }
     }
 }
@@ -200,65 +234,80 @@ unsafe fn float_columns<S: Simd>(
 ///
 /// # Safety
 /// As [`float_columns`].
-#[inline(always)]
-unsafe fn coded_columns<S: Simd, F: Coded>(
-    s: S,
-    x: &Codes,
-    job: &Job<'_>,
-    columns: std::ops::Range<usize>,
-    y: &Parts<'_, f32>,
-) {
-    let elements = F::FORMAT.block_elements();
-    let (lanes, subs) = (S::LANES, DEPTH / F::SUB);
-    let (mut codes, mut code_panel) = ([0u8; LANES * DEPTH], [0u8; LANES * DEPTH]);
-    let (mut scales, mut scale_panel) = ([0.0f32; LANES * 16], [0.0f32; LANES * 16]);
-    let (mut shifts, mut shift_panel) = ([0.0f32; LANES * 16], [0.0f32; LANES * 16]);
+unsafe fn coded_columns(isa: Isa, x: &Codes, job: &Job<'_>, columns: Range<usize>, y: &Parts<'_, f32>) {
+    let lanes = lanes(isa);
+    let mut panel = Panel::new();
     for at in columns.clone().step_by(lanes) {
-        let n = lanes.min(columns.end - at);
+        panel.columns = lanes.min(columns.end - at);
         for from in (0..x.k).step_by(DEPTH) {
-            let depth = DEPTH.min(x.k - from);
-            for j in 0..n {
-                let bytes = job.w.part(job.first + at + j, from, from + depth);
-                // The same columns of the next rows if these were the last of this row, else the columns to come.
-                let ahead =
-                    if from + depth < x.k { bytes.len() } else { (lanes - 1) * job.w.row_bytes() + bytes.len() };
-                for line in (0..bytes.len()).step_by(64) {
-                    s.prefetch(bytes.as_ptr().wrapping_add(ahead + line).cast());
-                }
-                let blocks = bytes.chunks_exact(F::FORMAT.block_bytes());
-                let codes = codes[j * DEPTH..][..DEPTH].chunks_exact_mut(elements);
-                let scales = scales[j * 16..][..subs].chunks_exact_mut(elements / F::SUB);
-                let shifts = shifts[j * 16..][..subs].chunks_exact_mut(elements / F::SUB);
-                for (((block, codes), scales), shifts) in blocks.zip(codes).zip(scales).zip(shifts) {
-                    F::expand(block, codes, scales, shifts);
-                }
-            }
-            // SAFETY: there are LANES rows of 64 words, and of 16 scales and shifts, as many of which as are asked for,
-            // rounded up to LANES, lie in the rows, and transposed in the panels.
-            unsafe {
-                side_by_side(s, codes.as_ptr().cast(), DEPTH / 4, depth / 4, code_panel.as_mut_ptr().cast());
-                let count = depth / F::SUB;
-                side_by_side(s, scales.as_ptr().cast(), 16, count, scale_panel.as_mut_ptr().cast());
-                if F::SHIFTED {
-                    side_by_side(s, shifts.as_ptr().cast(), 16, count, shift_panel.as_mut_ptr().cast());
-                }
-            }
-            let panel =
-                Panel { codes: &code_panel, scales: &scale_panel, shifts: &shift_panel, from, depth, columns: n };
-            let mut i = 0;
-            while i < job.m {
-                let c = y.pointer(job.y_first + i * job.y_row + at);
-                let row = job.x_first + i * job.x_step;
-                // SAFETY: the caller's promise.
-                unsafe {
-                    i += match job.m - i {
-                        8.. if S::TILE_ROWS >= 12 => rows::<S, F, 8>(s, x, row, job.x_step, &panel, c, job.y_row),
-                        4.. => rows::<S, F, 4>(s, x, row, job.x_step, &panel, c, job.y_row),
-                        2.. => rows::<S, F, 2>(s, x, row, job.x_step, &panel, c, job.y_row),
-                        _ => rows::<S, F, 1>(s, x, row, job.x_step, &panel, c, job.y_row),
-                    };
-                }
-            }
+            (panel.from, panel.depth) = (from, DEPTH.min(x.k - from));
+            expand_panel(isa, job.w, job.first + at, &mut panel);
+            let c = y.pointer(job.y_first + at);
+            multiply(isa, x, job.x_first, job.x_step, job.m, &panel, c, job.y_row);
+        }
+    }
+}
+
+/// Some columns of a few rows of W, expanded.
+struct Panel {
+    /// First column, and how many; rows.
+    from: usize,
+    depth: usize,
+    columns: usize,
+    /// As they were expanded: [LANES, 256] and [LANES, 16].
+    row_codes: [u8; LANES * DEPTH],
+    row_scales: [f32; LANES * 16],
+    row_shifts: [f32; LANES * 16],
+    /// Side by side: [depth / 4, LANES, 4] and [depth / sub, LANES].
+    codes: [u8; LANES * DEPTH],
+    scales: [f32; LANES * 16],
+    shifts: [f32; LANES * 16],
+}
+
+impl Panel {
+    fn new() -> Self {
+        let (codes, scales) = ([0; LANES * DEPTH], [0.0; LANES * 16]);
+        Self {
+            from: 0,
+            depth: 0,
+            columns: 0,
+            row_codes: codes,
+            row_scales: scales,
+            row_shifts: scales,
+            codes,
+            scales,
+            shifts: scales,
+        }
+    }
+}
+
+#[inline(always)]
+fn expand_coded<S: Simd, F: Coded>(s: S, w: Stored<'_>, first: usize, panel: &mut Panel) {
+    let elements = F::FORMAT.block_elements();
+    let (from, to, subs) = (panel.from, panel.from + panel.depth, DEPTH / F::SUB);
+    for j in 0..panel.columns {
+        let bytes = w.part(first + j, from, to);
+        // The columns to come, or the first ones of the next rows if these were the last.
+        let ahead = if to < w.shape()[1] { bytes.len() } else { (S::LANES - 1) * w.row_bytes() + bytes.len() };
+        for line in (0..bytes.len()).step_by(64) {
+            s.prefetch(bytes.as_ptr().wrapping_add(ahead + line).cast());
+        }
+        let blocks = bytes.chunks_exact(F::FORMAT.block_bytes());
+        let codes = panel.row_codes[j * DEPTH..][..DEPTH].chunks_exact_mut(elements);
+        let scales = panel.row_scales[j * 16..][..subs].chunks_exact_mut(elements / F::SUB);
+        let shifts = panel.row_shifts[j * 16..][..subs].chunks_exact_mut(elements / F::SUB);
+        for (((block, codes), scales), shifts) in blocks.zip(codes).zip(scales).zip(shifts) {
+            F::expand(block, codes, scales, shifts);
+        }
+    }
+    let (words, count) = (panel.depth / 4, panel.depth / F::SUB);
+    // SAFETY: there are LANES rows of 64 words, and of 16 scales and shifts; what is asked for, rounded up to LANES, lies
+    // in the rows, and side by side in the panel.
+    unsafe {
+        side_by_side(s, panel.row_codes.as_ptr().cast(), DEPTH / 4, words, panel.codes.as_mut_ptr().cast());
+        side_by_side(s, panel.row_scales.as_ptr().cast(), 16, count, panel.scales.as_mut_ptr().cast());
+        if F::SHIFTED {
+            side_by_side(s, panel.row_shifts.as_ptr().cast(), 16, count, panel.shifts.as_mut_ptr().cast());
         }
     }
 }
@@ -275,36 +324,52 @@ unsafe fn side_by_side<S: Simd>(s: S, rows: *const u32, stride: usize, count: us
     }
 }
 
-/// Columns of W side by side, some terms deep.
-struct Panel<'a> {
-    /// [depth / 4, LANES, 4]
-    codes: &'a [u8],
-    /// [depth / SUB, LANES]
-    scales: &'a [f32],
-    shifts: &'a [f32],
-    /// First term, number of terms, columns that exist.
-    from: usize,
-    depth: usize,
-    columns: usize,
-}
-
-/// Computes R rows of a panel, continuing their sums if it is not the first, and returns R.
 #[inline(always)]
 #[allow(clippy::too_many_arguments)]
-unsafe fn rows<S: Simd, F: Coded, const R: usize>(
+fn all_rows<S: Simd, const SUB: usize, const SHIFTED: bool, const WIDE: bool>(
     s: S,
     x: &Codes,
     row: usize,
     step: usize,
-    panel: &Panel<'_>,
+    m: usize,
+    panel: &Panel,
+    y: *mut f32,
+    y_row: usize,
+) {
+    let mut i = 0;
+    while i < m {
+        let (row, y) = (row + i * step, y.wrapping_add(i * y_row));
+        // SAFETY: the promise of `multiply`'s caller.
+        unsafe {
+            i += match m - i {
+                8.. if S::TILE_ROWS >= 12 => rows::<S, 8, SUB, SHIFTED, WIDE>(s, x, row, step, panel, y, y_row),
+                4.. => rows::<S, 4, SUB, SHIFTED, WIDE>(s, x, row, step, panel, y, y_row),
+                2.. => rows::<S, 2, SUB, SHIFTED, WIDE>(s, x, row, step, panel, y, y_row),
+                _ => rows::<S, 1, SUB, SHIFTED, WIDE>(s, x, row, step, panel, y, y_row),
+            };
+        }
+    }
+}
+
+/// Computes R rows of a panel, continuing their sums if it is not the first, and returns R.
+///
+/// # Safety
+/// R rows of y from `y` on, `y_row` apart, are valid for the panel's columns and this call's alone.
+#[inline(always)]
+unsafe fn rows<S: Simd, const R: usize, const SUB: usize, const SHIFTED: bool, const WIDE: bool>(
+    s: S,
+    x: &Codes,
+    row: usize,
+    step: usize,
+    panel: &Panel,
     y: *mut f32,
     y_row: usize,
 ) -> usize {
-    let (k, from) = (x.k, panel.from);
+    let (k, from, depth) = (x.k, panel.from, panel.depth);
     let at: [usize; R] = std::array::from_fn(|r| row + r * step);
-    let codes = at.map(|row| &x.codes.as_slice::<i8>()[row * k + from..][..panel.depth]);
-    let scales = at.map(|row| &x.scales.as_slice::<f32>()[(row * k + from) / BLOCK..][..panel.depth / BLOCK]);
-    let constants = at.map(|row| &x.constants.as_slice::<i32>()[(row * k + from) / F::SUB..][..panel.depth / F::SUB]);
+    let codes = at.map(|row| &x.codes.as_slice::<i8>()[row * k + from..][..depth]);
+    let scales = at.map(|row| &x.scales.as_slice::<f32>()[(row * k + from) / BLOCK..][..depth / BLOCK]);
+    let constants = at.map(|row| &x.constants.as_slice::<i32>()[(row * k + from) / SUB..][..depth / SUB]);
     let mut sums = [s.splat(0.0); R];
     if from > 0 {
         for (r, sum) in sums.iter_mut().enumerate() {
@@ -312,30 +377,29 @@ unsafe fn rows<S: Simd, F: Coded, const R: usize>(
             *sum = unsafe { s.load_ptr_n(y.wrapping_add(r * y_row), panel.columns) };
         }
     }
-    for sub in 0..panel.depth / F::SUB {
+    for sub in 0..depth / SUB {
         let mut integers = [s.splat_int(0); R];
-        if !F::SHIFTED {
+        if !SHIFTED {
             for (integer, constants) in integers.iter_mut().zip(constants) {
                 *integer = s.splat_int(constants[sub]);
             }
         }
-        for p in (0..F::SUB).step_by(4) {
-            let term = sub * F::SUB + p;
+        for p in (0..SUB).step_by(4) {
+            let term = sub * SUB + p;
             // SAFETY: the panel has LANES words of four codes for every four terms, and a row of x has `depth` codes.
             unsafe {
                 let w = s.load_words(panel.codes.as_ptr().add(term * S::LANES));
                 for (integer, codes) in integers.iter_mut().zip(codes) {
                     let q = codes.as_ptr().add(term).cast::<i32>().read_unaligned();
-                    *integer =
-                        if F::ZERO == 128 { s.dot::<true>(*integer, w, q) } else { s.dot::<false>(*integer, w, q) };
+                    *integer = s.dot::<WIDE>(*integer, w, q);
                 }
             }
         }
         let scale = s.load(&panel.scales[sub * S::LANES..]);
         for (r, sum) in sums.iter_mut().enumerate() {
-            let both = s.mul(scale, s.splat(scales[r][sub * F::SUB / BLOCK]));
+            let both = s.mul(scale, s.splat(scales[r][sub * SUB / BLOCK]));
             *sum = s.fma(s.to_float(integers[r]), both, *sum);
-            if F::SHIFTED {
+            if SHIFTED {
                 let shift = s.load(&panel.shifts[sub * S::LANES..]);
                 *sum = s.fma(shift, s.splat(f32::from_bits(constants[r][sub] as u32)), *sum);
             }
