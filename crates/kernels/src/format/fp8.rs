@@ -93,10 +93,16 @@ simd_fn! {
 
     /// Decodes rows whose columns have the scales of `scales`, 128 each.
     fn decode_scaled<S>(_s: S, codes: &[u8], scales: &[f32], y: &mut [f32]) {
-        for ((codes, y), &scale) in codes.chunks(BLOCK).zip(y.chunks_mut(BLOCK)).zip(scales) {
-            for (code, y) in codes.iter().zip(y) {
-                *y = decode_e4m3(*code) * scale;
-            }
+        decode_row(codes, scales, y);
+    }
+}
+
+/// Decodes a row whose columns have the scales of `scales`, 128 each.
+#[inline(always)]
+pub(crate) fn decode_row(codes: &[u8], scales: &[f32], y: &mut [f32]) {
+    for ((codes, y), &scale) in codes.chunks(BLOCK).zip(y.chunks_mut(BLOCK)).zip(scales) {
+        for (code, y) in codes.iter().zip(y) {
+            *y = decode_e4m3(*code) * scale;
         }
     }
 }

@@ -11,7 +11,7 @@
 //! format is a file with its layout, a row in `minke_spec::Format` and an arm of `coded!`.
 
 use minke_spec::Format;
-use minke_spec::format::FP8_BLOCK;
+use minke_spec::format::{FP8_BLOCK, fp8_scale_shape};
 
 use crate::simd::simd_fn;
 
@@ -47,47 +47,16 @@ pub(crate) trait Coded {
 /// Runs a block of code with `$F` as the type of a format of codes, and another for formats of floats.
 macro_rules! coded {
     ($format:expr, $F:ident => $coded:expr, $float:pat => $other:expr $(,)?) => {
+        $crate::format::coded!(
+            @each [Q4_0 Q4_1 Q5_0 Q5_1 Q8_0 Q2K Q3K Q4K Q5K Q6K] $format, $F => $coded, $float => $other
+        )
+    };
+    (@each [$($name:ident)*] $format:expr, $F:ident => $coded:expr, $float:pat => $other:expr) => {
         match $format {
-            minke_spec::Format::Q4_0 => {
-                type $F = $crate::format::Q4_0;
+            $(minke_spec::Format::$name => {
+                type $F = $crate::format::$name;
                 $coded
-            }
-            minke_spec::Format::Q4_1 => {
-                type $F = $crate::format::Q4_1;
-                $coded
-            }
-            minke_spec::Format::Q5_0 => {
-                type $F = $crate::format::Q5_0;
-                $coded
-            }
-            minke_spec::Format::Q5_1 => {
-                type $F = $crate::format::Q5_1;
-                $coded
-            }
-            minke_spec::Format::Q8_0 => {
-                type $F = $crate::format::Q8_0;
-                $coded
-            }
-            minke_spec::Format::Q2K => {
-                type $F = $crate::format::Q2K;
-                $coded
-            }
-            minke_spec::Format::Q3K => {
-                type $F = $crate::format::Q3K;
-                $coded
-            }
-            minke_spec::Format::Q4K => {
-                type $F = $crate::format::Q4K;
-                $coded
-            }
-            minke_spec::Format::Q5K => {
-                type $F = $crate::format::Q5K;
-                $coded
-            }
-            minke_spec::Format::Q6K => {
-                type $F = $crate::format::Q6K;
-                $coded
-            }
+            })*
             $float => $other,
         }
     };
@@ -123,7 +92,7 @@ impl<'a> Stored<'a> {
     pub fn new(format: Format, bytes: &'a [u8], scales: &'a [f32], n: usize, k: usize) -> Self {
         assert!(k > 0 && k.is_multiple_of(format.block_elements()), "{} rows of {k}", format.name());
         assert_eq!(bytes.len(), n * format.bytes(k), "{} [{n}, {k}]", format.name());
-        let of_blocks = if format == Format::F8E4M3 { n.div_ceil(FP8_BLOCK) * k.div_ceil(FP8_BLOCK) } else { 0 };
+        let of_blocks = if format == Format::F8E4M3 { fp8_scale_shape(n, k).iter().product() } else { 0 };
         assert_eq!(scales.len(), of_blocks, "block scales of {} [{n}, {k}]", format.name());
         Self { format, bytes, scales, n, k }
     }
@@ -183,12 +152,7 @@ impl<'a> Stored<'a> {
             _ => {
                 debug_assert!(self.format == Format::F8E4M3 && from.is_multiple_of(FP8_BLOCK));
                 let first = row / FP8_BLOCK * self.k.div_ceil(FP8_BLOCK) + from / FP8_BLOCK;
-                let blocks = bytes.chunks(FP8_BLOCK).zip(out.chunks_mut(FP8_BLOCK));
-                for ((codes, out), scale) in blocks.zip(&self.scales[first..]) {
-                    for (code, out) in codes.iter().zip(out) {
-                        *out = fp8::decode_e4m3(*code) * scale;
-                    }
-                }
+                fp8::decode_row(bytes, &self.scales[first..], out);
             }
         }
     }
