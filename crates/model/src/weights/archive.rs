@@ -13,7 +13,7 @@ use minke_spec::{Format, ModelConfig, ParamRole, ParamSpec, parameters};
 use minke_tensor::Bytes;
 use safetensors::{SafeTensorError, SafeTensors};
 
-use super::gguf::{Header, Metadata};
+use super::gguf::{Header, Metadata, TensorInfo};
 use super::{CONFIG_FILE, INDEX_FILE, WEIGHTS_FILE, gguf_model};
 use crate::{Error, Result};
 
@@ -113,7 +113,7 @@ impl Archive {
     fn open_gguf(path: &Path) -> Result<Self> {
         let (bytes, header) = read_gguf(path)?;
         let paths = split_paths(path, &header.metadata)?;
-        let values = |tensor: &super::gguf::TensorInfo| {
+        let values = |tensor: &TensorInfo| {
             let values = bytes[tensor.range.clone()].as_chunks().0.iter().map(|value| f32::from_le_bytes(*value));
             let name = gguf_model::DIVISORS;
             if tensor.format == Format::F32 { Ok(values.collect()) } else { Err(format!("{name} is not F32")) }
@@ -127,21 +127,20 @@ impl Archive {
             unknown_keys: Vec::new(),
             files: Vec::new(),
             tensors: BTreeMap::new(),
-            metadata: Some(header.metadata.clone()),
+            metadata: Some(header.metadata),
         };
-        archive.add_gguf(path, bytes, header)?;
+        archive.add_gguf(path, bytes, header.tensors)?;
         for part in &paths[1..] {
             let (bytes, header) = read_gguf(part)?;
-            archive.add_gguf(part, bytes, header)?;
+            archive.add_gguf(part, bytes, header.tensors)?;
         }
         Ok(archive)
     }
 
-    fn add_gguf(&mut self, path: &Path, bytes: Bytes, header: Header) -> Result<()> {
-        let entry = |(name, tensor): (String, super::gguf::TensorInfo)| {
-            (name, tensor.format.name().to_owned(), tensor.shape, tensor.range)
-        };
-        self.add(path, bytes, header.tensors.into_iter().map(entry))
+    fn add_gguf(&mut self, path: &Path, bytes: Bytes, tensors: BTreeMap<String, TensorInfo>) -> Result<()> {
+        let entry =
+            |(name, tensor): (String, TensorInfo)| (name, tensor.format.name().to_owned(), tensor.shape, tensor.range);
+        self.add(path, bytes, tensors.into_iter().map(entry))
     }
 
     fn add_safetensors(&mut self, path: &Path) -> Result<()> {

@@ -83,7 +83,7 @@ pub(super) fn split_names(layer: usize) -> [String; 2] {
 }
 
 /// Modules of a layer, as published and in GGUF.
-const IN_LAYER: [(&str, &str); 30] = [
+const IN_LAYER: [(&str, &str); 28] = [
     ("input_layernorm", "attn_norm"),
     ("self_attn.q_proj", "attn_q"),
     ("self_attn.k_proj", "attn_k"),
@@ -112,8 +112,6 @@ const IN_LAYER: [(&str, &str); 30] = [
     ("hnorm", "nextn.hnorm"),
     ("eh_proj", "nextn.eh_proj"),
     ("shared_head.norm", "nextn.shared_head_norm"),
-    ("shared_head.head", "nextn.shared_head_head"),
-    ("embed_tokens", "nextn.embed_tokens"),
 ];
 
 /// The keys of one architecture.
