@@ -1,7 +1,7 @@
 """What do all goldens have in common? Weights that f32 holds exactly, arithmetic in f64, files whose bytes repeat.
 
-transformers casts to f32 at four places even in an f64 model. Three are lifted to f64 by `lift`: the statistics of
-RMSNorm, the softmax of attention and the gate. The fourth is kept, because it is a convention and not a rounding: the
+transformers casts to f32 at some places even in an f64 model. They are lifted to f64 by `lift`: the statistics of RMSNorm, the
+softmax of attention, the gate, and the rotation of deepseek_v2. One is kept, because it is a convention and not a rounding: the
 inverse frequencies of RoPE, the angles `f32(position) * f32(frequency)` and their cos and sin are f32, and cos and sin
 are then widened. Positions stay below 100, where this and exact angles differ by less than 1e-5.
 """
@@ -37,10 +37,27 @@ class _Lifted:
 def lift(module, **dtypes):
     """Within the block, `module` (which says `import torch`) finds other dtypes under the given names."""
     module.torch = _Lifted(**dtypes)
+    rotate = getattr(module, "apply_rotary_emb", None)
+    if rotate:
+        module.apply_rotary_emb = _without_rounding(rotate)
     try:
         yield
     finally:
         module.torch = torch
+        if rotate:
+            module.apply_rotary_emb = rotate
+
+
+def _without_rounding(function):
+    """The function, in which `x.float()` of f64 numbers leaves them as they are."""
+    def call(*arguments):
+        narrow = torch.Tensor.float
+        torch.Tensor.float = lambda x: x if x.dtype == torch.float64 else narrow(x)
+        try:
+            return function(*arguments)
+        finally:
+            torch.Tensor.float = narrow
+    return call
 
 
 def generator(*names):
@@ -75,7 +92,8 @@ def choice_margins(scores, bias, config):
     biased = scores + bias
     tokens, groups = len(scores), config.n_group
     grouped = biased.view(tokens, groups, -1)
-    group_scores = grouped.topk(2, dim=-1)[0].sum(-1)
+    counted = 1 if getattr(config, "topk_method", None) == "group_limited_greedy" else 2
+    group_scores = grouped.topk(counted, dim=-1)[0].sum(-1)
     order = group_scores.sort(dim=-1, descending=True)
     kept = torch.zeros_like(group_scores, dtype=torch.bool).scatter(1, order.indices[:, : config.topk_group], True)
     open_experts = grouped.masked_fill(~kept[..., None], float("-inf")).view(tokens, -1)

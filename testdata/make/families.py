@@ -8,8 +8,8 @@ golden.safetensors holds, for input_ids [B, T] (equal lengths, no padding):
 - logits [B, T, V], and loss [1] = mean next-token cross-entropy over all B * (T - 1) predictions
 - grad.NAME: gradient of that loss for every published parameter (a tied head has none of its own)
 - greedy.prompt [P], greedy.ids [64]: argmax continuation of one prompt, end-of-sequence ids not obeyed
-- of deepseek_v3 also taps, rows in the order of input_ids flattened: tap.layers.L.c_q (after q_a_layernorm),
-  tap.layers.L.c_kv (after kv_a_layernorm), tap.layers.L.gate.scores (sigmoid, unbiased), tap.layers.L.gate.experts
+- of deepseek_v2 and deepseek_v3 also taps, rows in the order of input_ids flattened: tap.layers.L.c_q (after
+  q_a_layernorm), tap.layers.L.c_kv (after kv_a_layernorm), tap.layers.L.gate.scores (unbiased), tap.layers.L.gate.experts
   (chosen ids, ascending), tap.layers.L.gate.weights (of those, in that order), tap.layers.L.out (of the block)
 
 Inputs are drawn token by token: a token that brings any choice within MARGIN of the alternative is drawn again.
@@ -48,6 +48,21 @@ FAMILIES = {
         qk_rope_head_dim=6, v_head_dim=12, n_routed_experts=9, n_shared_experts=2, num_experts_per_tok=2, n_group=1,
         topk_group=1, first_k_dense_replace=1, norm_topk_prob=True, routed_scaling_factor=1.5, num_mtp_layers=0,
         rope_parameters=dict(rope_type="default", rope_theta=10000.0)), 3, 41),
+    "tiny-v2": ("DeepseekV2", dict(
+        vocab_size=149, hidden_size=48, intermediate_size=67, moe_intermediate_size=19, num_hidden_layers=3,
+        num_attention_heads=3, num_key_value_heads=3, q_lora_rank=24, kv_lora_rank=20, qk_nope_head_dim=12,
+        qk_rope_head_dim=8, v_head_dim=14, n_routed_experts=12, n_shared_experts=2, num_experts_per_tok=3, n_group=4,
+        topk_group=2, first_k_dense_replace=1, topk_method="group_limited_greedy", norm_topk_prob=False,
+        routed_scaling_factor=3.0,
+        rope_parameters=dict(
+            rope_type="yarn", rope_theta=500.0, factor=4.0, original_max_position_embeddings=64, beta_fast=8.0,
+            beta_slow=1.0, mscale=0.707, mscale_all_dim=0.707)), 3, 43),
+    "tiny-v2-lite": ("DeepseekV2", dict(
+        vocab_size=139, hidden_size=44, intermediate_size=59, moe_intermediate_size=17, num_hidden_layers=2,
+        num_attention_heads=2, num_key_value_heads=2, q_lora_rank=None, kv_lora_rank=16, qk_nope_head_dim=10,
+        qk_rope_head_dim=6, v_head_dim=12, n_routed_experts=8, n_shared_experts=2, num_experts_per_tok=3, n_group=1,
+        topk_group=1, first_k_dense_replace=1, topk_method="greedy", norm_topk_prob=False, routed_scaling_factor=1.0,
+        rope_parameters=dict(rope_type="default", rope_theta=10000.0)), 3, 41),
     "tiny-qwen2": ("Qwen2", dict(
         vocab_size=197, hidden_size=50, intermediate_size=83, num_hidden_layers=3, num_attention_heads=5,
         num_key_value_heads=1, tie_word_embeddings=False, rms_norm_eps=1e-6,
@@ -73,7 +88,7 @@ FAMILIES = {
 
 def code(architecture):
     """The module of transformers that computes an architecture."""
-    name = {"DeepseekV3": "deepseek_v3"}.get(architecture, architecture.lower())
+    name = {"DeepseekV2": "deepseek_v2", "DeepseekV3": "deepseek_v3"}.get(architecture, architecture.lower())
     return importlib.import_module(f"transformers.models.{name}.modeling_{name}")
 
 
@@ -130,7 +145,9 @@ class Gates:
     def watch(self, layer):
         def hook(gate, _inputs, outputs):
             logits, weights, experts = outputs
-            self.seen[layer] = (logits.sigmoid(), gate.e_score_correction_bias, weights, experts)
+            bias = getattr(gate, "e_score_correction_bias", None)
+            scores = logits.softmax(-1) if bias is None else logits.sigmoid()
+            self.seen[layer] = (scores, 0.0 if bias is None else bias, weights, experts)
         return hook
 
     def margins(self):
@@ -183,13 +200,13 @@ def find_greedy(folder, model, gates):
 
 
 def watch_taps(model, taps):
-    """Hooks that fill `taps` with the stages of deepseek_v3; returns their handles."""
+    """Hooks that fill `taps` with the stages of MLA; returns their handles."""
     def keep(name):
         return lambda _module, _inputs, output: taps.update({name: output.detach().reshape(-1, output.shape[-1])})
 
     handles = []
     for layer, block in enumerate(model.model.layers):
-        stages = {"c_q": block.self_attn.q_a_layernorm, "c_kv": block.self_attn.kv_a_layernorm, "out": block}
+        stages = {"c_q": getattr(block.self_attn, "q_a_layernorm", None), "c_kv": block.self_attn.kv_a_layernorm, "out": block}
         handles += [stage.register_forward_hook(keep(f"tap.layers.{layer}.{name}"))
                     for name, stage in stages.items() if stage is not None]
     return handles
@@ -219,7 +236,7 @@ def make(folder):
         ids = draw_inputs(folder, model, gates, sequences, length)
 
         taps = {}
-        handles = watch_taps(model, taps) if architecture == "DeepseekV3" else []
+        handles = watch_taps(model, taps) if architecture.startswith("Deepseek") else []
         logits = model(ids, use_cache=False).logits
         group_margin, expert_margin = gates.least()
         more_taps, facts = gate_taps(gates)
@@ -240,7 +257,7 @@ def make(folder):
     stored = set(safetensors.torch.load_file(TESTDATA / folder / "model.safetensors"))
     without = {name for name in stored - set(gradients) if not name.endswith("e_score_correction_bias")}
     assert not without and set(gradients) <= stored, (without, set(gradients) - stored)
-    if architecture == "DeepseekV3":
+    if architecture.startswith("Deepseek"):
         facts |= {"margin.group": group_margin, "margin.expert": expert_margin,
                   "margin.greedy.group": greedy_margins[0], "margin.greedy.expert": greedy_margins[1]}
     else:

@@ -46,7 +46,7 @@ IN_LAYER = {
     "mlp.shared_experts.up_proj": "ffn_up_shexp",
     "mlp.shared_experts.down_proj": "ffn_down_shexp",
 }
-ARCHITECTURES = {"deepseek_v3": "deepseek2", "llama": "llama", "qwen2": "qwen2", "qwen3": "qwen3"}
+ARCHITECTURES = {"deepseek_v2": "deepseek2", "deepseek_v3": "deepseek2", "llama": "llama", "qwen2": "qwen2", "qwen3": "qwen3"}
 
 
 def stacked(weights):
@@ -167,7 +167,7 @@ def keys(out, config, split):
     u32("expert_group_used_count", config["topk_group"])
     f32("expert_weights_scale", config["routed_scaling_factor"])
     out.add_bool(f"{arch}.expert_weights_norm", config["norm_topk_prob"])
-    u32("expert_gating_func", 2)
+    u32("expert_gating_func", {"deepseek_v2": 1, "deepseek_v3": 2}[config["model_type"]])
 
 
 def write(name, file, split=False, most_tensors=0):
@@ -195,6 +195,8 @@ def main():
     write("tiny-v3", "tiny-v3.gguf")
     write("tiny-v3", "tiny-v3-halves.gguf", split=True)
     write("tiny-v3-direct-q", "tiny-v3-direct-q.gguf", split=True)
+    write("tiny-v2", "tiny-v2.gguf", split=True)
+    write("tiny-v2-lite", "tiny-v2-lite.gguf")
     write("tiny-qwen2", "tiny-qwen2.gguf")
     write("tiny-qwen3-yarn", "tiny-qwen3-yarn.gguf")
     write("tiny-llama", "tiny-llama.gguf")

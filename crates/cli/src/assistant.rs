@@ -9,7 +9,6 @@ use minke_engine::{Engine, EngineConfig, Finish, SamplingParams};
 use minke_model::weights::Archive;
 use minke_model::weights::gguf::{Metadata, Value};
 use minke_model::{KvCache, MlaForm, Transformer};
-use minke_spec::config::ModelType;
 use minke_tensor::{Cpu, Device, Isa, TILE};
 use minke_text::{ChatTemplate, Message, ReasoningEvent, ReasoningParser, Tokenizer, Utf8Stream};
 use serde::Deserialize;
@@ -84,9 +83,6 @@ impl Loaded {
     /// If a file is missing or broken, or the memory is too small: said before any weight is read.
     pub fn read(path: &Path, threads: usize) -> Result<Self> {
         let archive = Archive::open(path)?;
-        if archive.config.model_type == ModelType::DeepseekV2 {
-            return Err(minke_model::Error::UnsupportedFamily(archive.config.model_type.name()).into());
-        }
         let (need, have) = (archive.loading_bytes(), available_bytes());
         if have.is_some_and(|have| need > have) {
             return Err(too_large(path, need, have.unwrap_or(0)));

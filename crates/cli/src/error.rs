@@ -124,9 +124,7 @@ fn of_engine(error: &minke_engine::Error) -> Exit {
 fn of_model(error: &minke_model::Error) -> Exit {
     use minke_model::Error;
     match error {
-        Error::BadFile { .. } | Error::BadTensor { .. } | Error::Config(_) | Error::UnsupportedFamily(_) => {
-            Exit::BadFile
-        }
+        Error::BadFile { .. } | Error::BadTensor { .. } | Error::Config(_) => Exit::BadFile,
         Error::Io { source, .. } if source.kind() == std::io::ErrorKind::NotFound => Exit::BadFile,
         Error::Io { .. } | Error::Tensor(_) => Exit::Failed,
     }
@@ -158,7 +156,7 @@ mod tests {
 
     #[test]
     fn wrapped_errors_keep_their_code() {
-        let inner = minke_model::Error::UnsupportedFamily("deepseek_v2");
+        let inner = minke_model::Error::BadFile { path: "a.gguf".into(), reason: "broken".into() };
         let engine = minke_engine::Error::from(inner);
         let error = anyhow::Error::from(minke_train::Error::from(minke_eval::Error::from(engine)));
         assert_eq!(exit_code(&error), Exit::BadFile);

@@ -1,4 +1,4 @@
-//! What can go wrong with a model: a configuration that is not implemented, weights that do not fit it.
+//! What can go wrong with a model: a configuration that is wrong, weights that do not fit it.
 
 use std::path::PathBuf;
 
@@ -11,9 +11,6 @@ pub enum Error {
     /// A configuration is wrong.
     #[error(transparent)]
     Config(#[from] minke_spec::Error),
-    /// A configuration that is described but not implemented.
-    #[error("{0} models are not supported yet: supported are deepseek_v3, qwen2, qwen3, llama")]
-    UnsupportedFamily(&'static str),
     /// A file cannot be read or written.
     #[error("{path}: {source}")]
     Io {

@@ -1,7 +1,7 @@
 //! Which experts does a token visit, with which weights, and what keeps the experts evenly loaded?
 
-use minke_spec::config::MoeConfig;
-use minke_tensor::{Device, Indices, Param, Pass, Routing, Span, Tensor};
+use minke_spec::config::{MoeConfig, ScoringFunc, TopkMethod};
+use minke_tensor::{Device, GroupScore, Indices, Param, Pass, Routing, Span, Tensor};
 
 use crate::Result;
 use crate::source::{Source, params};
@@ -14,10 +14,12 @@ const NORMALIZATION_EPSILON: f32 = 1e-20;
 pub(crate) struct Gate {
     layer: usize,
     routing: Routing,
+    scoring_func: ScoringFunc,
     normalize: bool,
     scale: f32,
     weight: Param,
-    e_score_correction_bias: Param,
+    /// Of V3 alone.
+    e_score_correction_bias: Option<Param>,
 }
 
 params!(Gate { weight, e_score_correction_bias });
@@ -28,25 +30,32 @@ pub(crate) struct Routed {
     pub indices: Indices,
     /// Their mixing weights. [T, K]
     pub weights: Tensor,
-    /// Sigmoid scores of all experts. [T, E]
+    /// Scores of all experts. [T, E]
     pub scores: Tensor,
 }
 
 impl Gate {
     pub(crate) fn new(config: &MoeConfig, source: &mut Source, layer: usize) -> Self {
         let prefix = format!("model.layers.{layer}.mlp.gate");
+        let (groups, kept_groups, group_score) = match config.topk_method {
+            TopkMethod::NoauxTc => (config.n_group, config.topk_group, GroupScore::TwoBest),
+            TopkMethod::GroupLimitedGreedy => (config.n_group, config.topk_group, GroupScore::Best),
+            TopkMethod::Greedy => (1, 1, GroupScore::Best),
+        };
         Self {
             layer,
             routing: Routing {
                 experts: config.n_routed_experts,
-                groups: config.n_group,
-                kept_groups: config.topk_group,
+                groups,
+                kept_groups,
                 per_token: config.num_experts_per_tok,
+                group_score,
             },
+            scoring_func: config.scoring_func,
             normalize: config.norm_topk_prob,
             scale: config.routed_scaling_factor,
             weight: source.take(&format!("{prefix}.weight")),
-            e_score_correction_bias: source.take(&format!("{prefix}.e_score_correction_bias")),
+            e_score_correction_bias: source.take_if_any(&format!("{prefix}.e_score_correction_bias")),
         }
     }
 
@@ -57,12 +66,17 @@ impl Gate {
     ///
     /// # Paper
     /// - V3 2.1.2 eqs. 12-16 (sigmoid scores, biased choice within groups, unbiased weights)
+    /// - V2 2.2.1 (softmax scores, no bias), V2 2.2.2 (a group counts its best)
     /// - Test: crates/kernels/src/ops/route/tests.rs
     /// - Vector: testdata/vectors/gate_routing.json
     pub(crate) fn route(&self, pass: Pass<'_>, x: &Tensor) -> Result<Routed> {
-        let scores = x.matmul(pass, &self.weight)?.sigmoid(pass);
+        let logits = x.matmul(pass, &self.weight)?;
+        let scores = match self.scoring_func {
+            ScoringFunc::Sigmoid => logits.sigmoid(pass),
+            ScoringFunc::Softmax => logits.softmax_rows(pass),
+        };
         pass.tap(|| format!("layers.{}.gate.scores", self.layer), &scores);
-        let bias = self.e_score_correction_bias.values();
+        let bias = self.e_score_correction_bias.as_ref().map(Param::values);
         let indices = Indices::select_experts(pass, &scores, bias, &self.routing)?;
         let mut weights = scores.pick_columns(pass, &indices)?;
         if self.normalize {
@@ -81,9 +95,11 @@ impl Gate {
         self.routing.experts
     }
 
-    /// Moves the selection bias of every expert by `gamma` towards an even load.
+    /// Moves the selection bias of every expert, if there is one, by `gamma` towards an even load.
     pub(crate) fn balance(&mut self, device: &Device, load: &[u64], gamma: f32) {
-        self.e_score_correction_bias.update(device, |bias| update_bias(bias, load, gamma));
+        if let Some(bias) = &mut self.e_score_correction_bias {
+            bias.update(device, |bias| update_bias(bias, load, gamma));
+        }
     }
 }
 
@@ -124,8 +140,8 @@ pub fn update_bias(bias: &mut [f32], load: &[u64], gamma: f32) {
 pub fn balance_loss(pass: Pass<'_>, scores: &Tensor, per_token: usize, spans: &[Span]) -> Result<Tensor> {
     let experts = scores.shape().width();
     // Eq. 18 counts the largest scores as they are: neither the selection bias nor groups take part.
-    let routing = Routing { experts, groups: 1, kept_groups: 1, per_token };
-    let indices = Indices::select_experts(pass, scores, &vec![0.0; experts], &routing)?;
+    let routing = Routing { experts, groups: 1, kept_groups: 1, per_token, group_score: GroupScore::Best };
+    let indices = Indices::select_experts(pass, scores, None, &routing)?;
     let sequences = spans.iter().filter(|span| span.rows > 0).count().max(1);
     let mut factors = vec![0.0f32; scores.shape().elements()];
     for span in spans.iter().filter(|span| span.rows > 0) {

@@ -1,6 +1,5 @@
 //! The whole model: embedding, blocks, final norm, head, and the module that looks one token further.
 
-use minke_spec::config::ModelType;
 use minke_spec::draw::{Domain, draw, hash_name};
 use minke_spec::{ModelConfig, ParamRole, ParamSpec, Placement, parameters};
 use minke_tensor::{Device, Indices, Param, Pass, Tensor, TokenDistribution, Weight};
@@ -11,7 +10,7 @@ use crate::moe::{ExpertLoad, Report};
 use crate::mtp::Mtp;
 use crate::rope::Rope;
 use crate::source::{HasParams, Source, params};
-use crate::{Batch, Error, Result};
+use crate::{Batch, Result};
 
 /// A transformer with its parameters.
 #[derive(Clone)]
@@ -56,7 +55,7 @@ impl Transformer {
     /// - V3 4.2 (initialisation)
     ///
     /// # Errors
-    /// If the family is not implemented.
+    /// If a shape cannot be shared out as `placement` says.
     pub fn random(device: &Device, config: &ModelConfig, placement: &Placement, seed: u64) -> Result<Self> {
         Self::new(config, placement, |spec, shape| Ok(initial(device, config, spec, shape, seed)))
     }
@@ -64,15 +63,12 @@ impl Transformer {
     /// Returns a model whose weights are given by `value(spec, local shape)`, asked in the order of the table.
     ///
     /// # Errors
-    /// If the family is not implemented, or `value` fails.
+    /// If `value` fails.
     pub fn new<W: Into<Weight>>(
         config: &ModelConfig,
         placement: &Placement,
         value: impl FnMut(&ParamSpec, &[usize]) -> Result<W>,
     ) -> Result<Self> {
-        if config.model_type == ModelType::DeepseekV2 {
-            return Err(Error::UnsupportedFamily(config.model_type.name()));
-        }
         let mut source = Source::new(&parameters(config), placement, value)?;
         let layers = config.num_hidden_layers;
         let model = Self {

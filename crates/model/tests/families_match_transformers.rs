@@ -1,4 +1,4 @@
-//! Do the four families compute what `transformers` computes? Logits, every gradient, intermediate values, and 64 greedy
+//! Do the families compute what `transformers` computes? Logits, every gradient, intermediate values, and 64 greedy
 //! tokens, against goldens in f64 (made by `testdata/make/families.py`).
 #![allow(clippy::unwrap_used)]
 
@@ -11,8 +11,16 @@ use common::{Golden, check_gradients, device, folder, relative};
 use minke_model::{Batch, LossWeights, Targets, Transformer, weights};
 use minke_tensor::{Device, Gradients, Isa, Pass, backward};
 
-const FAMILIES: [&str; 6] =
-    ["tiny-v3", "tiny-v3-direct-q", "tiny-qwen2", "tiny-qwen3", "tiny-qwen3-yarn", "tiny-llama"];
+const FAMILIES: [&str; 8] = [
+    "tiny-v3",
+    "tiny-v3-direct-q",
+    "tiny-v2",
+    "tiny-v2-lite",
+    "tiny-qwen2",
+    "tiny-qwen3",
+    "tiny-qwen3-yarn",
+    "tiny-llama",
+];
 
 fn each_family(mut check: impl FnMut(&str, &Device, &Transformer, &Golden, Isa)) {
     for isa in Isa::available() {
@@ -77,7 +85,7 @@ fn intermediate_values_match() {
             let difference = relative(&taps[tap], &golden.floats(&format!("tap.{tap}")));
             assert!(difference <= 1e-4, "{name} {tap}: {difference:.2e}");
         }
-        assert!(!name.starts_with("tiny-v3") || wanted.len() >= 5, "{name} has too few taps");
+        assert!(!name.starts_with("tiny-v") || wanted.len() >= 5, "{name} has too few taps");
     });
 }
 

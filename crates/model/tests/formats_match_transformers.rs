@@ -10,11 +10,13 @@ use minke_model::weights::{self, Archive};
 use minke_model::{Batch, Transformer};
 use minke_tensor::{Device, Isa, Pass};
 
-const FILES: [(&str, &str); 8] = [
+const FILES: [(&str, &str); 10] = [
     ("../tiny-v3-fp8", "tiny-v3-fp8"),
     ("tiny-v3.gguf", "tiny-v3"),
     ("tiny-v3-halves.gguf", "tiny-v3"),
     ("tiny-v3-direct-q.gguf", "tiny-v3-direct-q"),
+    ("tiny-v2.gguf", "tiny-v2"),
+    ("tiny-v2-lite.gguf", "tiny-v2-lite"),
     ("tiny-qwen2.gguf", "tiny-qwen2"),
     ("tiny-qwen3-00001-of-00004.gguf", "tiny-qwen3"),
     ("tiny-qwen3-yarn.gguf", "tiny-qwen3-yarn"),
@@ -55,7 +57,7 @@ fn a_part_of_a_split_model_is_refused_by_name() {
     let second = refused(&folder.join("tiny-qwen3-00002-of-00004.gguf"));
     assert!(second.contains("is file 2 of 4; give the first"), "{second}");
     let all = refused(&folder);
-    assert!(all.contains("holds 7 models as GGUF"), "{all}");
+    assert!(all.contains("holds 9 models as GGUF"), "{all}");
 
     let alone = tempfile::tempdir().unwrap();
     let first = "tiny-qwen3-00001-of-00004.gguf";

@@ -61,7 +61,7 @@ pub struct ModelConfig {
 /// The architectures that are described.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ModelType {
-    /// DeepSeek-V2 and V2-Lite: MLA and MoE with a softmax gate. Described for its costs; its gate is not implemented.
+    /// DeepSeek-V2 and V2-Lite: MLA and MoE with a softmax gate.
     DeepseekV2,
     /// DeepSeek-V3, R1-Zero, R1: MLA and MoE with a sigmoid gate.
     DeepseekV3,

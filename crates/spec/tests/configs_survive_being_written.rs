@@ -56,7 +56,7 @@ fn experts(v3: bool) -> impl Strategy<Value = MoeConfig> {
                 topk_group,
                 topk_method: if v3 { TopkMethod::NoauxTc } else { TopkMethod::GroupLimitedGreedy },
                 scoring_func: if v3 { ScoringFunc::Sigmoid } else { ScoringFunc::Softmax },
-                norm_topk_prob,
+                norm_topk_prob: v3 && norm_topk_prob,
                 routed_scaling_factor: floats.0,
                 aux_loss_alpha: floats.1,
             }

@@ -312,6 +312,10 @@ impl Walk<'_> {
                     route::normalize_rows_backward(cpu, x.values(), width, *epsilon, d, dx);
                 });
             }
+            Op::SoftmaxRows { x, y } => {
+                let width = x.shape().width();
+                self.give_with(x, |cpu, dx| route::softmax_rows_backward(cpu, y.values(), width, d, dx));
+            }
             Op::HeadLogProb { x, w, targets, inverse_temperature, log_sum } => {
                 let size = Size { m: x.shape().rows(), n: w.shape().rows(), k: w.shape().width() };
                 let head = log_prob::Head { weight: w.values(), packed: w.packed(cpu) };

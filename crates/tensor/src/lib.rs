@@ -17,7 +17,7 @@ pub use backward::{Gradients, backward};
 pub use error::Error;
 pub use minke_kernels::ops::attention::{Span, TILE};
 pub use minke_kernels::ops::rope::Layout;
-pub use minke_kernels::ops::route::Routing;
+pub use minke_kernels::ops::route::{GroupScore, Routing};
 pub use minke_kernels::{Cpu, Device, Isa};
 pub use minke_sys::Bytes;
 pub use ops::TokenDistribution;

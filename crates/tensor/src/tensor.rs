@@ -377,6 +377,10 @@ pub(crate) enum Op {
         x: Tensor,
         epsilon: f32,
     },
+    SoftmaxRows {
+        x: Tensor,
+        y: Tensor,
+    },
     HeadLogProb {
         x: Tensor,
         w: Param,
@@ -412,6 +416,7 @@ impl Op {
             | Self::Dispatch { x, .. }
             | Self::PickColumns { x, .. }
             | Self::NormalizeRows { x, .. }
+            | Self::SoftmaxRows { x, .. }
             | Self::HeadLogProb { x, .. }
             | Self::Inference { x, .. } => visit(x),
             Self::Attention { q, k, v, .. } => [q, k, v].into_iter().for_each(visit),

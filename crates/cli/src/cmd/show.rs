@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use anyhow::Result;
 use minke_model::weights::Archive;
-use minke_spec::config::{AttentionConfig, ModelType, RopeScaling};
+use minke_spec::config::{AttentionConfig, RopeScaling};
 use minke_spec::cost::{kv_bytes_per_token, parameter_counts};
 use minke_spec::{Format, ModelConfig};
 use minke_text::{Message, THINK_OPEN, Tokenizer, USER};
@@ -138,9 +138,6 @@ fn describe(archive: &Archive) -> Description {
 /// Notes what is unusual about weights and configuration.
 fn weight_notes(archive: &Archive, notes: &mut Vec<String>) {
     let config = &archive.config;
-    if config.model_type == ModelType::DeepseekV2 {
-        notes.push("deepseek_v2 is described for its costs; it cannot be run".into());
-    }
     if archive.files.is_empty() {
         notes.push("there are no weights in the folder".into());
     } else if let Err(error) = archive.check_weights() {

@@ -136,12 +136,12 @@ fn read_fixed(fields: &mut Fields, model_type: ModelType) -> Result<(), Error> {
     fields.only("architectures", &json!([model_type.architecture()]))?;
     fields.only("hidden_act", &json!("silu"))?;
     fields.only("attention_dropout", &json!(0.0))?;
+    fields.only("mlp_bias", &json!(false))?;
     if model_type.is_deepseek() {
         fields.only("attention_bias", &json!(false))?;
         fields.only("moe_layer_freq", &json!(1))?;
         fields.only("seq_aux", &json!(true))?;
     } else {
-        fields.only("mlp_bias", &json!(false))?;
         fields.only("use_sliding_window", &json!(false))?;
         let layer_types = fields.map.remove("layer_types").unwrap_or(Value::Null);
         for value in layer_types.as_array().into_iter().flatten() {
@@ -245,6 +245,10 @@ fn read_moe(fields: &mut Fields, family: ModelType, num_layers: usize) -> Result
     let methods = TopkMethod::ALL.map(TopkMethod::name);
     let functions = ScoringFunc::ALL.map(ScoringFunc::name);
     let missing = |field, hint| Error::Missing { field, hint };
+    // Published code disagrees about what V2 does with it: no model has it.
+    if family == ModelType::DeepseekV2 && fields.map.get("norm_topk_prob") == Some(&Value::Bool(true)) {
+        return Err(unsupported("norm_topk_prob", &Value::Bool(true), "false for deepseek_v2"));
+    }
     Ok(Some(MoeConfig {
         n_routed_experts,
         n_shared_experts: fields.size("n_shared_experts")?,

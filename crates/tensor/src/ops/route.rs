@@ -33,14 +33,14 @@ impl Indices {
     /// Returns the experts that each token visits, in order of falling biased score.
     ///
     /// # Shapes
-    /// scores [T, E], bias `[E]` -> [T, K]
+    /// scores [T, E], bias `[E]` if there is one -> [T, K]
     ///
     /// # Errors
     /// If the shapes do not fit.
-    pub fn select_experts(pass: Pass<'_>, scores: &Tensor, bias: &[f32], routing: &Routing) -> Result<Indices> {
-        let shape = scores.shape();
-        if shape.width() != routing.experts || bias.len() != routing.experts {
-            return Err(mismatch("select_experts", ("scores", &shape), ("bias", &Shape::new(&[bias.len()]))));
+    pub fn select_experts(pass: Pass<'_>, scores: &Tensor, bias: Option<&[f32]>, routing: &Routing) -> Result<Indices> {
+        let (shape, biased) = (scores.shape(), bias.map_or(routing.experts, <[f32]>::len));
+        if shape.width() != routing.experts || biased != routing.experts {
+            return Err(mismatch("select_experts", ("scores", &shape), ("bias", &Shape::new(&[biased]))));
         }
         let cpu = pass.cpu();
         Ok(Indices::write(cpu, shape.rows() * routing.per_token, |indices| {
@@ -115,5 +115,13 @@ impl Tensor {
         let cpu = pass.cpu();
         let y = Tensor::write(cpu, x, |y| route::normalize_rows(cpu, self.values(), x.width(), epsilon, y));
         y.made_by(pass, self.recorded(), || Op::NormalizeRows { x: self.clone(), epsilon })
+    }
+
+    /// Returns e^x / (sum of e^x over the row).
+    pub fn softmax_rows(&self, pass: Pass<'_>) -> Tensor {
+        let x = self.shape();
+        let cpu = pass.cpu();
+        let y = Tensor::write(cpu, x, |y| route::softmax_rows(cpu, self.values(), x.width(), y));
+        y.clone().made_by(pass, self.recorded(), || Op::SoftmaxRows { x: self.clone(), y })
     }
 }

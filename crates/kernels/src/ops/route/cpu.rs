@@ -1,21 +1,23 @@
 //! The tuned versions.
 
-use super::Routing;
+use std::ops::Range;
+
 use super::reference::key;
+use super::{GroupScore, Routing};
 use crate::device::Cpu;
 use crate::ops::lanes::{dot, map, update};
 use crate::ops::split::{Columns, by_columns, by_rows};
 use crate::simd::simd_fn;
 
-pub(super) fn select(cpu: &Cpu, scores: &[f32], bias: &[f32], routing: &Routing, indices: &mut [u32]) {
-    let Routing { experts, groups, kept_groups, per_token } = *routing;
+pub(super) fn select(cpu: &Cpu, scores: &[f32], bias: Option<&[f32]>, routing: &Routing, indices: &mut [u32]) {
+    let Routing { experts, groups, kept_groups, per_token, group_score } = *routing;
     let tokens = scores.len() / experts;
     let mut group_scores = cpu.buffer::<f32>(tokens * groups);
     by_rows(cpu, tokens, experts, [(group_scores.as_mut_slice(), groups)], |rows, [out]| {
         for (t, out) in rows.zip(out.chunks_exact_mut(groups)) {
-            let scores = scores[t * experts..][..experts].chunks_exact(routing.group_size());
-            for ((scores, bias), out) in scores.zip(bias.chunks_exact(routing.group_size())).zip(out) {
-                *out = group_score(scores, bias);
+            let scores = &scores[t * experts..][..experts];
+            for (g, out) in out.iter_mut().enumerate() {
+                *out = counted(scores, bias, routing.group(g), group_score);
             }
         }
     });
@@ -27,22 +29,29 @@ pub(super) fn select(cpu: &Cpu, scores: &[f32], bias: &[f32], routing: &Routing,
             let chosen = &mut chosen[i * per_token..][..per_token];
             let mut found = 0;
             for g in (0..groups).filter(|&g| rank(group_scores, g) < kept_groups) {
-                let size = routing.group_size();
-                insert_best(scores, bias, g * size..(g + 1) * size, chosen, &mut found);
+                insert_best(scores, bias, routing.group(g), chosen, &mut found);
             }
         }
     });
 }
 
-/// Returns the sum of the two largest biased scores; of the only one in a group of one.
-fn group_score(scores: &[f32], bias: &[f32]) -> f32 {
+/// Returns a score as experts compete with it.
+fn biased(scores: &[f32], bias: Option<&[f32]>, expert: usize) -> f32 {
+    key(scores[expert] + bias.map_or(0.0, |bias| bias[expert]))
+}
+
+/// Returns what a group counts; with one expert, its only score.
+fn counted(scores: &[f32], bias: Option<&[f32]>, group: Range<usize>, score: GroupScore) -> f32 {
     let (mut first, mut second) = (f32::NEG_INFINITY, f32::NEG_INFINITY);
-    for (s, b) in scores.iter().zip(bias) {
-        let value = key(s + b);
+    for e in group.clone() {
+        let value = biased(scores, bias, e);
         second = if value > first { first } else { second.max(value) };
         first = first.max(value);
     }
-    if scores.len() == 1 { first } else { key(first + second) }
+    match score {
+        GroupScore::TwoBest if group.len() > 1 => key(first + second),
+        GroupScore::TwoBest | GroupScore::Best => first,
+    }
 }
 
 /// Returns how many groups come before group `g`.
@@ -52,8 +61,8 @@ fn rank(group_scores: &[f32], g: usize) -> usize {
 }
 
 /// Inserts the experts of a range, given in ascending order, into the list of the best so far.
-fn insert_best(scores: &[f32], bias: &[f32], experts: std::ops::Range<usize>, chosen: &mut [u32], found: &mut usize) {
-    let value = |e: usize| key(scores[e] + bias[e]);
+fn insert_best(scores: &[f32], bias: Option<&[f32]>, experts: Range<usize>, chosen: &mut [u32], found: &mut usize) {
+    let value = |e: usize| biased(scores, bias, e);
     for e in experts {
         let mine = value(e);
         let mut at = *found;
@@ -123,6 +132,15 @@ simd_fn! {
         for (i, (&slot, &weight)) in slot_of.iter().zip(weights).enumerate() {
             let (dy, weight) = (&dy[i / per_token * width..][range.clone()], s.splat(weight));
             map(s, [dy], [dys.row(slot as usize)], |[dy]| [s.mul(weight, dy)]);
+        }
+    }
+
+    fn softmax_of_rows<S>(s: S, x: &[f32], width: usize, y: &mut [f32]) {
+        for (x, y) in x.chunks_exact(width).zip(y.chunks_exact_mut(width)) {
+            let largest = x.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+            map(s, [x], [&mut *y], |[x]| [s.exp(s.sub(x, s.splat(largest)))]);
+            let sum = y.iter().sum::<f32>();
+            y.iter_mut().for_each(|y| *y /= sum);
         }
     }
 
@@ -241,6 +259,24 @@ pub(super) fn normalize_rows_backward(cpu: &Cpu, x: &[f32], width: usize, eps: f
             let sum = x.iter().sum::<f32>() + eps;
             let along = x.iter().zip(dy).map(|(x, dy)| x * dy).sum::<f32>() / sum;
             dy.iter().zip(dx).for_each(|(dy, dx)| *dx = (dy - along) / sum);
+        }
+    });
+}
+
+pub(super) fn softmax_rows(cpu: &Cpu, x: &[f32], width: usize, y: &mut [f32]) {
+    let rows = x.len().checked_div(width).unwrap_or(0);
+    by_rows(cpu, rows, width, [(y, width)], |rows, [y]| {
+        softmax_of_rows(cpu.isa(), &x[rows.start * width..rows.end * width], width, y);
+    });
+}
+
+pub(super) fn softmax_rows_backward(cpu: &Cpu, y: &[f32], width: usize, dy: &[f32], dx: &mut [f32]) {
+    let rows = y.len().checked_div(width).unwrap_or(0);
+    by_rows(cpu, rows, width, [(dx, width)], |rows, [dx]| {
+        for (t, dx) in rows.zip(dx.chunks_exact_mut(width)) {
+            let (y, dy) = (&y[t * width..][..width], &dy[t * width..][..width]);
+            let along = y.iter().zip(dy).map(|(y, dy)| y * dy).sum::<f32>();
+            y.iter().zip(dy).zip(dx).for_each(|((y, dy), dx)| *dx = y * (dy - along));
         }
     });
 }

@@ -1,10 +1,11 @@
 //! Which experts does a token visit, in which order are they computed, and how do their outputs come back?
 //!
 //! ```text
-//! c_te  = s_te + b_e                      s = sigmoid of the gate's logits; b selects and never weighs
-//! g_tk  = sum of the two largest c of group k
+//! c_te  = s_te + b_e                      s = sigmoid (V3) or softmax (V2) of the gate's logits; b, which only V3
+//!                                         has, selects and never weighs
+//! g_tk  = sum of the two largest c of group k (V3), or the largest (V2)
 //! E_t   = the K largest c among the groups with the largest g
-//! w_te  = s_te / (sum over E_t of s + eps)
+//! w_te  = s_te / (sum over E_t of s + eps) (V3), or s_te (V2)
 //! y_t   = sum over E_t, in order, of w_te expert_e(x_t)
 //! ```
 //!
@@ -15,6 +16,8 @@ mod cpu;
 pub mod reference;
 #[cfg(test)]
 mod tests;
+
+use std::ops::Range;
 
 use crate::Cpu;
 
@@ -29,12 +32,28 @@ pub struct Routing {
     pub kept_groups: usize,
     /// Experts per token, K.
     pub per_token: usize,
+    /// What a group counts.
+    pub group_score: GroupScore,
+}
+
+/// What a group of experts counts when groups are chosen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GroupScore {
+    /// The sum of its two largest scores (V3).
+    TwoBest,
+    /// Its largest score (V2).
+    Best,
 }
 
 impl Routing {
-    /// Returns the experts of a group.
+    /// Returns the number of experts of a group.
     fn group_size(&self) -> usize {
         self.experts / self.groups
+    }
+
+    /// Returns the experts of a group.
+    fn group(&self, group: usize) -> Range<usize> {
+        group * self.group_size()..(group + 1) * self.group_size()
     }
 
     fn check(&self) {
@@ -47,7 +66,7 @@ impl Routing {
 /// Computes the experts of each token, the largest biased score first.
 ///
 /// # Shapes
-/// scores [T, E], bias `[E]`, indices [T, K]
+/// scores [T, E], bias `[E]` if there is one, indices [T, K]
 ///
 /// # Paper
 /// - V3 2.1.2 eq. 16 (the biased choice), with the node-limited routing of the same section as groups
@@ -57,10 +76,11 @@ impl Routing {
 /// # Numerics
 /// Sums in f32. Experts of discarded groups are never chosen. Equal scores go to the lower index; not a number counts
 /// as minus infinity.
-pub fn select(cpu: &Cpu, scores: &[f32], bias: &[f32], routing: &Routing, indices: &mut [u32]) {
+pub fn select(cpu: &Cpu, scores: &[f32], bias: Option<&[f32]>, routing: &Routing, indices: &mut [u32]) {
     routing.check();
     let tokens = scores.len() / routing.experts;
-    assert_eq!((scores.len(), bias.len()), (tokens * routing.experts, routing.experts));
+    assert_eq!(scores.len(), tokens * routing.experts);
+    assert!(bias.is_none_or(|bias| bias.len() == routing.experts));
     assert_eq!(indices.len(), tokens * routing.per_token);
     cpu::select(cpu, scores, bias, routing, indices);
 }
@@ -188,6 +208,27 @@ pub fn normalize_rows(cpu: &Cpu, x: &[f32], width: usize, eps: f32, y: &mut [f32
 pub fn normalize_rows_backward(cpu: &Cpu, x: &[f32], width: usize, eps: f32, dy: &[f32], dx: &mut [f32]) {
     assert!(x.len() == dx.len() && dy.len() == dx.len() && (width == 0 || x.len().is_multiple_of(width)));
     cpu::normalize_rows_backward(cpu, x, width, eps, dy, dx);
+}
+
+/// Computes `y = e^x / (sum of e^x over the row)`.
+///
+/// # Shapes
+/// x [T, width], y [T, width]
+///
+/// # Numerics
+/// The largest of the row is subtracted first; one sum per row, ascending.
+pub fn softmax_rows(cpu: &Cpu, x: &[f32], width: usize, y: &mut [f32]) {
+    assert!(x.len() == y.len() && (width == 0 || x.len().is_multiple_of(width)));
+    cpu::softmax_rows(cpu, x, width, y);
+}
+
+/// Computes the gradient of [`softmax_rows`]: `dx_j = y_j (dy_j - sum_i dy_i y_i)`.
+///
+/// # Shapes
+/// y, dy, dx [T, width]
+pub fn softmax_rows_backward(cpu: &Cpu, y: &[f32], width: usize, dy: &[f32], dx: &mut [f32]) {
+    assert!(y.len() == dx.len() && dy.len() == dx.len() && (width == 0 || y.len().is_multiple_of(width)));
+    cpu::softmax_rows_backward(cpu, y, width, dy, dx);
 }
 
 /// Computes how many tokens chose each expert.

@@ -1,6 +1,6 @@
 //! What routing is.
 
-use super::Routing;
+use super::{GroupScore, Routing};
 
 /// Returns a score as it is compared: not a number counts as minus infinity.
 pub fn key(score: f32) -> f32 {
@@ -14,12 +14,16 @@ fn sorted(values: &[f32]) -> Vec<usize> {
     order
 }
 
-/// Returns the sum of the two largest biased scores of each group, for one token.
+/// Returns what each group counts, for one token: the sum of its largest biased score, or its two largest.
 pub fn group_scores(scores: &[f32], bias: &[f32], routing: &Routing) -> Vec<f32> {
+    let counted = match routing.group_score {
+        GroupScore::TwoBest => 2,
+        GroupScore::Best => 1,
+    };
     let biased: Vec<f32> = scores.iter().zip(bias).map(|(s, b)| key(s + b)).collect();
-    let two_best =
-        |group: &[f32]| key(sorted(group).iter().take(2).map(|&e| group[e]).reduce(|a, b| a + b).unwrap_or(0.0));
-    biased.chunks(routing.experts / routing.groups).map(two_best).collect()
+    let best =
+        |group: &[f32]| key(sorted(group).iter().take(counted).map(|&e| group[e]).reduce(|a, b| a + b).unwrap_or(0.0));
+    biased.chunks(routing.experts / routing.groups).map(best).collect()
 }
 
 /// Returns the experts of one token. scores `[E]`, bias `[E]` -> `[K]`
@@ -102,6 +106,22 @@ pub fn normalize_rows_backward(x: &[f64], width: usize, eps: f64, dy: &[f64]) ->
         let sum = x.iter().sum::<f64>() + eps;
         let along: f64 = x.iter().zip(dy).map(|(x, dy)| x * dy).sum::<f64>() / sum;
         dx.extend(dy.iter().map(|dy| (dy - along) / sum));
+    }
+    dx
+}
+
+/// Returns e^x / (sum of e^x) by rows.
+pub fn softmax_rows(x: &[f64], width: usize) -> Vec<f64> {
+    let exp: Vec<f64> = x.iter().map(|x| x.exp()).collect();
+    normalize_rows(&exp, width, 0.0)
+}
+
+/// Returns dx.
+pub fn softmax_rows_backward(y: &[f64], width: usize, dy: &[f64]) -> Vec<f64> {
+    let mut dx = Vec::new();
+    for (y, dy) in y.chunks(width).zip(dy.chunks(width)) {
+        let along: f64 = y.iter().zip(dy).map(|(y, dy)| y * dy).sum();
+        dx.extend(y.iter().zip(dy).map(|(y, dy)| y * (dy - along)));
     }
     dx
 }

@@ -9,12 +9,12 @@ const ROUTINGS: [(usize, usize, usize, usize); 6] =
     [(16, 4, 2, 4), (256, 8, 4, 8), (8, 1, 1, 2), (6, 6, 3, 3), (5, 1, 1, 5), (12, 3, 1, 0)];
 
 fn routing((experts, groups, kept_groups, per_token): (usize, usize, usize, usize)) -> Routing {
-    Routing { experts, groups, kept_groups, per_token }
+    Routing { experts, groups, kept_groups, per_token, group_score: GroupScore::TwoBest }
 }
 
 fn selected(cpu: &Cpu, scores: &[f32], bias: &[f32], routing: &Routing) -> Vec<u32> {
     let mut indices = vec![u32::MAX; scores.len() / routing.experts * routing.per_token];
-    select(cpu, scores, bias, routing, &mut indices);
+    select(cpu, scores, Some(bias), routing, &mut indices);
     indices
 }
 
@@ -49,6 +49,7 @@ fn published_routing_is_reproduced() {
             groups: number("n_group"),
             kept_groups: number("topk_group"),
             per_token: number("num_experts_per_tok"),
+            group_score: GroupScore::TwoBest,
         };
         let bias: Vec<f32> = bias.iter().map(|&b| b as f32).collect();
         let factor = config["routed_scaling_factor"].as_f64().unwrap() as f32;
@@ -84,8 +85,10 @@ fn published_routing_is_reproduced() {
 fn selection_agrees_with_sorting_even_with_ties_and_without_numbers() {
     let odd = [f32::NAN, f32::INFINITY, f32::NEG_INFINITY, 0.0, -0.0];
     for case in ROUTINGS {
-        let routing = routing(case);
-        for tokens in [0, 1, 300] {
+        for (tokens, group_score) in
+            [0, 1, 300].into_iter().flat_map(|n| [(n, GroupScore::TwoBest), (n, GroupScore::Best)])
+        {
+            let routing = Routing { group_score, ..routing(case) };
             let experts = routing.experts;
             let mut scores = random(1, tokens * experts);
             // Rounded scores tie often; every third token has odd values; two tokens have nothing else.
@@ -198,6 +201,8 @@ fn picking_and_normalizing_agree_with_the_reference() {
         scores.iter_mut().for_each(|s| *s = s.abs() + 0.1);
         let indices: Vec<u32> = (0..tokens * per_token).map(|i| (i * 7 % experts) as u32).collect();
         let dy = random(14, tokens * per_token);
+        // Beyond e^88, what f32 holds.
+        let logits: Vec<f32> = random(15, tokens * experts).iter().map(|x| 40.0 * x + 100.0).collect();
         let run = |cpu: &Cpu| {
             let n = indices.len();
             let (mut picked, mut weights, mut dpicked) = (unwritten(n), unwritten(n), unwritten(n));
@@ -206,7 +211,10 @@ fn picking_and_normalizing_agree_with_the_reference() {
             normalize_rows(cpu, &picked, per_token, 1e-20, &mut weights);
             normalize_rows_backward(cpu, &picked, per_token, 1e-20, &dy, &mut dpicked);
             pick_columns_backward(cpu, &dpicked, &indices, per_token, experts, &mut dscores);
-            vec![picked, weights, dpicked, dscores]
+            let (mut softmax, mut dlogits) = (unwritten(tokens * experts), unwritten(tokens * experts));
+            softmax_rows(cpu, &logits, experts, &mut softmax);
+            softmax_rows_backward(cpu, &softmax, experts, &scores, &mut dlogits);
+            vec![picked, weights, dpicked, dscores, softmax, dlogits]
         };
         on_every_path(run, |out, path| {
             let picked = reference::pick_columns(&wide(&scores), experts, &indices, per_token);
@@ -215,6 +223,9 @@ fn picking_and_normalizing_agree_with_the_reference() {
             close(&out[1], &reference::normalize_rows(&picked, per_token, 1e-20), 3e-7, path);
             close(&out[2], &dpicked, 2e-6, path);
             close(&out[3], &reference::pick_columns_backward(&dpicked, &indices, per_token, experts), 2e-6, path);
+            let softmax = reference::softmax_rows(&wide(&logits), experts);
+            close(&out[4], &softmax, 1e-6, path);
+            close(&out[5], &reference::softmax_rows_backward(&softmax, experts, &wide(&scores)), 2e-6, path);
         });
     }
 }
@@ -237,4 +248,6 @@ fn the_reference_backwards_are_derivatives() {
     let x: Vec<f64> = wide(&random(22, 6)).iter().map(|v| v.abs() + 0.2).collect();
     let dx = reference::normalize_rows_backward(&x, 3, 0.1, &dy);
     is_derivative(&dx, &x, &dy, |x| reference::normalize_rows(x, 3, 0.1));
+    let dx = reference::softmax_rows_backward(&reference::softmax_rows(&x, 3), 3, &dy);
+    is_derivative(&dx, &x, &dy, |x| reference::softmax_rows(x, 3));
 }
