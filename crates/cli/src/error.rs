@@ -135,6 +135,7 @@ fn of_text(error: &minke_text::Error) -> Exit {
     match error {
         // A tokenizer is only trained with the settings of a run.
         Error::Training { .. } | Error::Tokenizer { .. } | Error::Template { .. } => Exit::BadFile,
+        Error::Tools(_) => Exit::Usage,
         Error::Io { action: "read", .. } => Exit::BadFile,
         Error::Io { .. } => Exit::Failed,
     }

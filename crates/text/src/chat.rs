@@ -1,117 +1,45 @@
 //! What does the model read when people speak with it?
 //!
-//! A prompt is messages rendered by a Jinja template; the template comes with the weights and is as untrusted as they are.
-//! It runs with a budget of steps and bytes that grows with the messages, so a hostile one ends in milliseconds; what the
-//! budget does not see is given up after a deadline.
+//! A prompt is messages rendered by the Jinja template that comes with the weights.
 
-use crate::{BOS, EOS, Error, Result, file};
-use minijinja::machinery::{Token, tokenize};
-use minijinja::{Environment, ErrorKind, Value, syntax::SyntaxConfig};
-use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::mpsc::{self, RecvTimeoutError};
-use std::time::Duration;
+use std::sync::OnceLock;
+
+use minijinja::Value;
+
+use crate::jinja::Template;
+use crate::message::Arguments;
+use crate::tools::{self, CallFormat};
+use crate::{BOS, EOS, Error, FunctionCall, Message, Result, Role, ToolCall, file};
 
 /// As published with the distilled models since February 2025 (MIT, DeepSeek): the generation prompt opens the thought.
 const R1: &str = include_str!("r1.jinja");
 /// The generation prompts of the template now and at first release.
 const FORCED: &str = "'<｜Assistant｜><think>\\n'";
 const UNFORCED: &str = "'<｜Assistant｜>'";
-
-/// Three times the longest published template.
-const MAX_TEMPLATE_BYTES: usize = 64 << 10;
-/// Seven times the longest tag of DeepSeek's templates.
-const MAX_TOKENS_PER_TAG: usize = 300;
-/// A unit of fuel pays for one instruction or 64 bytes of data.
+/// What published templates take many times over. A unit of fuel pays for one instruction or 64 bytes of data.
 const FUEL: usize = 30_000;
 const FUEL_PER_MESSAGE: usize = 500;
-/// The engine recurses: while compiling at most once per byte of the source, while rendering at most once per unit of fuel
-/// (a list in a list in a list). So much stack is set aside for it: three times what was measured; only what is used costs.
-const STACK_BYTES: usize = 4 << 20;
-const STACK_BYTES_PER_SOURCE_BYTE: usize = 512;
-const STACK_BYTES_PER_FUEL: usize = 128;
-/// Rendering takes milliseconds. The engine does not count the elements of a list that holds another twice, which again
-/// holds another twice, and can walk such a thing for years.
-const DEADLINE: Duration = Duration::from_secs(2);
 
-/// Who speaks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Role {
-    /// Instructions that stand before the conversation.
-    System,
-    /// The person.
-    User,
-    /// The model.
-    Assistant,
-    /// The result of a tool that the model called.
-    Tool,
-}
-
-/// One turn of a conversation, as the OpenAI API writes it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Message {
-    /// Who speaks.
-    pub role: Role,
-    /// The text; none where the assistant only calls tools.
-    #[serde(default)]
-    pub content: Option<String>,
-    /// What the assistant asks tools to do.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub tool_calls: Vec<ToolCall>,
-}
-
-/// A call that the assistant asks for.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ToolCall {
-    /// Always "function" so far.
-    #[serde(rename = "type")]
-    pub kind: String,
-    /// What to call.
-    pub function: FunctionCall,
-}
-
-/// The function that a [`ToolCall`] names.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct FunctionCall {
-    /// Its name.
-    pub name: String,
-    /// Its arguments: the JSON text as the model wrote it.
-    pub arguments: String,
-}
-
-impl Message {
-    /// An instruction.
-    pub fn system(content: impl Into<String>) -> Self {
-        Self::new(Role::System, content)
-    }
-
-    /// What the person says.
-    pub fn user(content: impl Into<String>) -> Self {
-        Self::new(Role::User, content)
-    }
-
-    /// What the model said, with or without its thought.
-    pub fn assistant(content: impl Into<String>) -> Self {
-        Self::new(Role::Assistant, content)
-    }
-
-    /// What a tool returned.
-    pub fn tool(content: impl Into<String>) -> Self {
-        Self::new(Role::Tool, content)
-    }
-
-    fn new(role: Role, content: impl Into<String>) -> Self {
-        Message { role, content: Some(content.into()), tool_calls: Vec::new() }
-    }
+/// What a prompt is rendered for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RenderOptions {
+    /// Whether the assistant is to go on.
+    pub add_generation_prompt: bool,
+    /// The tools that it may call: a JSON list, as the OpenAI API writes it.
+    pub tools: Option<String>,
+    /// Whether it is to think, for models that can do either; none leaves it to the template.
+    pub thinking: Option<bool>,
 }
 
 /// A chat template, compiled: messages to prompt.
 #[derive(Debug)]
 pub struct ChatTemplate {
-    environment: Environment<'static>,
-    origin: String,
+    template: Template,
+    call_format: CallFormat,
+    arguments: OnceLock<Arguments>,
     source: String,
     bos_token: String,
     eos_token: String,
@@ -205,18 +133,56 @@ impl ChatTemplate {
     /// # Errors
     /// The template raises an error, or takes more steps or bytes than the messages can justify.
     pub fn render(&self, messages: &[Message], add_generation_prompt: bool) -> Result<String> {
-        let bytes: usize = messages.iter().map(Message::len).sum();
+        self.render_with(messages, &RenderOptions { add_generation_prompt, ..Default::default() })
+    }
+
+    /// The prompt of a conversation in which the model may call tools, or is told whether to think.
+    ///
+    /// A template that does not know tools (DeepSeek's do not) finds their description in the system message.
+    ///
+    /// # Errors
+    /// As [`ChatTemplate::render`], or `tools` is not a list of functions.
+    pub fn render_with(&self, messages: &[Message], options: &RenderOptions) -> Result<String> {
+        let bytes: usize =
+            messages.iter().map(Message::len).sum::<usize>() + options.tools.as_ref().map_or(0, String::len);
         // Templates split, strip and join: every byte may be copied 32 times.
         let fuel = FUEL + FUEL_PER_MESSAGE * messages.len() + bytes / 2;
-        let mut environment = self.environment.clone();
-        environment.set_fuel(Some(fuel as u64));
-        let context = map([
-            ("messages", messages.iter().map(Message::to_value).collect()),
-            ("add_generation_prompt", Value::from(add_generation_prompt)),
+        let mut context = BTreeMap::from([
+            ("add_generation_prompt", Value::from(options.add_generation_prompt)),
             ("bos_token", Value::from(self.bos_token.as_str())),
             ("eos_token", Value::from(self.eos_token.as_str())),
         ]);
-        bounded(&self.origin, fuel * STACK_BYTES_PER_FUEL, move || environment.get_template(TEMPLATE)?.render(context))
+        if let Some(thinking) = options.thinking {
+            // V3.1 has the first name, Qwen3 the second.
+            context.extend(["thinking", "enable_thinking"].map(|name| (name, Value::from(thinking))));
+        }
+        let mut messages: Cow<'_, [Message]> = messages.into();
+        if let Some(tools) = &options.tools {
+            if self.template.knows_tools {
+                context.insert("tools", serde_json::from_str(tools).map_err(|error| Error::Tools(error.to_string()))?);
+            } else {
+                tools::describe(messages.to_mut(), tools, self.call_format)?;
+            }
+        }
+        let called = messages.iter().any(|message| !message.tool_calls.is_empty());
+        let arguments = if called { self.arguments() } else { Arguments::Text };
+        context.insert("messages", messages.iter().map(|message| message.to_value(arguments)).collect());
+        self.template.render(Value::from(context), fuel)
+    }
+
+    /// How the template wants the arguments of calls: one that quotes their text means to write JSON itself.
+    fn arguments(&self) -> Arguments {
+        *self.arguments.get_or_init(|| {
+            let function = FunctionCall { name: "f".into(), arguments: r#"{"a": 1}"#.into() };
+            let tool_calls = vec![ToolCall { kind: "function".into(), function }];
+            let messages = [Message::user(""), Message { role: Role::Assistant, content: None, tool_calls }];
+            let values: Value = messages.iter().map(|message| message.to_value(Arguments::Text)).collect();
+            let context = Value::from(BTreeMap::from([("messages", values)]));
+            match self.template.render(context, FUEL) {
+                Ok(text) if text.contains(r#""{\"a\": 1}""#) => Arguments::Object,
+                _ => Arguments::Text,
+            }
+        })
     }
 
     fn built_in(name: &str, source: String) -> Self {
@@ -224,33 +190,11 @@ impl ChatTemplate {
     }
 
     fn compile(origin: &str, source: String, bos_token: String, eos_token: String) -> Result<Self> {
-        if source.len() > MAX_TEMPLATE_BYTES {
-            let reason = format!("has {} bytes; at most {MAX_TEMPLATE_BYTES} are read", source.len());
-            return Err(Error::Template { origin: origin.into(), reason });
-        }
-        let copy = source.clone();
-        let environment = bounded(origin, source.len() * STACK_BYTES_PER_SOURCE_BYTE, move || {
-            let mut environment = Environment::new();
-            // As transformers sets Jinja up; published templates rely on it.
-            let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build()?;
-            check_source(&copy, syntax.clone())?;
-            environment.set_syntax(syntax);
-            // There is one template; it includes, imports and extends nothing.
-            environment.set_path_join_callback(|_, _| "".into());
-            environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
-            environment.add_function("raise_exception", raise_exception);
-            // Both format a nested value in cubic time, which the fuel does not see; no chat template needs them.
-            environment.remove_filter("pprint");
-            environment.remove_global("debug");
-            environment.add_template_owned(TEMPLATE, copy)?;
-            Ok(environment)
-        })?;
-        Ok(ChatTemplate { environment, origin: origin.into(), source, bos_token, eos_token })
+        let template = Template::compile(origin, &source)?;
+        let call_format = CallFormat::of_template(&source);
+        Ok(ChatTemplate { template, call_format, arguments: OnceLock::new(), source, bos_token, eos_token })
     }
 }
-
-/// The name under which a template can be found in its environment.
-const TEMPLATE: &str = "chat_template";
 
 /// The plain-text prompt with which R1-Zero was trained, for this question.
 ///
@@ -265,41 +209,6 @@ pub fn r1_zero_prompt(question: &str) -> String {
          process and answer are enclosed within <think> </think> and <answer> </answer> tags, respectively, i.e., <think> \
          reasoning process here </think> <answer> answer here </answer>. User: {question}. Assistant:"
     )
-}
-
-impl Message {
-    /// As the template sees it: a key that the message does not have is undefined, content that it does not have is none.
-    fn to_value(&self) -> Value {
-        let role = match self.role {
-            Role::System => "system",
-            Role::User => "user",
-            Role::Assistant => "assistant",
-            Role::Tool => "tool",
-        };
-        let mut fields = BTreeMap::from([("role", Value::from(role)), ("content", Value::from(self.content.clone()))]);
-        if !self.tool_calls.is_empty() {
-            fields.insert("tool_calls", self.tool_calls.iter().map(ToolCall::to_value).collect());
-        }
-        Value::from(fields)
-    }
-
-    /// In bytes.
-    fn len(&self) -> usize {
-        let call = |call: &ToolCall| call.kind.len() + call.function.name.len() + call.function.arguments.len();
-        self.content.as_ref().map_or(0, String::len) + self.tool_calls.iter().map(call).sum::<usize>()
-    }
-}
-
-impl ToolCall {
-    fn to_value(&self) -> Value {
-        let name = Value::from(self.function.name.as_str());
-        let function = map([("name", name), ("arguments", Value::from(self.function.arguments.as_str()))]);
-        map([("type", Value::from(self.kind.as_str())), ("function", function)])
-    }
-}
-
-fn map<const N: usize>(fields: [(&str, Value); N]) -> Value {
-    Value::from(BTreeMap::from(fields))
 }
 
 /// What is read of a tokenizer_config.json.
@@ -343,76 +252,4 @@ impl Config {
             }
         }
     }
-}
-
-/// What templates call when they cannot render these messages.
-fn raise_exception(message: String) -> std::result::Result<Value, minijinja::Error> {
-    Err(minijinja::Error::new(ErrorKind::InvalidOperation, message))
-}
-
-/// Refuses what the engine accepts and then does not survive.
-fn check_source(source: &str, syntax: SyntaxConfig) -> std::result::Result<(), minijinja::Error> {
-    let tokens = tokenize(source, false, syntax).map(|token| Ok(token?.0));
-    let tokens: Vec<Token> = tokens.collect::<std::result::Result<_, minijinja::Error>>()?;
-    let refuse = |reason: String| Err(minijinja::Error::new(ErrorKind::InvalidOperation, reason));
-    // The time to fold constants grows with the square of an expression's depth.
-    let ends = |token: &Token| matches!(token, Token::BlockEnd | Token::VariableEnd);
-    if tokens.split(ends).any(|tag| tag.len() > MAX_TOKENS_PER_TAG) {
-        return refuse(format!("a tag has more than {MAX_TOKENS_PER_TAG} tokens; split it"));
-    }
-    match misused_namespace(&tokens) {
-        None => Ok(()),
-        Some(name) => {
-            refuse(format!("{name}: make a namespace by `set x = namespace(...)` and use it as `x.attribute` only"))
-        }
-    }
-}
-
-/// The name of a namespace that is used but for its attributes: it might be kept in itself, and then be shown, compared or
-/// hashed on and on, for which no stack is large enough. Lists and maps cannot hold themselves.
-fn misused_namespace<'a>(tokens: &[Token<'a>]) -> Option<&'a str> {
-    use Token::{Assign, Dot, Ident, ParenOpen};
-    let made = |window: &[Token<'a>]| match window {
-        [Ident("set"), Ident(name), Assign, Ident("namespace"), ParenOpen] => Some(*name),
-        _ => None,
-    };
-    let names: Vec<&str> = tokens.windows(5).filter_map(made).collect();
-    let misused = |(i, token): (usize, &Token<'a>)| {
-        let Ident(name) = token else { return None };
-        let ok = match (i.checked_sub(1).map(|before| &tokens[before]), &tokens[i + 1..]) {
-            (Some(Dot), _) => true,
-            (_, after) if names.contains(name) => {
-                matches!(after, [Assign, ..] | [Dot, Ident(_), ..] | [Ident("is"), ..])
-            }
-            _ if *name == "namespace" => i >= 3 && tokens.get(i - 3..i + 2).and_then(made).is_some(),
-            _ => true,
-        };
-        (!ok).then_some(*name)
-    };
-    tokens.iter().enumerate().find_map(misused)
-}
-
-/// Runs the template engine on a thread of its own, with a stack larger than the usual one by this many bytes, and leaves
-/// the thread behind if it does not come to an end: nothing can stop it, but whoever waits learns what is wrong.
-fn bounded<T: Send + 'static>(
-    origin: &str,
-    stack_bytes: usize,
-    run: impl FnOnce() -> std::result::Result<T, minijinja::Error> + Send + 'static,
-) -> Result<T> {
-    let stack_bytes = STACK_BYTES + stack_bytes;
-    let (sender, receiver) = mpsc::channel();
-    let engine = move || {
-        // The receiver is gone after the deadline; then nobody wants the result.
-        let _ = sender.send(run().map_err(|error| error.to_string()));
-    };
-    let outcome = match std::thread::Builder::new().stack_size(stack_bytes).spawn(engine) {
-        Err(error) => Err(format!("no stack of {stack_bytes} bytes to run on: {error}")),
-        Ok(_) => receiver.recv_timeout(DEADLINE).unwrap_or_else(|reason| match reason {
-            RecvTimeoutError::Timeout => {
-                Err(format!("came to no end in {} s; use another template", DEADLINE.as_secs()))
-            }
-            RecvTimeoutError::Disconnected => Err("the template engine panicked".into()),
-        }),
-    };
-    outcome.map_err(|reason| Error::Template { origin: origin.into(), reason: reason.replace('\n', " ") })
 }

@@ -29,6 +29,9 @@ pub enum Error {
         /// Which option, and which values would do.
         reason: String,
     },
+    /// A description of tools that is not what the OpenAI API takes.
+    #[error("tools: {0}; give a JSON list of objects with a function")]
+    Tools(String),
     /// A chat template that does not compile, or did not render these messages.
     #[error("chat template {origin}: {reason}")]
     Template {

@@ -2,7 +2,7 @@
 //!
 //! On the way in: [`ChatTemplate`] renders [`Message`]s to the prompt, [`Tokenizer`] turns it into ids. On the way out, one
 //! stage after the other, each safe under any chunking: [`Tokenizer::token_bytes`] -> [`Utf8Stream`] -> [`StopStrings`] ->
-//! [`ReasoningParser`]. The crate knows no tensor and no model, so that graders, data preparation and servers can use it
+//! [`ReasoningParser`] -> [`ToolCallParser`]. The crate knows no tensor and no model, so that graders, data preparation and servers can use it
 //! alone.
 //!
 //! ```
@@ -20,14 +20,19 @@
 mod chat;
 mod error;
 mod file;
+mod jinja;
+mod message;
 mod reasoning;
 mod stream;
 mod tokenizer;
+mod tools;
 mod vocabulary;
 
-pub use chat::{ChatTemplate, FunctionCall, Message, Role, ToolCall, r1_zero_prompt};
+pub use chat::{ChatTemplate, RenderOptions, r1_zero_prompt};
 pub use error::{Error, Result};
+pub use message::{FunctionCall, Message, Role, ToolCall};
 pub use reasoning::{ReasoningEvent, ReasoningParser, Thought, split};
 pub use stream::{StopStrings, Utf8Stream};
 pub use tokenizer::{ASSISTANT, BOS, EOS, PAD, THINK_CLOSE, THINK_OPEN, Tokenizer, TrainOptions, USER};
+pub use tools::{ToolCallParser, ToolEvent};
 pub use vocabulary::Vocabulary;

@@ -44,9 +44,14 @@ pub struct ReasoningParser {
 }
 
 impl ReasoningParser {
-    /// A parser for the continuation of this rendered prompt: inside the thought if the prompt ends with `<think>`.
+    /// A parser for the continuation of this rendered prompt: inside the thought if the prompt ends with `<think>`, after it
+    /// if it ends with `</think>`.
     pub fn new(prompt: &str) -> Self {
-        let state = if opens_thought(prompt) { State::Inside } else { State::Before };
+        let state = match (opens_thought(prompt), closes_thought(prompt)) {
+            (true, _) => State::Inside,
+            (_, true) => State::After,
+            _ => State::Before,
+        };
         ReasoningParser { state, held: String::new(), started: false }
     }
 
@@ -182,8 +187,8 @@ pub fn split(prompt: &str, text: &str) -> Thought {
     };
     let both_filled = !reasoning.trim().is_empty() && !content.trim().is_empty();
     Thought {
-        reasoning: (state != State::Before).then_some(reasoning),
-        closed: state == State::After,
+        reasoning: (state != State::Before && !closes_thought(prompt)).then_some(reasoning),
+        closed: state == State::After && !closes_thought(prompt),
         format_ok: opening_ok && text.matches(THINK_CLOSE).count() == 1 && both_filled,
         content,
     }
@@ -192,6 +197,11 @@ pub fn split(prompt: &str, text: &str) -> Thought {
 /// Whether the continuation of this prompt starts inside a thought.
 fn opens_thought(prompt: &str) -> bool {
     prompt.trim_end().ends_with(THINK_OPEN)
+}
+
+/// Whether the prompt already holds a whole thought, which may be empty: the continuation is all answer.
+fn closes_thought(prompt: &str) -> bool {
+    prompt.trim_end().ends_with(THINK_CLOSE)
 }
 
 fn is_newline(c: char) -> bool {
