@@ -4,7 +4,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::{Result, bail};
-use xtask::{bench, check, golden, kill, layers, paper_map, root, timings};
+use xtask::{bench, check, fuzz, golden, kill, layers, paper_map, root, timings};
 
 const USAGE: &str = "cargo xtask TASK
   check [--slow]              format, lints, arrows, quarantine, paper map, test data, documentation; largest files
@@ -17,6 +17,7 @@ const USAGE: &str = "cargo xtask TASK
   bench OP|all                time an op of kernels, append to bench/results/<machine>.csv
   kill [RUN.toml] [POINTS]    kill a run at random points and compare its bytes with an uninterrupted one
                               (runs/kill.toml, 50)
+  fuzz TARGET [RUNS|min]      run a target of fuzz/ on its corpus and mutants of it (1000000), or make the corpus smaller
   timings                     time a cold build and one after touching a kernel, append to bench/results/build.csv";
 
 fn main() -> ExitCode {
@@ -53,6 +54,8 @@ fn run(root: &Path, words: &[&str]) -> Option<Result<()>> {
             Ok(points) => kill::run(root, toml, points),
             Err(_) => return None,
         },
+        ["fuzz", target] => fuzz::run(root, target, "1000000"),
+        ["fuzz", target, runs] => fuzz::run(root, target, runs),
         ["timings"] => timings::run(root),
         _ => return None,
     })

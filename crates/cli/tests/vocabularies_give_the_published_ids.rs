@@ -1,9 +1,10 @@
 //! Does a tokenizer that is rebuilt from what a GGUF file holds give the ids of the published one? For the vocabularies of
-//! all families, on 46 texts each (and 60 of DeepSeek-V3/R1).
+//! all families, on 46 texts each (and 60 of DeepSeek-V3/R1); and do ten megabytes of everything survive the round trip?
 #![allow(clippy::unwrap_used)]
 
 use std::collections::HashMap;
 use std::path::PathBuf;
+use std::sync::LazyLock;
 
 use minke_model::weights::gguf::Header;
 use minke_model::weights::texts;
@@ -32,6 +33,57 @@ fn check_46(tokenizer: &Tokenizer, name: &str) {
     }
 }
 
+/// Ten megabytes in texts of 4 KB and more: English, code, Chinese, random bytes as far as they are UTF-8.
+static MIXED: LazyLock<Vec<String>> = LazyLock::new(|| {
+    let read = |names: &[&str]| names.iter().map(|name| text(&format!("../{name}"))).collect::<String>();
+    let english = read(&["README.md", "ARCHITECTURE.md", "docs/vocabulary.md", "docs/log.md"]);
+    let code = read(&["crates/text/src/chat.rs", "crates/kernels/src/simd.rs", "testdata/make/families.py"]);
+    let samples = text("vocabularies/ggml-vocab-qwen2.gguf.inp");
+    let chinese: Vec<char> =
+        ('\u{4e00}'..='\u{9fa5}').chain("，。！？、；：“”（）《》".chars().cycle().take(3000)).collect();
+    let mut next = 1u64;
+    let mut random = move |below: usize| {
+        next = next.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (next >> 33) as usize % below
+    };
+    let (mut all, mut bytes) = (Vec::new(), 0);
+    while bytes < 10_000_000 {
+        let mut piece = |from: &str| -> String {
+            let start = random(from.chars().count().saturating_sub(4096).max(1));
+            from.chars().skip(start).take(4096).collect()
+        };
+        let text = match all.len() % 4 {
+            0 => piece(&english),
+            1 => piece(&code) + &samples,
+            2 => (0..2048).map(|_| chinese[random(chinese.len())]).collect(),
+            _ => String::from_utf8_lossy(&(0..4096).map(|_| random(256) as u8).collect::<Vec<_>>()).into_owned(),
+        };
+        bytes += text.len();
+        all.push(text);
+    }
+    all
+});
+
+/// Encodes and decodes texts. A tokenizer that composes characters gives back a text that it does not change again.
+fn check_round_trip(tokenizer: &Tokenizer, texts: &[String], composes: bool, name: &str) {
+    std::thread::scope(|scope| {
+        for half in texts.chunks(texts.len().div_ceil(2)) {
+            scope.spawn(move || {
+                let back = |text: &str| tokenizer.decode(&tokenizer.encode(text), false);
+                for text in half {
+                    let once = back(text);
+                    assert!(once == *text || composes && back(&once) == once, "{name}: {text:?} became {once:?}");
+                }
+            });
+        }
+    });
+}
+
+/// What the other vocabularies are asked, to save time: all ten megabytes passed once (`docs/log.md`).
+fn a_tenth() -> &'static [String] {
+    &MIXED[..MIXED.len() / 10]
+}
+
 #[test]
 fn vocabularies_in_gguf_are_rebuilt() {
     for name in ["ggml-vocab-deepseek-llm", "ggml-vocab-deepseek-coder"] {
@@ -45,7 +97,9 @@ fn vocabularies_in_gguf_are_rebuilt() {
             merges: list("tokenizer.ggml.merges"),
             splitting: header.metadata.text("tokenizer.ggml.pre").unwrap().unwrap(),
         };
-        check_46(&Tokenizer::from_vocabulary(&vocabulary).unwrap(), name);
+        let tokenizer = Tokenizer::from_vocabulary(&vocabulary).unwrap();
+        check_46(&tokenizer, name);
+        check_round_trip(&tokenizer, a_tenth(), false, name);
     }
 }
 
@@ -85,7 +139,9 @@ fn the_vocabulary_of_qwen_is_rebuilt() {
         splitting: "qwen2",
         ..Vocabulary::default()
     };
-    check_46(&Tokenizer::from_vocabulary(&vocabulary).unwrap(), "ggml-vocab-qwen2");
+    let tokenizer = Tokenizer::from_vocabulary(&vocabulary).unwrap();
+    check_46(&tokenizer, "ggml-vocab-qwen2");
+    check_round_trip(&tokenizer, a_tenth(), true, "ggml-vocab-qwen2");
 }
 
 #[test]
@@ -96,7 +152,9 @@ fn the_vocabulary_of_llama_is_rebuilt() {
     let merges = text("vocabularies/vocab.bpe");
     let merges = merges.lines().filter(|line| !line.starts_with("#version") && !line.is_empty()).collect();
     let vocabulary = Vocabulary { tokens, merges, splitting: "llama-bpe", ..Vocabulary::default() };
-    check_46(&Tokenizer::from_vocabulary(&vocabulary).unwrap(), "ggml-vocab-llama-bpe");
+    let tokenizer = Tokenizer::from_vocabulary(&vocabulary).unwrap();
+    check_46(&tokenizer, "ggml-vocab-llama-bpe");
+    check_round_trip(&tokenizer, a_tenth(), false, "ggml-vocab-llama-bpe");
 }
 
 #[test]
@@ -141,6 +199,7 @@ fn the_vocabulary_of_deepseek_v3_is_rebuilt() {
     assert_eq!(compared, 60);
     let bos = "<｜begin▁of▁sentence｜>";
     assert_eq!(tokenizer.encode(&format!("{bos}<think>")), [0, 128_798]);
+    check_round_trip(&tokenizer, &MIXED, false, "deepseek-v3");
 }
 
 /// The letters of GPT-2's byte alphabet.

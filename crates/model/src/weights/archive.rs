@@ -14,6 +14,7 @@ use minke_tensor::Bytes;
 use safetensors::{SafeTensorError, SafeTensors};
 
 use super::gguf::{Header, Metadata, TensorInfo};
+use super::twice::key_twice;
 use super::{CONFIG_FILE, INDEX_FILE, WEIGHTS_FILE, gguf_model};
 use crate::{Error, Result};
 
@@ -152,6 +153,9 @@ impl Archive {
         let (header, metadata) =
             SafeTensors::read_metadata(&bytes).map_err(|error| bad(path, broken(&error, bytes.len())))?;
         let start = 8 + header;
+        if let Some(name) = key_twice(&bytes[8..start]) {
+            return Err(bad(path, format!("its header describes {name} twice; download it again")));
+        }
         let tensors = metadata.tensors();
         let entry = |(name, info): (String, &safetensors::tensor::TensorInfo)| {
             let range = start + info.data_offsets.0..start + info.data_offsets.1;

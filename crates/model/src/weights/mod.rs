@@ -8,6 +8,7 @@ mod export;
 pub mod gguf;
 mod gguf_model;
 mod load;
+mod twice;
 
 pub use archive::{Archive, Entry, WeightFile};
 pub use export::save;
