@@ -8,6 +8,7 @@ use clap::builder::NonEmptyStringValueParser;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use minke_engine::SamplingParams;
 use minke_eval::EvalConfig;
+use minke_hub::{Cache, ModelName, nearest_short_name};
 
 use crate::error::Exit;
 
@@ -31,6 +32,16 @@ enum TypedCommand {
     Report(TypedReport),
     /// Say what a model is, from the headers of its files
     Show(TypedShow),
+    /// Say whether a model fits into memory, with how much context, and how fast it will write; reads headers only
+    Fit(TypedFit),
+    /// Say what this machine is: processor, memory, disk, GPU, sandboxes
+    Doctor(TypedDoctor),
+    /// Download a model from the Hugging Face Hub into the cache that other programs share
+    Pull(TypedPull),
+    /// Say which models were downloaded
+    List(TypedList),
+    /// Remove a downloaded model
+    Rm(TypedRm),
     /// Measure tokens per second of reading a prompt and of writing behind it
     Bench(TypedBench),
     /// Look at ids, prompts and logits
@@ -210,6 +221,60 @@ struct TypedShow {
     json: bool,
 }
 
+#[derive(Args)]
+struct TypedDoctor {
+    /// One JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Args)]
+struct TypedPull {
+    /// ORG/NAME, ORG/NAME:QUANT for GGUF files, or a short name such as r1-distill-qwen-7b
+    model: String,
+    /// Branch, tag or commit
+    #[arg(long, default_value = "main")]
+    revision: String,
+    /// Ask no server: say where the model lies if it was downloaded
+    #[arg(long)]
+    offline: bool,
+    /// One JSON object at the end
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Args)]
+struct TypedList {
+    /// One JSON list
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Args)]
+struct TypedRm {
+    /// As for pull
+    model: String,
+    /// One JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Args)]
+#[command(allow_negative_numbers = true)]
+struct TypedFit {
+    /// Folder of a model in published form, or a GGUF file
+    model: PathBuf,
+    /// Tokens of context [default: the most that fits]
+    #[arg(long)]
+    context: Option<usize>,
+    /// Memory to fit into, such as 24G or 512M [default: what is available]
+    #[arg(long, value_name = "SIZE", value_parser = size)]
+    memory: Option<u64>,
+    /// One JSON object
+    #[arg(long)]
+    json: bool,
+}
+
 /// What happens to the thought.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Think {
@@ -231,6 +296,16 @@ pub enum Command {
     Report(Report),
     /// `minke show`
     Show(Show),
+    /// `minke fit`
+    Fit(Fit),
+    /// `minke doctor`
+    Doctor(Doctor),
+    /// `minke pull`
+    Pull(Pull),
+    /// `minke list`
+    List(List),
+    /// `minke rm`
+    Rm(Rm),
     /// `minke bench`
     Bench(Bench),
     /// `minke debug`
@@ -326,6 +401,66 @@ pub struct Show {
     pub json: bool,
 }
 
+/// What `minke fit` works with.
+pub struct Fit {
+    /// The model.
+    pub model: PathBuf,
+    /// Tokens of context; nothing for the most that fits.
+    pub context: Option<usize>,
+    /// Bytes of memory; nothing for what is available.
+    pub memory: Option<u64>,
+    /// CPU threads.
+    pub threads: usize,
+    /// Whether the result is JSON.
+    pub json: bool,
+}
+
+/// What `minke doctor` works with.
+pub struct Doctor {
+    /// CPU threads.
+    pub threads: usize,
+    /// Where models are kept.
+    pub cache: Cache,
+    /// Whether the result is JSON.
+    pub json: bool,
+}
+
+/// What `minke pull` works with.
+pub struct Pull {
+    /// The model's name.
+    pub model: ModelName,
+    /// Branch, tag or commit.
+    pub revision: String,
+    /// Whether no server may be asked.
+    pub offline: bool,
+    /// Whether the result is JSON.
+    pub json: bool,
+    /// Address of the server.
+    pub endpoint: String,
+    /// Who asks.
+    pub token: Option<String>,
+    /// Where models are kept.
+    pub cache: Cache,
+}
+
+/// What `minke list` works with.
+pub struct List {
+    /// Where models are kept.
+    pub cache: Cache,
+    /// Whether the result is JSON.
+    pub json: bool,
+}
+
+/// What `minke rm` works with.
+pub struct Rm {
+    /// The model's name.
+    pub model: ModelName,
+    /// Where models are kept.
+    pub cache: Cache,
+    /// Whether the result is JSON.
+    pub json: bool,
+}
+
 /// What `minke bench` works with.
 pub struct Bench {
     /// The model.
@@ -403,7 +538,18 @@ pub fn parse() -> anyhow::Result<Command> {
         TypedCommand::Train(typed) => Command::Train(typed.meaning()?),
         TypedCommand::Eval(typed) => Command::Eval(typed.meaning()?),
         TypedCommand::Report(TypedReport { run, output, json }) => Command::Report(Report { run, output, json }),
-        TypedCommand::Show(TypedShow { model, json }) => Command::Show(Show { model, json }),
+        TypedCommand::Show(TypedShow { model, json }) => Command::Show(Show { model: located(model)?, json }),
+        TypedCommand::Fit(TypedFit { model, context, memory, json }) => {
+            Command::Fit(Fit { model: located(model)?, context, memory, threads: threads(None)?, json })
+        }
+        TypedCommand::Doctor(TypedDoctor { json }) => {
+            Command::Doctor(Doctor { threads: threads(None)?, cache: cache(), json })
+        }
+        TypedCommand::Pull(typed) => Command::Pull(typed.meaning()?),
+        TypedCommand::List(TypedList { json }) => Command::List(List { cache: cache(), json }),
+        TypedCommand::Rm(TypedRm { model, json }) => {
+            Command::Rm(Rm { model: ModelName::parse(&model)?, cache: cache(), json })
+        }
         TypedCommand::Bench(typed) => Command::Bench(typed.meaning()?),
         TypedCommand::Debug(typed) => Command::Debug(typed.meaning()?),
     })
@@ -446,6 +592,50 @@ impl TypedRun {
     }
 }
 
+impl TypedPull {
+    fn meaning(self) -> anyhow::Result<Pull> {
+        let set = |name: &str| std::env::var(name).ok().filter(|value| !value.trim().is_empty());
+        let endpoint = set("HF_ENDPOINT").unwrap_or_else(|| "https://huggingface.co".into());
+        // Where `hf auth login` leaves it.
+        let kept = || std::fs::read_to_string(cache().root().with_file_name("token")).ok();
+        let token =
+            set("HF_TOKEN").or_else(kept).map(|token| token.trim().to_owned()).filter(|token| !token.is_empty());
+        let Self { model, revision, offline, json } = self;
+        Ok(Pull { model: ModelName::parse(&model)?, revision, offline, json, endpoint, token, cache: cache() })
+    }
+}
+
+/// Returns the cache of downloaded models: `$HF_HOME/hub`, as other libraries have it.
+fn cache() -> Cache {
+    let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let home = || set("HOME").unwrap_or_default().join(".cache/huggingface");
+    Cache::new(set("HF_HOME").unwrap_or_else(home).join("hub"))
+}
+
+/// Returns where a model lies: a path that exists wins, then the name of a model that was downloaded.
+///
+/// # Errors
+/// If it was not downloaded, or is no name.
+fn located(model: PathBuf) -> anyhow::Result<PathBuf> {
+    if model.exists() {
+        return Ok(model);
+    }
+    let text = model.to_string_lossy();
+    let bad = |reason: String| Exit::BadFile.because(format!("{text}: no such file or folder{reason}"));
+    match ModelName::parse(&text) {
+        Ok(name) => cache().find(&name, "main").ok_or_else(|| match nearest_short_name(&text) {
+            Some(near) if !near.eq_ignore_ascii_case(&text) => {
+                bad(format!(", and not downloaded; did you mean {near}?"))
+            }
+            _ => bad(format!(", and not downloaded; check the spelling, or: minke pull {text}")),
+        }),
+        Err(_) => Err(match nearest_short_name(&text) {
+            Some(near) => bad(format!("; did you mean {near}?")),
+            None => bad("; check the spelling".into()),
+        }),
+    }
+}
+
 impl TypedTrain {
     fn meaning(self) -> anyhow::Result<Train> {
         let split = |set: &String| match set.split_once('=') {
@@ -469,6 +659,7 @@ impl TypedEval {
         let threads = threads(self.threads)?;
         let Self { target, tasks, samples, problems, temperature, max_tokens, force_thought, seed, out, json, .. } =
             self;
+        let target = if target.extension().is_some_and(|end| end == "toml") { target } else { located(target)? };
         Ok(Eval { target, tasks, samples, problems, temperature, max_tokens, force_thought, seed, out, threads, json })
     }
 }
@@ -479,17 +670,23 @@ impl TypedBench {
             return Err(Exit::Usage.because("there is nothing to measure; give --prompt and --generate of at least 1"));
         }
         let threads = threads(self.threads)?;
-        Ok(Bench { model: self.model, prompts: self.prompt, generate: self.generate, threads, json: self.json })
+        Ok(Bench {
+            model: located(self.model)?,
+            prompts: self.prompt,
+            generate: self.generate,
+            threads,
+            json: self.json,
+        })
     }
 }
 
 impl TypedDebug {
     fn meaning(self) -> anyhow::Result<Debug> {
         Ok(match self {
-            Self::Tokens { model, text, json } => Debug::Tokens(DebugTokens { model, text, json }),
-            Self::Render { model, prompt, json } => Debug::Render(DebugRender { model, prompt, json }),
+            Self::Tokens { model, text, json } => Debug::Tokens(DebugTokens { model: located(model)?, text, json }),
+            Self::Render { model, prompt, json } => Debug::Render(DebugRender { model: located(model)?, prompt, json }),
             Self::Logits { model, text, ids, out, threads: flag, json } => {
-                Debug::Logits(DebugLogits { model, text, ids, out, threads: threads(flag)?, json })
+                Debug::Logits(DebugLogits { model: located(model)?, text, ids, out, threads: threads(flag)?, json })
             }
         })
     }
@@ -501,13 +698,12 @@ fn model_and_prompt(
     second: Option<String>,
 ) -> anyhow::Result<(Option<PathBuf>, Option<String>)> {
     let prompt = match (first, second) {
-        (Some(model), Some(prompt)) => return Ok((Some(model.into()), non_empty(Some(prompt))?)),
+        (Some(model), Some(prompt)) => return Ok((Some(located(model.into())?), non_empty(Some(prompt))?)),
         (Some(only), None) if Path::new(&only).is_dir() || only.ends_with(".gguf") && Path::new(&only).exists() => {
             return Ok((Some(only.into()), None));
         }
-        (Some(only), None) if looks_like_a_path(&only) => {
-            let advice = "check the spelling; to ask it as a question, put the model's folder before it";
-            return Err(Exit::BadFile.because(format!("{only}: no such folder of a model; {advice}")));
+        (Some(only), None) if looks_like_a_path(&only) || ModelName::parse(&only).is_ok() => {
+            return Ok((Some(located(only.into())?), None));
         }
         (first, _) => first,
     };
@@ -524,6 +720,27 @@ fn non_empty(prompt: Option<String>) -> anyhow::Result<Option<String>> {
 fn looks_like_a_path(text: &str) -> bool {
     let ends = [".gguf", ".safetensors", ".json", ".toml", ".bin"].iter().any(|end| text.ends_with(end));
     !text.contains(char::is_whitespace) && (text.contains('/') || ends || Path::new(text).exists())
+}
+
+/// Returns the bytes that a size such as `24G` means: powers of 1000, or of 1024 with an i as in `24GiB`.
+fn size(text: &str) -> Result<u64, String> {
+    let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    let unit = unit.trim().to_ascii_uppercase();
+    let base: f64 = if unit.contains('I') { 1024.0 } else { 1000.0 };
+    let power = match unit.trim_end_matches('B').trim_end_matches('I') {
+        "" => Some(0),
+        "K" => Some(1),
+        "M" => Some(2),
+        "G" => Some(3),
+        "T" => Some(4),
+        _ => None,
+    };
+    let bytes = number.parse::<f64>().ok().zip(power).map(|(number, power)| number * base.powi(power));
+    bytes
+        .filter(|bytes| *bytes >= 1.0)
+        .map(|bytes| bytes as u64)
+        .ok_or_else(|| "write a size such as 24G or 512M".into())
 }
 
 /// Returns the number of threads: the flag, else `MINKE_THREADS`, else what the machine has.

@@ -8,20 +8,17 @@ use anyhow::Result;
 use minke_engine::{Engine, EngineConfig, Finish, SamplingParams};
 use minke_model::weights::Archive;
 use minke_model::weights::gguf::{Metadata, Value};
-use minke_model::{KvCache, MlaForm, Transformer};
+use minke_model::{MlaForm, Transformer};
 use minke_tensor::{Cpu, Device, Isa, TILE};
 use minke_text::{ChatTemplate, Message, ReasoningEvent, ReasoningParser, Tokenizer, Utf8Stream};
 use serde::Deserialize;
 
 use crate::args::Sampling;
 use crate::error::Exit;
+use crate::fit::{CHUNK_TOKENS, Fit};
 use crate::folder::{read_text, template, tokenizer};
 use crate::interrupt::Interrupt;
-
-/// Prompt tokens of a step: Ctrl-C waits for one step at most.
-const CHUNK_TOKENS: usize = 256;
-/// The shortest cache with which it makes sense to start, in tokens.
-const LEAST_CONTEXT: usize = 256;
+use crate::machine::memory;
 
 /// What a model's folder holds, loaded.
 pub struct Loaded {
@@ -35,6 +32,8 @@ pub struct Loaded {
     pub template: ChatTemplate,
     /// How its makers sample from it.
     pub generation: Generation,
+    /// Tokens of context that fit into memory.
+    pub context: usize,
 }
 
 /// The part of `generation_config.json` that is obeyed. R1's recommendation fills what the file does not say.
@@ -83,10 +82,8 @@ impl Loaded {
     /// If a file is missing or broken, or the memory is too small: said before any weight is read.
     pub fn read(path: &Path, threads: usize) -> Result<Self> {
         let archive = Archive::open(path)?;
-        let (need, have) = (archive.loading_bytes(), available_bytes());
-        if have.is_some_and(|have| need > have) {
-            return Err(too_large(path, need, have.unwrap_or(0)));
-        }
+        let have = memory().map_or(u64::MAX, |memory| memory.available);
+        let context = Fit::new(&archive).context(have, None)?;
         archive.check_weights()?;
         let tokenizer = tokenizer(&archive)?;
         let (template, note) = template(&archive, &tokenizer)?;
@@ -96,7 +93,7 @@ impl Loaded {
         let generation = Generation::read(&archive)?;
         let device = Device::Cpu(Cpu::new(threads, Isa::detect()));
         let model = archive.load(&device)?;
-        Ok(Self { device, model, tokenizer, template, generation })
+        Ok(Self { device, model, tokenizer, template, generation, context })
     }
 }
 
@@ -187,17 +184,8 @@ impl Assistant {
     pub fn load(path: &Path, threads: usize) -> Result<Self> {
         let loaded = Loaded::read(path, threads)?;
         let config = loaded.model.config();
-        let page_bytes = KvCache::new(&loaded.device, config, 1, MlaForm::Absorbed).page_bytes() as u64;
-        let wanted = config.max_position_embeddings.div_ceil(TILE);
-        // Half of what is left: the other half is for what is computed, and for others.
-        let fitting = available_bytes().map_or(wanted, |have| (have / 2 / page_bytes.max(1)) as usize);
-        let pages = wanted.min(fitting);
-        if pages < wanted.min(LEAST_CONTEXT / TILE) {
-            let need = page_bytes * 2 * (LEAST_CONTEXT / TILE) as u64;
-            return Err(too_large(path, need, available_bytes().unwrap_or(0)));
-        }
         let sizes = EngineConfig {
-            pages,
+            pages: loaded.context.div_ceil(TILE),
             max_sequences: 1,
             chunk_tokens: CHUNK_TOKENS,
             form: MlaForm::Absorbed,
@@ -276,21 +264,4 @@ impl Parts<'_> {
         }
         Ok(())
     }
-}
-
-fn too_large(path: &Path, need: u64, have: u64) -> anyhow::Error {
-    let gigabytes = |bytes: u64| bytes as f64 / 1e9;
-    Exit::DoesNotFit.because(format!(
-        "{}: needs {:.1} GB of memory and {:.1} GB are free; free some, or take a smaller model",
-        path.display(),
-        gigabytes(need),
-        gigabytes(have)
-    ))
-}
-
-/// Returns the memory that the system could give, where it says so.
-fn available_bytes() -> Option<u64> {
-    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
-    let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
-    Some(line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()? * 1024)
 }

@@ -4,7 +4,7 @@
 use std::fmt::Display;
 use std::process::ExitCode;
 
-/// What the shell is told; 0 is success, 5 (network) comes with downloads.
+/// What the shell is told; 0 is success.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Exit {
     /// It was tried and did not work.
@@ -15,6 +15,8 @@ pub enum Exit {
     DoesNotFit = 3,
     /// A file that was to be read is missing, broken, or of a kind that is not supported.
     BadFile = 4,
+    /// A server cannot be reached, refuses, or sends something else.
+    Network = 5,
     /// Ctrl-C.
     Interrupted = 6,
 }
@@ -88,7 +90,8 @@ fn of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<Exit> {
     let model = || cause.downcast_ref().map(of_model);
     let text = || cause.downcast_ref().map(of_text);
     let spec = || cause.downcast_ref::<minke_spec::Error>().map(|_| Exit::BadFile);
-    train.or_else(eval).or_else(engine).or_else(model).or_else(text).or_else(spec)
+    let hub = || cause.downcast_ref().map(of_hub);
+    train.or_else(hub).or_else(eval).or_else(engine).or_else(model).or_else(text).or_else(spec)
 }
 
 fn of_train(error: &minke_train::Error) -> Exit {
@@ -101,6 +104,15 @@ fn of_train(error: &minke_train::Error) -> Exit {
         Error::Eval(error) => of_eval(error),
         Error::Engine(error) => of_engine(error),
         Error::Io { .. } | Error::InUse(_) | Error::Diverged { .. } | Error::Tensor(_) => Exit::Failed,
+    }
+}
+
+fn of_hub(error: &minke_hub::Error) -> Exit {
+    use minke_hub::Error;
+    match error {
+        Error::Name { .. } => Exit::Usage,
+        Error::Refused { .. } | Error::Network { .. } | Error::Corrupt { .. } => Exit::Network,
+        Error::Io { .. } => Exit::Failed,
     }
 }
 

@@ -1,12 +1,14 @@
-//! What does a person type? `minke run`, `train`, `eval`, `report`, `show`, `bench`, `debug`: arguments become one call each, its result
+//! What does a person type? `minke run`, `train`, `eval`, `report`, `show`, `fit`, `doctor`, `pull`, `list`, `rm`, `bench`, `debug`: arguments become one call each, its result
 //! becomes text or JSON on stdout, everything else goes to stderr, and what went wrong is one line and an exit code.
 
 mod args;
 mod assistant;
 mod cmd;
 mod error;
+mod fit;
 mod folder;
 mod interrupt;
+mod machine;
 mod printer;
 mod progress;
 

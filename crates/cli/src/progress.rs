@@ -9,6 +9,8 @@ use indicatif::{HumanDuration, ProgressBar, ProgressDrawTarget, ProgressStyle};
 /// Time between plain lines.
 const PLAIN_EVERY: Duration = Duration::from_secs(10);
 const BAR: &str = "{prefix:12} [{bar:30}] {pos}/{len}, {eta} left {msg}";
+const BYTES_BAR: &str =
+    "{prefix:12} [{bar:30}] {decimal_bytes}/{decimal_total_bytes}, {decimal_bytes_per_sec}, {eta} left {msg}";
 
 /// The progress of one thing of known length.
 pub struct Bar {
@@ -23,9 +25,18 @@ pub struct Bar {
 impl Bar {
     /// Returns a bar of which some is done already.
     pub fn new(name: &str, done: u64, total: u64) -> Self {
+        Self::with_template(BAR, name, done, total)
+    }
+
+    /// Returns a bar of bytes, which says how fast they come.
+    pub fn bytes(name: &str, done: u64, total: u64) -> Self {
+        Self::with_template(BYTES_BAR, name, done, total)
+    }
+
+    fn with_template(template: &str, name: &str, done: u64, total: u64) -> Self {
         let terminal = std::io::stderr().is_terminal();
         let target = if terminal { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
-        let style = ProgressStyle::with_template(BAR).expect("invariant: the template is well-formed");
+        let style = ProgressStyle::with_template(template).expect("invariant: the template is well-formed");
         let bar = ProgressBar::with_draw_target(Some(total), target).with_style(style.progress_chars("=> "));
         bar.set_prefix(name.to_owned());
         bar.set_position(done);

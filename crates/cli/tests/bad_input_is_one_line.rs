@@ -4,8 +4,9 @@
 
 mod common;
 
-use common::{Done, RUN, brooder, command, minke, testdata, thinker};
+use common::{Done, RUN, brooder, command, minke, minke_with_input, testdata, thinker};
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Stdio;
 
@@ -13,6 +14,7 @@ const FAILED: i32 = 1;
 const USAGE: i32 = 2;
 const DOES_NOT_FIT: i32 = 3;
 const BAD_FILE: i32 = 4;
+const NETWORK: i32 = 5;
 
 fn check(done: &Done, code: i32, part: &str, what: &str) {
     assert_eq!(done.code, code, "{what}: {done:?}");
@@ -31,6 +33,11 @@ fn wrong_arguments() {
     brooder(at);
     fs::create_dir(at.join("empty")).unwrap();
     fs::write(at.join("small.toml"), RUN).unwrap();
+    fs::write(at.join("page.gguf"), "<!DOCTYPE html>\n<html>Not found</html>").unwrap();
+    fs::write(at.join("pointer.gguf"), "version https://git-lfs.github.com/spec/v1\noid sha256:0").unwrap();
+    fs::write(at.join("cut.gguf"), b"GGUF\x03\0\0\0\x10").unwrap();
+    fs::create_dir(at.join("several")).unwrap();
+    ["several/a.gguf", "several/b.gguf"].iter().for_each(|name| fs::write(at.join(name), "GGUF").unwrap());
     let long = "a ".repeat(400);
     let cases: &[(&[&str], i32, &str)] = &[
         (&["rum"], USAGE, "'run'"),
@@ -49,9 +56,34 @@ fn wrong_arguments() {
         (&["run", "thinker", " "], USAGE, "the question is empty"),
         (&["run", ""], USAGE, "a value is required"),
         (&["run", "thinker"], USAGE, "standard input has no question"),
-        (&["run", "models/frist-light"], BAD_FILE, "no such folder of a model; check the spelling"),
+        (&["run", "models/frist-light"], BAD_FILE, "and not downloaded; check the spelling, or: minke pull models/fr"),
         (&["run", "models/frist-light", "q"], BAD_FILE, "models/frist-light: no such file or folder"),
-        (&["run", "r1.gguf"], BAD_FILE, "r1.gguf: no such folder"),
+        (&["run", "r1.gguf"], BAD_FILE, "r1.gguf: no such file or folder; check the spelling"),
+        (&["run", "r1-distill-qwen-7b"], BAD_FILE, "not downloaded; check the spelling, or: minke pull r1-distill"),
+        (&["run", "r1-distil-qwen-7b", "q"], BAD_FILE, "no such file or folder; did you mean r1-distill-qwen-7b?"),
+        (&["run", "deepseek-r1", "q"], BAD_FILE, "did you mean r1?"),
+        (&["run", "a/b:Q4_K_M", "q"], BAD_FILE, "a/b:Q4_K_M: no such file or folder, and not downloaded"),
+        (&["run", "page.gguf", "q"], BAD_FILE, "page.gguf: is a web page, not weights: the download went wrong"),
+        (&["run", "pointer.gguf", "q"], BAD_FILE, "pointer.gguf: is a Git LFS pointer, not the weights themselves"),
+        (&["run", "cut.gguf", "q"], BAD_FILE, "cut.gguf: its header is broken"),
+        (&["run", "several", "q"], BAD_FILE, "several: holds 2 models as GGUF; give the file of the one"),
+        (&["bench", "nowhere"], BAD_FILE, "nowhere: no such file or folder"),
+        (&["bench", "empty"], BAD_FILE, "empty: has no config.json"),
+        (&["bench", "thinker", "--generate", "0"], USAGE, "there is nothing to measure"),
+        (&["debug", "tokens", "nowhere", "text"], BAD_FILE, "nowhere: no such file or folder"),
+        (&["debug", "logits", "thinker", "--ids", "263"], USAGE, "is not below 263; give --ids 1,2,3"),
+        (&["fit", "nowhere"], BAD_FILE, "nowhere: no such file or folder"),
+        (&["fit", "empty"], BAD_FILE, "empty: has no config.json"),
+        (&["fit", "thinker", "--context", "1000"], USAGE, "--context 1000: this model holds 1 to 256 tokens"),
+        (&["fit", "thinker", "--memory", "24 apples"], USAGE, "write a size such as 24G or 512M"),
+        (&["pull"], USAGE, "<MODEL>"),
+        (&["pull", "r1-distil-qwen-7b"], USAGE, "is no model; did you mean r1-distill-qwen-7b?"),
+        (&["pull", "qwen"], USAGE, "write ORG/NAME as on the Hugging Face Hub, or a short name such as"),
+        (&["pull", "../../etc"], USAGE, "../../etc: is no model"),
+        (&["pull", "a/b:"], USAGE, "a quantization is a word such as Q4_K_M"),
+        (&["pull", "a/b", "--offline"], BAD_FILE, "a/b: not downloaded; run the same command without --offline"),
+        (&["rm", "a/b"], BAD_FILE, "a/b: not downloaded; minke list says what is"),
+        (&["list", "all"], USAGE, "unexpected argument 'all'"),
         (&["run", "thinker/config.json", "q"], BAD_FILE, "is a file, but not GGUF; give a GGUF file, or the folder"),
         (&["run", "empty", "q"], BAD_FILE, "empty: has no config.json"),
         (&["run", "thinker", &long], FAILED, "tokens and the engine holds sequences of 256"),
@@ -66,7 +98,7 @@ fn wrong_arguments() {
         (&["train", "small.toml", "--set", "sed=1"], BAD_FILE, "unknown field `sed`"),
         (&["train", "small.toml", "--out", "small.toml"], FAILED, "small.toml"),
         (&["train", "small.toml", "--out", "/proc/nothing"], FAILED, "/proc/nothing"),
-        (&["eval", "nowhere"], BAD_FILE, "nowhere: no such folder or file"),
+        (&["eval", "nowhere"], BAD_FILE, "nowhere: no such file or folder"),
         (&["eval", "thinker", "--samples", "0"], USAGE, "--samples 0: there is nothing to score"),
         (&["eval", "thinker", "--problems", "0"], USAGE, "--problems 0"),
         (&["eval", "thinker", "--temperature", "-2"], USAGE, "temperature = -2"),
@@ -93,6 +125,22 @@ fn wrong_environment_and_full_disks() {
         let done = Done::of(command(at, &["run", "thinker", "q"]).env("MINKE_THREADS", value).output().unwrap());
         check(&done, USAGE, &format!("MINKE_THREADS={value}: must be a number"), value);
     }
+    for (endpoint, code, part) in [
+        ("huggingface.co", NETWORK, "huggingface.co: is not the address of a server; write it as https://"),
+        ("http://127.0.0.1:1", NETWORK, "what has arrived is kept: run the same command again"),
+    ] {
+        let done = Done::of(command(at, &["pull", "a/b"]).env("HF_ENDPOINT", endpoint).output().unwrap());
+        check(&done, code, part, endpoint);
+    }
+    // Whoever may read everything, as root may, is not refused.
+    let locked = at.join("thinker/model.safetensors");
+    fs::set_permissions(&locked, fs::Permissions::from_mode(0o000)).unwrap();
+    if fs::File::open(&locked).is_err() {
+        check(&minke(at, &["show", "thinker"]), BAD_FILE, "cannot be read: Permission denied", "no permission");
+    }
+    fs::set_permissions(&locked, fs::Permissions::from_mode(0o644)).unwrap();
+    // Lines of another system are no mistake.
+    assert_eq!(minke_with_input(at, &["run", "thinker"], "q\r\n").out, minke(at, &["run", "thinker", "q"]).out);
     if Path::new("/dev/full").exists() {
         for args in [&["show", "thinker"][..], &["run", "thinker", "q"]] {
             let full = fs::File::options().write(true).open("/dev/full").unwrap();
@@ -174,7 +222,7 @@ fn damaged_models() {
             "`hidden_size` is missing",
         ),
         ("a family without a gate", Box::new(v2), BAD_FILE, "deepseek_v2 models are not supported yet"),
-        ("larger than the machine", Box::new(huge), DOES_NOT_FIT, "GB of memory and"),
+        ("larger than the machine", Box::new(huge), DOES_NOT_FIT, "GB of memory (weights 139.0 GB, 256 tokens of"),
         ("no weights", Box::new(remove(WEIGHTS)), BAD_FILE, "has no weights; put model.safetensors"),
         ("empty weights", Box::new(cut(WEIGHTS, 0)), BAD_FILE, "model.safetensors: is not a safetensors file"),
         ("a web page", Box::new(write(WEIGHTS, "<!DOCTYPE html>\n<html>Not found</html>")), BAD_FILE, "is a web page"),

@@ -22,6 +22,11 @@ fn every_verb_has_exactly_its_flags() {
         ("eval", "force-thought help json max-tokens out problems samples seed task temperature threads"),
         ("report", "help json output"),
         ("show", "help json"),
+        ("fit", "context help json memory"),
+        ("doctor", "help json"),
+        ("pull", "help json offline revision"),
+        ("list", "help json"),
+        ("rm", "help json"),
         ("bench", "generate help json prompt threads"),
     ] {
         assert_eq!(flags(verb), expected.split(' ').map(str::to_owned).collect(), "minke {verb}");
@@ -29,11 +34,14 @@ fn every_verb_has_exactly_its_flags() {
 }
 
 #[test]
-fn there_are_seven_verbs() {
+fn there_are_exactly_these_verbs() {
     let help = minke(Path::new("."), &["--help"]).out;
     let commands = help.split("Commands:").nth(1).and_then(|rest| rest.split("\n\n").next()).unwrap();
     let verbs: Vec<&str> = commands.lines().filter_map(|line| line.split_whitespace().next()).collect();
-    assert_eq!(verbs, ["run", "train", "eval", "report", "show", "bench", "debug"]);
+    assert_eq!(
+        verbs,
+        ["run", "train", "eval", "report", "show", "fit", "doctor", "pull", "list", "rm", "bench", "debug"]
+    );
     let version = minke(Path::new("."), &["--version"]);
     assert_eq!(version.out, format!("minke {}\n", env!("CARGO_PKG_VERSION")));
 }

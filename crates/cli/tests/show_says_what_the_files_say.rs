@@ -3,11 +3,7 @@
 
 mod common;
 
-use common::{minke, testdata, thinker};
-use minke_spec::Format;
-use minke_spec::params::Source;
-use serde_json::json;
-use std::fs::File;
+use common::{minke, r1_without_its_bytes, testdata, thinker};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -75,44 +71,6 @@ fn the_text_says_the_same() {
         assert!(done.out.contains(part), "{part:?} is missing in\n{}", done.out);
     }
     assert!(!done.out.contains("note"), "{}", done.out);
-}
-
-/// R1 as it is published, without a block on the disk: 163 files with true headers.
-fn r1_without_its_bytes(folder: &Path) {
-    let text = std::fs::read_to_string(testdata("configs/deepseek-r1.config.json")).unwrap();
-    std::fs::write(folder.join("config.json"), &text).unwrap();
-    let config = minke_spec::ModelConfig::from_json(&text).unwrap().config;
-    let specs = minke_spec::parameters(&config);
-    let mut tensors: Vec<(String, &str, Vec<usize>)> = Vec::new();
-    for tensor in minke_spec::params::published_tensors(&config) {
-        let format = match tensor.source {
-            Source::Own { param, .. } => specs[param].published_format(),
-            Source::CopyOf(_) => Format::Bf16,
-        };
-        if format == Format::F8E4M3 {
-            let scales = minke_spec::format::fp8_scale_shape(tensor.shape[0], tensor.shape[1]);
-            tensors.push((format!("{}_scale_inv", tensor.name), "F32", scales.into()));
-        }
-        tensors.push((tensor.name, format.name(), tensor.shape));
-    }
-    let mut weight_map = serde_json::Map::new();
-    for (i, part) in tensors.chunks(tensors.len().div_ceil(163)).enumerate() {
-        let name = format!("model-{:05}-of-000163.safetensors", i + 1);
-        let (mut header, mut end) = (serde_json::Map::new(), 0);
-        for (tensor, dtype, shape) in part {
-            let start = end;
-            end += Format::from_name(dtype).unwrap().bytes(shape.iter().product());
-            header.insert(tensor.clone(), json!({ "dtype": dtype, "shape": shape, "data_offsets": [start, end] }));
-            weight_map.insert(tensor.clone(), name.clone().into());
-        }
-        let header = serde_json::to_vec(&header).unwrap();
-        let bytes = [&(header.len() as u64).to_le_bytes()[..], &header].concat();
-        std::fs::write(folder.join(&name), &bytes).unwrap();
-        let file = File::options().write(true).open(folder.join(&name)).unwrap();
-        file.set_len((bytes.len() + end) as u64).unwrap();
-    }
-    let index = json!({ "metadata": {}, "weight_map": weight_map });
-    std::fs::write(folder.join("model.safetensors.index.json"), index.to_string()).unwrap();
 }
 
 #[test]

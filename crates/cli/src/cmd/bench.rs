@@ -14,6 +14,8 @@ use serde::Serialize;
 
 use super::{print_json, print_line};
 use crate::args::Bench;
+use crate::fit::{CHUNK_TOKENS, Fit};
+use crate::machine::memory;
 
 /// What was measured.
 #[derive(Serialize)]
@@ -31,13 +33,16 @@ pub fn run(args: &Bench) -> Result<()> {
     let start = Instant::now();
     let device = Device::Cpu(Cpu::new(args.threads, Isa::detect()));
     let archive = Archive::open(&args.model)?;
+    let tokens = args.prompts.iter().max().unwrap_or(&0) + args.generate;
+    let have = memory().map_or(u64::MAX, |memory| memory.available);
+    Fit::new(&archive).context(have, Some(tokens.min(archive.config.max_position_embeddings)))?;
     let model = archive.load(&device)?;
     let load_seconds = start.elapsed().as_secs_f64();
     let vocabulary = archive.config.vocab_size as u64;
     let mut speeds = Vec::new();
     for &prompt_tokens in &args.prompts {
         let pages = (prompt_tokens + args.generate).div_ceil(TILE) + 1;
-        let chunk_tokens = prompt_tokens.max(TILE);
+        let chunk_tokens = CHUNK_TOKENS;
         let sizes =
             EngineConfig { pages, max_sequences: 1, chunk_tokens, form: MlaForm::Absorbed, prefix_cache: false };
         let mut engine = Engine::new(&device, model.config(), sizes)?;

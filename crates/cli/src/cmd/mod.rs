@@ -2,8 +2,13 @@
 
 mod bench;
 mod debug;
+mod doctor;
 mod eval;
+mod fit;
+mod list;
+mod pull;
 mod report;
+mod rm;
 mod run;
 mod show;
 mod train;
@@ -26,6 +31,11 @@ pub fn dispatch(command: Command) -> Result<()> {
         Command::Eval(args) => eval::run(args),
         Command::Report(args) => report::run(args),
         Command::Show(args) => show::run(&args),
+        Command::Fit(args) => fit::run(&args),
+        Command::Doctor(args) => doctor::run(&args),
+        Command::Pull(args) => pull::run(&args),
+        Command::List(args) => list::run(&args),
+        Command::Rm(args) => rm::run(&args),
         Command::Bench(args) => bench::run(&args),
         Command::Debug(args) => debug::run(args),
     }

@@ -38,6 +38,8 @@ impl Done {
 pub fn command(folder: &Path, args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_minke"));
     command.args(args).current_dir(folder).env("RUST_BACKTRACE", "1").env_remove("MINKE_THREADS");
+    // A cache of its own, and no server.
+    command.env("HF_HOME", folder.join("no-cache")).env("HF_ENDPOINT", "http://127.0.0.1:1").env_remove("HF_TOKEN");
     command.stdin(Stdio::null());
     command
 }
@@ -114,6 +116,47 @@ pub fn brooder(folder: &Path) -> PathBuf {
     let path = folder.join("brooder");
     write_scripted(&path, &[THINK_OPEN, "a", "b"], "a", 1 << 16);
     path
+}
+
+/// R1 as it is published, without a block on the disk: 163 files with true headers.
+pub fn r1_without_its_bytes(folder: &Path) {
+    let text = std::fs::read_to_string(testdata("configs/deepseek-r1.config.json")).unwrap();
+    std::fs::write(folder.join("config.json"), &text).unwrap();
+    let config = minke_spec::ModelConfig::from_json(&text).unwrap().config;
+    let specs = minke_spec::parameters(&config);
+    let mut tensors: Vec<(String, &str, Vec<usize>)> = Vec::new();
+    for tensor in minke_spec::params::published_tensors(&config) {
+        let format = match tensor.source {
+            minke_spec::params::Source::Own { param, .. } => specs[param].published_format(),
+            minke_spec::params::Source::CopyOf(_) => Format::Bf16,
+        };
+        if format == Format::F8E4M3 {
+            let scales = minke_spec::format::fp8_scale_shape(tensor.shape[0], tensor.shape[1]);
+            tensors.push((format!("{}_scale_inv", tensor.name), "F32", scales.into()));
+        }
+        tensors.push((tensor.name, format.name(), tensor.shape));
+    }
+    let mut weight_map = serde_json::Map::new();
+    for (i, part) in tensors.chunks(tensors.len().div_ceil(163)).enumerate() {
+        let name = format!("model-{:05}-of-000163.safetensors", i + 1);
+        let (mut header, mut end) = (serde_json::Map::new(), 0);
+        for (tensor, dtype, shape) in part {
+            let start = end;
+            end += Format::from_name(dtype).unwrap().bytes(shape.iter().product());
+            header.insert(
+                tensor.clone(),
+                serde_json::json!({ "dtype": dtype, "shape": shape, "data_offsets": [start, end] }),
+            );
+            weight_map.insert(tensor.clone(), name.clone().into());
+        }
+        let header = serde_json::to_vec(&header).unwrap();
+        let bytes = [&(header.len() as u64).to_le_bytes()[..], &header].concat();
+        std::fs::write(folder.join(&name), &bytes).unwrap();
+        let file = std::fs::File::options().write(true).open(folder.join(&name)).unwrap();
+        file.set_len((bytes.len() + end) as u64).unwrap();
+    }
+    let index = serde_json::json!({ "metadata": {}, "weight_map": weight_map });
+    std::fs::write(folder.join("model.safetensors.index.json"), index.to_string()).unwrap();
 }
 
 /// The text of a run with two short stages.

@@ -187,18 +187,6 @@ impl Archive {
         self.files.iter().map(|file| file.bytes.len() as u64).sum()
     }
 
-    /// Returns how many bytes the weights take once they are loaded for inference: as they lie in the files, small ones as
-    /// f32 and once more packed.
-    pub fn loading_bytes(&self) -> u64 {
-        let of = |spec: &ParamSpec| {
-            let entries = self.names(spec).into_iter().filter_map(|name| self.tensors.get(&name));
-            let stored: usize = entries.map(|entry| entry.range.len()).sum();
-            let decoded = if spec.elements() <= SMALL { 8 * spec.elements() } else { 0 };
-            (stored + decoded) as u64
-        };
-        parameters(&self.config).iter().map(of).sum()
-    }
-
     /// Returns the bytes of a tensor.
     pub(super) fn bytes(&self, entry: &Entry) -> Bytes {
         self.files[entry.file].bytes.slice(entry.range.clone()).expect("invariant: headers were checked against files")

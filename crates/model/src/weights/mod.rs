@@ -8,12 +8,14 @@ mod export;
 pub mod gguf;
 mod gguf_model;
 mod load;
+mod parts;
 mod twice;
 
 pub use archive::{Archive, Entry, WeightFile};
 pub use export::save;
 pub use gguf_model::texts;
 pub use load::{load, load_dense};
+pub use parts::{Part, PartBytes};
 
 /// File of a folder's configuration.
 pub const CONFIG_FILE: &str = "config.json";

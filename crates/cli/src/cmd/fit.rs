@@ -1,0 +1,131 @@
+//! Will it run here? What a model takes by part, how much context fits beside it, and how fast it will write: said before a
+//! weight is read.
+
+use std::collections::BTreeMap;
+
+use anyhow::Result;
+use minke_model::weights::Archive;
+use minke_spec::Format;
+use minke_spec::cost::{kv_bytes_per_token, parameter_counts};
+use minke_tensor::{Cpu, Isa};
+use serde::Serialize;
+
+use super::show::grouped;
+use super::{print_json, print_line};
+use crate::args::Fit;
+use crate::error::Exit;
+use crate::fit::{CACHE_FORMAT, Fit as Plan, LEAST_CONTEXT, Need, Speed, gigabytes};
+use crate::machine::{bandwidth, memory};
+
+/// What `minke fit` says.
+#[derive(Serialize)]
+struct Answer {
+    path: String,
+    parameters: usize,
+    files: usize,
+    tensors: usize,
+    tensor_bytes: u64,
+    /// Bytes in the files by what they do.
+    parts: BTreeMap<&'static str, u64>,
+    kv_bytes_per_token: KvBytes,
+    context_tokens: usize,
+    /// Nothing if none fits.
+    longest_context_tokens: Option<usize>,
+    trained_context_tokens: usize,
+    /// Bytes with that context.
+    need: Need,
+    have_bytes: u64,
+    memory_bytes_per_second: f64,
+    speed: Speed,
+    fits: bool,
+    /// Why not, and what to change.
+    reason: Option<String>,
+}
+
+#[derive(Serialize)]
+struct KvBytes {
+    /// As the papers count.
+    bf16: usize,
+    /// As the cache of this program holds them, in f32.
+    held: usize,
+}
+
+/// Runs `minke fit`.
+pub fn run(args: &Fit) -> Result<()> {
+    let archive = Archive::open(&args.model)?;
+    archive.check_weights()?;
+    let (config, fit) = (&archive.config, Plan::new(&archive));
+    let most = config.max_position_embeddings;
+    if let Some(asked) = args.context.filter(|&asked| asked == 0 || asked > most) {
+        return Err(Exit::Usage.because(format!("--context {asked}: this model holds 1 to {most} tokens")));
+    }
+    let have = args.memory.or_else(|| memory().map(|memory| memory.available)).unwrap_or(u64::MAX);
+    let context = fit.context(have, args.context);
+    let context_tokens = *context.as_ref().unwrap_or(&args.context.unwrap_or(LEAST_CONTEXT));
+    let (cpu, parts) = (Cpu::new(args.threads, Isa::detect()), fit.parts());
+    let memory_bytes_per_second = bandwidth(&cpu);
+    let answer = Answer {
+        path: archive.path.display().to_string(),
+        parameters: parameter_counts(config).total,
+        files: archive.files.len(),
+        tensors: archive.tensors.len(),
+        tensor_bytes: parts.values().sum(),
+        parts,
+        kv_bytes_per_token: KvBytes {
+            bf16: kv_bytes_per_token(config, Format::Bf16),
+            held: kv_bytes_per_token(config, CACHE_FORMAT),
+        },
+        context_tokens,
+        longest_context_tokens: fit.longest_context(have),
+        trained_context_tokens: most,
+        need: fit.need(context_tokens),
+        have_bytes: have,
+        memory_bytes_per_second,
+        speed: fit.speed(&cpu, context_tokens, memory_bytes_per_second)?,
+        fits: context.is_ok(),
+        reason: context.as_ref().err().map(ToString::to_string),
+    };
+    if args.json {
+        print_json(&answer)?
+    } else {
+        print_line(&answer.text())?
+    }
+    context.map(|_| ())
+}
+
+impl Answer {
+    /// Returns the answer for a person.
+    fn text(&self) -> String {
+        let count = |n: usize| grouped(n as u64);
+        let mut lines = vec![self.path.clone()];
+        let mut put = |name: &str, text: String| lines.push(format!("  {name:<18} {text}"));
+        put("parameters", count(self.parameters));
+        let (files, tensors) = (self.files, self.tensors);
+        put("weights", format!("{} bytes in {files} files, {tensors} tensors", grouped(self.tensor_bytes)));
+        for (part, &bytes) in &self.parts {
+            put(&format!("  {}", part.replace('_', " ")), format!("{:>19}", grouped(bytes)));
+        }
+        let KvBytes { bf16, held } = self.kv_bytes_per_token;
+        put("cache", format!("{} bytes per token in BF16; held here in F32: {}", count(bf16), count(held)));
+        let longest = self.longest_context_tokens.map_or("none fits".into(), |n| format!("{} tokens fit", count(n)));
+        let (context, trained) = (count(self.context_tokens), count(self.trained_context_tokens));
+        put("longest context", format!("{longest}, the model was made for {trained}"));
+        let Need { total, weights, cache, work, vocabulary, program } = self.need;
+        let parts =
+            [("weights", weights), ("cache", cache), ("work", work), ("vocabulary", vocabulary), ("program", program)];
+        let parts = parts.map(|(name, bytes)| format!("{name} {}", gigabytes(bytes))).join(", ");
+        put("need", format!("{} with {context} tokens: {parts}", gigabytes(total)));
+        put("have", gigabytes(self.have_bytes));
+        let speed = &self.speed;
+        let (begin, end) = (speed.tokens_per_second, speed.tokens_per_second_at_context);
+        put("expected speed", format!("{begin:.2} tokens/s at the beginning, {end:.2} at the end of the context"));
+        let (weights, memory) = (speed.bytes_per_second / 1e9, self.memory_bytes_per_second / 1e9);
+        let active = gigabytes(speed.active_bytes_per_token);
+        put(
+            "measured now",
+            format!("weights at {weights:.1} GB/s, of which a token reads {active}; memory at {memory:.1} GB/s"),
+        );
+        put("fits", if self.fits { "yes" } else { "no" }.into());
+        lines.join("\n")
+    }
+}

@@ -1,0 +1,223 @@
+//! Does a model fit into memory, with how much context, and how fast will it write? Said from the headers of its files; the
+//! program that runs it asks the same functions.
+
+use std::collections::BTreeMap;
+
+use anyhow::Result;
+use minke_model::weights::{Archive, Part, PartBytes};
+use minke_spec::config::AttentionConfig;
+use minke_spec::cost::kv_bytes_per_token;
+use minke_spec::{Format, ModelConfig};
+use minke_tensor::{Cpu, TILE};
+use serde::Serialize;
+
+use crate::error::Exit;
+use crate::machine::weight_rate;
+
+/// Prompt tokens of a step: Ctrl-C waits for one step at most.
+pub const CHUNK_TOKENS: usize = 256;
+/// The shortest context with which it makes sense to start, in tokens.
+pub const LEAST_CONTEXT: usize = 256;
+/// The format in which the engine keeps keys, values and latents.
+pub const CACHE_FORMAT: Format = Format::F32;
+
+/// Bytes of the program, its threads and what it links to.
+const PROGRAM: u64 = 9 << 20;
+/// Bytes of an id of the vocabulary: its text, its merges, and the tables that find them.
+const TEXT_PER_ID: u64 = 420;
+/// Bytes around one that is asked for which the system maps at once.
+const FAULT_AROUND: f64 = 65536.0;
+
+/// What a model takes in memory, in bytes, when a sequence has filled the context.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Need {
+    /// Everything.
+    pub total: u64,
+    /// Weights that were read, with what small ones become.
+    pub weights: u64,
+    /// Keys and values, or latents, of all positions.
+    pub cache: u64,
+    /// What is computed of a chunk of the prompt.
+    pub work: u64,
+    /// What turns text into ids and back.
+    pub vocabulary: u64,
+    /// The program itself.
+    pub program: u64,
+}
+
+/// What is needed to say whether a model fits: its configuration, and the bytes of its parts.
+pub struct Fit<'a> {
+    archive: &'a Archive,
+    parts: BTreeMap<(Part, &'a str), PartBytes>,
+    /// Ids of the vocabulary.
+    ids: u64,
+}
+
+impl<'a> Fit<'a> {
+    /// Returns what the headers say.
+    pub fn new(archive: &'a Archive) -> Self {
+        let listed = archive.metadata.as_ref().and_then(|metadata| metadata.list("tokenizer.ggml.tokens").ok()?);
+        let ids = listed.map_or(archive.config.vocab_size, <[_]>::len) as u64;
+        Self { archive, parts: archive.parts(), ids }
+    }
+
+    /// Returns the bytes in the files by what they do.
+    pub fn parts(&self) -> BTreeMap<&'static str, u64> {
+        let mut parts = BTreeMap::new();
+        for ((part, _), bytes) in &self.parts {
+            *parts.entry(part.name()).or_insert(0) += bytes.stored;
+        }
+        parts
+    }
+
+    /// Returns what a model takes with a context of so many tokens.
+    pub fn need(&self, context: usize) -> Need {
+        let config = &self.archive.config;
+        let weights = self.resident_weights(context);
+        let cache = (context.next_multiple_of(TILE) * kv_bytes_per_token(config, CACHE_FORMAT)) as u64;
+        let logits = 4 * 4 * config.vocab_size as u64;
+        let work = CHUNK_TOKENS.min(context) as u64 * work_per_token(config) + logits;
+        let vocabulary = TEXT_PER_ID * self.ids;
+        let total = weights + cache + work + vocabulary + PROGRAM;
+        Need { total, weights, cache, work, vocabulary, program: PROGRAM }
+    }
+
+    /// Returns the longest context that fits into so many bytes, in tokens, at most the model's own; nothing if none fits.
+    pub fn longest_context(&self, memory: u64) -> Option<usize> {
+        let fits = |pages: usize| self.need(pages * TILE).total <= memory;
+        let most = self.archive.config.max_position_embeddings;
+        let (mut fitting, mut beyond) = (0, most.div_ceil(TILE) + 1);
+        while beyond - fitting > 1 {
+            let middle = fitting.midpoint(beyond);
+            if fits(middle) { fitting = middle } else { beyond = middle }
+        }
+        (fitting > 0).then_some((fitting * TILE).min(most))
+    }
+
+    /// Returns the bytes of weights that are in memory after a sequence of so many tokens.
+    fn resident_weights(&self, tokens: usize) -> u64 {
+        let config = &self.archive.config;
+        // What so many draws touch, each of which touches a share.
+        let touched = |share: f64| 1.0 - (1.0 - share.min(1.0)).powf(tokens as f64);
+        let mut sum = 0.0;
+        for ((part, _), bytes) in &self.parts {
+            let stored = bytes.stored as f64;
+            let share = match part {
+                // What becomes f32 is read whole.
+                _ if bytes.decoded > 0 => 1.0,
+                Part::Embedding if !config.tie_word_embeddings => touched(FAULT_AROUND / stored.max(1.0)),
+                part => touched(visited(config, *part)),
+            };
+            sum += stored * share + bytes.decoded as f64;
+        }
+        sum as u64
+    }
+
+    /// Returns how fast a model would write, from how fast weights of its formats are multiplied on this machine, now.
+    ///
+    /// # Units
+    /// `bandwidth` of memory: bytes per second
+    ///
+    /// # Errors
+    /// If a format cannot be multiplied.
+    pub fn speed(&self, cpu: &Cpu, context: usize, bandwidth: f64) -> Result<Speed> {
+        let config = &self.archive.config;
+        let mut by_format = BTreeMap::<Format, f64>::new();
+        for ((part, name), bytes) in &self.parts {
+            if let Some(format) = Format::from_name(name) {
+                *by_format.entry(format).or_default() += bytes.stored as f64 * visited(config, *part);
+            }
+        }
+        let active: f64 = by_format.values().sum();
+        let mut seconds = 0.0;
+        for (format, bytes) in by_format {
+            // Norms and biases are not worth a measurement.
+            if bytes > 0.01 * active {
+                seconds += bytes / weight_rate(cpu, format, config.hidden_size, bytes as u64)?;
+            }
+        }
+        let cache = (context * kv_bytes_per_token(config, CACHE_FORMAT)) as f64 / bandwidth;
+        Ok(Speed {
+            active_bytes_per_token: active as u64,
+            bytes_per_second: active / seconds,
+            tokens_per_second: 1.0 / seconds,
+            tokens_per_second_at_context: 1.0 / (seconds + cache),
+        })
+    }
+
+    /// Returns the context that a model gets in so much memory: what was asked for, else the longest that fits.
+    ///
+    /// # Errors
+    /// If that does not fit, with what to change.
+    pub fn context(&self, have: u64, asked: Option<usize>) -> Result<usize> {
+        let most = self.archive.config.max_position_embeddings;
+        let longest = self.longest_context(have).unwrap_or(0);
+        let least = asked.unwrap_or(LEAST_CONTEXT.min(most));
+        if longest >= least {
+            return Ok(asked.unwrap_or(longest));
+        }
+        let need = self.need(least);
+        let room = have.saturating_sub(need.total - need.weights);
+        let advice = if longest >= LEAST_CONTEXT.min(most) {
+            format!("{longest} tokens of context fit; take fewer, or free memory")
+        } else if room > 0 {
+            format!("free memory, or take a quantization whose weights have at most {}", gigabytes(room))
+        } else {
+            "free memory, or take a smaller model".into()
+        };
+        Err(Exit::DoesNotFit.because(format!(
+            "{}: needs {} of memory (weights {}, {least} tokens of context {}) and {} are there; {advice}",
+            self.archive.path.display(),
+            gigabytes(need.total),
+            gigabytes(need.weights),
+            gigabytes(need.cache),
+            gigabytes(have)
+        )))
+    }
+}
+
+/// Returns the share of a part's bytes that one token visits.
+fn visited(config: &ModelConfig, part: Part) -> f64 {
+    match (part, &config.moe) {
+        (Part::Embedding, _) if !config.tie_word_embeddings => 0.0,
+        (Part::Experts, Some(moe)) => moe.num_experts_per_tok as f64 / moe.n_routed_experts as f64,
+        (Part::Mtp | Part::Unread, _) => 0.0,
+        _ => 1.0,
+    }
+}
+
+/// Returns the bytes that a token of a chunk takes while a layer computes: what the widest of its operations hold at once.
+fn work_per_token(config: &ModelConfig) -> u64 {
+    let (width, heads) = (config.hidden_size, config.num_attention_heads);
+    let (key, value) = config.head_dims();
+    let attention = match &config.attention {
+        AttentionConfig::Gqa(_) => 4 * heads * key,
+        AttentionConfig::Mla(mla) => heads * (3 * key + value + 3 * mla.kv_lora_rank + mla.qk_rope_head_dim),
+    };
+    let dense = config.intermediate_size;
+    let experts =
+        config.moe.as_ref().map_or(0, |moe| moe.num_experts_per_tok * (2 * width + 3 * moe.moe_intermediate_size));
+    // A quarter more for the codes that inputs of products become, and for sizes that buffers are rounded to.
+    5 * (6 * width + attention + (3 * dense).max(experts)) as u64
+}
+
+/// What one token of an answer reads, and how fast that goes.
+#[derive(Debug, Serialize)]
+pub struct Speed {
+    /// Weights that a token meets: of the experts those that it visits.
+    pub active_bytes_per_token: u64,
+    /// How fast they are multiplied here, all formats together.
+    pub bytes_per_second: f64,
+    /// Tokens of an answer with little before it.
+    pub tokens_per_second: f64,
+    /// Tokens of an answer at the end of the context, the cache read at the speed of memory.
+    pub tokens_per_second_at_context: f64,
+}
+
+/// Returns a size for people.
+pub fn gigabytes(bytes: u64) -> String {
+    match bytes {
+        1_000_000_000.. => format!("{:.1} GB", bytes as f64 / 1e9),
+        _ => format!("{:.1} MB", bytes as f64 / 1e6),
+    }
+}
