@@ -5,10 +5,12 @@ use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 
 use clap::builder::NonEmptyStringValueParser;
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
 use minke_engine::SamplingParams;
 use minke_eval::EvalConfig;
 use minke_hub::{Cache, ModelName, nearest_short_name};
+use serde::{Deserialize, Serialize};
 
 use crate::error::Exit;
 
@@ -47,6 +49,16 @@ enum TypedCommand {
     /// Look at ids, prompts and logits
     #[command(subcommand)]
     Debug(TypedDebug),
+    /// Write what lets a shell complete these commands to standard output
+    Completions {
+        /// The shell
+        shell: Shell,
+    },
+    /// Write a man page of every command
+    Man {
+        /// Folder for the pages; it must exist
+        folder: PathBuf,
+    },
 }
 
 #[derive(Args)]
@@ -86,6 +98,16 @@ enum TypedDebug {
         model: PathBuf,
         /// The question
         prompt: String,
+        /// One JSON object
+        #[arg(long)]
+        json: bool,
+    },
+    /// The thought and the answer in what a model said
+    Parse {
+        /// Folder of a model, or a GGUF file
+        model: PathBuf,
+        /// What it said
+        text: String,
         /// One JSON object
         #[arg(long)]
         json: bool,
@@ -134,9 +156,15 @@ struct TypedRun {
     /// CPU threads [default: MINKE_THREADS, else all]
     #[arg(long)]
     threads: Option<usize>,
-    /// Whether the thought is printed
+    /// What happens to the thought
     #[arg(long, value_enum, default_value_t = Think::Show)]
     think: Think,
+    /// Tokens of a thought, after which it is closed and the answer follows [default: no limit]
+    #[arg(long, value_name = "TOKENS")]
+    think_budget: Option<usize>,
+    /// Go on with a kept conversation, or begin it; it is kept after every turn
+    #[arg(long, value_name = "NAME")]
+    session: Option<String>,
     /// One JSON object per answer
     #[arg(long)]
     json: bool,
@@ -276,10 +304,13 @@ struct TypedFit {
 }
 
 /// What happens to the thought.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Think {
     /// It is printed, dim on a terminal.
     Show,
+    /// One line on stderr says how long it takes.
+    Fold,
     /// No byte of it is printed.
     Hide,
 }
@@ -310,6 +341,10 @@ pub enum Command {
     Bench(Bench),
     /// `minke debug`
     Debug(Debug),
+    /// `minke completions`
+    Completions(Shell),
+    /// `minke man`
+    Man(PathBuf),
 }
 
 /// What `minke run` works with.
@@ -324,6 +359,8 @@ pub struct Run {
     pub threads: usize,
     /// What happens to the thought.
     pub think: Think,
+    /// Name of the conversation to go on with.
+    pub session: Option<String>,
     /// Whether answers are JSON.
     pub json: bool,
     /// Whether stdout understands dim text.
@@ -331,16 +368,23 @@ pub struct Run {
 }
 
 /// What the person said about sampling; the rest is the model's.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Sampling {
     /// Divides the logits.
     pub temperature: Option<f32>,
     /// Share of the probability to sample from.
     pub top_p: Option<f32>,
+    /// Number of most likely tokens to sample from.
+    pub top_k: Option<usize>,
+    /// Least probability relative to the most likely token.
+    pub min_p: Option<f32>,
     /// Seed of the first answer.
     pub seed: u64,
     /// Most tokens of an answer.
     pub max_tokens: Option<usize>,
+    /// Tokens after which a thought is closed.
+    pub think_budget: Option<usize>,
 }
 
 /// What `minke train` works with.
@@ -481,6 +525,8 @@ pub enum Debug {
     Tokens(DebugTokens),
     /// `minke debug render`
     Render(DebugRender),
+    /// `minke debug parse`
+    Parse(DebugParse),
     /// `minke debug logits`
     Logits(DebugLogits),
 }
@@ -501,6 +547,16 @@ pub struct DebugRender {
     pub model: PathBuf,
     /// The question.
     pub prompt: String,
+    /// Whether the result is JSON.
+    pub json: bool,
+}
+
+/// What `minke debug parse` works with.
+pub struct DebugParse {
+    /// The model.
+    pub model: PathBuf,
+    /// What it said.
+    pub text: String,
     /// Whether the result is JSON.
     pub json: bool,
 }
@@ -552,7 +608,14 @@ pub fn parse() -> anyhow::Result<Command> {
         }
         TypedCommand::Bench(typed) => Command::Bench(typed.meaning()?),
         TypedCommand::Debug(typed) => Command::Debug(typed.meaning()?),
+        TypedCommand::Completions { shell } => Command::Completions(shell),
+        TypedCommand::Man { folder } => Command::Man(folder),
     })
+}
+
+/// Returns the definition of the command line, from which help, completions and man pages are made.
+pub fn definition() -> clap::Command {
+    Typed::command()
 }
 
 impl Sampling {
@@ -565,7 +628,7 @@ impl Sampling {
             temperature: self.temperature.unwrap_or(1.0),
             top_p: self.top_p.unwrap_or(1.0),
             top_k: 0,
-            min_p: 0.0,
+            min_p: self.min_p.unwrap_or(0.0),
             seed: self.seed,
             max_tokens: self.max_tokens.unwrap_or(1),
             stop_ids: vec![],
@@ -576,8 +639,8 @@ impl Sampling {
 
 impl TypedRun {
     fn meaning(self) -> anyhow::Result<Run> {
-        let Self { temperature, top_p, seed, max_tokens, .. } = self;
-        let sampling = Sampling { temperature, top_p, seed, max_tokens };
+        let Self { temperature, top_p, seed, max_tokens, think_budget, .. } = self;
+        let sampling = Sampling { temperature, top_p, seed, max_tokens, think_budget, ..Sampling::default() };
         sampling.check()?;
         let (model, prompt) = model_and_prompt(self.model, self.prompt)?;
         Ok(Run {
@@ -586,6 +649,7 @@ impl TypedRun {
             sampling,
             threads: threads(self.threads)?,
             think: self.think,
+            session: self.session,
             json: self.json,
             dim: std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty()),
         })
@@ -650,7 +714,7 @@ impl TypedTrain {
 impl TypedEval {
     fn meaning(self) -> anyhow::Result<Eval> {
         let Self { temperature, seed, max_tokens, .. } = self;
-        Sampling { temperature, top_p: None, seed, max_tokens: Some(max_tokens) }.check()?;
+        Sampling { temperature, seed, max_tokens: Some(max_tokens), ..Sampling::default() }.check()?;
         for (flag, value) in [("--samples", self.samples), ("--problems", self.problems)] {
             if value == 0 {
                 return Err(Exit::Usage.because(format!("{flag} 0: there is nothing to score; give at least 1")));
@@ -685,6 +749,7 @@ impl TypedDebug {
         Ok(match self {
             Self::Tokens { model, text, json } => Debug::Tokens(DebugTokens { model: located(model)?, text, json }),
             Self::Render { model, prompt, json } => Debug::Render(DebugRender { model: located(model)?, prompt, json }),
+            Self::Parse { model, text, json } => Debug::Parse(DebugParse { model: located(model)?, text, json }),
             Self::Logits { model, text, ids, out, threads: flag, json } => {
                 Debug::Logits(DebugLogits { model: located(model)?, text, ids, out, threads: threads(flag)?, json })
             }
@@ -769,11 +834,10 @@ const MOST_THREADS: usize = 1024;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::CommandFactory;
 
     #[test]
     fn the_definitions_are_sound() {
-        Typed::command().debug_assert();
+        definition().debug_assert();
     }
 
     #[test]

@@ -1,23 +1,22 @@
-//! How does a question become an answer? A model, loaded with everything that turns text into ids and back, answers one
-//! conversation at a time and says every piece of text as soon as it is certain.
+//! What is needed to answer? A model, loaded with everything that turns text into ids and back, and an engine with its cache.
 
 use std::path::Path;
-use std::time::Instant;
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use anyhow::Result;
-use minke_engine::{Engine, EngineConfig, Finish, SamplingParams};
+use minke_engine::{Engine, EngineConfig, SamplingParams};
 use minke_model::weights::Archive;
 use minke_model::weights::gguf::{Metadata, Value};
 use minke_model::{MlaForm, Transformer};
 use minke_tensor::{Cpu, Device, Isa, TILE};
-use minke_text::{ChatTemplate, Message, ReasoningEvent, ReasoningParser, Tokenizer, Utf8Stream};
+use minke_text::{ChatTemplate, Message, Tokenizer};
 use serde::Deserialize;
+use sha2::{Digest, Sha256};
 
 use crate::args::Sampling;
 use crate::error::Exit;
 use crate::fit::{CHUNK_TOKENS, Fit};
 use crate::folder::{read_text, template, tokenizer};
-use crate::interrupt::Interrupt;
 use crate::machine::memory;
 
 /// What a model's folder holds, loaded.
@@ -34,6 +33,8 @@ pub struct Loaded {
     pub generation: Generation,
     /// Tokens of context that fit into memory.
     pub context: usize,
+    /// Which model this is, in which build and on which path of instructions.
+    pub identity: Identity,
 }
 
 /// The part of `generation_config.json` that is obeyed. R1's recommendation fills what the file does not say.
@@ -92,9 +93,22 @@ impl Loaded {
         }
         let generation = Generation::read(&archive)?;
         let device = Device::Cpu(Cpu::new(threads, Isa::detect()));
+        let identity = identity(&archive);
         let model = archive.load(&device)?;
-        Ok(Self { device, model, tokenizer, template, generation, context })
+        Ok(Self { device, model, tokenizer, template, generation, context, identity })
     }
+}
+
+/// Returns a sum over what decides about the numbers in the cache: configuration, names, sizes and times of the files of
+/// weights, instructions and version. To sum up the weights themselves would take as long as to load them.
+fn identity(archive: &Archive) -> Identity {
+    let mut sum = Sha256::new();
+    sum.update(format!("{} {:?} {:?}", env!("CARGO_PKG_VERSION"), Isa::detect(), archive.config));
+    for file in &archive.files {
+        let changed = std::fs::metadata(&file.path).and_then(|data| data.modified()).ok();
+        sum.update(format!("{:?} {} {changed:?}", file.path.file_name(), file.bytes.len()));
+    }
+    sum.finalize().into()
 }
 
 impl Generation {
@@ -109,7 +123,7 @@ impl Generation {
             Exit::BadFile.because(format!("{}: {reason}; correct the file or remove it", path.display()))
         };
         let read: Self = serde_json::from_str(&text).map_err(|error| broken(error.to_string()))?;
-        let said = Sampling { temperature: None, top_p: None, seed: 0, max_tokens: Some(1) };
+        let said = Sampling { max_tokens: Some(1), ..Sampling::default() };
         read.params(&said, &[], 1).validate().map_err(|error| broken(error.to_string()))?;
         Ok(read)
     }
@@ -145,8 +159,8 @@ impl Generation {
         SamplingParams {
             temperature: said.temperature.unwrap_or(own_temperature),
             top_p: said.top_p.unwrap_or(self.top_p),
-            top_k: self.top_k,
-            min_p: self.min_p,
+            top_k: said.top_k.unwrap_or(self.top_k),
+            min_p: said.min_p.unwrap_or(self.min_p),
             seed: said.seed,
             max_tokens: said.max_tokens.or(self.max_new_tokens).unwrap_or(context),
             stop_ids,
@@ -154,26 +168,14 @@ impl Generation {
     }
 }
 
-/// A model that answers.
-pub struct Assistant {
-    loaded: Loaded,
-    engine: Engine,
-}
+/// What tells one model's cache from another's.
+pub type Identity = [u8; 32];
 
-/// An answer and what it took.
-pub struct Answer {
-    /// The thought, if there was one.
-    pub reasoning: Option<String>,
-    /// The answer itself.
-    pub content: String,
-    /// Why it ended.
-    pub finish: Finish,
-    /// Length of the prompt in tokens.
-    pub prompt_tokens: usize,
-    /// Length of thought and answer in tokens.
-    pub completion_tokens: usize,
-    /// Time from question to end.
-    pub seconds: f64,
+/// A model that answers; clones share it and its cache.
+#[derive(Clone)]
+pub struct Assistant {
+    loaded: Arc<Loaded>,
+    engine: Arc<Mutex<Engine>>,
 }
 
 impl Assistant {
@@ -192,76 +194,30 @@ impl Assistant {
             prefix_cache: true,
         };
         let engine = Engine::new(&loaded.device, config, sizes)?;
-        Ok(Self { loaded, engine })
+        Ok(Self { loaded: Arc::new(loaded), engine: Arc::new(Mutex::new(engine)) })
     }
 
-    /// Returns the answer to a conversation. `say` hears every piece of it once; Ctrl-C ends it early.
+    /// Returns the model.
+    pub fn loaded(&self) -> &Loaded {
+        &self.loaded
+    }
+
+    /// Returns the engine; waits for the end of a step that is under way.
+    pub fn engine(&self) -> MutexGuard<'_, Engine> {
+        self.engine.lock().expect("invariant: a panic while computing ends the program")
+    }
+
+    /// Returns how to sample: what the person said, else what the model's makers say.
+    pub fn params(&self, said: &Sampling) -> SamplingParams {
+        let config = self.loaded.model.config();
+        self.loaded.generation.params(said, &config.eos_token_ids, config.max_position_embeddings)
+    }
+
+    /// Returns a conversation as the model reads it, with or without the prompt for an answer.
     ///
     /// # Errors
-    /// If the conversation does not fit into the context, or `say` fails.
-    pub fn answer(
-        &mut self,
-        conversation: &[Message],
-        sampling: &Sampling,
-        interrupt: &Interrupt,
-        say: &mut dyn FnMut(&ReasoningEvent) -> Result<()>,
-    ) -> Result<Answer> {
-        let start = Instant::now();
-        let Loaded { model, tokenizer, template, generation, .. } = &self.loaded;
-        let prompt = template.render(conversation, true)?;
-        let prompt_ids = tokenizer.encode(&prompt);
-        let config = model.config();
-        let params = generation.params(sampling, &config.eos_token_ids, config.max_position_embeddings);
-        let sequence = self.engine.submit(&prompt_ids, &params, 1)?[0];
-        let mut text = Utf8Stream::default();
-        let mut parser = ReasoningParser::new(&prompt);
-        let mut parts = Parts { reasoning: None, content: String::new(), say };
-        while !self.engine.is_idle() {
-            if interrupt.is_raised() {
-                self.engine.cancel(sequence);
-                break;
-            }
-            for token in self.engine.step(model)? {
-                let stops = matches!(token.finish, Some(Finish::Stop(_)));
-                if !stops && !tokenizer.is_special(token.token_id) {
-                    let heard = parts.hear(parser.push(&text.push(tokenizer.token_bytes(token.token_id))));
-                    if heard.is_err() {
-                        self.engine.cancel(sequence);
-                    }
-                    heard?;
-                }
-            }
-        }
-        parts.hear(parser.push(&text.finish()))?;
-        parts.hear(parser.finish())?;
-        let completion = self.engine.take(sequence).expect("invariant: a sequence that has ended is there to be taken");
-        Ok(Answer {
-            reasoning: parts.reasoning,
-            content: parts.content,
-            finish: completion.finish,
-            prompt_tokens: prompt_ids.len(),
-            completion_tokens: completion.token_ids.len(),
-            seconds: start.elapsed().as_secs_f64(),
-        })
-    }
-}
-
-/// What was said so far.
-struct Parts<'a> {
-    reasoning: Option<String>,
-    content: String,
-    say: &'a mut dyn FnMut(&ReasoningEvent) -> Result<()>,
-}
-
-impl Parts<'_> {
-    fn hear(&mut self, events: Vec<ReasoningEvent>) -> Result<()> {
-        for event in events {
-            match &event {
-                ReasoningEvent::Reasoning(piece) => self.reasoning.get_or_insert_default().push_str(piece),
-                ReasoningEvent::Content(piece) => self.content.push_str(piece),
-            }
-            (self.say)(&event)?;
-        }
-        Ok(())
+    /// If the template cannot render it.
+    pub fn token_ids(&self, conversation: &[Message], add_generation_prompt: bool) -> Result<Vec<u32>> {
+        Ok(self.loaded.tokenizer.encode(&self.loaded.template.render(conversation, add_generation_prompt)?))
     }
 }

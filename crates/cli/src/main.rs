@@ -1,6 +1,7 @@
-//! What does a person type? `minke run`, `train`, `eval`, `report`, `show`, `fit`, `doctor`, `pull`, `list`, `rm`, `bench`, `debug`: arguments become one call each, its result
+//! What does a person type? `minke run`, `train`, `eval` and so on: arguments become one call each, its result
 //! becomes text or JSON on stdout, everything else goes to stderr, and what went wrong is one line and an exit code.
 
+mod answer;
 mod args;
 mod assistant;
 mod cmd;
@@ -9,15 +10,18 @@ mod fit;
 mod folder;
 mod interrupt;
 mod machine;
+mod places;
 mod printer;
 mod progress;
+mod repl;
+mod verdict;
 
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
     std::panic::set_hook(Box::new(|panic| {
-        // Threads that panic are answered for by who started them.
-        if std::thread::current().name() == Some("main") {
+        // Other threads that panic are answered for by who started them.
+        if matches!(std::thread::current().name(), Some("main" | repl::THREAD)) {
             let text = panic.payload_as_str().unwrap_or("no reason given").replace('\n', " ");
             let place = panic.location().map_or(String::new(), |at| format!(" ({}:{})", at.file(), at.line()));
             eprintln!(

@@ -1,49 +1,93 @@
-//! How does an answer look while it arrives? First the thought, dim on a terminal, then a blank line, then the answer; its
-//! last line is the last line of stdout.
+//! How does an answer look while it arrives? First the thought, dim on a terminal or folded to one line, then a blank line,
+//! then the answer; its last line is the last line of stdout.
 
+use std::borrow::Cow;
 use std::io::{Stdout, Write};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
+use console::Term;
 use minke_text::ReasoningEvent;
 
+use crate::answer::{Closed, Progress};
 use crate::args::Think;
 
 const DIM: &str = "\x1b[2m";
 const PLAIN: &str = "\x1b[0m";
+/// Time between two states of the line that changes.
+const REDRAW: Duration = Duration::from_millis(100);
+/// Prompts that are read faster than this leave no line.
+const PATIENCE: Duration = Duration::from_millis(400);
 
-/// Prints one answer.
+/// Prints one answer to stdout, and a line about it that changes to stderr if that is a terminal.
 pub struct Printer {
     out: Stdout,
     think: Think,
     dim: bool,
     in_thought: bool,
+    begun: Instant,
+    /// When the thought began; nothing once it has ended.
+    thinking_since: Option<Instant>,
+    thought_tokens: usize,
+    /// Tokens of the prompt that were read, and all of them; nothing once it is read.
+    reading: Option<(usize, usize)>,
+    line: Line,
 }
 
 impl Printer {
-    /// Returns a printer to stdout.
+    /// Returns a printer; `dim` is whether stdout understands dim text.
     pub fn new(think: Think, dim: bool) -> Self {
-        Self { out: std::io::stdout(), think, dim, in_thought: false }
+        Self {
+            out: std::io::stdout(),
+            think,
+            dim,
+            in_thought: false,
+            begun: Instant::now(),
+            thinking_since: None,
+            thought_tokens: 0,
+            reading: Some((0, 0)),
+            line: Line::new(),
+        }
     }
 
-    /// Prints a piece.
+    /// Prints what a step brought.
     ///
     /// # Errors
     /// If stdout is closed.
-    pub fn say(&mut self, event: &ReasoningEvent) -> Result<()> {
-        match event {
-            ReasoningEvent::Reasoning(_) if self.think == Think::Hide => Ok(()),
-            ReasoningEvent::Reasoning(piece) => {
-                if !self.in_thought && self.dim {
-                    self.put(DIM)?;
-                }
-                self.in_thought = true;
-                self.put(&harmless(piece))
-            }
-            ReasoningEvent::Content(piece) => {
-                self.leave_thought("\n\n")?;
-                self.put(&harmless(piece))
-            }
+    pub fn hear(&mut self, progress: &Progress) -> Result<()> {
+        let reads = progress.completion_tokens == 0;
+        self.reading = reads.then_some((progress.prompt_read, progress.prompt_tokens));
+        if progress.thought_tokens > self.thought_tokens {
+            self.thinking_since.get_or_insert_with(Instant::now);
+            self.thought_tokens = progress.thought_tokens;
         }
+        self.tick();
+        progress.pieces.iter().try_for_each(|piece| self.say(piece))?;
+        let Some(closed) = progress.closed else { return Ok(()) };
+        self.leave_thought("\n\n")?;
+        self.line.replace_by(match closed {
+            Closed::Budget => "the thought was closed: its budget is spent",
+            Closed::Repetition => "the thought was closed: it repeats itself",
+        });
+        Ok(())
+    }
+
+    /// Shows that time goes by.
+    pub fn tick(&mut self) {
+        let line = match (self.reading, self.thinking_since) {
+            (Some(_), _) if self.begun.elapsed() < PATIENCE => return,
+            (Some((0, _)), _) => format!("reading... {} s", self.begun.elapsed().as_secs()),
+            (Some((read, tokens)), _) => {
+                let left = self.begun.elapsed().as_secs_f64() * (tokens - read) as f64 / read as f64;
+                format!("reading {read}/{tokens} tokens, {left:.0} s left")
+            }
+            (None, Some(since)) if self.think == Think::Fold => {
+                let seconds = since.elapsed().as_secs();
+                format!("thinking... {seconds} s, {} tokens", self.thought_tokens)
+            }
+            _ => return,
+        };
+        self.line.show(&line);
     }
 
     /// Ends the answer with a newline.
@@ -52,13 +96,37 @@ impl Printer {
     /// If stdout is closed.
     pub fn finish(mut self) -> Result<()> {
         self.leave_thought("")?;
+        self.line.clear();
         self.put("\n")
+    }
+
+    fn say(&mut self, event: &ReasoningEvent) -> Result<()> {
+        match event {
+            ReasoningEvent::Reasoning(piece) if self.think == Think::Show => {
+                self.line.clear();
+                if !self.in_thought && self.dim {
+                    self.put(DIM)?;
+                }
+                self.in_thought = true;
+                self.put(&harmless(piece))
+            }
+            ReasoningEvent::Reasoning(_) => Ok(()),
+            ReasoningEvent::Content(piece) => {
+                self.leave_thought("\n\n")?;
+                self.line.clear();
+                self.put(&harmless(piece))
+            }
+        }
     }
 
     fn leave_thought(&mut self, gap: &str) -> Result<()> {
         if std::mem::take(&mut self.in_thought) {
             let end = if self.dim { PLAIN } else { "" };
             self.put(&format!("{end}{gap}"))?;
+        }
+        if let Some(since) = self.thinking_since.take().filter(|_| self.think == Think::Fold) {
+            let seconds = since.elapsed().as_secs();
+            self.line.replace_by(&format!("thought for {seconds} s, {} tokens", self.thought_tokens));
         }
         Ok(())
     }
@@ -70,8 +138,75 @@ impl Printer {
     }
 }
 
+/// Prints a text to stdout, dim if that is understood.
+///
+/// # Errors
+/// If stdout is closed.
+pub fn print_dim(text: &str, dim: bool) -> Result<()> {
+    let (begin, end) = if dim { (DIM, PLAIN) } else { ("", "") };
+    writeln!(std::io::stdout(), "{begin}{}{end}", harmless(text)).context("cannot write to standard output")
+}
+
+/// One line of stderr that changes, where that is a terminal.
+struct Line {
+    term: Option<Term>,
+    shown: bool,
+    drawn: Option<Instant>,
+}
+
+impl Line {
+    fn new() -> Self {
+        let term = Term::stderr();
+        Self { term: Some(term).filter(Term::is_term), shown: false, drawn: None }
+    }
+
+    /// Shows a text, not too often and never on more than one line of the terminal.
+    fn show(&mut self, text: &str) {
+        let Some(term) = &self.term else { return };
+        if self.shown && self.drawn.is_some_and(|drawn| drawn.elapsed() < REDRAW) {
+            return;
+        }
+        let width = usize::from(term.size().1).saturating_sub(1);
+        // What cannot be drawn is not missed.
+        let _ = term.clear_line().and_then(|()| term.write_str(&fitting(text, width)));
+        (self.shown, self.drawn) = (true, Some(Instant::now()));
+    }
+
+    fn clear(&mut self) {
+        if std::mem::take(&mut self.shown) {
+            let _ = self.term.as_ref().map(Term::clear_line);
+        }
+    }
+
+    /// Prints a line that stays.
+    fn replace_by(&mut self, text: &str) {
+        self.clear();
+        eprintln!("{text}");
+    }
+}
+
+/// Returns the beginning of a text that fills at most so many columns; CJK and emoji fill two each.
+pub fn fitting(text: &str, columns: usize) -> Cow<'_, str> {
+    console::truncate_str(text, columns, "…")
+}
+
 /// Returns a text that cannot steer a terminal.
 fn harmless(text: &str) -> String {
     let steers = |c: char| c.is_control() && !matches!(c, '\n' | '\t');
     text.chars().map(|c| if steers(c) { char::REPLACEMENT_CHARACTER } else { c }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn wide_characters_count_two_columns() {
+        for (text, columns, want) in [("思考中です", 6, "思考…"), ("🐋🐋🐋", 5, "🐋🐋…"), ("abc", 3, "abc")]
+        {
+            let cut = fitting(text, columns);
+            assert_eq!(cut, want);
+            assert!(console::measure_text_width(&cut) <= columns);
+        }
+    }
 }

@@ -51,7 +51,7 @@ fn wrong_arguments() {
         (&["run", "thinker", "q", "--max-tokens", "0"], USAGE, "max_tokens = 0: it must be at least 1"),
         (&["run", "thinker", "q", "--max-tokens", "-3"], USAGE, "invalid value '-3' for '--max-tokens"),
         (&["run", "thinker", "q", "--threads", "0"], USAGE, "--threads 0: must be a number from 1 to"),
-        (&["run", "thinker", "q", "--think", "maybe"], USAGE, "[possible values: show, hide]"),
+        (&["run", "thinker", "q", "--think", "maybe"], USAGE, "[possible values: show, fold, hide]"),
         (&["run", "thinker", "q", "--seed", "-1"], USAGE, "invalid value '-1'"),
         (&["run", "thinker", " "], USAGE, "the question is empty"),
         (&["run", ""], USAGE, "a value is required"),

@@ -17,7 +17,7 @@ fn flags(verb: &str) -> BTreeSet<String> {
 #[test]
 fn every_verb_has_exactly_its_flags() {
     for (verb, expected) in [
-        ("run", "help json max-tokens seed temperature think threads top-p"),
+        ("run", "help json max-tokens seed session temperature think think-budget threads top-p"),
         ("train", "help json out set threads"),
         ("eval", "force-thought help json max-tokens out problems samples seed task temperature threads"),
         ("report", "help json output"),
@@ -40,8 +40,55 @@ fn there_are_exactly_these_verbs() {
     let verbs: Vec<&str> = commands.lines().filter_map(|line| line.split_whitespace().next()).collect();
     assert_eq!(
         verbs,
-        ["run", "train", "eval", "report", "show", "fit", "doctor", "pull", "list", "rm", "bench", "debug"]
+        [
+            "run",
+            "train",
+            "eval",
+            "report",
+            "show",
+            "fit",
+            "doctor",
+            "pull",
+            "list",
+            "rm",
+            "bench",
+            "debug",
+            "completions",
+            "man"
+        ]
     );
     let version = minke(Path::new("."), &["--version"]);
     assert_eq!(version.out, format!("minke {}\n", env!("CARGO_PKG_VERSION")));
+}
+
+#[test]
+fn completions_and_man_pages_know_every_flag_of_every_verb() {
+    let folder = tempfile::tempdir().unwrap();
+    let done = minke(folder.path(), &["man", "."]);
+    assert_eq!((done.code, done.out.as_str(), done.err.as_str()), (0, "", ""));
+    let shells = ["bash", "zsh", "fish", "powershell"].map(|shell| {
+        let done = minke(folder.path(), &["completions", shell]);
+        assert_eq!((done.code, done.err.as_str()), (0, ""), "{shell}");
+        (shell, done.out)
+    });
+    let verbs = ["run", "train", "eval", "report", "show", "bench", "debug", "completions", "man"];
+    assert_eq!(
+        std::fs::read_dir(folder.path()).unwrap().count(),
+        1 + verbs.len() + 4,
+        "a page of each, and of debug's four"
+    );
+    for verb in verbs {
+        let page = std::fs::read_to_string(folder.path().join(format!("minke-{verb}.1"))).unwrap().replace("\\-", "-");
+        shells.iter().for_each(|(shell, script)| assert!(script.contains(verb), "{verb} in {shell}"));
+        for flag in flags(verb) {
+            assert!(page.contains(&format!("--{flag}")), "--{flag} on the page of {verb}");
+            // fish writes flags as `-l flag`.
+            let known = |(_, script): &(_, String)| {
+                [format!("--{flag}"), format!("-l {flag}")].iter().any(|f| script.contains(f))
+            };
+            assert!(shells.iter().all(known), "--{flag} of {verb}");
+        }
+    }
+    let done = minke(folder.path(), &["man", "missing"]);
+    assert!(done.code == 1 && done.err.contains("does the folder exist?") && done.err.lines().count() == 1, "{done:?}");
 }

@@ -192,6 +192,68 @@ impl Engine {
         self.scheduler.pages.forget_all();
     }
 
+    /// Returns the contents of the full pages that the prefix cache knows of these tokens, the first one first, until one
+    /// is missing: what [`Engine::import_prefix`] takes in another engine of the same form, model and build.
+    pub fn export_prefix(&self, token_ids: &[u32]) -> impl ExactSizeIterator<Item = Vec<u8>> {
+        self.scheduler.pages.known_pages(token_ids).into_iter().map(|page| self.cache.export_page(page))
+    }
+
+    /// Makes pages of [`Engine::export_prefix`] known to the prefix cache, as far as they and the free pages reach, and
+    /// returns how many of the tokens the cache then knows. Sequences that begin with them start from these pages.
+    ///
+    /// # Errors
+    /// What `pages` gives as an error, and a page of another size than [`Engine::page_bytes`]; those before it stay.
+    pub fn import_prefix<E: From<Error>>(
+        &mut self,
+        token_ids: &[u32],
+        pages: impl IntoIterator<Item = std::result::Result<Vec<u8>, E>>,
+    ) -> std::result::Result<usize, E> {
+        let mut owned = Vec::new();
+        let result = self.fill_pages(token_ids, pages, &mut owned);
+        let known = owned.len() * TILE;
+        // The last page first, so that the cache gives up the end of a prefix before its beginning.
+        owned.into_iter().rev().for_each(|page| self.scheduler.pages.release(page));
+        result.map(|()| known)
+    }
+
+    /// Does what [`Engine::import_prefix`] says; the pages stay owned, so that none pushes another out.
+    fn fill_pages<E: From<Error>>(
+        &mut self,
+        token_ids: &[u32],
+        pages: impl IntoIterator<Item = std::result::Result<Vec<u8>, E>>,
+        owned: &mut Vec<u32>,
+    ) -> std::result::Result<(), E> {
+        let (allocator, page_bytes) = (&mut self.scheduler.pages, self.cache.page_bytes());
+        let mut prefix = allocator.root();
+        for (tokens, bytes) in token_ids.as_chunks().0.iter().zip(pages) {
+            let bytes = bytes?;
+            if bytes.len() != page_bytes {
+                return Err(Error::PageSize { bytes: bytes.len(), page_bytes }.into());
+            }
+            let (page, longer) = match allocator.find(prefix, tokens) {
+                Some(known) => known,
+                None => {
+                    let Some(page) = allocator.allocate() else { return Ok(()) };
+                    self.cache.import_page(page, &bytes);
+                    (page, allocator.remember(prefix, tokens, page))
+                }
+            };
+            owned.push(page);
+            prefix = longer;
+        }
+        Ok(())
+    }
+
+    /// Returns the bytes of one page of 32 tokens over all layers.
+    pub fn page_bytes(&self) -> usize {
+        self.cache.page_bytes()
+    }
+
+    /// Returns the longest sequence, in tokens: the model's context, or what the cache holds.
+    pub fn limit(&self) -> usize {
+        self.limit
+    }
+
     /// Returns counts and state.
     pub fn stats(&self) -> Stats {
         Stats {

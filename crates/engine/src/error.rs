@@ -41,6 +41,14 @@ pub enum Error {
         /// Number of ids.
         vocab_size: usize,
     },
+    /// A page that was exported by an engine of another model or form.
+    #[error("a page of {bytes} bytes does not fit into this cache, whose pages have {page_bytes}: compute it anew")]
+    PageSize {
+        /// Its bytes.
+        bytes: usize,
+        /// Bytes of a page of the cache.
+        page_bytes: usize,
+    },
     /// Another architecture than the one that the cache was made for.
     #[error("the model given to `step` has another configuration than the engine was made for: make a new engine")]
     AnotherModel,

@@ -119,6 +119,17 @@ impl PageAllocator {
         Some((page, prefix))
     }
 
+    /// Returns the known pages that hold the beginning of these tokens, in order; nobody becomes their owner.
+    pub(crate) fn known_pages(&self, token_ids: &[u32]) -> Vec<u32> {
+        let mut prefix = self.root;
+        let next = |tokens: &[u32; TILE]| {
+            let &(page, longer) = self.known.get(&(prefix, *tokens))?;
+            prefix = longer;
+            Some(page)
+        };
+        token_ids.as_chunks().0.iter().map_while(next).collect()
+    }
+
     /// Makes a full page known, and returns the prefix that ends with it. If another page with these tokens is known
     /// already, that one stays.
     pub(crate) fn remember(&mut self, parent: Prefix, tokens: &[u32; TILE], page: u32) -> Prefix {

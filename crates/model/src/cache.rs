@@ -60,6 +60,27 @@ impl KvCache {
         }
     }
 
+    /// Returns the contents of one page, layer by layer: [`KvCache::page_bytes`] bytes, f32, little-endian.
+    pub fn export_page(&self, page: u32) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(self.page_bytes());
+        self.layers.iter().for_each(|layer| layer.export_page(page as usize, &mut bytes));
+        bytes
+    }
+
+    /// Makes a page hold what [`KvCache::export_page`] gave.
+    ///
+    /// # Panics
+    /// If there are not exactly [`KvCache::page_bytes`] bytes.
+    pub fn import_page(&mut self, page: u32, bytes: &[u8]) {
+        let mut rest = bytes;
+        for layer in &mut self.layers {
+            let (own, behind) = rest.split_at(layer.page_bytes());
+            layer.import_page(page as usize, own);
+            rest = behind;
+        }
+        assert!(rest.is_empty(), "the contents of one page");
+    }
+
     /// Returns the pages of one layer.
     pub(crate) fn layer(&mut self, layer: usize) -> &mut Pages {
         &mut self.layers[layer]

@@ -55,6 +55,11 @@ impl ReasoningParser {
         ReasoningParser { state, held: String::new(), started: false }
     }
 
+    /// Whether the next text belongs to the thought.
+    pub fn is_thinking(&self) -> bool {
+        self.state == State::Inside
+    }
+
     /// The pieces that this text completes.
     pub fn push(&mut self, text: &str) -> Vec<ReasoningEvent> {
         let mut events = Vec::new();

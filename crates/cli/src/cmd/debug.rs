@@ -6,11 +6,11 @@ use anyhow::{Context, Result};
 use minke_model::Batch;
 use minke_model::weights::Archive;
 use minke_tensor::{Cpu, Device, Isa, Pass};
-use minke_text::Message;
+use minke_text::{Message, Thought, split};
 use serde_json::json;
 
 use super::{print_json, print_line};
-use crate::args::{Debug, DebugLogits, DebugRender, DebugTokens};
+use crate::args::{Debug, DebugLogits, DebugParse, DebugRender, DebugTokens};
 use crate::error::Exit;
 use crate::folder::{template, tokenizer};
 
@@ -22,6 +22,7 @@ pub fn run(args: Debug) -> Result<()> {
     match args {
         Debug::Tokens(args) => tokens(&args),
         Debug::Render(args) => render(&args),
+        Debug::Parse(args) => parse(&args),
         Debug::Logits(args) => logits(&args),
     }
 }
@@ -45,6 +46,21 @@ fn render(args: &DebugRender) -> Result<()> {
     note.iter().for_each(|note| eprintln!("minke: {note}"));
     let prompt = template.render(&[Message::user(args.prompt.as_str())], true)?;
     if args.json { print_json(&json!({ "prompt": prompt })) } else { print_line(&prompt) }
+}
+
+/// Tells thought and answer apart in what a model said, behind the prompt that its template makes.
+fn parse(args: &DebugParse) -> Result<()> {
+    let archive = Archive::open(&args.model)?;
+    let (template, note) = template(&archive, &tokenizer(&archive)?)?;
+    note.iter().for_each(|note| eprintln!("minke: {note}"));
+    let Thought { reasoning, content, closed, format_ok } =
+        split(&template.render(&[Message::user("")], true)?, &args.text);
+    if args.json {
+        let parts = json!({ "reasoning": reasoning, "content": content, "closed": closed, "format_ok": format_ok });
+        return print_json(&parts);
+    }
+    print_line(&format!("reasoning: {}", reasoning.as_deref().unwrap_or("none")))?;
+    print_line(&format!("content: {content}"))
 }
 
 /// Computes the logits at every position of some ids; prints the likeliest tokens behind the last, and writes all of them.

@@ -6,6 +6,7 @@ mod doctor;
 mod eval;
 mod fit;
 mod list;
+mod manual;
 mod pull;
 mod report;
 mod rm;
@@ -38,6 +39,8 @@ pub fn dispatch(command: Command) -> Result<()> {
         Command::Rm(args) => rm::run(&args),
         Command::Bench(args) => bench::run(&args),
         Command::Debug(args) => debug::run(args),
+        Command::Completions(shell) => manual::completions(shell),
+        Command::Man(folder) => manual::pages(&folder),
     }
 }
 

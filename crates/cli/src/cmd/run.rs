@@ -6,31 +6,39 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use minke_engine::Finish;
 use minke_eval::Verdict;
-use minke_eval::tasks::{Countdown, Gold};
 use minke_text::Message;
 use serde::Serialize;
 
 use super::print_json;
+use crate::answer::{Answer, finish_reason};
 use crate::args::{Run, Sampling, Think};
-use crate::assistant::{Answer, Assistant};
-use crate::error::{Exit, line};
+use crate::assistant::Assistant;
+use crate::error::Exit;
 use crate::interrupt::Interrupt;
 use crate::printer::Printer;
+use crate::repl::{self, meter};
+use crate::verdict::{check, remark};
 
 /// The model that ships with the repository.
 const DEFAULT_MODEL: &str = "models/first-light";
 
 /// Runs `minke run`.
 pub fn run(args: Run) -> Result<()> {
+    let terminal = std::io::stdin().is_terminal() && std::io::stdout().is_terminal();
+    let talks = terminal && args.prompt.is_none() && !args.json;
+    if args.session.is_some() && !talks {
+        return Err(Exit::Usage.because("--session: is for conversations; leave the question out, at a terminal"));
+    }
     let path = args.model.clone().map_or_else(default_model, Ok)?;
     let interrupt = Interrupt::install()?;
     let assistant = Assistant::load(&path, args.threads)?;
-    let Run { sampling, think, json, dim, .. } = args;
-    let mut dialogue = Dialogue { assistant, interrupt, sampling, think, json, dim };
-    let terminal = std::io::stdin().is_terminal();
-    match args.prompt {
+    if talks {
+        return repl::run(assistant, &path, interrupt, args);
+    }
+    let Run { sampling, think, json, dim, prompt, .. } = args;
+    let dialogue = Dialogue { assistant, interrupt, sampling, think, json, dim };
+    match prompt {
         Some(question) => dialogue.ask_alone(&question),
-        None if terminal && !json && std::io::stdout().is_terminal() => dialogue.converse(&path),
         None => dialogue.ask_lines(),
     }
 }
@@ -77,7 +85,7 @@ struct AnswerLine<'a> {
 
 impl Dialogue {
     /// Answers one question; without an answer it fails.
-    fn ask_alone(&mut self, question: &str) -> Result<()> {
+    fn ask_alone(&self, question: &str) -> Result<()> {
         let answer = self.ask(&[Message::user(question)], question)?;
         match (answer.finish, answer.content.trim().is_empty()) {
             (Finish::Cancelled, _) => Err(Exit::Interrupted.because("interrupted; the answer is not complete")),
@@ -93,7 +101,7 @@ impl Dialogue {
     }
 
     /// Answers every line of stdin as a question of its own.
-    fn ask_lines(&mut self) -> Result<()> {
+    fn ask_lines(&self) -> Result<()> {
         let mut asked = false;
         for question in std::io::stdin().lock().lines() {
             let question = question.context("cannot read questions from standard input")?;
@@ -112,16 +120,16 @@ impl Dialogue {
     }
 
     /// Answers the last message of a conversation, and says on stderr what that took and whether it is right.
-    fn ask(&mut self, conversation: &[Message], question: &str) -> Result<Answer> {
+    fn ask(&self, conversation: &[Message], question: &str) -> Result<Answer> {
         let mut printer = Printer::new(self.think, self.dim);
         let json = self.json;
-        let mut say = |event: &_| if json { Ok(()) } else { printer.say(event) };
-        let answer = self.assistant.answer(conversation, &self.sampling, &self.interrupt, &mut say)?;
+        let mut hear = |progress| if json { Ok(()) } else { printer.hear(&progress) };
+        let answer = self.assistant.answer(conversation, &self.sampling, &self.interrupt, &mut hear)?;
         let checked = check(question, &answer.content);
         if json {
             print_json(&AnswerLine {
                 prompt: question,
-                reasoning: answer.reasoning.as_deref().filter(|_| self.think == Think::Show),
+                reasoning: answer.reasoning.as_deref().filter(|_| self.think != Think::Hide),
                 answer: &answer.content,
                 finish_reason: finish_reason(answer.finish),
                 verdict: checked.map(|(verdict, _)| verdict),
@@ -132,126 +140,10 @@ impl Dialogue {
             })?;
         } else {
             printer.finish()?;
-            let speed = answer.completion_tokens as f64 / answer.seconds.max(1e-9);
-            let (prompt, completion) = (answer.prompt_tokens, answer.completion_tokens);
-            let end = match answer.finish {
-                Finish::Stop(_) => "",
-                Finish::Length => "; cut off at its longest",
-                Finish::Cancelled => "; interrupted",
-                Finish::NotFinite => "; values that are not numbers",
-            };
-            eprintln!("{prompt} + {completion} tokens, {:.2} s, {speed:.0} tokens/s{end}", answer.seconds);
+            eprintln!("{}", meter::line(&answer));
             let answered = checked.filter(|_| !answer.content.trim().is_empty());
-            answered.iter().for_each(|(verdict, target)| eprintln!("{}", remark(*verdict, *target, &answer.content)));
+            answered.iter().for_each(|verdict| eprintln!("{}", remark(*verdict, &answer.content)));
         }
         Ok(answer)
-    }
-
-    /// Talks until the person leaves.
-    fn converse(&mut self, path: &Path) -> Result<()> {
-        let mut editor =
-            rustyline::DefaultEditor::new().context("cannot use this terminal; give the question as an argument")?;
-        eprintln!("{}; /help says what can be typed, Ctrl-D leaves", path.display());
-        let mut conversation: Vec<Message> = Vec::new();
-        loop {
-            let typed = match editor.readline("> ") {
-                Ok(typed) => typed,
-                Err(rustyline::error::ReadlineError::Interrupted) => continue,
-                Err(rustyline::error::ReadlineError::Eof) => return Ok(()),
-                Err(error) => return Err(error).context("cannot read from this terminal"),
-            };
-            let typed = typed.trim();
-            if typed.is_empty() {
-                continue;
-            }
-            // What is not remembered cannot be recalled with the arrow keys; that is no reason to stop.
-            let _ = editor.add_history_entry(typed);
-            if let Some(command) = typed.strip_prefix('/') {
-                match self.obey(command, &mut conversation) {
-                    Ok(true) => return Ok(()),
-                    Ok(false) => {}
-                    Err(error) => eprintln!("{}", line(&error)),
-                }
-                continue;
-            }
-            conversation.push(Message::user(typed));
-            self.interrupt.take();
-            match self.ask(&conversation, typed) {
-                Ok(answer) => {
-                    conversation.push(Message::assistant(answer.content));
-                    // The next answer to the same question shall be another one.
-                    self.sampling.seed = self.sampling.seed.wrapping_add(1);
-                }
-                Err(error) => {
-                    conversation.pop();
-                    eprintln!("{}; /new starts a new conversation", line(&error));
-                }
-            }
-        }
-    }
-
-    /// Obeys a command, and returns whether it ends the conversation.
-    fn obey(&mut self, command: &str, conversation: &mut Vec<Message>) -> Result<bool> {
-        let words: Vec<&str> = command.split_whitespace().collect();
-        match words[..] {
-            ["help"] => eprintln!("{HELP}"),
-            ["new"] => conversation.clear(),
-            ["quit"] => return Ok(true),
-            ["think", "show"] => self.think = Think::Show,
-            ["think", "hide"] => self.think = Think::Hide,
-            ["set", name, value] => self.set(name, value)?,
-            _ => return Err(Exit::Usage.because(format!("/{command}: no such command; /help lists them"))),
-        }
-        Ok(false)
-    }
-
-    fn set(&mut self, name: &str, value: &str) -> Result<()> {
-        let mut sampling = self.sampling.clone();
-        let understood = match name {
-            "temperature" => value.parse().map(|value| sampling.temperature = Some(value)).is_ok(),
-            "top_p" => value.parse().map(|value| sampling.top_p = Some(value)).is_ok(),
-            "max_tokens" => value.parse().map(|value| sampling.max_tokens = Some(value)).is_ok(),
-            "seed" => value.parse().map(|value| sampling.seed = value).is_ok(),
-            _ => return Err(Exit::Usage.because(format!("{name}: set temperature, top_p, max_tokens or seed"))),
-        };
-        if !understood {
-            return Err(Exit::Usage.because(format!("{value}: is not a value for {name}")));
-        }
-        sampling.check()?;
-        self.sampling = sampling;
-        Ok(())
-    }
-}
-
-const HELP: &str = "\
-/new                  start a new conversation
-/set NAME VALUE       temperature, top_p, max_tokens or seed
-/think show|hide      whether the thought is printed
-/quit                 leave, as Ctrl-D does
-Ctrl-C ends an answer early; arrow keys recall what was typed";
-
-fn finish_reason(finish: Finish) -> &'static str {
-    match finish {
-        Finish::Stop(_) => "stop",
-        Finish::Length => "length",
-        Finish::Cancelled => "interrupted",
-        Finish::NotFinite => "not_finite",
-    }
-}
-
-/// Returns what the grader of countdown says about an answer, and the target; nothing if the question is no such problem.
-fn check(question: &str, answer: &str) -> Option<(Verdict, u32)> {
-    let problem = Countdown::parse(question)?;
-    let Gold::Countdown(gold) = &problem.gold else { return None };
-    // It doubts a problem only if no whole steps lead to its target, as large as they may be.
-    let grader = Countdown { largest_intermediate: 9_999, ..Countdown::default() };
-    Some((grader.grade(&problem, answer), gold.target))
-}
-
-fn remark(verdict: Verdict, target: u32, answer: &str) -> String {
-    match verdict {
-        Verdict::Right => format!("checked: {} = {target}", answer.trim()),
-        Verdict::Wrong => format!("checked: wrong, that is not {target} from these numbers"),
-        Verdict::GoldUnusable => format!("checked: wrong, but nothing else was found to make {target} either"),
     }
 }

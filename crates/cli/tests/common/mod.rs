@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used)]
 #![allow(dead_code)]
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
@@ -65,12 +65,12 @@ fn tokenizer() -> Tokenizer {
     Tokenizer::train(["a"].iter(), &TrainOptions { vocab_size: 263, added_tokens: vec![] }).unwrap()
 }
 
-/// Writes a model that always says the same: after the assistant's mark, token by token, this script. Its last token
-/// leads to `after`, so that a script can end or go round for ever.
+/// Writes a model that follows a script: behind the first token of a pair comes the second; of several second ones each is
+/// as likely as the others. A chain of tokens is a pair of each two neighbours.
 ///
 /// A token's state is a one-hot vector that the blocks, whose outputs are zero, leave as it is; the head answers with the
 /// next token.
-fn write_scripted(folder: &Path, script: &[&str], after: &str, context: usize) {
+fn write_scripted(folder: &Path, chains: &[&[&str]], context: usize) {
     let tokenizer = tokenizer();
     let width = 264;
     let config = format!(
@@ -84,15 +84,14 @@ fn write_scripted(folder: &Path, script: &[&str], after: &str, context: usize) {
         [id] => id as usize,
         _ => panic!("{token:?} is not one token"),
     };
-    let mut next = BTreeMap::new();
-    let chain: Vec<&str> = [&[ASSISTANT], script, &[after]].concat();
-    chain.windows(2).for_each(|pair| assert_eq!(next.insert(id(pair[0]), id(pair[1])), None, "{pair:?} twice"));
+    let pairs = chains.iter().flat_map(|chain| chain.windows(2));
+    let next: BTreeSet<(usize, usize)> = pairs.map(|pair| (id(pair[0]), id(pair[1]))).collect();
     let device = Device::Cpu(Cpu::new(1, Isa::detect()));
     let model = Transformer::new(&config, &Placement::single(), |spec, shape| {
         let mut values = vec![0.0; shape.iter().product()];
         match spec.name.as_str() {
             "model.embed_tokens.weight" => (0..263).for_each(|token| values[token * width + token] = 1.0),
-            "lm_head.weight" => next.iter().for_each(|(from, to)| values[to * width + from] = 8.0),
+            "lm_head.weight" => next.iter().for_each(|&(from, to)| values[to * width + from] = 8.0),
             name if name.ends_with("norm.weight") => values.fill(1.0),
             _ => {}
         }
@@ -107,14 +106,41 @@ fn write_scripted(folder: &Path, script: &[&str], after: &str, context: usize) {
 /// A model that thinks `ab`, and answers `8*3`.
 pub fn thinker(folder: &Path) -> PathBuf {
     let path = folder.join("thinker");
-    write_scripted(&path, &[THINK_OPEN, "a", "b", THINK_CLOSE, "8", "*", "3"], EOS, 256);
+    write_scripted(&path, &[THINKS_AND_ANSWERS], 256);
     path
 }
 
-/// A model that thinks for ever.
+/// The same with a long context.
+pub fn scholar(folder: &Path) -> PathBuf {
+    scripted(folder, "scholar", &[THINKS_AND_ANSWERS])
+}
+
+const THINKS_AND_ANSWERS: &[&str] = &[ASSISTANT, THINK_OPEN, "a", "b", THINK_CLOSE, "8", "*", "3", EOS];
+
+/// A model that thinks for ever, and answers for ever if its thought is closed.
 pub fn brooder(folder: &Path) -> PathBuf {
-    let path = folder.join("brooder");
-    write_scripted(&path, &[THINK_OPEN, "a", "b"], "a", 1 << 16);
+    scripted(folder, "brooder", &[&[ASSISTANT, THINK_OPEN, "a", "b", "a"], &["\n", "c", "\n"]])
+}
+
+/// A model that goes round in circles until its thought is closed, and then answers `8*3`.
+pub fn circler(folder: &Path) -> PathBuf {
+    scripted(folder, "circler", &[&[ASSISTANT, THINK_OPEN, "a", "b", "a"], &["\n", "8", "*", "3", EOS]])
+}
+
+/// A model that thinks something else at every token, for ever, and answers `8*3` if its thought is closed.
+pub fn wanderer(folder: &Path) -> PathBuf {
+    let wanders: &[&str] = &[ASSISTANT, THINK_OPEN, "a", "a", "b", "b", "a"];
+    scripted(folder, "wanderer", &[wanders, &["\n", "8", "*", "3", EOS]])
+}
+
+/// A model that thinks `a` and answers for ever.
+pub fn talker(folder: &Path) -> PathBuf {
+    scripted(folder, "talker", &[&[ASSISTANT, THINK_OPEN, "a", THINK_CLOSE, "8", "*", "8"]])
+}
+
+fn scripted(folder: &Path, name: &str, chains: &[&[&str]]) -> PathBuf {
+    let path = folder.join(name);
+    write_scripted(&path, chains, 1 << 16);
     path
 }
 

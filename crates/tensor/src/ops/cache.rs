@@ -104,6 +104,29 @@ impl Pages {
         }
     }
 
+    /// Appends the contents of one page to `bytes`: keys, then values, as they lie; f32, little-endian.
+    pub fn export_page(&self, page: usize, bytes: &mut Vec<u8>) {
+        for buffer in [Some(&self.keys), self.values.as_ref()].into_iter().flatten() {
+            let len = buffer.values().len() / self.count();
+            let values = &buffer.values()[page * len..(page + 1) * len];
+            bytes.extend(values.iter().flat_map(|value| value.to_le_bytes()));
+        }
+    }
+
+    /// Makes a page hold what [`Pages::export_page`] gave.
+    ///
+    /// # Panics
+    /// If there are not exactly [`Pages::page_bytes`] bytes.
+    pub fn import_page(&mut self, page: usize, bytes: &[u8]) {
+        assert_eq!(bytes.len(), self.page_bytes(), "the contents of one page");
+        let mut rest = bytes.as_chunks().0.iter().map(|bytes| f32::from_le_bytes(*bytes));
+        for buffer in [Some(&mut self.keys), self.values.as_mut()].into_iter().flatten() {
+            let len = buffer.values().len() / buffer.shape().dims()[0];
+            let values = buffer.values_mut().expect("invariant: pages are not shared");
+            values[page * len..(page + 1) * len].iter_mut().zip(&mut rest).for_each(|(to, from)| *to = from);
+        }
+    }
+
     /// Returns causal attention of queries over the pages. Inference only.
     ///
     /// # Shapes

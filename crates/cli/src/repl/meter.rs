@@ -1,0 +1,69 @@
+//! What did an answer take, and how full is the context?
+
+use minke_engine::{Finish, Stats};
+
+use super::conversation::Conversation;
+use crate::answer::Answer;
+
+/// Returns the tokens and the time of an answer.
+pub fn line(answer: &Answer) -> String {
+    let Answer { prompt_tokens, completion_tokens, seconds, finish, .. } = answer;
+    let speed = *completion_tokens as f64 / seconds.max(1e-9);
+    let end = ending(*finish);
+    format!("{prompt_tokens} + {completion_tokens} tokens, {seconds:.2} s, {speed:.0} tokens/s{end}")
+}
+
+/// Returns the same for a conversation: tokens read and written, the share of the thought, and how full the context is.
+pub fn turn(answer: &Answer, used: usize, limit: usize) -> String {
+    let Answer { prompt_tokens, prompt_seconds, completion_tokens, finish, .. } = answer;
+    let thought = match answer.thought_tokens {
+        0 => String::new(),
+        tokens => format!(" (thought {tokens} in {:.1} s)", answer.thought_seconds),
+    };
+    // The first token comes with the end of the prompt.
+    let speed = completion_tokens.saturating_sub(1) as f64 / (answer.seconds - prompt_seconds).max(1e-9);
+    let end = ending(*finish);
+    format!(
+        "read {prompt_tokens} in {prompt_seconds:.1} s, wrote {completion_tokens}{thought}, {speed:.0} tokens/s{end}; \
+         context {used}/{limit}"
+    )
+}
+
+fn ending(finish: Finish) -> &'static str {
+    match finish {
+        Finish::Stop(_) => "",
+        Finish::Length => "; cut off at its longest",
+        Finish::Cancelled => "; interrupted",
+        Finish::NotFinite => "; values that are not numbers",
+    }
+}
+
+/// Returns what `/ctx` prints: the tokens of every text, counted by `tokens`, and of all as the model reads them.
+pub fn context(conversation: &Conversation, tokens: &dyn Fn(&str) -> usize, used: usize, limit: usize) -> String {
+    let system = conversation.system.iter().map(|system| format!("{:>7} system", tokens(system)));
+    let turns = conversation.turns.iter().enumerate().flat_map(|(i, turn)| {
+        let n = i + 1;
+        [
+            format!("{:>7} question {n}", tokens(&turn.question)),
+            format!("{:>7} answer {n}; its thought of {} is not read again", tokens(&turn.answer), turn.thought_tokens),
+        ]
+    });
+    let all = format!("{used:>7} of {limit} tokens with the marks between them, {} left", limit.saturating_sub(used));
+    system.chain(turns).chain([all]).collect::<Vec<_>>().join("\n")
+}
+
+/// Returns what `/stats` prints.
+pub fn stats(stats: &Stats, page_bytes: usize) -> String {
+    let read = stats.prefilled + stats.prefix_hits;
+    let share = 100.0 * stats.prefix_hits as f64 / (read.max(1)) as f64;
+    format!(
+        "prompts: {read} tokens, {} computed, {} found in the cache ({share:.0} %)\nanswers: {} tokens\nsteps: {}\n\
+         cache: {} pages of 32 tokens, {:.1} MB",
+        stats.prefilled,
+        stats.prefix_hits,
+        stats.generated,
+        stats.steps,
+        stats.pages,
+        (stats.pages * page_bytes) as f64 / 1e6
+    )
+}

@@ -1,0 +1,256 @@
+//! How does a conversation outlive the program? Two files in the folder of sessions, each whole or not at all: `NAME.json`
+//! with text and settings, and `NAME.kv` with the cache, which only saves time.
+//!
+//! `NAME.json` is a line `minke session 1 SHA256`, the sum of all that follows, and JSON. Numbers of `NAME.kv` are
+//! little-endian: `MINKE-KV`, version u32, tokens per page u32, identity of the model (32 bytes), tokens u64, bytes of a page
+//! u64, the token ids u32, the pages, SHA-256 of everything before. Pages are found by their tokens, so a file that is older
+//! than its text is still right.
+
+use std::fs::File;
+use std::io::{BufReader, BufWriter, Read, Seek, Write};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail, ensure};
+use minke_engine::Engine;
+use minke_tensor::TILE;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use super::conversation::Conversation;
+use crate::args::{Sampling, Think};
+use crate::assistant::Identity;
+use crate::error::Exit;
+use crate::places;
+
+const FIRST_LINE: &str = "minke session 1 ";
+/// Longest text: a thousand times what fills the context of a large model would be more.
+const LONGEST_TEXT: u64 = 256 << 20;
+
+const MAGIC: &[u8; 8] = b"MINKE-KV";
+const VERSION: u32 = 1;
+const HEADER: u64 = 8 + 4 + 4 + 32 + 8 + 8;
+const SUM: u64 = 32;
+
+/// What is kept of a conversation.
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Session {
+    /// Path of the model it was held with.
+    pub model: String,
+    /// What was said.
+    pub conversation: Conversation,
+    /// Settings.
+    pub sampling: Sampling,
+    /// What happens to thoughts.
+    pub think: Think,
+}
+
+/// Returns the names of all kept conversations, sorted.
+pub fn names() -> Vec<String> {
+    let entries = places::sessions().and_then(|folder| std::fs::read_dir(folder).ok());
+    let name = |entry: std::fs::DirEntry| Some(entry.file_name().to_str()?.strip_suffix(".json")?.to_owned());
+    let mut names: Vec<String> = entries.into_iter().flatten().flatten().filter_map(name).collect();
+    names.sort();
+    names
+}
+
+/// Returns the text file of a name.
+///
+/// # Errors
+/// If it could not be the name of a file everywhere, or there is no place for sessions.
+pub fn path(name: &str) -> Result<PathBuf> {
+    let letters = name.chars().all(|c| c.is_alphanumeric() || matches!(c, '-' | '_'));
+    if name.is_empty() || name.len() > 100 || !letters || name.starts_with('-') {
+        return Err(Exit::Usage.because(format!("{name}: is no name; use letters, digits, - and _")));
+    }
+    let folder = places::sessions().context("there is no place for sessions; set XDG_DATA_HOME or HOME")?;
+    Ok(folder.join(format!("{name}.json")))
+}
+
+impl Session {
+    /// Writes the text.
+    ///
+    /// # Errors
+    /// If it cannot be written; what was there before is then still there.
+    pub fn write(&self, path: &Path) -> Result<()> {
+        let text = serde_json::to_string_pretty(self)?;
+        let sum = hex(&Sha256::digest(text.as_bytes()));
+        replace(path, |file| Ok(write!(file, "{FIRST_LINE}{sum}\n{text}")?))
+    }
+
+    /// Reads the text.
+    ///
+    /// # Errors
+    /// If there is none, it is damaged, or of another version.
+    pub fn read(path: &Path) -> Result<Self> {
+        let bad = |reason: &str| Exit::BadFile.because(format!("{}: {reason}", path.display()));
+        let bytes = std::fs::metadata(path).map_err(|_| bad("no such session; /list shows those there are"))?.len();
+        if bytes > LONGEST_TEXT {
+            return Err(bad("is too long for a session"));
+        }
+        let text = std::fs::read_to_string(path).map_err(|error| bad(&error.to_string()))?;
+        let rest = text.strip_prefix(FIRST_LINE).ok_or_else(|| bad("is no session of this version of Minke"))?;
+        let (sum, text) = rest.split_once('\n').unwrap_or_default();
+        if sum != hex(&Sha256::digest(text.as_bytes())) {
+            return Err(bad("is damaged or was changed: its checksum is another"));
+        }
+        let session: Self = serde_json::from_str(text).map_err(|error| bad(&error.to_string()))?;
+        session.sampling.check()?;
+        Ok(session)
+    }
+}
+
+/// Writes what the engine's cache knows of these tokens, and returns how many it knows.
+///
+/// # Errors
+/// If the file cannot be written; what was there before is then still there.
+pub fn write_cache(path: &Path, identity: &Identity, engine: &Engine, token_ids: &[u32]) -> Result<usize> {
+    let pages = engine.export_prefix(token_ids);
+    let tokens = pages.len() * TILE;
+    replace(path, |file| {
+        let mut out = Summed { inner: file, sum: Sha256::new() };
+        out.write_all(MAGIC)?;
+        out.write_all(&VERSION.to_le_bytes())?;
+        out.write_all(&(TILE as u32).to_le_bytes())?;
+        out.write_all(identity)?;
+        out.write_all(&(tokens as u64).to_le_bytes())?;
+        out.write_all(&(engine.page_bytes() as u64).to_le_bytes())?;
+        token_ids[..tokens].iter().try_for_each(|id| out.write_all(&id.to_le_bytes()))?;
+        pages.into_iter().try_for_each(|page| out.write_all(&page))?;
+        let Summed { inner, sum } = out;
+        Ok(inner.write_all(&sum.finalize())?)
+    })?;
+    Ok(tokens)
+}
+
+/// Fills the engine's cache from a file, and returns how many tokens it then knows.
+///
+/// # Errors
+/// If the file is damaged, or another model, build or version made it; the cache is then as before, or right as far as it
+/// was filled.
+pub fn read_cache(path: &Path, identity: &Identity, engine: &mut Engine) -> Result<usize> {
+    let mut file = File::open(path)?;
+    let length = file.metadata()?.len();
+    let mut header = [0; HEADER as usize];
+    file.read_exact(&mut header).context("is cut short")?;
+    let number = |at: usize| u64::from_le_bytes(*header[at..].first_chunk().expect("invariant: within the header"));
+    let short = |at: usize| u32::from_le_bytes(*header[at..].first_chunk().expect("invariant: within the header"));
+    ensure!(&header[..8] == MAGIC, "is no cache of a session");
+    ensure!((short(8), short(12)) == (VERSION, TILE as u32), "is of another version");
+    ensure!(header[16..48] == identity[..], "was computed by another model or another build");
+    let (tokens, page_bytes) = (number(48), number(56));
+    ensure!(page_bytes == engine.page_bytes() as u64, "has pages of another size");
+    let ids_bytes = tokens.checked_mul(4);
+    let expected = (tokens / TILE as u64)
+        .checked_mul(page_bytes)
+        .zip(ids_bytes)
+        .and_then(|(pages, ids)| pages.checked_add(ids)?.checked_add(HEADER + SUM));
+    // The file is as long as its header says, so nothing that is allocated below is longer than it.
+    ensure!(expected == Some(length) && tokens % TILE as u64 == 0, "is cut short");
+    file.rewind()?;
+    check_sum(&mut file, length)?;
+    file.seek(std::io::SeekFrom::Start(HEADER))?;
+    let mut file = BufReader::new(file);
+    let mut ids = vec![0; tokens as usize * 4];
+    file.read_exact(&mut ids)?;
+    let ids: Vec<u32> = ids.as_chunks().0.iter().map(|id| u32::from_le_bytes(*id)).collect();
+    engine.import_prefix(
+        &ids,
+        (0..tokens / TILE as u64).map(|_| {
+            let mut page = vec![0; page_bytes as usize];
+            file.read_exact(&mut page).map(|()| page).map_err(anyhow::Error::from)
+        }),
+    )
+}
+
+fn check_sum(file: &mut File, length: u64) -> Result<()> {
+    let mut sum = Summed { inner: std::io::sink(), sum: Sha256::new() };
+    std::io::copy(&mut file.take(length - SUM), &mut sum)?;
+    let mut said = [0; SUM as usize];
+    file.read_exact(&mut said)?;
+    if sum.sum.finalize()[..] != said {
+        bail!("is damaged: its checksum is another");
+    }
+    Ok(())
+}
+
+/// Passes bytes on and sums them up.
+struct Summed<W> {
+    inner: W,
+    sum: Sha256,
+}
+
+impl<W: Write> Write for Summed<W> {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        let written = self.inner.write(bytes)?;
+        self.sum.update(&bytes[..written]);
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        self.inner.flush()
+    }
+}
+
+/// Makes a file hold what `fill` writes: before, or after, never something between.
+fn replace(path: &Path, fill: impl FnOnce(&mut dyn Write) -> Result<()>) -> Result<()> {
+    let folder = path.parent().expect("invariant: sessions lie in a folder");
+    let name = path.file_name().expect("invariant: a session has a name").to_string_lossy();
+    // Always the same name, so that what a killed program leaves behind is overwritten.
+    let temporary = folder.join(format!(".{name}.tmp"));
+    let write = || {
+        std::fs::create_dir_all(folder)?;
+        let mut buffer = BufWriter::new(File::create(&temporary)?);
+        fill(&mut buffer)?;
+        buffer.into_inner()?.sync_all()?;
+        std::fs::rename(&temporary, path)?;
+        Ok::<_, anyhow::Error>(File::open(folder)?.sync_all()?)
+    };
+    write().with_context(|| format!("cannot write {}", path.display()))
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use minke_engine::SamplingParams;
+    use minke_text::Message;
+
+    use super::*;
+    use crate::assistant::Assistant;
+
+    /// Returns what comes next: tokens, and the bits of numbers into which every logit goes.
+    fn next(assistant: &Assistant, token_ids: &[u32]) -> (Vec<u32>, Vec<u32>) {
+        let params = SamplingParams { seed: 3, max_tokens: 12, ..assistant.params(&Sampling::default()) };
+        let mut engine = assistant.engine();
+        engine.submit(token_ids, &params, 1).unwrap();
+        let said = engine.run(&assistant.loaded().model).unwrap().remove(0);
+        (said.token_ids, said.log_probs.iter().chain(&said.entropies).map(|value| value.to_bits()).collect())
+    }
+
+    #[test]
+    fn what_comes_behind_a_loaded_session_is_the_same_to_the_bit() {
+        let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models/first-light");
+        let load = || Assistant::load(&model, 1).unwrap();
+        let (kept, loaded, fresh) = (load(), load(), load());
+        let numbers: String = (0..60).map(|i| format!("{i} ")).collect();
+        let conversation = [Message::user(format!("make 24 from {numbers}")), Message::assistant("8*3")];
+        let mut token_ids = kept.token_ids(&conversation, true).unwrap();
+        let want = next(&kept, &token_ids);
+
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.kv");
+        let identity = &kept.loaded().identity;
+        let tokens = write_cache(&path, identity, &kept.engine(), &token_ids).unwrap();
+        assert!(tokens > 96 && tokens == token_ids.len() / TILE * TILE, "{tokens}");
+        assert_eq!(read_cache(&path, &loaded.loaded().identity, &mut loaded.engine()).unwrap(), tokens);
+        assert_eq!(next(&loaded, &token_ids), want);
+        assert_eq!(loaded.engine().stats().prefix_hits, tokens as u64);
+        assert_eq!(next(&fresh, &token_ids), want, "as if it were read again");
+        token_ids[40] ^= 1;
+        assert_ne!(next(&loaded, &token_ids), want);
+        assert!(read_cache(&path, &[0; 32], &mut fresh.engine()).is_err());
+    }
+}
