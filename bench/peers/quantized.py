@@ -3,10 +3,11 @@
     pip install numpy gguf llama-cpp-python
     python bench/peers/quantized.py target/release/minke
 
-A random model of Qwen's architecture (widths multiples of 256) is quantized by llama.cpp to each format; 128 tokens are
-given to both programs, and their next-token distributions are compared with the arbiter's: the mean over positions of
-KL(arbiter || program), the largest difference of a log-probability, and positions at which the likeliest token is another
-although the arbiter's two best lie further apart than both errors.
+A random model of Qwen's architecture (widths multiples of 256) is quantized by llama.cpp to each format, with the columns'
+mean squares as importance matrix where the format demands one; 128 tokens are given to both programs, and their next-token
+distributions are compared with the arbiter's: the mean over positions of KL(arbiter || program), the largest difference of a
+log-probability, and positions at which the likeliest token is another although the arbiter's two best lie further apart than
+both errors.
 """
 
 import ctypes
@@ -25,7 +26,8 @@ EPSILON, BASE = 1e-6, 10000.0
 # Numbers of llama.cpp's `llama_ftype`.
 FORMATS = {
     "F32": 0, "F16": 1, "BF16": 32, "Q8_0": 7, "Q4_0": 2, "Q4_1": 3, "Q5_0": 8, "Q5_1": 9, "Q2_K": 10, "Q3_K": 11,
-    "Q4_K": 14, "Q5_K": 16, "Q6_K": 18,
+    "Q4_K": 14, "Q5_K": 16, "Q6_K": 18, "IQ1_S": 24, "IQ1_M": 31, "IQ2_XXS": 19, "IQ2_XS": 20, "IQ2_S": 29,
+    "IQ3_XXS": 23, "IQ3_S": 26, "IQ4_NL": 25, "IQ4_XS": 30,
 }
 
 
@@ -84,9 +86,22 @@ def write(path):
     out.close()
 
 
-def quantize(source, target, ftype):
+def importance(source):
+    """One weight per column of each matrix, as llama.cpp takes them: an array that ends in an entry without a name."""
+    matrices = [t for t in gguf.GGUFReader(source).tensors if len(t.shape) == 2]
+    entries = (llama_cpp.llama_model_imatrix_data * (len(matrices) + 1))()
+    for entry, t in zip(entries, matrices):
+        columns = (t.data.astype(numpy.float32) ** 2).mean(0)
+        data = (ctypes.c_float * columns.size)(*columns)
+        entry.name, entry.size = t.name.encode(), columns.size
+        entry.data = ctypes.cast(data, ctypes.POINTER(ctypes.c_float))
+    return entries
+
+
+def quantize(source, target, ftype, entries):
     params = llama_cpp.llama_model_quantize_default_params()
     params.ftype, params.pure, params.nthread = ftype, True, 2
+    params.imatrix = entries
     failed = llama_cpp.llama_model_quantize(str(source).encode(), str(target).encode(), ctypes.byref(params))
     assert not failed, target
 
@@ -143,14 +158,15 @@ def minke(program, path, ids, folder):
 def main():
     program = sys.argv[1]
     ids = numpy.random.default_rng(2).integers(0, VOCABULARY - 2, TOKENS).tolist()
-    print("format   KL Minke   KL llama.cpp  ratio   largest difference: Minke, llama.cpp   other argmax: Minke, llama.cpp")
+    print("format    KL Minke   KL llama.cpp  ratio   largest difference: Minke, llama.cpp   other argmax: Minke, llama.cpp")
     with tempfile.TemporaryDirectory() as folder:
         folder = pathlib.Path(folder)
         source = folder / "f32.gguf"
         write(source)
+        entries = importance(source)
         for name, ftype in FORMATS.items():
             path = folder / f"{name}.gguf"
-            quantize(source, path, ftype)
+            quantize(source, path, ftype, entries if name.startswith("IQ") else None)
             types = {t.tensor_type.name for t in gguf.GGUFReader(path).tensors if len(t.shape) == 2}
             assert types == {name}, (name, types)
             want = log_softmax(arbiter(path, ids))
@@ -163,7 +179,8 @@ def main():
                 other = (got.argmax(-1) != want.argmax(-1)) & (gap > 2 * worst)
                 row.append(((numpy.exp(want) * (want - got)).sum(-1).mean(), worst.max(), int(other.sum())))
             (a, da, oa), (b, db, ob) = row
-            print(f"{name:6} {a:11.3e} {b:13.3e} {a / b:8.3f} {da:19.2e} {db:14.2e} {oa:22} {ob:8}", flush=True)
+            print(f"{name:7} {a:11.3e} {b:13.3e} {a / b:8.3f} {da:19.2e} {db:14.2e} {oa:22} {ob:8}", flush=True)
 
 
-main()
+if __name__ == "__main__":
+    main()

@@ -138,6 +138,7 @@ fn of_model(error: &minke_model::Error) -> Exit {
     match error {
         Error::BadFile { .. } | Error::BadTensor { .. } | Error::Config(_) => Exit::BadFile,
         Error::Io { source, .. } if source.kind() == std::io::ErrorKind::NotFound => Exit::BadFile,
+        Error::Interrupted => Exit::Interrupted,
         Error::Io { .. } | Error::Tensor(_) => Exit::Failed,
     }
 }

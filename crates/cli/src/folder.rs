@@ -42,7 +42,7 @@ pub fn tokenizer(archive: &Archive) -> Result<Tokenizer> {
 }
 
 /// Returns the vocabulary in the metadata of a GGUF file.
-fn vocabulary(metadata: &Metadata) -> std::result::Result<Vocabulary<'_>, String> {
+fn vocabulary(metadata: &Metadata) -> std::result::Result<Vocabulary<&str>, String> {
     const MISSING: &str = "holds no vocabulary; take a file that was converted with its tokenizer";
     match metadata.text("tokenizer.ggml.model")? {
         Some("gpt2") => {}

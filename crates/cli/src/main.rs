@@ -10,6 +10,7 @@ mod fit;
 mod folder;
 mod interrupt;
 mod machine;
+mod metadata;
 mod places;
 mod printer;
 mod progress;

@@ -186,9 +186,6 @@ fn damaged_models() {
     }
     const WEIGHTS: &str = "model.safetensors";
     let index = |file: &str| write("model.safetensors.index.json", &format!(r#"{{"weight_map": {{"x": "{file}"}}}}"#));
-    let v2: Damage = |model| {
-        fs::write(model.join("config.json"), minke_spec::presets::v2_lite().to_json()).unwrap();
-    };
     // All of Llama 70B, in a file without a block on the disk.
     let huge: Damage = |model| {
         let config = minke_spec::presets::distilled("DeepSeek-R1-Distill-Llama-70B").unwrap();
@@ -221,7 +218,6 @@ fn damaged_models() {
             BAD_FILE,
             "`hidden_size` is missing",
         ),
-        ("a family without a gate", Box::new(v2), BAD_FILE, "deepseek_v2 models are not supported yet"),
         ("larger than the machine", Box::new(huge), DOES_NOT_FIT, "GB of memory (weights 139.0 GB, 256 tokens of"),
         ("no weights", Box::new(remove(WEIGHTS)), BAD_FILE, "has no weights; put model.safetensors"),
         ("empty weights", Box::new(cut(WEIGHTS, 0)), BAD_FILE, "model.safetensors: is not a safetensors file"),

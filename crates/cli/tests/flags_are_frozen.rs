@@ -28,35 +28,42 @@ fn every_verb_has_exactly_its_flags() {
         ("list", "help json"),
         ("rm", "help json"),
         ("bench", "generate help json prompt threads"),
+        ("perplexity", "context help json threads"),
+        ("convert", "format help json threads"),
+        ("quantize", "help imatrix json tensor threads to"),
+        ("imatrix", "chunk help json out threads"),
     ] {
         assert_eq!(flags(verb), expected.split(' ').map(str::to_owned).collect(), "minke {verb}");
     }
 }
+
+const VERBS: [&str; 18] = [
+    "run",
+    "train",
+    "eval",
+    "report",
+    "show",
+    "fit",
+    "doctor",
+    "pull",
+    "list",
+    "rm",
+    "bench",
+    "perplexity",
+    "convert",
+    "quantize",
+    "imatrix",
+    "debug",
+    "completions",
+    "man",
+];
 
 #[test]
 fn there_are_exactly_these_verbs() {
     let help = minke(Path::new("."), &["--help"]).out;
     let commands = help.split("Commands:").nth(1).and_then(|rest| rest.split("\n\n").next()).unwrap();
     let verbs: Vec<&str> = commands.lines().filter_map(|line| line.split_whitespace().next()).collect();
-    assert_eq!(
-        verbs,
-        [
-            "run",
-            "train",
-            "eval",
-            "report",
-            "show",
-            "fit",
-            "doctor",
-            "pull",
-            "list",
-            "rm",
-            "bench",
-            "debug",
-            "completions",
-            "man"
-        ]
-    );
+    assert_eq!(verbs, VERBS);
     let version = minke(Path::new("."), &["--version"]);
     assert_eq!(version.out, format!("minke {}\n", env!("CARGO_PKG_VERSION")));
 }
@@ -71,13 +78,9 @@ fn completions_and_man_pages_know_every_flag_of_every_verb() {
         assert_eq!((done.code, done.err.as_str()), (0, ""), "{shell}");
         (shell, done.out)
     });
-    let verbs = ["run", "train", "eval", "report", "show", "bench", "debug", "completions", "man"];
-    assert_eq!(
-        std::fs::read_dir(folder.path()).unwrap().count(),
-        1 + verbs.len() + 4,
-        "a page of each, and of debug's four"
-    );
-    for verb in verbs {
+    let pages = std::fs::read_dir(folder.path()).unwrap().count();
+    assert_eq!(pages, 1 + VERBS.len() + 5, "a page of each, and of debug's five");
+    for verb in VERBS {
         let page = std::fs::read_to_string(folder.path().join(format!("minke-{verb}.1"))).unwrap().replace("\\-", "-");
         shells.iter().for_each(|(shell, script)| assert!(script.contains(verb), "{verb} in {shell}"));
         for flag in flags(verb) {

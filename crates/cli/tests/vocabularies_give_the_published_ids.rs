@@ -100,6 +100,9 @@ fn vocabularies_in_gguf_are_rebuilt() {
         let tokenizer = Tokenizer::from_vocabulary(&vocabulary).unwrap();
         check_46(&tokenizer, name);
         check_round_trip(&tokenizer, a_tenth(), false, name);
+        let again = tokenizer.vocabulary(vocabulary.tokens.len()).unwrap();
+        assert_eq!(again.splitting, vocabulary.splitting);
+        check_46(&Tokenizer::from_vocabulary(&again).unwrap(), name);
     }
 }
 

@@ -73,6 +73,10 @@ pub(crate) trait Simd: Copy {
     /// Returns in every lane `sum + the sum over its four bytes of w * q`: bytes of `w` have no sign and lie below 128
     /// unless `WIDE`, those of `q` have one and lie above -128.
     fn dot<const WIDE: bool>(self, sum: Self::I, w: Self::I, q: i32) -> Self::I;
+    /// Replaces the `4 * LANES` bytes at `at`, each below 16, by their places in `table`.
+    /// # Safety
+    /// `at` is valid for reading and writing them.
+    unsafe fn look_up(self, table: &[u8; 16], at: *mut u8);
     /// Writes the transposed of `LANES` rows of `LANES` words; rows lie `stride` and `to_stride` words apart.
     /// # Safety
     /// `from` and `to` are valid for these rows.
@@ -164,34 +168,45 @@ pub(crate) trait Simd: Copy {
 
 /// Compiles functions that are generic over [`Simd`] for every path and dispatches on the device's.
 ///
-/// The body sees its first parameter as the token of the path and `S` as its type; callers pass an `Isa` there.
+/// The body sees its first parameter as the token of the path and `S` as its type; callers pass an `Isa` there. A second type
+/// parameter is the caller's choice.
 macro_rules! simd_fn {
     ($(
         $(#[$meta:meta])*
-        $vis:vis fn $name:ident<S>($s:ident: S $(, $arg:ident: $ty:ty)* $(,)?) $(-> $ret:ty)? $body:block
+        $vis:vis fn $name:ident<S $(, $F:ident: $bound:path)?>($s:ident: S $(, $arg:ident: $ty:ty)* $(,)?) $(-> $ret:ty)? $body:block
     )*) => {$(
         $(#[$meta])*
         #[allow(clippy::too_many_arguments)]
-        $vis fn $name(isa: $crate::isa::Isa $(, $arg: $ty)*) $(-> $ret)? {
+        $vis fn $name$(<$F: $bound>)?(isa: $crate::isa::Isa $(, $arg: $ty)*) $(-> $ret)? {
             #[inline(always)]
             #[allow(clippy::too_many_arguments)]
-            fn generic<S: $crate::simd::Simd>($s: S $(, $arg: $ty)*) $(-> $ret)? $body
+            fn generic<S: $crate::simd::Simd $(, $F: $bound)?>($s: S $(, $arg: $ty)*) $(-> $ret)? $body
             #[cfg(target_arch = "x86_64")]
             #[target_feature(enable = "avx512f,avx512vl,avx512bw,avx512dq,avx512vnni,avx2,fma")]
             #[allow(clippy::too_many_arguments)]
-            fn avx512(token: $crate::simd::Avx512 $(, $arg: $ty)*) $(-> $ret)? { generic(token $(, $arg)*) }
+            fn avx512$(<$F: $bound>)?(token: $crate::simd::Avx512 $(, $arg: $ty)*) $(-> $ret)? {
+                generic::<_ $(, $F)?>(token $(, $arg)*)
+            }
             #[cfg(target_arch = "x86_64")]
             #[target_feature(enable = "avx2,fma")]
             #[allow(clippy::too_many_arguments)]
-            fn avx2(token: $crate::simd::Avx2 $(, $arg: $ty)*) $(-> $ret)? { generic(token $(, $arg)*) }
+            fn avx2$(<$F: $bound>)?(token: $crate::simd::Avx2 $(, $arg: $ty)*) $(-> $ret)? {
+                generic::<_ $(, $F)?>(token $(, $arg)*)
+            }
+            // Like the other paths a function of its own, not part of its callers.
+            #[inline(never)]
+            #[allow(clippy::too_many_arguments)]
+            fn portable$(<$F: $bound>)?(token: $crate::simd::Portable $(, $arg: $ty)*) $(-> $ret)? {
+                generic::<_ $(, $F)?>(token $(, $arg)*)
+            }
             match isa.0 {
                 #[cfg(target_arch = "x86_64")]
                 // SAFETY: an `Isa` of this kind exists only if the machine has these features.
-                $crate::isa::Kind::Avx512 => unsafe { avx512($crate::simd::Avx512::detected() $(, $arg)*) },
+                $crate::isa::Kind::Avx512 => unsafe { avx512$(::<$F>)?($crate::simd::Avx512::detected() $(, $arg)*) },
                 #[cfg(target_arch = "x86_64")]
                 // SAFETY: as above.
-                $crate::isa::Kind::Avx2 => unsafe { avx2($crate::simd::Avx2::detected() $(, $arg)*) },
-                $crate::isa::Kind::Portable => generic($crate::simd::Portable $(, $arg)*),
+                $crate::isa::Kind::Avx2 => unsafe { avx2$(::<$F>)?($crate::simd::Avx2::detected() $(, $arg)*) },
+                $crate::isa::Kind::Portable => portable$(::<$F>)?($crate::simd::Portable $(, $arg)*),
             }
         }
     )*};
@@ -327,6 +342,13 @@ impl Simd for Portable {
             *out += w[0] * q[0] + w[1] * q[1] + w[2] * q[2] + w[3] * q[3];
         }
         out
+    }
+    #[inline(always)]
+    unsafe fn look_up(self, table: &[u8; 16], at: *mut u8) {
+        for i in 0..32 {
+            // SAFETY: the caller's promise.
+            unsafe { *at.add(i) = table[usize::from(*at.add(i) & 15)] };
+        }
     }
     #[inline(always)]
     unsafe fn transpose(self, from: *const u32, stride: usize, to: *mut u32, to_stride: usize) {
@@ -478,6 +500,13 @@ mod x86 {
         #[inline(always)]
         fn dot<const WIDE: bool>(self, sum: Self::I, w: Self::I, q: i32) -> Self::I {
             unsafe { _mm512_dpbusd_epi32(sum, w, _mm512_set1_epi32(q)) }
+        }
+        #[inline(always)]
+        unsafe fn look_up(self, table: &[u8; 16], at: *mut u8) {
+            unsafe {
+                let table = _mm512_broadcast_i32x4(_mm_loadu_si128(table.as_ptr().cast()));
+                _mm512_storeu_si512(at.cast(), _mm512_shuffle_epi8(table, _mm512_loadu_si512(at.cast())));
+            }
         }
         #[inline(always)]
         unsafe fn transpose(self, from: *const u32, stride: usize, to: *mut u32, to_stride: usize) {
@@ -637,6 +666,13 @@ mod x86 {
                 let high = _mm256_and_si256(_mm256_srli_epi16::<7>(w), _mm256_set1_epi8(1));
                 let high = _mm256_madd_epi16(_mm256_maddubs_epi16(high, q), ones);
                 _mm256_add_epi32(sum, _mm256_slli_epi32::<7>(high))
+            }
+        }
+        #[inline(always)]
+        unsafe fn look_up(self, table: &[u8; 16], at: *mut u8) {
+            unsafe {
+                let table = _mm256_broadcastsi128_si256(_mm_loadu_si128(table.as_ptr().cast()));
+                _mm256_storeu_si256(at.cast(), _mm256_shuffle_epi8(table, _mm256_loadu_si256(at.cast())));
             }
         }
         #[inline(always)]

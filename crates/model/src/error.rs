@@ -27,6 +27,9 @@ pub enum Error {
         /// What is wrong and what to do.
         reason: String,
     },
+    /// Somebody asked to stop.
+    #[error("interrupted; nothing was written")]
+    Interrupted,
     /// A tensor is missing, superfluous or of another shape.
     #[error("{path}: tensor {name}: {reason}")]
     BadTensor {

@@ -1,15 +1,19 @@
 //! Is a broken or hostile GGUF file refused, by the name of the field and its place, or loaded as what it says? Never a panic,
 //! never more memory than the file could fill: 30 ways to be wrong with 1,000 seeds each, every truncation of a file of
-//! 64 KB, 100,000 random mutants of its header, and mutants that go all the way to a model.
+//! 64 KB, 100,000 random mutants of its header, and mutants that go all the way to a model, through
+//! conversion and through quantization.
 #![allow(clippy::unwrap_used)]
 
 mod common;
 
+use std::path::Path;
+
 use common::{device, folder};
-use minke_model::weights::Archive;
 use minke_model::weights::gguf::Header;
+use minke_model::weights::recipe::{Recipe, choose};
+use minke_model::weights::{Archive, Job, Output};
 use minke_spec::draw::{Domain, Stream, draw};
-use minke_tensor::Isa;
+use minke_tensor::{Device, Isa};
 
 /// A tensor of the file: name, lengths, type, offset.
 type Tensor = (Vec<u8>, Vec<u64>, u32, u64);
@@ -193,18 +197,33 @@ fn mutants_of_a_model_load_or_are_refused() {
     let header = sound.windows(9).position(|bytes| bytes == b"blk.2.ffn").unwrap();
     let (device, temporary) = (device(Isa::detect()), tempfile::tempdir().unwrap());
     let path = temporary.path().join("mutant.gguf");
-    let mut loaded = 0;
+    let (mut loaded, mut converted, mut quantized) = (0, 0, 0);
     for seed in 0..2000 {
         let mut random = draw(seed, Domain::Data, &[]);
         let mut file = sound.clone();
         let at = random.below(header as u64) as usize;
         file[at] = random.below(256) as u8;
         std::fs::write(&path, &file).unwrap();
-        let model = Archive::open(&path).and_then(|archive| {
-            archive.check_weights()?;
-            archive.load(&device)
-        });
-        loaded += usize::from(model.is_ok());
+        let Ok(archive) = Archive::open(&path) else { continue };
+        loaded += usize::from(archive.check_weights().and_then(|()| archive.load(&device)).is_ok());
+        // What cannot be loaded is asked for all the same: these read headers of their own accord.
+        if seed % 8 == 0 {
+            let of = |outputs: &[Output]| write(&archive, outputs, &device, temporary.path());
+            converted += usize::from(archive.folder_outputs().and_then(|outputs| of(&outputs)).is_ok());
+            let low = archive.gguf_outputs().map(|mut outputs| {
+                choose(&archive.config, Recipe::Q4_0, &[], &mut outputs).unwrap();
+                of(&outputs)
+            });
+            quantized += usize::from(matches!(low, Ok(Ok(()))));
+        }
     }
     assert!((1..2000).contains(&loaded), "{loaded} of 2000 loaded");
+    assert!((1..250).contains(&converted), "{converted} of 250 converted");
+    assert!((1..250).contains(&quantized), "{quantized} of 250 quantized");
+}
+
+/// Writes tensors of a model as GGUF.
+fn write(archive: &Archive, outputs: &[Output], device: &Device, folder: &Path) -> minke_model::Result<()> {
+    let job = Job { device, archive, outputs, importance: None, progress: &|_| true };
+    job.write_gguf(&archive.gguf_pairs("mutant"), &folder.join("written.gguf"))
 }

@@ -43,6 +43,24 @@ pub enum Format {
     Q5K,
     /// 6-bit codes around zero, an 8-bit scale per 16.
     Q6K,
+    /// Eight -1, 0 or 1 from a list of 2048, all an eighth higher or lower; a 3-bit scale per 32.
+    Iq1S,
+    /// As `Iq1S`, a scale per 16.
+    Iq1M,
+    /// Eight magnitudes from a list of 256, with signs; a 4-bit scale per 32.
+    Iq2Xxs,
+    /// Eight magnitudes from a list of 512, with signs; a 4-bit scale per 16.
+    Iq2Xs,
+    /// Eight magnitudes from a list of 1024, with signs; a 4-bit scale per 16.
+    Iq2S,
+    /// Four magnitudes from a list of 256, with signs; a 4-bit scale per 32.
+    Iq3Xxs,
+    /// Four magnitudes from a list of 512, with signs; a 4-bit scale per 32.
+    Iq3S,
+    /// 4-bit codes for 16 uneven values, a scale per 32.
+    Iq4Nl,
+    /// 4-bit codes for 16 uneven values, a 6-bit scale per 32.
+    Iq4Xs,
 }
 
 /// What the table says about one format: its name in a header, its number in GGUF, elements and bytes of a block.
@@ -50,7 +68,7 @@ struct Row(&'static str, Option<u32>, usize, usize);
 
 impl Format {
     /// All formats.
-    pub const ALL: [Format; 14] = [
+    pub const ALL: [Format; 23] = [
         Self::F32,
         Self::F16,
         Self::Bf16,
@@ -65,6 +83,15 @@ impl Format {
         Self::Q4K,
         Self::Q5K,
         Self::Q6K,
+        Self::Iq1S,
+        Self::Iq1M,
+        Self::Iq2Xxs,
+        Self::Iq2Xs,
+        Self::Iq2S,
+        Self::Iq3Xxs,
+        Self::Iq3S,
+        Self::Iq4Nl,
+        Self::Iq4Xs,
     ];
 
     const fn row(self) -> Row {
@@ -83,6 +110,15 @@ impl Format {
             Self::Q4K => Row("Q4_K", Some(12), 256, 144),
             Self::Q5K => Row("Q5_K", Some(13), 256, 176),
             Self::Q6K => Row("Q6_K", Some(14), 256, 210),
+            Self::Iq1S => Row("IQ1_S", Some(19), 256, 50),
+            Self::Iq1M => Row("IQ1_M", Some(29), 256, 56),
+            Self::Iq2Xxs => Row("IQ2_XXS", Some(16), 256, 66),
+            Self::Iq2Xs => Row("IQ2_XS", Some(17), 256, 74),
+            Self::Iq2S => Row("IQ2_S", Some(22), 256, 82),
+            Self::Iq3Xxs => Row("IQ3_XXS", Some(18), 256, 98),
+            Self::Iq3S => Row("IQ3_S", Some(21), 256, 110),
+            Self::Iq4Nl => Row("IQ4_NL", Some(20), 32, 18),
+            Self::Iq4Xs => Row("IQ4_XS", Some(23), 256, 136),
         }
     }
 

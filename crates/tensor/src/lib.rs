@@ -25,5 +25,5 @@ pub use ops::cache::Pages;
 pub use param::optimize;
 pub use recompute::recompute;
 pub use shape::Shape;
-pub use stored::{StoredMatrix, StoredWeight};
+pub use stored::{StoredMatrix, StoredWeight, can_quantize, quantize};
 pub use tensor::{Dispatch, Indices, Param, Pass, Result, Tensor, Weight};

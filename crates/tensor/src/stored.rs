@@ -1,8 +1,8 @@
 //! How are weights held that nobody trains? As they lie in their file, a view per matrix.
 
-use minke_kernels::Cpu;
-use minke_kernels::format::Stored;
+use minke_kernels::format::{self, Stored};
 use minke_kernels::ops::stored_matmul;
+use minke_kernels::{Cpu, Device};
 use minke_spec::Format;
 use minke_spec::format::fp8_scale_shape;
 use minke_sys::Bytes;
@@ -61,8 +61,22 @@ impl StoredWeight {
     pub(crate) fn decode(&self, cpu: &Cpu, out: &mut [f32]) {
         let each = out.len() / self.matrices.len().max(1);
         for (expert, out) in out.chunks_exact_mut(each.max(1)).enumerate() {
-            stored_matmul::decode(cpu, self.matrix(expert), out);
+            stored_matmul::decode(cpu, self.matrix(expert), 0, out);
         }
+    }
+
+    /// Writes the values of rows `first..` of the first matrix, as many as `out` holds.
+    ///
+    /// # Panics
+    /// If the matrix has fewer.
+    pub fn decode_rows(&self, device: &Device, first: usize, out: &mut [f32]) {
+        let Device::Cpu(cpu) = device;
+        stored_matmul::decode(cpu, self.matrix(0), first, out);
+    }
+
+    /// Returns the bytes of the first matrix, row by row.
+    pub fn bytes(&self) -> &[u8] {
+        &self.matrices[0].bytes
     }
 
     /// Returns the matrix, or that of an expert.
@@ -72,6 +86,23 @@ impl StoredWeight {
         let StoredMatrix { bytes, scales } = &self.matrices[expert];
         Stored::new(self.format, bytes, scales, n, k)
     }
+}
+
+/// Returns whether [`quantize`] writes a format.
+pub fn can_quantize(format: Format) -> bool {
+    format::can_quantize(format)
+}
+
+/// Writes rows of values in a format, with the least error: of the squares, weighted by column if `weights` is not empty.
+///
+/// # Shapes
+/// x [rows, k], weights `[k]` or empty, out: the bytes of x in the format
+///
+/// # Panics
+/// If the format cannot be written or a length does not fit.
+pub fn quantize(device: &Device, format: Format, x: &[f32], k: usize, weights: &[f32], out: &mut [u8]) {
+    let Device::Cpu(cpu) = device;
+    format::quantize(cpu, format, x, k, weights, out);
 }
 
 /// MLA's `kv_b_proj [H (N + V), C]` in two halves, by head: what makes keys, transposed, and what makes values.

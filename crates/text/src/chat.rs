@@ -105,6 +105,11 @@ impl ChatTemplate {
         if beside.exists() { Self::load(beside).map(Some) } else { Ok(None) }
     }
 
+    /// The Jinja source.
+    pub fn source(&self) -> &str {
+        &self.source
+    }
+
     /// Writes `tokenizer_config.json` with this template into the folder, whole or not at all: what transformers needs beside
     /// the tokenizer.json of [`Tokenizer::save`](crate::Tokenizer::save). `model_max_length` is in tokens.
     ///

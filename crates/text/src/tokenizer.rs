@@ -158,6 +158,11 @@ impl Tokenizer {
         file::write(folder.as_ref(), "tokenizer.json", &self.json)
     }
 
+    /// The tokenizer.json.
+    pub(crate) fn json(&self) -> &str {
+        &self.json
+    }
+
     /// The ids of a text in which added tokens count: of a rendered prompt. No id is added at either end.
     pub fn encode(&self, text: &str) -> Vec<u32> {
         let added = self.library.get_added_vocabulary();

@@ -1,5 +1,5 @@
-//! How does a tokenizer come out of GGUF metadata? They hold tokens, their kinds, merges and the name of a way to split; what
-//! that name stands for is published with each family and stands here.
+//! How does a tokenizer come out of GGUF metadata, and how into them? They hold tokens, their kinds, merges and the name of a
+//! way to split; what that name stands for is published with each family and stands here.
 
 use serde_json::{Map, Value, json};
 
@@ -7,15 +7,15 @@ use crate::{Error, Result, Tokenizer};
 
 /// A byte-level BPE vocabulary as GGUF metadata hold it.
 #[derive(Clone, Debug, Default)]
-pub struct Vocabulary<'a> {
+pub struct Vocabulary<S> {
     /// The tokens by id (`tokenizer.ggml.tokens`), in the alphabet of bytes.
-    pub tokens: Vec<&'a str>,
+    pub tokens: Vec<S>,
     /// What each is (`tokenizer.ggml.token_type`): 1 normal, 3 control, 4 added by the makers, 5 unused; all normal if empty.
     pub kinds: Vec<u64>,
     /// Pairs of tokens that merge, the first first, with a space between (`tokenizer.ggml.merges`).
-    pub merges: Vec<&'a str>,
+    pub merges: Vec<S>,
     /// The way to split (`tokenizer.ggml.pre`).
-    pub splitting: &'a str,
+    pub splitting: S,
 }
 
 const CONTROL: u64 = 3;
@@ -48,6 +48,9 @@ struct Splitting {
     /// Whether a word that is a token is that token, whatever the merges say.
     whole_words: bool,
 }
+
+/// Ways to split that have a name in GGUF, of equal ones one.
+const NAMES: [&str; 6] = ["deepseek-v3", "deepseek-llm", "deepseek-coder", "gpt-2", "qwen2", "llama-bpe"];
 
 impl Splitting {
     fn named(name: &str) -> Option<Self> {
@@ -92,24 +95,73 @@ impl Tokenizer {
     ///
     /// # Errors
     /// The way to split is not known, or the vocabulary is broken: as [`Tokenizer::load`].
-    pub fn from_vocabulary(vocabulary: &Vocabulary<'_>) -> Result<Self> {
-        let Some(splitting) = Splitting::named(vocabulary.splitting) else {
-            let reason = format!(
-                "splits text by {:?}; supported are deepseek-v3, deepseek-llm, deepseek-coder, gpt-2, llama-bpe and qwen2",
-                vocabulary.splitting
-            );
+    pub fn from_vocabulary<S: AsRef<str>>(vocabulary: &Vocabulary<S>) -> Result<Self> {
+        let name = vocabulary.splitting.as_ref();
+        let Some(splitting) = Splitting::named(name) else {
+            let reason = format!("splits text by {name:?}; supported are {}", NAMES.join(", "));
             return Err(Error::Tokenizer { origin: "the vocabulary of the file".into(), reason });
         };
         Self::from_json(vocabulary.json(&splitting).to_string())
     }
+
+    /// The vocabulary as GGUF metadata hold it: the inverse of [`Tokenizer::from_vocabulary`]. Ids that stand for no token
+    /// become unused ones, up to `ids` in all.
+    ///
+    /// # Errors
+    /// The tokenizer splits text in a way that has no name in GGUF.
+    pub fn vocabulary(&self, ids: usize) -> Result<Vocabulary<String>> {
+        let root: Value = serde_json::from_str(self.json()).expect("invariant: the tokenizer came from this text");
+        let pad = |id: usize| (format!("[PAD{id}]"), UNUSED);
+        let mut tokens: Vec<(String, u64)> = (0..ids.max(self.vocab_size())).map(pad).collect();
+        let listed = root["model"]["vocab"].as_object().into_iter().flatten();
+        let normal = listed.map(|(token, id)| (token.as_str(), id, 1));
+        let added = root["added_tokens"].as_array().into_iter().flatten().map(|token| {
+            let kind = if token["special"] == true { CONTROL } else { ADDED };
+            (token["content"].as_str().unwrap_or_default(), &token["id"], kind)
+        });
+        for (token, id, kind) in normal.chain(added) {
+            if let Some(place) = id.as_u64().and_then(|id| tokens.get_mut(usize::try_from(id).ok()?)) {
+                *place = (token.to_owned(), kind);
+            }
+        }
+        let merge = |pair: &Value| match pair {
+            Value::Array(pair) => {
+                pair.iter().map(|token| token.as_str().unwrap_or_default()).collect::<Vec<_>>().join(" ")
+            }
+            pair => pair.as_str().unwrap_or_default().to_owned(),
+        };
+        let merges = root["model"]["merges"].as_array().into_iter().flatten().map(merge).collect();
+        let (tokens, kinds) = tokens.into_iter().unzip();
+        Ok(Vocabulary { tokens, kinds, merges, splitting: splitting_of(&root["pre_tokenizer"])?.to_owned() })
+    }
 }
 
-impl Vocabulary<'_> {
+/// The name of the way to split in a tokenizer.json.
+fn splitting_of(pre_tokenizer: &Value) -> Result<&'static str> {
+    let one = std::slice::from_ref(pre_tokenizer);
+    let stages = pre_tokenizer["pretokenizers"].as_array().map_or(one, Vec::as_slice);
+    let pattern = |stage: &Value| match stage["type"].as_str() {
+        Some("Digits") if stage["individual_digits"] == true => Some(r"\p{N}".to_owned()),
+        // Its own pattern, if it has one.
+        Some("ByteLevel") if stage["use_regex"] == false => None,
+        Some("ByteLevel") => Splitting::named("gpt-2").and_then(|mut splitting| splitting.patterns.pop()),
+        _ => Some(stage["pattern"]["Regex"].as_str().unwrap_or_default().to_owned()),
+    };
+    let patterns: Vec<String> = stages.iter().filter_map(pattern).collect();
+    let known = |name: &&str| Splitting::named(name).is_some_and(|splitting| splitting.patterns == patterns);
+    NAMES.into_iter().find(known).ok_or_else(|| {
+        let reason = format!("splits text in a way that has no name in GGUF; those with one are {}", NAMES.join(", "));
+        Error::Tokenizer { origin: "the tokenizer.json of the model".into(), reason }
+    })
+}
+
+impl<S: AsRef<str>> Vocabulary<S> {
     /// The tokenizer.json that says the same.
     fn json(&self, splitting: &Splitting) -> Value {
         let kind = |id: usize| self.kinds.get(id).copied().unwrap_or(1);
-        let used = || self.tokens.iter().enumerate().filter(|(id, _)| kind(*id) != UNUSED);
-        let vocab: Map<String, Value> = used().map(|(id, token)| ((*token).to_owned(), json!(id))).collect();
+        let used = || self.tokens.iter().map(AsRef::as_ref).enumerate().filter(|(id, _)| kind(*id) != UNUSED);
+        let vocab: Map<String, Value> =
+            used().map(|(id, token): (usize, &str)| (token.to_owned(), json!(id))).collect();
         let added = used().filter(|(id, _)| [CONTROL, ADDED].contains(&kind(*id))).map(|(id, token)| {
             json!({
                 "id": id, "content": token, "special": kind(id) == CONTROL,
@@ -128,7 +180,8 @@ impl Vocabulary<'_> {
             "model": {
                 "type": "BPE", "dropout": null, "unk_token": null, "continuing_subword_prefix": null,
                 "end_of_word_suffix": null, "fuse_unk": false, "byte_fallback": false,
-                "ignore_merges": splitting.whole_words, "vocab": vocab, "merges": self.merges
+                "ignore_merges": splitting.whole_words, "vocab": vocab,
+                "merges": self.merges.iter().map(AsRef::as_ref).collect::<Vec<&str>>()
             }
         })
     }

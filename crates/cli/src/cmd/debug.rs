@@ -1,16 +1,18 @@
 //! What does the model see, and what does it say, number by number? For people who compare implementations.
 
+use std::cell::RefCell;
 use std::io::Write;
 
 use anyhow::{Context, Result};
 use minke_model::Batch;
 use minke_model::weights::Archive;
-use minke_tensor::{Cpu, Device, Isa, Pass};
-use minke_text::{Message, Thought, split};
+use minke_tensor::{Cpu, Device, Isa, Pass, Tensor};
+use minke_text::{Message, Thought, ToolCallParser, ToolEvent, split};
+use serde::Serialize;
 use serde_json::json;
 
 use super::{print_json, print_line};
-use crate::args::{Debug, DebugLogits, DebugParse, DebugRender, DebugTokens};
+use crate::args::{Debug, DebugLogits, DebugParse, DebugRender, DebugTaps, DebugTokens};
 use crate::error::Exit;
 use crate::folder::{template, tokenizer};
 
@@ -23,6 +25,7 @@ pub fn run(args: Debug) -> Result<()> {
         Debug::Tokens(args) => tokens(&args),
         Debug::Render(args) => render(&args),
         Debug::Parse(args) => parse(&args),
+        Debug::Taps(args) => taps(&args),
         Debug::Logits(args) => logits(&args),
     }
 }
@@ -48,19 +51,80 @@ fn render(args: &DebugRender) -> Result<()> {
     if args.json { print_json(&json!({ "prompt": prompt })) } else { print_line(&prompt) }
 }
 
-/// Tells thought and answer apart in what a model said, behind the prompt that its template makes.
+/// Tells thought, answer and calls of tools apart in what a model said, behind the prompt that its template makes.
 fn parse(args: &DebugParse) -> Result<()> {
     let archive = Archive::open(&args.model)?;
     let (template, note) = template(&archive, &tokenizer(&archive)?)?;
     note.iter().for_each(|note| eprintln!("minke: {note}"));
     let Thought { reasoning, content, closed, format_ok } =
         split(&template.render(&[Message::user("")], true)?, &args.text);
+    let mut parser = ToolCallParser::default();
+    let mut events = parser.push(&content);
+    events.extend(parser.finish());
+    let (mut content, mut calls) = (String::new(), Vec::<(String, String)>::new());
+    for event in events {
+        match event {
+            ToolEvent::Content(text) => content.push_str(&text),
+            ToolEvent::Call(name) => calls.push((name, String::new())),
+            ToolEvent::Arguments(text) => calls.last_mut().expect("invariant: a call begins first").1.push_str(&text),
+        }
+    }
     if args.json {
-        let parts = json!({ "reasoning": reasoning, "content": content, "closed": closed, "format_ok": format_ok });
-        return print_json(&parts);
+        let calls: Vec<_> = calls.iter().map(|(name, text)| json!({ "name": name, "arguments": text })).collect();
+        let said = json!({ "reasoning": reasoning, "content": content, "tool_calls": calls });
+        return print_json(&json!({ "said": said, "closed": closed, "format_ok": format_ok }));
     }
     print_line(&format!("reasoning: {}", reasoning.as_deref().unwrap_or("none")))?;
-    print_line(&format!("content: {content}"))
+    print_line(&format!("content: {content}"))?;
+    calls.iter().try_for_each(|(name, arguments)| print_line(&format!("calls {name}: {arguments}")))
+}
+
+/// Prints what a forward passes through, in the order in which it is computed.
+fn taps(args: &DebugTaps) -> Result<()> {
+    let archive = Archive::open(&args.model)?;
+    let ids = tokenizer(&archive)?.encode(&args.text);
+    if ids.is_empty() {
+        return Err(Exit::Usage.because("the text has no tokens; give one that has"));
+    }
+    let device = Device::Cpu(Cpu::new(args.threads, Isa::detect()));
+    let model = archive.load(&device)?;
+    let seen = RefCell::new(Vec::new());
+    let listen = |name: &str, value: &Tensor| {
+        let (values, count) = (value.values(), value.values().len() as f64);
+        let mean = values.iter().map(|&v| f64::from(v)).sum::<f64>() / count;
+        let variance = values.iter().map(|&v| (f64::from(v) - mean).powi(2)).sum::<f64>() / count;
+        let extremes = values.iter().fold((f32::INFINITY, f32::NEG_INFINITY), |(a, b), &v| (a.min(v), b.max(v)));
+        seen.borrow_mut().push(Seen {
+            name: name.to_owned(),
+            shape: value.shape().dims().to_vec(),
+            mean,
+            deviation: variance.sqrt(),
+            least: extremes.0,
+            largest: extremes.1,
+        });
+    };
+    model.forward(Pass::inference(&device).with_tap(&listen), &Batch::packed(&device, &[&ids]), None, false)?;
+    let seen = seen.into_inner();
+    if args.json {
+        return print_json(&seen);
+    }
+    seen.iter().try_for_each(|Seen { name, shape, mean, deviation, least, largest }| {
+        let shape = format!("{shape:?}");
+        print_line(&format!(
+            "{name:48} {shape:12} mean {mean:+.4e} deviation {deviation:.4e} in {least:+.4e}..{largest:+.4e}"
+        ))
+    })
+}
+
+/// A value that has a name.
+#[derive(Serialize)]
+struct Seen {
+    name: String,
+    shape: Vec<usize>,
+    mean: f64,
+    deviation: f64,
+    least: f32,
+    largest: f32,
 }
 
 /// Computes the logits at every position of some ids; prints the likeliest tokens behind the last, and writes all of them.

@@ -1,13 +1,17 @@
 //! One file per verb.
 
 mod bench;
+mod convert;
 mod debug;
 mod doctor;
 mod eval;
 mod fit;
+mod imatrix;
 mod list;
 mod manual;
+mod perplexity;
 mod pull;
+mod quantize;
 mod report;
 mod rm;
 mod run;
@@ -38,6 +42,10 @@ pub fn dispatch(command: Command) -> Result<()> {
         Command::List(args) => list::run(&args),
         Command::Rm(args) => rm::run(&args),
         Command::Bench(args) => bench::run(&args),
+        Command::Perplexity(args) => perplexity::run(&args),
+        Command::Convert(args) => convert::run(&args),
+        Command::Quantize(args) => quantize::run(&args),
+        Command::Imatrix(args) => imatrix::run(&args),
         Command::Debug(args) => debug::run(args),
         Command::Completions(shell) => manual::completions(shell),
         Command::Man(folder) => manual::pages(&folder),

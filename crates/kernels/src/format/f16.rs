@@ -15,6 +15,21 @@ pub const fn decode(bits: u16) -> f32 {
     f32::from_bits(bits | sign)
 }
 
+/// Returns the nearest f16, ties to even. What is too large becomes the largest, infinities too.
+#[inline(always)]
+pub fn encode(x: f32) -> u16 {
+    const LARGEST: u32 = 0x7bff;
+    let (sign, magnitude) = ((x.to_bits() >> 16) as u16 & 0x8000, x.to_bits() & 0x7fff_ffff);
+    let bits = match magnitude {
+        0x7f80_0001.. => 0x7e00,
+        // Half of the fraction's last place, a bit less where ties go down.
+        0x3880_0000.. => (((magnitude + 0xfff + (magnitude >> 13 & 1)) >> 13) - (112 << 10)).min(LARGEST),
+        // Subnormals are steps of 2^-24, the last place of numbers around 1/2.
+        _ => (f32::from_bits(magnitude) + 0.5).to_bits() - 0.5f32.to_bits(),
+    };
+    bits as u16 | sign
+}
+
 /// Returns the f16 at the start of `bytes` as f32.
 #[inline(always)]
 pub(crate) fn read(bytes: &[u8]) -> f32 {
@@ -24,6 +39,21 @@ pub(crate) fn read(bytes: &[u8]) -> f32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_value_survives_and_what_lies_between_goes_to_the_nearest() {
+        for bits in (0..0x7c00u16).chain(0x8000..0xfc00) {
+            assert_eq!(encode(decode(bits)), bits);
+            if bits & 0x7fff < 0x7bff {
+                let (low, high) = (decode(bits), decode(bits + 1));
+                let even = if bits.is_multiple_of(2) { bits } else { bits + 1 };
+                assert_eq!(encode((low + high) / 2.0), even, "{bits:x}");
+                assert_eq!((encode(low + (high - low) * 0.49), encode(low + (high - low) * 0.51)), (bits, bits + 1));
+            }
+        }
+        assert_eq!((encode(1e9), encode(f32::NEG_INFINITY), encode(65519.0)), (0x7bff, 0xfbff, 0x7bff));
+        assert!(decode(encode(f32::NAN)).is_nan());
+    }
 
     #[test]
     fn known_values() {

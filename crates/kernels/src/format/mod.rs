@@ -13,11 +13,23 @@
 use minke_spec::Format;
 use minke_spec::format::{FP8_BLOCK, fp8_scale_shape};
 
+use crate::isa::Isa;
 use crate::simd::simd_fn;
 
 pub mod bf16;
 pub mod f16;
+mod fit;
 pub mod fp8;
+mod grid;
+mod iq1_m;
+mod iq1_s;
+mod iq2_s;
+mod iq2_xs;
+mod iq2_xxs;
+mod iq3_s;
+mod iq3_xxs;
+mod iq4_nl;
+mod iq4_xs;
 mod q2_k;
 mod q3_k;
 mod q4_0;
@@ -28,6 +40,7 @@ mod q5_1;
 mod q5_k;
 mod q6_k;
 mod q8_0;
+mod quantize;
 
 /// A format of codes.
 pub(crate) trait Coded {
@@ -39,16 +52,27 @@ pub(crate) trait Coded {
     const ZERO: i32;
     /// Whether a shift is added.
     const SHIFTED: bool;
+    /// The codes that those of 4 bits stand for, if they are not evenly spaced.
+    const VALUES: Option<[u8; 16]> = None;
 
-    /// Expands a block: a code per element, a scale and, if `SHIFTED`, a shift per sub-block.
+    /// Expands a block: a code per element, not yet replaced by `VALUES`, a scale and, if `SHIFTED`, a shift per sub-block.
     fn expand(block: &[u8], codes: &mut [u8], scales: &mut [f32], shifts: &mut [f32]);
+}
+
+/// A format of codes that can also be made.
+trait Quantized: Coded {
+    /// Writes the block that stands for these values with the least loss, the sum of `w (x - value)^2`.
+    fn quantize(isa: Isa, x: &[f32], w: &[f32], block: &mut [u8]);
 }
 
 /// Runs a block of code with `$F` as the type of a format of codes, and another for formats of floats.
 macro_rules! coded {
     ($format:expr, $F:ident => $coded:expr, $float:pat => $other:expr $(,)?) => {
         $crate::format::coded!(
-            @each [Q4_0 Q4_1 Q5_0 Q5_1 Q8_0 Q2K Q3K Q4K Q5K Q6K] $format, $F => $coded, $float => $other
+            @each [
+                Q4_0 Q4_1 Q5_0 Q5_1 Q8_0 Q2K Q3K Q4K Q5K Q6K
+                Iq1S Iq1M Iq2Xxs Iq2Xs Iq2S Iq3Xxs Iq3S Iq4Nl Iq4Xs
+            ] $format, $F => $coded, $float => $other
         )
     };
     (@each [$($name:ident)*] $format:expr, $F:ident => $coded:expr, $float:pat => $other:expr) => {
@@ -61,7 +85,16 @@ macro_rules! coded {
         }
     };
 }
-pub(crate) use coded;
+use coded;
+pub(crate) use iq1_m::Iq1M;
+pub(crate) use iq1_s::Iq1S;
+pub(crate) use iq2_s::Iq2S;
+pub(crate) use iq2_xs::Iq2Xs;
+pub(crate) use iq2_xxs::Iq2Xxs;
+pub(crate) use iq3_s::Iq3S;
+pub(crate) use iq3_xxs::Iq3Xxs;
+pub(crate) use iq4_nl::Iq4Nl;
+pub(crate) use iq4_xs::Iq4Xs;
 pub(crate) use q2_k::Q2K;
 pub(crate) use q3_k::Q3K;
 pub(crate) use q4_0::Q4_0;
@@ -72,6 +105,7 @@ pub(crate) use q5_1::Q5_1;
 pub(crate) use q5_k::Q5K;
 pub(crate) use q6_k::Q6K;
 pub(crate) use q8_0::Q8_0;
+pub use quantize::{can_quantize, quantize};
 
 /// A matrix as it lies in a file: rows one after the other, each of whole blocks.
 #[derive(Clone, Copy, Debug)]
@@ -120,16 +154,7 @@ impl<'a> Stored<'a> {
         &self.bytes[start + self.format.bytes(from)..start + self.format.bytes(to)]
     }
 
-    /// Writes columns `from..from + out.len()` of a row as f32; both ends lie between blocks.
-    #[inline(always)]
-    pub(crate) fn decode_part(&self, row: usize, from: usize, out: &mut [f32]) {
-        coded!(self.format,
-            F => decode_coded::<F>(self.part(row, from, from + out.len()), out),
-            Format::F32 | Format::F16 | Format::Bf16 | Format::F8E4M3 => self.decode_floats(row, from, out),
-        );
-    }
-
-    /// Does what [`decode_part`](Self::decode_part) does, for a format of floats.
+    /// Writes columns `from..from + out.len()` of a row of floats as f32; both ends lie between blocks.
     #[inline(always)]
     pub(crate) fn decode_floats(&self, row: usize, from: usize, out: &mut [f32]) {
         let bytes = self.part(row, from, from + out.len());
@@ -158,30 +183,76 @@ impl<'a> Stored<'a> {
     }
 }
 
-/// Writes the values of whole blocks of a format of codes.
-#[inline(always)]
-fn decode_coded<F: Coded>(bytes: &[u8], out: &mut [f32]) {
-    let (elements, subs) = (F::FORMAT.block_elements(), F::FORMAT.block_elements() / F::SUB);
+/// What writes the codes, scales and shifts of whole blocks.
+type Expand = fn(Isa, &[u8], &mut [u8], &mut [f32], &mut [f32]);
+
+/// A format of codes, as whoever computes with it sees it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Coding {
+    /// Elements per scale.
+    pub sub: usize,
+    /// The code that stands for zero; none if shifts are added instead.
+    pub zero: Option<u8>,
+    /// What the codes stand for, if they are not evenly spaced.
+    pub values: Option<[u8; 16]>,
+    /// Expands whole blocks.
+    pub expand: Expand,
+}
+
+impl Coding {
+    /// Returns what a format of codes is; none for floats.
+    pub fn of(format: Format) -> Option<Self> {
+        coded!(format, F => {
+            let zero = if F::SHIFTED { None } else { Some(F::ZERO as u8) };
+            Some(Self { sub: F::SUB, zero, values: F::VALUES, expand: expand_blocks::<F> })
+        }, _ => None)
+    }
+}
+
+/// Writes rows `first..` of a stored matrix as f32, as many as `out` holds.
+///
+/// # Shapes
+/// w [n, k], out [rows, k]
+pub fn decode_rows(isa: Isa, w: Stored<'_>, first: usize, out: &mut [f32]) {
+    let Some(coding) = Coding::of(w.format) else { return decode_float_rows(isa, w, first, out) };
+    let bytes = &w.bytes[first * w.row_bytes()..][..w.format.bytes(out.len())];
     let (mut codes, mut scales, mut shifts) = ([0; 256], [0.0; 16], [0.0; 16]);
-    for (block, out) in bytes.chunks_exact(F::FORMAT.block_bytes()).zip(out.chunks_exact_mut(elements)) {
-        F::expand(block, &mut codes[..elements], &mut scales[..subs], &mut shifts[..subs]);
-        for (s, out) in out.chunks_exact_mut(F::SUB).enumerate() {
-            for (out, code) in out.iter_mut().zip(&codes[s * F::SUB..]) {
-                let value = scales[s] * (i32::from(*code) - F::ZERO) as f32;
-                *out = if F::SHIFTED { value + shifts[s] } else { value };
-            }
-        }
+    for (bytes, out) in bytes.chunks(w.format.bytes(256)).zip(out.chunks_mut(256)) {
+        (coding.expand)(isa, bytes, &mut codes, &mut scales, &mut shifts);
+        write_values(isa, &coding, &codes, &scales, &shifts, out);
     }
 }
 
 simd_fn! {
-    /// Writes rows `first..` of a stored matrix as f32, as many as `out` holds.
-    ///
-    /// # Shapes
-    /// w [n, k], out [rows, k]
-    pub fn decode_rows<S>(_s: S, w: Stored<'_>, first: usize, out: &mut [f32]) {
-        for (i, out) in out.chunks_exact_mut(w.k.max(1)).enumerate() {
-            w.decode_part(first + i, 0, out);
+    /// Expands whole blocks.
+    fn expand_blocks<S, F: Coded>(_s: S, bytes: &[u8], codes: &mut [u8], scales: &mut [f32], shifts: &mut [f32]) {
+        let (elements, subs) = (F::FORMAT.block_elements(), F::FORMAT.block_elements() / F::SUB);
+        let (codes, scales) = (codes.chunks_exact_mut(elements), scales.chunks_exact_mut(subs));
+        let blocks = bytes.chunks_exact(F::FORMAT.block_bytes());
+        for (((block, codes), scales), shifts) in blocks.zip(codes).zip(scales).zip(shifts.chunks_exact_mut(subs)) {
+            F::expand(block, codes, scales, shifts);
+        }
+    }
+
+    /// Writes what expanded codes stand for.
+    fn write_values<S>(_s: S, coding: &Coding, codes: &[u8], scales: &[f32], shifts: &[f32], out: &mut [f32]) {
+        for (s, out) in out.chunks_exact_mut(coding.sub).enumerate() {
+            let codes = &codes[s * coding.sub..][..out.len()];
+            match (coding.zero, coding.values) {
+                (None, _) => out.iter_mut().zip(codes).for_each(|(y, c)| *y = scales[s] * f32::from(*c) + shifts[s]),
+                (Some(zero), None) => {
+                    out.iter_mut().zip(codes).for_each(|(y, c)| *y = scales[s] * (i32::from(*c) - i32::from(zero)) as f32);
+                }
+                (Some(zero), Some(values)) => out.iter_mut().zip(codes).for_each(|(y, c)| {
+                    *y = scales[s] * (i32::from(values[usize::from(*c & 15)]) - i32::from(zero)) as f32;
+                }),
+            }
+        }
+    }
+
+    fn decode_float_rows<S>(_s: S, w: Stored<'_>, first: usize, out: &mut [f32]) {
+        for (i, out) in out.chunks_exact_mut(w.k).enumerate() {
+            w.decode_floats(first + i, 0, out);
         }
     }
 }
@@ -214,4 +285,11 @@ fn nibbles(packed: &[u8], codes: &mut [u8]) {
     let (low, high) = codes.split_at_mut(16);
     each::<16>(packed, low, |byte, _| byte & 15);
     each::<16>(packed, high, |byte, _| byte >> 4);
+}
+
+/// Packs 32 codes of 4 bits, as [`nibbles`] reads them.
+fn pack_nibbles(codes: &[u8; 32], packed: &mut [u8]) {
+    for (i, byte) in packed.iter_mut().enumerate() {
+        *byte = codes[i] & 15 | codes[16 + i] << 4;
+    }
 }

@@ -7,7 +7,9 @@
 //! value = d * scale * code - dmin * minimum
 //! ```
 
-use super::{Coded, each, f16, scaled};
+use super::fit::{Fitted, Grid, Levels};
+use super::{Coded, Quantized, each, f16, scaled};
+use crate::isa::Isa;
 use minke_spec::Format;
 
 pub(crate) struct Q2K;
@@ -27,6 +29,28 @@ impl Coded for Q2K {
         scaled(d, low, scales);
         scaled(-least, high, shifts);
         two_bits(&block[16..80], codes);
+    }
+}
+
+impl Quantized for Q2K {
+    fn quantize(isa: Isa, x: &[f32], w: &[f32], block: &mut [u8]) {
+        const GRID: Grid = Grid { sub: 16, levels: Levels::Even(0.0, 3.0), factors: (0.0, 15.0), minimums: 15.0 };
+        let fitted = Fitted::new(isa, x, w, &GRID);
+        for (byte, (factor, minimum)) in block.iter_mut().zip(fitted.factors.into_iter().zip(fitted.minimums)) {
+            *byte = factor as u8 | minimum << 4;
+        }
+        pack_two_bits(&fitted.codes.map(|code| code as u8), &mut block[16..80]);
+        block[80..82].copy_from_slice(&fitted.d.to_le_bytes());
+        block[82..84].copy_from_slice(&fitted.least.to_le_bytes());
+    }
+}
+
+/// Packs the low 2 bits of 256 codes.
+pub(super) fn pack_two_bits(codes: &[u8; 256], packed: &mut [u8]) {
+    for (codes, packed) in codes.as_chunks::<128>().0.iter().zip(packed.as_chunks_mut::<32>().0) {
+        for (i, byte) in packed.iter_mut().enumerate() {
+            *byte = (0..4).fold(0, |byte, j| byte | (codes[32 * j + i] & 3) << (2 * j));
+        }
     }
 }
 

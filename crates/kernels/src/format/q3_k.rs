@@ -8,8 +8,10 @@
 //! value = d * (scale - 32) * (code - 4)
 //! ```
 
-use super::q2_k::two_bits;
-use super::{Coded, each, f16};
+use super::fit::{Fitted, Grid, Levels};
+use super::q2_k::{pack_two_bits, two_bits};
+use super::{Coded, Quantized, each, f16};
+use crate::isa::Isa;
 use minke_spec::Format;
 
 pub(crate) struct Q3K;
@@ -36,5 +38,24 @@ impl Coded for Q3K {
         for (group, codes) in codes.as_chunks_mut::<32>().0.iter_mut().enumerate() {
             each::<32>(mask, codes, |mask, code| code | (mask >> group & 1) << 2);
         }
+    }
+}
+
+impl Quantized for Q3K {
+    fn quantize(isa: Isa, x: &[f32], w: &[f32], block: &mut [u8]) {
+        const GRID: Grid = Grid { sub: 16, levels: Levels::Even(-4.0, 3.0), factors: (-32.0, 31.0), minimums: 0.0 };
+        let fitted = Fitted::new(isa, x, w, &GRID);
+        let codes = fitted.codes.map(|code| (code + 4) as u8);
+        for (i, mask) in block[..32].iter_mut().enumerate() {
+            *mask = (0..8).fold(0, |mask, group| mask | (codes[32 * group + i] >> 2 & 1) << group);
+        }
+        pack_two_bits(&codes, &mut block[32..96]);
+        block[96..108].fill(0);
+        for (s, factor) in fitted.factors.into_iter().enumerate() {
+            let factor = (factor + 32) as u8;
+            block[96 + s % 8] |= (factor & 15) << (4 * (s / 8));
+            block[104 + s % 4] |= (factor >> 4) << (2 * (s / 4));
+        }
+        block[108..110].copy_from_slice(&fitted.d.to_le_bytes());
     }
 }

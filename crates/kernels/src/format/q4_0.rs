@@ -5,7 +5,9 @@
 //! value = d * (code - 8)
 //! ```
 
-use super::{Coded, f16, nibbles};
+use super::fit::{self, Levels, Minimum};
+use super::{Coded, Quantized, f16, nibbles, pack_nibbles};
+use crate::isa::Isa;
 use minke_spec::Format;
 
 pub(crate) struct Q4_0;
@@ -20,5 +22,14 @@ impl Coded for Q4_0 {
     fn expand(block: &[u8], codes: &mut [u8], scales: &mut [f32], _shifts: &mut [f32]) {
         scales[0] = f16::read(block);
         nibbles(&block[2..18], codes);
+    }
+}
+
+impl Quantized for Q4_0 {
+    fn quantize(isa: Isa, x: &[f32], w: &[f32], block: &mut [u8]) {
+        let mut codes = [0; 32];
+        let (scale, _) = fit::flat(isa, x, w, Levels::Even(-8.0, 7.0), Minimum::Absent, &mut codes);
+        block[..2].copy_from_slice(&scale.to_le_bytes());
+        pack_nibbles(&codes.map(|code| (code + 8) as u8), &mut block[2..18]);
     }
 }

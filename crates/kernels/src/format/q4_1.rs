@@ -5,7 +5,9 @@
 //! value = d * code + m
 //! ```
 
-use super::{Coded, f16, nibbles};
+use super::fit::{self, Levels, Minimum};
+use super::{Coded, Quantized, f16, nibbles, pack_nibbles};
+use crate::isa::Isa;
 use minke_spec::Format;
 
 pub(crate) struct Q4_1;
@@ -21,5 +23,15 @@ impl Coded for Q4_1 {
         scales[0] = f16::read(block);
         shifts[0] = f16::read(&block[2..]);
         nibbles(&block[4..20], codes);
+    }
+}
+
+impl Quantized for Q4_1 {
+    fn quantize(isa: Isa, x: &[f32], w: &[f32], block: &mut [u8]) {
+        let mut codes = [0; 32];
+        let (scale, shift) = fit::flat(isa, x, w, Levels::Even(0.0, 15.0), Minimum::Any, &mut codes);
+        block[..2].copy_from_slice(&scale.to_le_bytes());
+        block[2..4].copy_from_slice(&shift.to_le_bytes());
+        pack_nibbles(&codes.map(|code| code as u8), &mut block[4..20]);
     }
 }

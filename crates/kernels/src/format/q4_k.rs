@@ -8,7 +8,9 @@
 //! value = d * scale * code - dmin * minimum
 //! ```
 
-use super::{Coded, each, f16, scaled};
+use super::fit::{Fitted, Grid, Levels};
+use super::{Coded, Quantized, each, f16, scaled};
+use crate::isa::Isa;
 use minke_spec::Format;
 
 pub(crate) struct Q4K;
@@ -23,6 +25,36 @@ impl Coded for Q4K {
     fn expand(block: &[u8], codes: &mut [u8], scales: &mut [f32], shifts: &mut [f32]) {
         six_bit_scales(block, scales, shifts);
         four_bits(&block[16..144], codes);
+    }
+}
+
+impl Quantized for Q4K {
+    fn quantize(isa: Isa, x: &[f32], w: &[f32], block: &mut [u8]) {
+        const GRID: Grid = Grid { sub: 32, levels: Levels::Even(0.0, 15.0), factors: (0.0, 63.0), minimums: 63.0 };
+        let fitted = Fitted::new(isa, x, w, &GRID);
+        pack_six_bit_scales(&fitted, block);
+        pack_four_bits(&fitted.codes.map(|code| code as u8), &mut block[16..144]);
+    }
+}
+
+/// Packs the scales and minimums of a block that begins as Q4_K does.
+pub(super) fn pack_six_bit_scales(fitted: &Fitted, block: &mut [u8]) {
+    block[..2].copy_from_slice(&fitted.d.to_le_bytes());
+    block[2..4].copy_from_slice(&fitted.least.to_le_bytes());
+    let (scales, minimums) = (fitted.factors.map(|factor| factor as u8), fitted.minimums);
+    for i in 0..4 {
+        block[4 + i] = scales[i] | scales[4 + i] >> 4 << 6;
+        block[8 + i] = minimums[i] | minimums[4 + i] >> 4 << 6;
+        block[12 + i] = scales[4 + i] & 15 | minimums[4 + i] << 4;
+    }
+}
+
+/// Packs the low 4 bits of 256 codes.
+pub(super) fn pack_four_bits(codes: &[u8; 256], packed: &mut [u8]) {
+    for (codes, packed) in codes.as_chunks::<64>().0.iter().zip(packed.as_chunks_mut::<32>().0) {
+        for (i, byte) in packed.iter_mut().enumerate() {
+            *byte = codes[i] & 15 | codes[32 + i] << 4;
+        }
     }
 }
 

@@ -5,7 +5,9 @@
 //! value = d * (code - 16)
 //! ```
 
-use super::{Coded, f16, nibbles};
+use super::fit::{self, Levels, Minimum};
+use super::{Coded, Quantized, f16, nibbles, pack_nibbles};
+use crate::isa::Isa;
 use minke_spec::Format;
 
 pub(crate) struct Q5_0;
@@ -22,6 +24,22 @@ impl Coded for Q5_0 {
         nibbles(&block[6..22], codes);
         fifth_bits(&block[2..6], codes);
     }
+}
+
+impl Quantized for Q5_0 {
+    fn quantize(isa: Isa, x: &[f32], w: &[f32], block: &mut [u8]) {
+        let mut codes = [0; 32];
+        let (scale, _) = fit::flat(isa, x, w, Levels::Even(-16.0, 15.0), Minimum::Absent, &mut codes);
+        let codes = codes.map(|code| (code + 16) as u8);
+        block[..2].copy_from_slice(&scale.to_le_bytes());
+        block[2..6].copy_from_slice(&pack_fifth_bits(&codes));
+        pack_nibbles(&codes, &mut block[6..22]);
+    }
+}
+
+/// Returns the fifth bits of 32 codes.
+pub(super) fn pack_fifth_bits(codes: &[u8; 32]) -> [u8; 4] {
+    codes.iter().enumerate().fold(0, |high, (i, code)| high | u32::from(code >> 4 & 1) << i).to_le_bytes()
 }
 
 /// Adds the fifth bits of 32 codes.

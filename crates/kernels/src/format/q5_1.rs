@@ -5,8 +5,10 @@
 //! value = d * code + m
 //! ```
 
-use super::q5_0::fifth_bits;
-use super::{Coded, f16, nibbles};
+use super::fit::{self, Levels, Minimum};
+use super::q5_0::{fifth_bits, pack_fifth_bits};
+use super::{Coded, Quantized, f16, nibbles, pack_nibbles};
+use crate::isa::Isa;
 use minke_spec::Format;
 
 pub(crate) struct Q5_1;
@@ -23,5 +25,17 @@ impl Coded for Q5_1 {
         shifts[0] = f16::read(&block[2..]);
         nibbles(&block[8..24], codes);
         fifth_bits(&block[4..8], codes);
+    }
+}
+
+impl Quantized for Q5_1 {
+    fn quantize(isa: Isa, x: &[f32], w: &[f32], block: &mut [u8]) {
+        let mut codes = [0; 32];
+        let (scale, shift) = fit::flat(isa, x, w, Levels::Even(0.0, 31.0), Minimum::Any, &mut codes);
+        let codes = codes.map(|code| code as u8);
+        block[..2].copy_from_slice(&scale.to_le_bytes());
+        block[2..4].copy_from_slice(&shift.to_le_bytes());
+        block[4..8].copy_from_slice(&pack_fifth_bits(&codes));
+        pack_nibbles(&codes, &mut block[8..24]);
     }
 }

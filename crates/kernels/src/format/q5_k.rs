@@ -6,8 +6,10 @@
 //! value = d * scale * code - dmin * minimum
 //! ```
 
-use super::q4_k::{four_bits, six_bit_scales};
-use super::{Coded, each};
+use super::fit::{Fitted, Grid, Levels};
+use super::q4_k::{four_bits, pack_four_bits, pack_six_bit_scales, six_bit_scales};
+use super::{Coded, Quantized, each};
+use crate::isa::Isa;
 use minke_spec::Format;
 
 pub(crate) struct Q5K;
@@ -26,5 +28,18 @@ impl Coded for Q5K {
         for (group, codes) in codes.as_chunks_mut::<32>().0.iter_mut().enumerate() {
             each::<32>(high, codes, |high, code| code | (high >> group & 1) << 4);
         }
+    }
+}
+
+impl Quantized for Q5K {
+    fn quantize(isa: Isa, x: &[f32], w: &[f32], block: &mut [u8]) {
+        const GRID: Grid = Grid { sub: 32, levels: Levels::Even(0.0, 31.0), factors: (0.0, 63.0), minimums: 63.0 };
+        let fitted = Fitted::new(isa, x, w, &GRID);
+        pack_six_bit_scales(&fitted, block);
+        let codes = fitted.codes.map(|code| code as u8);
+        for (i, high) in block[16..48].iter_mut().enumerate() {
+            *high = (0..8).fold(0, |high, group| high | (codes[32 * group + i] >> 4 & 1) << group);
+        }
+        pack_four_bits(&codes, &mut block[48..176]);
     }
 }

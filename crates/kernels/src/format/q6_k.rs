@@ -7,7 +7,9 @@
 //! value = d * scale * (code - 32)
 //! ```
 
-use super::{Coded, each, f16};
+use super::fit::{Fitted, Grid, Levels};
+use super::{Coded, Quantized, each, f16};
+use crate::isa::Isa;
 use minke_spec::Format;
 
 pub(crate) struct Q6K;
@@ -35,5 +37,23 @@ impl Coded for Q6K {
                 each::<32>(high, codes, |high, code| code | (high >> (2 * j) & 3) << 4);
             }
         }
+    }
+}
+
+impl Quantized for Q6K {
+    fn quantize(isa: Isa, x: &[f32], w: &[f32], block: &mut [u8]) {
+        const GRID: Grid = Grid { sub: 16, levels: Levels::Even(-32.0, 31.0), factors: (-128.0, 127.0), minimums: 0.0 };
+        let fitted = Fitted::new(isa, x, w, &GRID);
+        let codes = fitted.codes.map(|code| (code + 32) as u8);
+        for (half, codes) in codes.as_chunks::<128>().0.iter().enumerate() {
+            for i in 0..32 {
+                for j in 0..2 {
+                    block[64 * half + 32 * j + i] = codes[32 * j + i] & 15 | codes[64 + 32 * j + i] << 4;
+                }
+                block[128 + 32 * half + i] = (0..4).fold(0, |high, j| high | (codes[32 * j + i] >> 4) << (2 * j));
+            }
+        }
+        block[192..208].copy_from_slice(&fitted.factors.map(|factor| factor as u8));
+        block[208..210].copy_from_slice(&fitted.d.to_le_bytes());
     }
 }

@@ -5,7 +5,9 @@
 //! value = d * q                    stored here as code = q + 128
 //! ```
 
-use super::{Coded, each, f16};
+use super::fit::{self, Levels, Minimum};
+use super::{Coded, Quantized, each, f16};
+use crate::isa::Isa;
 use minke_spec::Format;
 
 pub(crate) struct Q8_0;
@@ -20,5 +22,14 @@ impl Coded for Q8_0 {
     fn expand(block: &[u8], codes: &mut [u8], scales: &mut [f32], _shifts: &mut [f32]) {
         scales[0] = f16::read(block);
         each::<32>(&block[2..34], codes, |q, _| q ^ 0x80);
+    }
+}
+
+impl Quantized for Q8_0 {
+    fn quantize(isa: Isa, x: &[f32], w: &[f32], block: &mut [u8]) {
+        let mut codes = [0; 32];
+        let (scale, _) = fit::flat(isa, x, w, Levels::Even(-127.0, 127.0), Minimum::Absent, &mut codes);
+        block[..2].copy_from_slice(&scale.to_le_bytes());
+        block[2..34].copy_from_slice(&codes.map(|code| code as u8));
     }
 }

@@ -225,12 +225,19 @@ impl Archive {
             let reason = format!("has shape {:?}, the configuration says {shape:?}; {advice}", entry.shape);
             return Err(self.bad_tensor(name, reason));
         }
-        let Some(format) = entry.format() else {
+        Ok((entry, self.stored_format(name)?))
+    }
+
+    /// Returns the format of a tensor that is there.
+    ///
+    /// # Errors
+    /// If it cannot be computed with.
+    pub(super) fn stored_format(&self, name: &str) -> Result<Format> {
+        let entry = &self.tensors[name];
+        entry.format().ok_or_else(|| {
             let names = Format::ALL.map(Format::name).join(", ");
-            let reason = format!("is {}, which cannot be loaded; supported are {names}", entry.dtype);
-            return Err(self.bad_tensor(name, reason));
-        };
-        Ok((entry, format))
+            self.bad_tensor(name, format!("is {}, which cannot be loaded; supported are {names}", entry.dtype))
+        })
     }
 
     /// Checks that all weights are there, in shapes and formats that can be loaded.
@@ -268,7 +275,7 @@ impl Archive {
     }
 
     /// Returns the shapes of the two halves of `kv_b_proj`: [H, C, N] and [H, V, C].
-    fn split_shapes(&self) -> [Vec<usize>; 2] {
+    pub(super) fn split_shapes(&self) -> [Vec<usize>; 2] {
         let minke_spec::config::AttentionConfig::Mla(mla) = &self.config.attention else {
             unreachable!("invariant: only latent attention has kv_b_proj")
         };
@@ -294,14 +301,14 @@ fn bad(path: &Path, reason: impl Into<String>) -> Error {
     Error::BadFile { path: path.into(), reason: reason.into() }
 }
 
-fn map(path: &Path) -> Result<Bytes> {
+pub(super) fn map(path: &Path) -> Result<Bytes> {
     Bytes::map(path).map_err(|error| match error.kind() {
         std::io::ErrorKind::NotFound => bad(path, "is missing; download it from where the other files come from"),
         _ => bad(path, format!("cannot be read: {error}")),
     })
 }
 
-fn read_text(path: &Path) -> Result<String> {
+pub(super) fn read_text(path: &Path) -> Result<String> {
     std::fs::read_to_string(path).map_err(|source| Error::Io { path: path.into(), source })
 }
 

@@ -72,12 +72,19 @@ pub struct TensorInfo {
 #[derive(Clone, Debug, Default)]
 pub struct Metadata {
     values: HashMap<String, Value>,
+    /// Where type and value of each pair are in the file, in its order.
+    places: Vec<(String, Range<usize>)>,
 }
 
 impl Metadata {
     /// Returns the value of a key.
     pub fn get(&self, key: &str) -> Option<&Value> {
         self.values.get(key)
+    }
+
+    /// Returns the keys in the order of the file, each with the place of its type and value.
+    pub(super) fn places(&self) -> &[(String, Range<usize>)] {
+        &self.places
     }
 
     /// Returns the integer of a key; an error if it is something else or negative.
@@ -156,12 +163,14 @@ impl Header {
         // A tensor takes 24 bytes at least, a pair 13.
         let tensor_count = at.count("number of tensors", 24)?;
         let pair_count = at.count("number of metadata pairs", 13)?;
-        let mut metadata = Metadata { values: HashMap::with_capacity(pair_count) };
+        let mut metadata = Metadata { values: HashMap::with_capacity(pair_count), places: Vec::new() };
         for i in 0..pair_count {
             let place = at.place;
             let key = at.text(&format!("key of metadata pair {i}"), MAX_NAME)?;
+            let start = at.place;
             let kind = at.u32(&key)?;
             let value = at.value(kind, &key, true)?;
+            metadata.places.push((key.clone(), start..at.place));
             if metadata.values.insert(key.clone(), value).is_some() {
                 return Err(format!("at byte {place}: key {key} occurs twice"));
             }

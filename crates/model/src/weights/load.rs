@@ -82,7 +82,7 @@ fn weight(archive: &Archive, spec: &ParamSpec) -> Result<Weight> {
 }
 
 /// Returns the scales of an FP8 matrix, none for other formats.
-fn block_scales(archive: &Archive, name: &str, entry: &Entry, format: Format) -> Result<Vec<f32>> {
+pub(super) fn block_scales(archive: &Archive, name: &str, entry: &Entry, format: Format) -> Result<Vec<f32>> {
     let (Format::F8E4M3, &[n, k]) = (format, &entry.shape[..]) else { return Ok(Vec::new()) };
     let (scales, format) = archive.entry(&format!("{name}_scale_inv"), &fp8_scale_shape(n, k))?;
     match format {

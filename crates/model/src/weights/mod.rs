@@ -3,19 +3,30 @@
 //! Loader and exporter read the one table of `minke_spec::params`; copies that a file holds of shared tensors are
 //! written on export and dropped on import.
 
+pub mod appear;
 mod archive;
+mod convert;
 mod export;
 pub mod gguf;
 mod gguf_model;
+mod gguf_write;
+mod importance;
 mod load;
+mod outputs;
 mod parts;
+pub mod recipe;
+mod transcode;
 mod twice;
 
 pub use archive::{Archive, Entry, WeightFile};
 pub use export::save;
 pub use gguf_model::texts;
+pub use gguf_write::Pairs;
+pub use importance::Importance;
 pub use load::{load, load_dense};
+pub use outputs::Output;
 pub use parts::{Part, PartBytes};
+pub use transcode::Job;
 
 /// File of a folder's configuration.
 pub const CONFIG_FILE: &str = "config.json";

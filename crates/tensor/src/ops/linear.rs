@@ -31,6 +31,7 @@ impl Tensor {
             return Err(mismatch("matmul", ("x", &x), (w.name(), &shape)));
         }
         trainable(pass, "matmul", w)?;
+        pass.tap(|| format!("{}.input", w.name()), self);
         let (cpu, m) = (pass.cpu(), x.rows());
         let y = Tensor::write(cpu, x.with_width(n), |y| match &w.weight {
             Weight::Dense(_) => matmul::matmul(cpu, self.values(), w.packed(cpu), Size { m, n, k }, y),
@@ -113,6 +114,14 @@ impl Tensor {
         }
         trainable(pass, "grouped_matmul", w)?;
         let (cpu, x_values, starts) = (pass.cpu(), self.values(), offsets.values());
+        if pass.tap.is_some() {
+            // What each expert is given, by expert.
+            for (e, rows) in starts.windows(2).enumerate().filter(|(_, rows)| rows[0] < rows[1]) {
+                let rows = &x_values[rows[0] as usize * k..rows[1] as usize * k];
+                let inputs = Tensor::from_slice(pass.device, &[rows.len() / k, k], rows);
+                pass.tap(|| format!("{}.input.{e}", w.name()), &inputs);
+            }
+        }
         let y = Tensor::write(cpu, x.with_width(n), |y| match &w.weight {
             Weight::Dense(_) => {
                 let size = Size { m: x.rows(), n, k };

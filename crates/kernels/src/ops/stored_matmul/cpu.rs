@@ -6,7 +6,7 @@ use std::ops::Range;
 use minke_spec::Format;
 
 use crate::device::{Buffer, Cpu, Parts};
-use crate::format::{Coded, Stored, coded};
+use crate::format::{Coding, Stored};
 use crate::isa::Isa;
 use crate::ops::split::by_rows;
 use crate::simd::{Simd, simd_fn};
@@ -44,18 +44,9 @@ pub(super) enum Prepared<'a> {
     Codes(Codes),
 }
 
-/// How a format of codes is summed.
-#[derive(Clone, Copy, Debug)]
-struct Kind {
-    /// Elements per scale.
-    sub: usize,
-    /// The code that stands for zero; none if shifts are added instead.
-    zero: Option<u8>,
-}
-
 /// Rows of x as codes.
 pub(super) struct Codes {
-    kind: Kind,
+    coding: Coding,
     k: usize,
     /// [m, k] of i8
     codes: Buffer,
@@ -68,10 +59,10 @@ pub(super) struct Codes {
 
 impl<'a> Prepared<'a> {
     pub(super) fn new(cpu: &Cpu, x: &'a [f32], k: usize, format: Format) -> Self {
-        coded!(format, F => {
-            let zero = if F::SHIFTED { None } else { Some(F::ZERO as u8) };
-            Self::Codes(Codes::new(cpu, x, k, Kind { sub: F::SUB, zero }))
-        }, _ => Self::Floats { x, k })
+        match Coding::of(format) {
+            Some(coding) => Self::Codes(Codes::new(cpu, x, k, coding)),
+            None => Self::Floats { x, k },
+        }
     }
 
     fn rows(&self) -> usize {
@@ -84,23 +75,23 @@ impl<'a> Prepared<'a> {
 }
 
 impl Codes {
-    fn new(cpu: &Cpu, x: &[f32], k: usize, kind: Kind) -> Self {
+    fn new(cpu: &Cpu, x: &[f32], k: usize, coding: Coding) -> Self {
         let m = x.len().checked_div(k).unwrap_or(0);
         let (mut codes, mut scales) = (cpu.buffer::<i8>(m * k), cpu.buffer::<f32>(m * (k / BLOCK)));
-        let mut constants = cpu.buffer::<i32>(m * (k / kind.sub));
+        let mut constants = cpu.buffer::<i32>(m * (k / coding.sub));
         {
             let all_codes = Parts::new(codes.as_mut_slice::<i8>());
             let all_scales = Parts::new(scales.as_mut_slice::<f32>());
-            by_rows(cpu, m, k, [(constants.as_mut_slice::<i32>(), k / kind.sub)], |rows, [constants]| {
+            by_rows(cpu, m, k, [(constants.as_mut_slice::<i32>(), k / coding.sub)], |rows, [constants]| {
                 let (first, count) = (rows.start, rows.len());
                 // SAFETY: each range of rows is one task's.
                 let codes = unsafe { all_codes.part(first * k, count * k) };
                 // SAFETY: as above.
                 let scales = unsafe { all_scales.part(first * (k / BLOCK), count * (k / BLOCK)) };
-                round(cpu.isa(), &x[first * k..][..count * k], kind, codes, scales, constants);
+                round(cpu.isa(), &x[first * k..][..count * k], coding, codes, scales, constants);
             });
         }
-        Self { kind, k, codes, scales, constants }
+        Self { coding, k, codes, scales, constants }
     }
 }
 
@@ -109,7 +100,7 @@ simd_fn! {
     fn round<S>(
         _s: S,
         x: &[f32],
-        kind: Kind,
+        coding: Coding,
         codes: &mut [i8],
         scales: &mut [f32],
         constants: &mut [i32],
@@ -117,7 +108,7 @@ simd_fn! {
         // Adding 1.5 * 2^23 leaves the nearest integer in the low bits, ties to even.
         const MAGIC: f32 = 12_582_912.0;
         let blocks = x.as_chunks::<BLOCK>().0.iter().zip(codes.as_chunks_mut::<BLOCK>().0);
-        for (((x, codes), scale), constants) in blocks.zip(scales).zip(constants.chunks_exact_mut(BLOCK / kind.sub)) {
+        for (((x, codes), scale), constants) in blocks.zip(scales).zip(constants.chunks_exact_mut(BLOCK / coding.sub)) {
             // Magnitudes order like their bits; not a number is the largest and stays in the scale.
             let largest = f32::from_bits(x.iter().fold(0, |largest, x| largest.max(x.to_bits() & 0x7fff_ffff)));
             *scale = largest / 127.0;
@@ -125,9 +116,9 @@ simd_fn! {
             for (x, code) in x.iter().zip(&mut *codes) {
                 *code = (x * inverse + MAGIC).to_bits() as i8;
             }
-            for (codes, constant) in codes.chunks_exact(kind.sub).zip(constants) {
+            for (codes, constant) in codes.chunks_exact(coding.sub).zip(constants) {
                 let sum: i32 = codes.iter().map(|&q| i32::from(q)).sum();
-                *constant = kind.zero.map_or((*scale * sum as f32).to_bits() as i32, |zero| -i32::from(zero) * sum);
+                *constant = coding.zero.map_or((*scale * sum as f32).to_bits() as i32, |zero| -i32::from(zero) * sum);
             }
         }
     }
@@ -180,16 +171,38 @@ simd_fn! {
         }
     }
 
-    /// Expands columns of rows of W as `panel` says, from row `first` on, and lays them side by side.
-    fn expand_panel<S>(s: S, w: Stored<'_>, first: usize, panel: &mut Panel) {
-        coded!(w.format(), F => expand_coded::<S, F>(s, w, first, panel), _ => unreachable!("floats are decoded"));
+    /// Asks for bytes that will be read soon.
+    fn prefetch<S>(s: S, bytes: *const u8, count: usize) {
+        for line in (0..count).step_by(64) {
+            s.prefetch(bytes.wrapping_add(line).cast());
+        }
+    }
+
+    /// Lays side by side what `expand_panel` wrote: the same code for all formats.
+    fn turn_panel<S>(s: S, coding: &Coding, panel: &mut Panel) {
+        let (words, count) = (panel.depth / 4, panel.depth / coding.sub);
+        // SAFETY: there are LANES rows of 64 words, and of 16 scales and shifts; what is asked for, rounded up to LANES, lies
+        // in the rows, and side by side in the panel.
+        unsafe {
+            side_by_side(s, panel.row_codes.as_ptr().cast(), DEPTH / 4, words, panel.codes.as_mut_ptr().cast());
+            side_by_side(s, panel.row_scales.as_ptr().cast(), 16, count, panel.scales.as_mut_ptr().cast());
+            if coding.zero.is_none() {
+                side_by_side(s, panel.row_shifts.as_ptr().cast(), 16, count, panel.shifts.as_mut_ptr().cast());
+            }
+        }
+        if let Some(values) = &coding.values {
+            for word in 0..words {
+                // SAFETY: the panel has LANES words of four codes for every four terms.
+                unsafe { s.look_up(values, panel.codes.as_mut_ptr().add(4 * word * S::LANES)) };
+            }
+        }
     }
 
     /// Multiplies m rows of x, `step` apart, with a panel, and continues their sums in y if it is not the first.
     ///
     /// The caller promises that y has these rows, `y_row` apart, with the panel's columns, and that they are its alone.
     fn multiply<S>(s: S, x: &Codes, row: usize, step: usize, m: usize, panel: &Panel, y: *mut f32, y_row: usize) {
-        match (x.kind.sub, x.kind.zero) {
+        match (x.coding.sub, x.coding.zero) {
             (16, None) => all_rows::<S, 16, true, false>(s, x, row, step, m, panel, y, y_row),
             (32, None) => all_rows::<S, 32, true, false>(s, x, row, step, m, panel, y, y_row),
             (16, Some(..128)) => all_rows::<S, 16, false, false>(s, x, row, step, m, panel, y, y_row),
@@ -241,10 +254,25 @@ unsafe fn coded_columns(isa: Isa, x: &Codes, job: &Job<'_>, columns: Range<usize
         panel.columns = lanes.min(columns.end - at);
         for from in (0..x.k).step_by(DEPTH) {
             (panel.from, panel.depth) = (from, DEPTH.min(x.k - from));
-            expand_panel(isa, job.w, job.first + at, &mut panel);
+            expand_panel(isa, &x.coding, job.w, job.first + at, &mut panel);
+            turn_panel(isa, &x.coding, &mut panel);
             let c = y.pointer(job.y_first + at);
             multiply(isa, x, job.x_first, job.x_step, job.m, &panel, c, job.y_row);
         }
+    }
+}
+
+/// Expands columns of rows of W as `panel` says, from row `first` on.
+fn expand_panel(isa: Isa, coding: &Coding, w: Stored<'_>, first: usize, panel: &mut Panel) {
+    let (from, to, subs) = (panel.from, panel.from + panel.depth, DEPTH / coding.sub);
+    for j in 0..panel.columns {
+        let bytes = w.part(first + j, from, to);
+        // The columns to come, or the first ones of the next rows if these were the last.
+        let ahead = if to < w.shape()[1] { bytes.len() } else { (lanes(isa) - 1) * w.row_bytes() + bytes.len() };
+        prefetch(isa, bytes.as_ptr().wrapping_add(ahead), bytes.len());
+        let codes = &mut panel.row_codes[j * DEPTH..][..DEPTH];
+        let scales = &mut panel.row_scales[j * 16..][..subs];
+        (coding.expand)(isa, bytes, codes, scales, &mut panel.row_shifts[j * 16..][..subs]);
     }
 }
 
@@ -277,37 +305,6 @@ impl Panel {
             codes,
             scales,
             shifts: scales,
-        }
-    }
-}
-
-#[inline(always)]
-fn expand_coded<S: Simd, F: Coded>(s: S, w: Stored<'_>, first: usize, panel: &mut Panel) {
-    let elements = F::FORMAT.block_elements();
-    let (from, to, subs) = (panel.from, panel.from + panel.depth, DEPTH / F::SUB);
-    for j in 0..panel.columns {
-        let bytes = w.part(first + j, from, to);
-        // The columns to come, or the first ones of the next rows if these were the last.
-        let ahead = if to < w.shape()[1] { bytes.len() } else { (S::LANES - 1) * w.row_bytes() + bytes.len() };
-        for line in (0..bytes.len()).step_by(64) {
-            s.prefetch(bytes.as_ptr().wrapping_add(ahead + line).cast());
-        }
-        let blocks = bytes.chunks_exact(F::FORMAT.block_bytes());
-        let codes = panel.row_codes[j * DEPTH..][..DEPTH].chunks_exact_mut(elements);
-        let scales = panel.row_scales[j * 16..][..subs].chunks_exact_mut(elements / F::SUB);
-        let shifts = panel.row_shifts[j * 16..][..subs].chunks_exact_mut(elements / F::SUB);
-        for (((block, codes), scales), shifts) in blocks.zip(codes).zip(scales).zip(shifts) {
-            F::expand(block, codes, scales, shifts);
-        }
-    }
-    let (words, count) = (panel.depth / 4, panel.depth / F::SUB);
-    // SAFETY: there are LANES rows of 64 words, and of 16 scales and shifts; what is asked for, rounded up to LANES, lies
-    // in the rows, and side by side in the panel.
-    unsafe {
-        side_by_side(s, panel.row_codes.as_ptr().cast(), DEPTH / 4, words, panel.codes.as_mut_ptr().cast());
-        side_by_side(s, panel.row_scales.as_ptr().cast(), 16, count, panel.scales.as_mut_ptr().cast());
-        if F::SHIFTED {
-            side_by_side(s, panel.row_shifts.as_ptr().cast(), 16, count, panel.shifts.as_mut_ptr().cast());
         }
     }
 }

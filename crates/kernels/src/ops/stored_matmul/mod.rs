@@ -171,11 +171,13 @@ pub fn split_heads_matmul(cpu: &Cpu, x: &[f32], keys: Stored<'_>, values: Stored
     cpu::run(cpu, &Prepared::new(cpu, x, latent, values.format()), &jobs, &parts);
 }
 
-/// Computes the values of a matrix.
+/// Computes the values of rows `first..` of a matrix, as many as `out` holds.
 ///
 /// # Shapes
-/// w [n, k], out [n, k]
-pub fn decode(cpu: &Cpu, w: Stored<'_>, out: &mut [f32]) {
+/// w [n, k], out [rows, k]
+pub fn decode(cpu: &Cpu, w: Stored<'_>, first: usize, out: &mut [f32]) {
     let [n, k] = w.shape();
-    by_rows(cpu, n, k, [(out, k)], |rows, [out]| decode_rows(cpu.isa(), w, rows.start, out));
+    let rows = out.len() / k;
+    assert!(first + rows <= n);
+    by_rows(cpu, rows, k, [(out, k)], |rows, [out]| decode_rows(cpu.isa(), w, first + rows.start, out));
 }

@@ -22,11 +22,19 @@ fn random_bytes(seed: u64, format: Format, n: usize, k: usize) -> Vec<u8> {
         Format::Bf16 => bytes.chunks_exact_mut(2).for_each(|b| b[1] = b[1] & 0x80 | 0x3d),
         Format::F16 => half_at(&[0], &mut bytes),
         Format::F8E4M3 => bytes.iter_mut().for_each(|b| *b &= 0xbf),
-        Format::Q4_0 | Format::Q5_0 | Format::Q8_0 => half_at(&[0], &mut bytes),
+        Format::Q4_0 | Format::Q5_0 | Format::Q8_0 | Format::Iq4Nl | Format::Iq4Xs => half_at(&[0], &mut bytes),
         Format::Q4_1 | Format::Q5_1 | Format::Q4K | Format::Q5K => half_at(&[0, 2], &mut bytes),
         Format::Q2K => half_at(&[80, 82], &mut bytes),
         Format::Q3K => half_at(&[108], &mut bytes),
         Format::Q6K => half_at(&[208], &mut bytes),
+        Format::Iq1S | Format::Iq2Xxs | Format::Iq2Xs | Format::Iq2S | Format::Iq3Xxs | Format::Iq3S => {
+            half_at(&[0], &mut bytes);
+        }
+        // The high halves of the last four odd bytes make the scale.
+        Format::Iq1M => bytes.chunks_exact_mut(56).for_each(|b| {
+            b[53] |= 0xc0;
+            b[55] = b[55] & 0x8f | 0x10;
+        }),
     }
     bytes
 }

@@ -1,0 +1,219 @@
+//! How does a model get from one layout to the other? Its tensors go through memory a few rows at a time; the target appears
+//! when all of it is there.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use anyhow::Result;
+use minke_model::weights::{Archive, Importance, Job, Output, Pairs, appear};
+use minke_spec::{Format, ParamRole};
+use minke_tensor::{Cpu, Device, Isa};
+use serde::Serialize;
+
+use super::{print_json, print_line};
+use crate::args::Convert;
+use crate::error::Exit;
+use crate::interrupt::Interrupt;
+use crate::metadata;
+use crate::progress::Bar;
+
+/// Bytes of a file of weights at most.
+const SHARD_BYTES: usize = 5 << 30;
+
+/// What was written.
+#[derive(Serialize)]
+pub struct Summary {
+    source: String,
+    target: String,
+    tensors: usize,
+    parameters: u64,
+    bytes_before: u64,
+    bytes_after: u64,
+    bits_per_weight: f64,
+    /// Bytes by format.
+    formats: BTreeMap<&'static str, u64>,
+    seconds: f64,
+    /// What is unusual.
+    pub notes: Vec<String>,
+}
+
+/// Runs `minke convert`.
+pub fn run(args: &Convert) -> Result<()> {
+    let archive = open(&args.source, &args.target)?;
+    let to_gguf = is_gguf(&args.target);
+    if to_gguf && archive.metadata.is_some() {
+        return Err(Exit::Usage.because("source and target are both GGUF; to change formats, use minke quantize"));
+    }
+    let mut outputs = if to_gguf { archive.gguf_outputs()? } else { archive.folder_outputs()? };
+    if let Some(format) = args.format {
+        let small = |output: &Output| to_gguf && (!output.is_matrix() || output.role == Some(ParamRole::Router));
+        for output in
+            outputs.iter_mut().filter(|output| !small(output) && output.role != Some(ParamRole::CorrectionBias))
+        {
+            output.format = format;
+        }
+    }
+    let writer = Writer::new(&archive, &outputs, args.threads)?;
+    let summary = if to_gguf {
+        let (mut pairs, note) = metadata::pairs(&archive, &args.target)?;
+        let number = match main_format(&outputs) {
+            Format::F32 => 0,
+            Format::F16 => 1,
+            _ => 32,
+        };
+        pairs.unsigned("general.file_type", number);
+        writer.gguf(&pairs, None, &args.target, note.into_iter().chain(left_out(&archive)).collect())?
+    } else {
+        writer.folder(&args.target)?
+    };
+    summary.print(args.json)
+}
+
+/// Opens a source and refuses a target that is there.
+pub fn open(source: &Path, target: &Path) -> Result<Archive> {
+    if target.exists() {
+        let advice = "remove it, or give another name";
+        return Err(Exit::Usage.because(format!("{}: is there already; {advice}", target.display())));
+    }
+    if target.file_name().is_none() {
+        return Err(Exit::Usage.because(format!("{}: is not a name for a file or folder", target.display())));
+    }
+    Ok(Archive::open(source)?)
+}
+
+/// Returns whether a target is to be a GGUF file, by its name.
+pub fn is_gguf(target: &Path) -> bool {
+    target.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("gguf"))
+}
+
+/// Says that layers of a folder have no place in GGUF.
+pub fn left_out(archive: &Archive) -> Option<String> {
+    let layers = archive.config.num_nextn_predict_layers;
+    let left = archive.metadata.is_none() && layers > 0;
+    left.then(|| format!("layers that predict further tokens are left out ({layers}): llama.cpp has no place for them"))
+}
+
+/// Returns the format of most matrices' bytes.
+fn main_format(outputs: &[Output]) -> Format {
+    let mut bytes: BTreeMap<Format, usize> = BTreeMap::new();
+    outputs
+        .iter()
+        .filter(|output| output.is_matrix())
+        .for_each(|output| *bytes.entry(output.format).or_default() += output.bytes());
+    bytes.into_iter().max_by_key(|(_, bytes)| *bytes).map_or(Format::F32, |(format, _)| format)
+}
+
+/// Writes the tensors of a model.
+pub struct Writer<'a> {
+    archive: &'a Archive,
+    outputs: &'a [Output],
+    device: Device,
+    interrupt: Interrupt,
+    bar: RefCell<Bar>,
+    begun: std::time::Instant,
+}
+
+impl<'a> Writer<'a> {
+    /// Returns a writer; Ctrl-C stops it between two pieces, and nothing stays.
+    ///
+    /// # Errors
+    /// If the operating system refuses to tell of Ctrl-C.
+    pub fn new(archive: &'a Archive, outputs: &'a [Output], threads: usize) -> Result<Self> {
+        let total = outputs.iter().map(Output::bytes).sum::<usize>() as u64;
+        Ok(Self {
+            archive,
+            outputs,
+            device: Device::Cpu(Cpu::new(threads, Isa::detect())),
+            interrupt: Interrupt::install()?,
+            bar: RefCell::new(Bar::new("MB written", 0, total.div_ceil(MEGABYTE))),
+            begun: std::time::Instant::now(),
+        })
+    }
+
+    /// Writes a GGUF file.
+    ///
+    /// # Errors
+    /// If it cannot be written, or Ctrl-C was pressed.
+    pub fn gguf(
+        self,
+        pairs: &Pairs,
+        importance: Option<&Importance>,
+        target: &Path,
+        notes: Vec<String>,
+    ) -> Result<Summary> {
+        self.job(importance, |job| Ok(job.write_gguf(pairs, target)?))?;
+        Ok(self.summary(target, notes))
+    }
+
+    fn folder(self, target: &Path) -> Result<Summary> {
+        let mut notes = Vec::new();
+        self.job(None, |job| {
+            appear::folder(target, |inside| -> Result<()> {
+                let config = self.archive.folder_config(main_format(self.outputs))?;
+                metadata::write(&inside.join("config.json"), &format!("{config:#}\n"))?;
+                notes.extend(metadata::write_files(self.archive, inside)?);
+                Ok(job.write_safetensors(inside, SHARD_BYTES)?)
+            })
+        })?;
+        Ok(self.summary(target, notes))
+    }
+
+    fn job(&self, importance: Option<&Importance>, run: impl FnOnce(&Job<'_>) -> Result<()>) -> Result<()> {
+        let progress = |done: u64| {
+            self.bar.borrow_mut().set(done / MEGABYTE, "");
+            !self.interrupt.is_raised()
+        };
+        let (device, archive, outputs) = (&self.device, self.archive, self.outputs);
+        run(&Job { device, archive, outputs, importance, progress: &progress })
+    }
+
+    fn summary(self, target: &Path, notes: Vec<String>) -> Summary {
+        self.bar.into_inner().finish("");
+        let mut formats: BTreeMap<&'static str, u64> = BTreeMap::new();
+        for output in self.outputs {
+            *formats.entry(output.format.name()).or_default() += output.bytes() as u64;
+        }
+        let parameters: u64 = self.outputs.iter().map(|output| output.elements() as u64).sum();
+        let bytes: u64 = formats.values().sum();
+        Summary {
+            source: self.archive.path.display().to_string(),
+            target: target.display().to_string(),
+            tensors: self.outputs.len(),
+            parameters,
+            bytes_before: self.archive.file_bytes(),
+            bytes_after: bytes,
+            bits_per_weight: 8.0 * bytes as f64 / parameters.max(1) as f64,
+            formats,
+            seconds: self.begun.elapsed().as_secs_f64(),
+            notes,
+        }
+    }
+}
+
+const MEGABYTE: u64 = 1_000_000;
+
+impl Summary {
+    /// Prints it, as JSON or as lines.
+    ///
+    /// # Errors
+    /// If stdout is closed.
+    pub fn print(&self, json: bool) -> Result<()> {
+        if json {
+            return print_json(self);
+        }
+        self.notes.iter().for_each(|note| eprintln!("minke: {note}"));
+        let megabytes = |bytes: u64| bytes as f64 / MEGABYTE as f64;
+        let formats: Vec<String> =
+            self.formats.iter().map(|(name, &bytes)| format!("{name} {:.1}", megabytes(bytes))).collect();
+        print_line(&format!(
+            "{}: {} tensors, {:.1} MB ({}), {:.2} bits per weight; before {:.1} MB",
+            self.target,
+            self.tensors,
+            megabytes(self.bytes_after),
+            formats.join(", "),
+            self.bits_per_weight,
+            megabytes(self.bytes_before),
+        ))
+    }
+}

@@ -1,0 +1,43 @@
+//! How much does each column of each weight matter for a text? What comes into it is squared and summed while the model reads.
+
+use anyhow::Result;
+use minke_model::weights::{Archive, Importance};
+use minke_tensor::{Cpu, Device, Isa};
+use serde_json::json;
+
+use super::{print_json, print_line};
+use crate::args::Imatrix;
+use crate::error::Exit;
+use crate::folder::{read_text, tokenizer};
+use crate::interrupt::Interrupt;
+use crate::progress::Bar;
+
+/// Runs `minke imatrix`.
+pub fn run(args: &Imatrix) -> Result<()> {
+    let archive = Archive::open(&args.model)?;
+    let ids = tokenizer(&archive)?.encode(&read_text(&args.text)?);
+    // Every chunk begins as a prompt does.
+    let begin = archive.config.bos_token_id;
+    let chunk = args.chunk.min(archive.config.max_position_embeddings) - usize::from(begin.is_some());
+    let chunks: Vec<Vec<u32>> =
+        ids.chunks(chunk.max(1)).map(|ids| begin.into_iter().chain(ids.iter().copied()).collect()).collect();
+    if chunks.is_empty() {
+        return Err(Exit::BadFile.because(format!("{}: has no text to read", args.text.display())));
+    }
+    Interrupt::ends_at_once()?;
+    let device = Device::Cpu(Cpu::new(args.threads, Isa::detect()));
+    let model = archive.load(&device)?;
+    let mut importance = Importance::default();
+    let mut bar = Bar::new("reading", 0, chunks.len() as u64);
+    for (i, ids) in chunks.iter().enumerate() {
+        importance.read(&device, &model, ids)?;
+        bar.set(i as u64 + 1, "chunks");
+    }
+    bar.finish("chunks");
+    importance.save(&args.out, &args.text.display().to_string(), (chunks.len(), args.chunk))?;
+    let (tokens, weights) = (ids.len(), importance.len());
+    if args.json {
+        return print_json(&json!({ "file": args.out, "tokens": tokens, "chunks": chunks.len(), "weights": weights }));
+    }
+    print_line(&format!("{}: {weights} weights, {tokens} tokens", args.out.display()))
+}

@@ -1,0 +1,81 @@
+//! How well does a model predict a text? `e^(mean of -ln p)` of tokens that have at least half a context before them.
+
+use anyhow::Result;
+use minke_model::Batch;
+use minke_model::weights::Archive;
+use minke_tensor::{Cpu, Device, Indices, Isa, Pass};
+use serde::Serialize;
+
+use super::{print_json, print_line};
+use crate::args::Perplexity;
+use crate::error::Exit;
+use crate::folder::{read_text, tokenizer};
+use crate::interrupt::Interrupt;
+use crate::progress::Bar;
+
+/// Rows whose logits are held at once.
+const ROWS: usize = 64;
+
+/// What came out.
+#[derive(Serialize)]
+struct Score {
+    perplexity: f64,
+    /// Of the perplexity.
+    standard_error: f64,
+    tokens: usize,
+    scored: usize,
+    context: usize,
+}
+
+/// Runs `minke perplexity`.
+pub fn run(args: &Perplexity) -> Result<()> {
+    let archive = Archive::open(&args.model)?;
+    let context = args.context.min(archive.config.max_position_embeddings);
+    let mut ids = tokenizer(&archive)?.encode(&read_text(&args.text)?);
+    let tokens = ids.len();
+    if tokens < context {
+        return Err(Exit::BadFile.because(format!(
+            "{}: has {tokens} tokens, fewer than one context of {context}; give a longer text, or a smaller --context",
+            args.text.display()
+        )));
+    }
+    Interrupt::ends_at_once()?;
+    let device = Device::Cpu(Cpu::new(args.threads, Isa::detect()));
+    let model = archive.load(&device)?;
+    let mut losses: Vec<f64> = Vec::new();
+    let mut bar = Bar::new("reading", 0, (tokens / context) as u64);
+    for (i, chunk) in ids.chunks_exact_mut(context).enumerate() {
+        // Every chunk begins as a prompt does.
+        if let Some(begin) = archive.config.bos_token_id {
+            chunk[0] = begin;
+        }
+        let pass = Pass::inference(&device);
+        let hidden = model.forward(pass, &Batch::packed(&device, &[chunk]), None, false)?.hidden;
+        let scored: Vec<u32> = (context as u32 / 2..context as u32 - 1).collect();
+        for rows in scored.chunks(ROWS) {
+            let states = hidden.gather_rows(pass, &Indices::from_slice(&device, rows))?;
+            let next: Vec<u32> = rows.iter().map(|&row| chunk[row as usize + 1]).collect();
+            let found = model.log_probs(pass, &states, &Indices::from_slice(&device, &next), 1.0)?;
+            losses.extend(found.log_prob.values().iter().map(|&log_prob| -f64::from(log_prob)));
+        }
+        bar.set(i as u64 + 1, &format!("perplexity {:.4}", summary(&losses).0));
+    }
+    bar.finish("chunks");
+    let (perplexity, standard_error) = summary(&losses);
+    let score = Score { perplexity, standard_error, tokens, scored: losses.len(), context };
+    if args.json {
+        return print_json(&score);
+    }
+    print_line(&format!(
+        "perplexity {perplexity:.4} +- {standard_error:.4} over {} of {tokens} tokens, context {context}",
+        score.scored
+    ))
+}
+
+/// Returns the perplexity and its standard error.
+fn summary(losses: &[f64]) -> (f64, f64) {
+    let count = losses.len() as f64;
+    let mean = losses.iter().sum::<f64>() / count;
+    let variance = losses.iter().map(|loss| (loss - mean).powi(2)).sum::<f64>() / (count - 1.0).max(1.0);
+    (mean.exp(), mean.exp() * (variance / count).sqrt())
+}

@@ -1,0 +1,131 @@
+//! What belongs to a model beside configuration and weights, and where is it in either layout? Vocabulary, template and advice
+//! on sampling: files of a folder, or metadata of GGUF.
+
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use minke_model::weights::{Archive, Pairs};
+use minke_text::ChatTemplate;
+use serde_json::{Map, Value, json};
+
+use crate::error::Exit;
+use crate::folder::{read_text, template, tokenizer};
+
+const GENERATION: &str = "generation_config.json";
+/// Advice on sampling in generation_config.json and in metadata.
+const SAMPLING: [(&str, &str); 4] = [
+    ("temperature", "general.sampling.temp"),
+    ("top_p", "general.sampling.top_p"),
+    ("top_k", "general.sampling.top_k"),
+    ("min_p", "general.sampling.min_p"),
+];
+
+/// Returns the metadata of a GGUF file with this model, and what is to be said about them.
+///
+/// # Errors
+/// If tokenizer, template or advice are broken, or the tokenizer has no form in GGUF.
+pub fn pairs(archive: &Archive, target: &Path) -> Result<(Pairs, Option<String>)> {
+    let name = if archive.metadata.is_none() { &archive.path } else { target };
+    let name = std::path::absolute(name)?.file_stem().map_or(String::new(), |name| name.to_string_lossy().into_owned());
+    let mut pairs = archive.gguf_pairs(&name);
+    if archive.metadata.is_some() {
+        return Ok((pairs, None));
+    }
+    for (key, value) in read_json(&archive.path.join(GENERATION))? {
+        if let (Some((_, name)), Some(value)) = (SAMPLING.iter().find(|(known, _)| *known == key), value.as_f64()) {
+            if key == "top_k" { pairs.unsigned(name, value as usize) } else { pairs.float(name, value) }
+        }
+    }
+    if !archive.path.join("tokenizer.json").exists() {
+        // Tells llama.cpp to take ids alone.
+        pairs.text("tokenizer.ggml.model", "none");
+        return Ok((pairs, Some("the model has no tokenizer.json: the file takes ids, no text".into())));
+    }
+    let config = &archive.config;
+    let vocabulary = tokenizer(archive)?.vocabulary(config.vocab_size)?;
+    pairs.text("tokenizer.ggml.model", "gpt2");
+    pairs.text("tokenizer.ggml.pre", &vocabulary.splitting);
+    pairs.texts("tokenizer.ggml.tokens", vocabulary.tokens.iter().map(String::as_str));
+    let kinds: Vec<i32> = vocabulary.kinds.iter().map(|&kind| kind as i32).collect();
+    pairs.integers("tokenizer.ggml.token_type", &kinds);
+    pairs.texts("tokenizer.ggml.merges", vocabulary.merges.iter().map(String::as_str));
+    let ids = [
+        ("bos", config.bos_token_id),
+        ("eos", config.eos_token_ids.first().copied()),
+        ("padding", config.pad_token_id),
+    ];
+    for (token, id) in ids.into_iter().filter_map(|(token, id)| Some((token, id?))) {
+        pairs.unsigned(&format!("tokenizer.ggml.{token}_token_id"), id as usize);
+    }
+    let settings = read_json(&archive.path.join("tokenizer_config.json"))?;
+    if let Some(add) = settings.get("add_bos_token").and_then(Value::as_bool) {
+        pairs.bool("tokenizer.ggml.add_bos_token", add);
+    }
+    if let Some(template) = ChatTemplate::find(&archive.path)? {
+        pairs.text("tokenizer.chat_template", template.source());
+    }
+    Ok((pairs, None))
+}
+
+/// Writes what a GGUF file says about text and sampling as files of a folder; returns what is to be said about that.
+///
+/// # Errors
+/// If the vocabulary or the template are broken, or a file cannot be written.
+pub fn write_files(archive: &Archive, folder: &Path) -> Result<Option<String>> {
+    let Some(metadata) = &archive.metadata else { return copy_files(&archive.path, folder).map(|()| None) };
+    let mut advice = Map::new();
+    for (key, name) in SAMPLING {
+        // As short as the f32 that it was.
+        let decimal = |value: f64| (value as f32).to_string().parse::<f64>().map_or(Value::Null, Value::from);
+        if let Some(value) = metadata.float(name).map_err(|reason| Exit::BadFile.because(reason))? {
+            advice.insert(key.into(), if key == "top_k" { json!(value as u64) } else { decimal(value) });
+        }
+    }
+    if !advice.is_empty() {
+        advice.insert("do_sample".into(), json!(true));
+        advice.insert("bos_token_id".into(), json!(archive.config.bos_token_id));
+        advice.insert("eos_token_id".into(), json!(archive.config.eos_token_ids));
+        write(&folder.join(GENERATION), &format!("{:#}\n", Value::Object(advice)))?;
+    }
+    if !matches!(metadata.text("tokenizer.ggml.model"), Ok(Some("gpt2"))) {
+        return Ok(Some("the file has no vocabulary: the folder takes ids, no text".into()));
+    }
+    let tokenizer = tokenizer(archive)?;
+    tokenizer.save(folder)?;
+    if metadata.get("tokenizer.chat_template").is_none() {
+        return Ok(Some("the file has no chat template".into()));
+    }
+    template(archive, &tokenizer)?.0.save(folder, archive.config.max_position_embeddings)?;
+    Ok(None)
+}
+
+/// Copies the files of a folder that are not weights or their configuration.
+fn copy_files(from: &Path, to: &Path) -> Result<()> {
+    for entry in std::fs::read_dir(from)? {
+        let entry = entry?;
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let weights = [".safetensors", ".safetensors.index.json", ".bin", ".pt", ".pth", ".gguf"];
+        let other = name == "config.json" || name.starts_with('.') || weights.iter().any(|end| name.ends_with(end));
+        if !other && entry.path().is_file() {
+            let copied = std::fs::copy(entry.path(), to.join(&name))
+                .and_then(|_| std::fs::File::open(to.join(&name))?.sync_all());
+            copied.with_context(|| format!("cannot copy {}", entry.path().display()))?;
+        }
+    }
+    Ok(())
+}
+
+/// Returns the object in a file, an empty one if there is no file.
+fn read_json(path: &Path) -> Result<Map<String, Value>> {
+    if !path.exists() {
+        return Ok(Map::new());
+    }
+    let bad = |error| Exit::BadFile.because(format!("{}: is not a JSON object ({error}); correct it", path.display()));
+    serde_json::from_str(&read_text(path)?).map_err(bad)
+}
+
+/// Writes a file of a folder that is not there yet.
+pub fn write(path: &Path, text: &str) -> Result<()> {
+    let written = std::fs::write(path, text).and_then(|()| std::fs::File::open(path)?.sync_all());
+    written.with_context(|| format!("cannot write {}", path.display()))
+}

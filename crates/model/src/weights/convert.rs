@@ -1,0 +1,287 @@
+//! What does a model look like in the other layout? Its tensors in formats that the layout has, and its configuration:
+//! metadata of a GGUF file, or a `config.json`.
+
+use half::f16;
+use minke_spec::config::{AttentionConfig, Llama3RopeConfig, ModelType, RopeConfig, RopeScaling, ScoringFunc};
+use minke_spec::rope::inverse_frequencies;
+use minke_spec::{Format, ModelConfig, ParamRole};
+use serde_json::{Value as Json, json};
+
+use super::archive::{Archive, read_text};
+use super::gguf_write::Pairs;
+use super::outputs::{self, Data, Output};
+use super::{CONFIG_FILE, gguf_model};
+use crate::{Error, Result};
+
+/// Keys that describe the file, not the model: a copy has its own.
+const OF_THE_FILE: [&str; 6] = [
+    "general.file_type",
+    "general.quantization_version",
+    "general.alignment",
+    "split.no",
+    "split.count",
+    "split.tensors.count",
+];
+
+impl Archive {
+    /// Returns the tensors of a GGUF file with these weights, in the formats in which they are stored: FP8, which GGUF does not
+    /// have, becomes BF16, and what is small (vectors, gates) F32. Layers that predict further tokens are left out of a
+    /// folder's, since llama.cpp has no place for them.
+    ///
+    /// # Errors
+    /// If a tensor is missing or of a format that is not supported, or the model has no form in GGUF.
+    pub fn gguf_outputs(&self) -> Result<Vec<Output>> {
+        self.check_weights()?;
+        self.check_form()?;
+        if self.metadata.is_some() {
+            return outputs::same(self);
+        }
+        let mut all = outputs::to_gguf(self)?;
+        for output in all.iter_mut().filter(|output| !output.is_matrix() || output.role == Some(ParamRole::Router)) {
+            output.format = Format::F32;
+        }
+        Ok(all)
+    }
+
+    /// Returns the tensors of a folder with these weights. Codes and FP8 become BF16; of a GGUF file, whatever had to be F32
+    /// there gets the format of the other weights back, if that loses nothing.
+    ///
+    /// # Errors
+    /// As [`Archive::gguf_outputs`].
+    pub fn folder_outputs(&self) -> Result<Vec<Output>> {
+        self.check_weights()?;
+        self.check_form()?;
+        if self.metadata.is_none() {
+            return outputs::same(self);
+        }
+        let mut all = outputs::to_folder(self)?;
+        for output in all.iter_mut().filter(|output| output.format.block_elements() > 1) {
+            output.format = Format::Bf16;
+        }
+        let matrices = || all.iter().filter(|output| output.is_matrix() && output.format != Format::F32);
+        let Some(usual) = matrices().map(|output| output.format).max_by_key(|format| *format == Format::Bf16) else {
+            return Ok(all);
+        };
+        for output in all.iter_mut().filter(|output| output.format == Format::F32) {
+            if output.role != Some(ParamRole::CorrectionBias) && self.fits(output, usual) {
+                output.format = usual;
+            }
+        }
+        Ok(all)
+    }
+
+    /// Returns whether the F32 values of an output are all numbers of a format.
+    fn fits(&self, output: &Output, format: Format) -> bool {
+        let Data::Parts(names, _) = &output.data else { return false };
+        let fits = |value: f32| match format {
+            Format::Bf16 => value.to_bits().trailing_zeros() >= 16,
+            _ => f16::from_f32(value).to_f32() == value,
+        };
+        names.iter().all(|name| {
+            let bytes = self.bytes(&self.tensors[name]);
+            bytes.as_chunks().0.iter().all(|value| fits(f32::from_le_bytes(*value)))
+        })
+    }
+
+    /// Refuses models whose rows would have to be turned in ways that no file in the wild needs.
+    fn check_form(&self) -> Result<()> {
+        let config = &self.config;
+        let refuse = |what: &str| {
+            let reason = format!("{what}, which has no place in the other layout; nothing was written");
+            Err(Error::BadFile { path: self.path.clone(), reason })
+        };
+        match &config.attention {
+            AttentionConfig::Gqa(gqa) if config.model_type == ModelType::Llama && gqa.qkv_bias => {
+                refuse("is a Llama with biases of queries and keys")
+            }
+            AttentionConfig::Mla(_) if !config.rope.interleaved => refuse("rotates halves, not neighbours"),
+            AttentionConfig::Mla(_) if config.moe.is_none() => refuse("is a DeepSeek model without experts"),
+            _ => Ok(()),
+        }
+    }
+
+    /// Returns the metadata of a GGUF file with this model: those that it has, or those that its configuration says, with this
+    /// name.
+    pub fn gguf_pairs(&self, name: &str) -> Pairs {
+        let mut pairs = Pairs::default();
+        match &self.metadata {
+            Some(metadata) => {
+                let file = &self.files[0].bytes;
+                let own = metadata.places().iter().filter(|(key, _)| !OF_THE_FILE.contains(&key.as_str()));
+                own.for_each(|(key, place)| pairs.raw(key, &file[place.clone()]));
+            }
+            None => {
+                pairs.text("general.architecture", architecture(&self.config));
+                pairs.text("general.type", "model");
+                pairs.text("general.name", name);
+                Keys { pairs: &mut pairs, config: &self.config }.write();
+            }
+        }
+        pairs.unsigned("general.quantization_version", 2);
+        pairs
+    }
+
+    /// Returns the `config.json` of a folder with this model, whose weights are mostly of a format.
+    ///
+    /// # Errors
+    /// If the file of the archive cannot be read, or the divisors of its rotation are not those of Llama 3.1.
+    pub fn folder_config(&self, format: Format) -> Result<Json> {
+        let mut published = if self.metadata.is_none() {
+            let path = self.path.join(CONFIG_FILE);
+            let text = read_text(&path)?;
+            serde_json::from_str(&text).map_err(|error| Error::BadFile { path, reason: error.to_string() })?
+        } else {
+            let mut config = self.config.clone();
+            if let RopeScaling::Divisors(divisors) = &config.rope.scaling {
+                let reason = format!("{} does not hold the divisors of Llama 3.1's scaling", gguf_model::DIVISORS);
+                let found = llama3(&config.rope, divisors);
+                config.rope.scaling =
+                    RopeScaling::Llama3(found.ok_or_else(|| Error::BadFile { path: self.path.clone(), reason })?);
+            }
+            config.rope.interleaved &= config.model_type.is_deepseek();
+            config.to_value()
+        };
+        if let Some(map) = published.as_object_mut() {
+            map.remove("quantization_config");
+            map.remove("dtype");
+        }
+        published["torch_dtype"] = match format {
+            Format::F32 => json!("float32"),
+            Format::F16 => json!("float16"),
+            _ => json!("bfloat16"),
+        };
+        Ok(published)
+    }
+}
+
+/// Returns the name of an architecture in GGUF.
+fn architecture(config: &ModelConfig) -> &'static str {
+    match config.model_type {
+        ModelType::DeepseekV2 | ModelType::DeepseekV3 => "deepseek2",
+        ModelType::Llama => "llama",
+        ModelType::Qwen2 => "qwen2",
+        ModelType::Qwen3 => "qwen3",
+    }
+}
+
+/// Writes the configuration as metadata: the inverse of `gguf_model::config`.
+struct Keys<'a> {
+    pairs: &'a mut Pairs,
+    config: &'a ModelConfig,
+}
+
+impl Keys<'_> {
+    fn name(&self, key: &str) -> String {
+        format!("{}.{key}", architecture(self.config))
+    }
+
+    fn unsigned(&mut self, key: &str, value: usize) {
+        self.pairs.unsigned(&self.name(key), value);
+    }
+
+    fn float(&mut self, key: &str, value: f64) {
+        self.pairs.float(&self.name(key), value);
+    }
+
+    fn write(&mut self) {
+        let config = self.config;
+        self.unsigned("vocab_size", config.vocab_size);
+        self.unsigned("block_count", config.num_hidden_layers);
+        self.unsigned("context_length", config.max_position_embeddings);
+        self.unsigned("embedding_length", config.hidden_size);
+        self.unsigned("feed_forward_length", config.intermediate_size);
+        self.unsigned("attention.head_count", config.num_attention_heads);
+        self.float("attention.layer_norm_rms_epsilon", config.rms_norm_eps.into());
+        self.float("rope.freq_base", config.rope.theta);
+        self.scaling();
+        match &config.attention {
+            AttentionConfig::Gqa(gqa) => {
+                self.unsigned("attention.head_count_kv", gqa.num_key_value_heads);
+                for key in ["attention.key_length", "attention.value_length", "rope.dimension_count"] {
+                    self.unsigned(key, gqa.head_dim);
+                }
+            }
+            AttentionConfig::Mla(mla) => {
+                let turned = mla.qk_rope_head_dim;
+                self.unsigned("rope.dimension_count", turned);
+                mla.q_lora_rank.iter().for_each(|&rank| self.unsigned("attention.q_lora_rank", rank));
+                self.unsigned("attention.kv_lora_rank", mla.kv_lora_rank);
+                // What is cached has one head, of the latent and the rotated key.
+                self.unsigned("attention.head_count_kv", 1);
+                self.unsigned("attention.key_length", mla.kv_lora_rank + turned);
+                self.unsigned("attention.value_length", mla.kv_lora_rank);
+                self.unsigned("attention.key_length_mla", mla.qk_head_dim());
+                self.unsigned("attention.value_length_mla", mla.v_head_dim);
+                self.experts();
+            }
+        }
+    }
+
+    fn experts(&mut self) {
+        let moe = self.config.moe.as_ref().expect("invariant: models without experts were refused");
+        self.unsigned("leading_dense_block_count", moe.first_k_dense_replace.min(self.config.num_hidden_layers));
+        self.unsigned("expert_count", moe.n_routed_experts);
+        self.unsigned("expert_used_count", moe.num_experts_per_tok);
+        self.unsigned("expert_shared_count", moe.n_shared_experts);
+        self.unsigned("expert_feed_forward_length", moe.moe_intermediate_size);
+        self.unsigned("expert_group_count", moe.n_group);
+        self.unsigned("expert_group_used_count", moe.topk_group);
+        self.float("expert_weights_scale", moe.routed_scaling_factor.into());
+        self.pairs.bool(&self.name("expert_weights_norm"), moe.norm_topk_prob);
+        let gate = match moe.scoring_func {
+            ScoringFunc::Softmax => 1,
+            ScoringFunc::Sigmoid => 2,
+        };
+        self.unsigned("expert_gating_func", gate);
+    }
+
+    fn scaling(&mut self) {
+        let RopeScaling::Yarn(yarn) = &self.config.rope.scaling else { return };
+        self.pairs.text(&self.name("rope.scaling.type"), "yarn");
+        self.float("rope.scaling.factor", yarn.factor);
+        self.unsigned("rope.scaling.original_context_length", yarn.original_max_position_embeddings);
+        self.float("rope.scaling.yarn_beta_fast", yarn.beta_fast);
+        self.float("rope.scaling.yarn_beta_slow", yarn.beta_slow);
+        if let Some(factor) = yarn.attention_factor {
+            // A factor on YaRN's own.
+            self.float("rope.scaling.attn_factor", factor / (0.1 * yarn.factor.ln() + 1.0));
+        }
+        if let Some(mscale) = yarn.mscale_all_dim {
+            self.float("rope.scaling.yarn_log_multiplier", 0.1 * mscale);
+        }
+    }
+}
+
+/// Returns the scaling of Llama 3.1 that has these divisors, if there is one with its low and high factors, 1 and 4.
+fn llama3(rope: &RopeConfig, divisors: &[f32]) -> Option<Llama3RopeConfig> {
+    let (low, high) = (1.0, 4.0);
+    let factor = f64::from(divisors.iter().copied().fold(1.0, f32::max));
+    let divisors_of = |original: usize| -> Vec<f32> {
+        let mut with = rope.clone();
+        let frequencies = |with: &RopeConfig| inverse_frequencies(with, 2 * divisors.len());
+        with.scaling = RopeScaling::None;
+        let plain = frequencies(&with);
+        with.scaling = RopeScaling::Llama3(Llama3RopeConfig {
+            factor,
+            low_freq_factor: low,
+            high_freq_factor: high,
+            original_max_position_embeddings: original,
+        });
+        plain.into_iter().zip(frequencies(&with)).map(|(plain, scaled)| plain / scaled).collect()
+    };
+    // Between kept and divided ones lies a ramp, whose values say the original context.
+    let on_ramp = divisors.iter().position(|&divisor| divisor > 1.001 && f64::from(divisor) < 0.999 * factor);
+    let original = on_ramp.map_or(8192.0, |i| {
+        let kept = (1.0 / f64::from(divisors[i]) - 1.0 / factor) / (1.0 - 1.0 / factor);
+        let wavelength = std::f64::consts::TAU * rope.theta.powf(i as f64 / divisors.len() as f64);
+        wavelength * (low + kept * (high - low))
+    });
+    let original = original.round() as usize;
+    let close = |(a, b): (f32, &f32)| (a - b).abs() <= 1e-4 * b;
+    divisors_of(original).into_iter().zip(divisors).all(close).then_some(Llama3RopeConfig {
+        factor,
+        low_freq_factor: low,
+        high_freq_factor: high,
+        original_max_position_embeddings: original,
+    })
+}

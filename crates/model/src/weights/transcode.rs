@@ -1,0 +1,213 @@
+//! How do tensors go from one file to another? Row by row, a few million numbers at a time: as bytes where the format stays,
+//! else decoded and encoded. Sources are mapped, so that no model has to fit into memory.
+
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::path::Path;
+
+use minke_tensor::{Device, StoredMatrix, StoredWeight, quantize};
+
+use super::archive::Archive;
+use super::gguf_write::{self, Pairs};
+use super::importance::Importance;
+use super::load::block_scales;
+use super::outputs::{Data, Output, Part};
+use super::{INDEX_FILE, WEIGHTS_FILE, appear};
+use crate::{Error, Result};
+
+/// Numbers that are decoded at once, unless a row or a head is larger.
+const CHUNK: usize = 1 << 22;
+
+/// What is written from where, and who wants to know how far it is.
+pub struct Job<'a> {
+    /// Where numbers are computed.
+    pub device: &'a Device,
+    /// Where they come from.
+    pub archive: &'a Archive,
+    /// What is written, in this order.
+    pub outputs: &'a [Output],
+    /// How much each column of a weight matters; nothing if all matter alike.
+    pub importance: Option<&'a Importance>,
+    /// Is told the bytes that are done; answers whether to go on.
+    pub progress: &'a dyn Fn(u64) -> bool,
+}
+
+impl Job<'_> {
+    /// Writes a GGUF file.
+    ///
+    /// # Errors
+    /// If a tensor cannot be read or encoded, the file cannot be written, or `progress` says to stop; no file stays then.
+    pub fn write_gguf(&self, pairs: &Pairs, target: &Path) -> Result<()> {
+        appear::file(target, |to| {
+            let infos = self.outputs.iter().map(|output| (&*output.name, output.format, &*output.shape));
+            gguf_write::header(to, pairs, infos).map_err(appear::io(target))?;
+            let mut done = 0;
+            for output in self.outputs {
+                self.write(output, &mut done, to, target)?;
+                gguf_write::pad(to, output.bytes()).map_err(appear::io(target))?;
+            }
+            Ok(())
+        })
+    }
+
+    /// Writes safetensors into a folder, in files of at most `shard_bytes` (a larger tensor is in a file of its own), with
+    /// their index if there are several.
+    ///
+    /// # Errors
+    /// As [`Job::write_gguf`].
+    pub fn write_safetensors(&self, folder: &Path, shard_bytes: usize) -> Result<()> {
+        let mut shards: Vec<Vec<&Output>> = vec![Vec::new()];
+        let mut filled = 0;
+        for output in self.outputs {
+            if filled > 0 && filled + output.bytes() > shard_bytes {
+                shards.push(Vec::new());
+                filled = 0;
+            }
+            filled += output.bytes();
+            shards.last_mut().expect("invariant: there is a shard").push(output);
+        }
+        let (mut weight_map, mut done) = (BTreeMap::new(), 0);
+        for (i, shard) in shards.iter().enumerate() {
+            let name = match shards.len() {
+                1 => WEIGHTS_FILE.to_owned(),
+                count => format!("model-{:05}-of-{count:05}.safetensors", i + 1),
+            };
+            let path = folder.join(&name);
+            appear::file(&path, |to| {
+                to.write_all(&safetensors_header(shard)).map_err(appear::io(&path))?;
+                shard.iter().try_for_each(|output| self.write(output, &mut done, to, &path))
+            })?;
+            weight_map.extend(shard.iter().map(|output| (output.name.clone(), name.clone())));
+        }
+        if shards.len() == 1 {
+            return Ok(());
+        }
+        let index = serde_json::json!({ "metadata": { "total_size": done }, "weight_map": weight_map });
+        let text = serde_json::to_string_pretty(&index).expect("invariant: plain JSON");
+        appear::write(&folder.join(INDEX_FILE), text.as_bytes())
+    }
+
+    /// Writes the bytes of an output.
+    fn write(&self, output: &Output, done: &mut u64, to: &mut impl Write, path: &Path) -> Result<()> {
+        let mut encoder = Encoder { job: self, output, row: 0, values: Vec::new(), bytes: Vec::new(), done, to, path };
+        match &output.data {
+            Data::Values(values) => encoder.values.extend(values),
+            Data::Parts(names, parts) => {
+                let mut open: Option<(usize, StoredWeight)> = None;
+                for part in parts {
+                    if open.as_ref().is_none_or(|(name, _)| *name != part.name) {
+                        open = Some((part.name, self.open(&names[part.name])?));
+                    }
+                    let (_, stored) = open.as_ref().expect("invariant: it was just opened");
+                    encoder.part(stored, part)?;
+                }
+            }
+        }
+        encoder.flush()
+    }
+
+    /// Returns a tensor of the archive as one matrix.
+    fn open(&self, name: &str) -> Result<StoredWeight> {
+        let entry = &self.archive.tensors[name];
+        let format = self.archive.stored_format(name)?;
+        let (k, leading) = entry.shape.split_last().expect("invariant: shapes were checked");
+        let matrix =
+            StoredMatrix { bytes: self.archive.bytes(entry), scales: block_scales(self.archive, name, entry, format)? };
+        StoredWeight::new(format, &[leading.iter().product(), *k], vec![matrix])
+            .map_err(|error| self.archive.bad_tensor(name, error.to_string()))
+    }
+}
+
+/// An output on its way.
+struct Encoder<'a, W> {
+    job: &'a Job<'a>,
+    output: &'a Output,
+    /// Rows that are written.
+    row: usize,
+    /// Rows that wait to be encoded.
+    values: Vec<f32>,
+    bytes: Vec<u8>,
+    done: &'a mut u64,
+    to: &'a mut W,
+    path: &'a Path,
+}
+
+impl<W: Write> Encoder<'_, W> {
+    fn part(&mut self, stored: &StoredWeight, part: &Part) -> Result<()> {
+        let (k, format) = (stored.shape().width(), stored.format());
+        if part.transposed {
+            let mut rows = vec![0.0; part.rows.len() * k];
+            stored.decode_rows(self.job.device, part.rows.start, &mut rows);
+            self.values.extend((0..k).flat_map(|column| rows.iter().skip(column).step_by(k)));
+        } else if format == self.output.format {
+            self.flush()?;
+            let row = format.bytes(k);
+            for bytes in stored.bytes()[part.rows.start * row..part.rows.end * row].chunks(4 * CHUNK) {
+                self.put(bytes)?;
+            }
+            self.row += part.rows.len();
+        } else {
+            let step = (CHUNK / k).max(1);
+            for first in part.rows.clone().step_by(step) {
+                let (held, count) = (self.values.len(), step.min(part.rows.end - first));
+                self.values.resize(held + count * k, 0.0);
+                stored.decode_rows(self.job.device, first, &mut self.values[held..]);
+                if self.values.len() >= CHUNK {
+                    self.flush()?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Encodes and writes the rows that wait, matrix by matrix.
+    fn flush(&mut self) -> Result<()> {
+        let values = std::mem::take(&mut self.values);
+        let (k, format) = (self.output.width(), self.output.format);
+        if format.block_elements() > 1 && !values.iter().all(|value| value.is_finite()) {
+            let reason = "holds values that are not finite, which no code stands for; keep it with --tensor NAME=F16";
+            return Err(self.job.archive.bad_tensor(&self.output.name, reason));
+        }
+        let leading = &self.output.shape[..self.output.shape.len() - 1];
+        let each = leading.last().copied().unwrap_or(1);
+        let mut rest = &values[..];
+        while !rest.is_empty() {
+            let count = (each - self.row % each).min(rest.len() / k);
+            let (rows, behind) = rest.split_at(count * k);
+            let weights = self.job.importance.map_or(&[][..], |all| all.of(&self.output.name, self.row / each, k));
+            let mut bytes = std::mem::take(&mut self.bytes);
+            bytes.resize(format.bytes(rows.len()), 0);
+            quantize(self.job.device, format, rows, k, weights, &mut bytes);
+            self.put(&bytes)?;
+            self.bytes = bytes;
+            self.row += count;
+            rest = behind;
+        }
+        self.values = values;
+        self.values.clear();
+        Ok(())
+    }
+
+    fn put(&mut self, bytes: &[u8]) -> Result<()> {
+        self.to.write_all(bytes).map_err(appear::io(self.path))?;
+        *self.done += bytes.len() as u64;
+        if (self.job.progress)(*self.done) { Ok(()) } else { Err(Error::Interrupted) }
+    }
+}
+
+/// Returns the header of a safetensors file: its length, then JSON, filled up with spaces to a multiple of 8.
+fn safetensors_header(outputs: &[&Output]) -> Vec<u8> {
+    let mut map = serde_json::Map::new();
+    map.insert("__metadata__".into(), serde_json::json!({ "format": "pt" }));
+    let mut at = 0;
+    for output in outputs {
+        let end = at + output.bytes();
+        let info =
+            serde_json::json!({ "dtype": output.format.name(), "shape": output.shape, "data_offsets": [at, end] });
+        map.insert(output.name.clone(), info);
+        at = end;
+    }
+    let mut json = serde_json::Value::Object(map).to_string().into_bytes();
+    json.resize(json.len().next_multiple_of(8), b' ');
+    [&(json.len() as u64).to_le_bytes()[..], &json].concat()
+}
