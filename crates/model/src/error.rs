@@ -20,7 +20,7 @@ pub enum Error {
         source: std::io::Error,
     },
     /// A file is not what it should be.
-    #[error("{path}: {reason}")]
+    #[error("{path}: {}", printable(reason))]
     BadFile {
         /// The file.
         path: PathBuf,
@@ -31,7 +31,7 @@ pub enum Error {
     #[error("interrupted; nothing was written")]
     Interrupted,
     /// A tensor is missing, superfluous or of another shape.
-    #[error("{path}: tensor {name}: {reason}")]
+    #[error("{path}: tensor {}: {}", printable(name), printable(reason))]
     BadTensor {
         /// The folder of weights.
         path: PathBuf,
@@ -40,4 +40,22 @@ pub enum Error {
         /// What is wrong.
         reason: String,
     },
+}
+
+/// Returns a text without what a terminal would obey: names in files are anybody's.
+fn printable(text: &str) -> String {
+    let escape = |c: char| if c.is_control() { c.escape_default().to_string() } else { c.to_string() };
+    text.chars().map(escape).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_in_files_are_printed_as_they_are_spelled() {
+        let (name, reason) = ("a\n\u{1b}[2Jb 京".into(), "is \"odd\"".into());
+        let error = Error::BadTensor { path: "m.gguf".into(), name, reason };
+        assert_eq!(error.to_string(), "m.gguf: tensor a\\n\\u{1b}[2Jb 京: is \"odd\"");
+    }
 }
