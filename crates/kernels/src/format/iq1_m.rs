@@ -28,7 +28,9 @@ impl Coded for Iq1M {
         let d = words.iter().rev().fold(0, |d, word| d << 4 | u16::from_le_bytes(*word) >> 12);
         let d = f16::decode(d) / 8.0;
         for (word, scales) in words.iter().zip(scales.as_chunks_mut::<4>().0) {
-            *scales = [0, 3, 6, 9].map(|shift| odd(d, (u16::from_le_bytes(*word) >> shift & 7) as u8));
+            for (j, scale) in scales.iter_mut().enumerate() {
+                *scale = odd(d, (u16::from_le_bytes(*word) >> (3 * j) & 7) as u8);
+            }
         }
         for (i, codes) in codes.as_chunks_mut::<8>().0.iter_mut().enumerate() {
             let high = high[i / 2] >> (4 * (i % 2));

@@ -10,6 +10,8 @@
 //! That is all that a product needs to know about them (`ops::stored_matmul`), and all that decoding needs: a new
 //! format is a file with its layout, a row in `minke_spec::Format` and an arm of `coded!`.
 
+use std::ops::Range;
+
 use minke_spec::Format;
 use minke_spec::format::{FP8_BLOCK, fp8_scale_shape};
 
@@ -183,8 +185,8 @@ impl<'a> Stored<'a> {
     }
 }
 
-/// What writes the codes, scales and shifts of whole blocks.
-type Expand = fn(Isa, &[u8], &mut [u8], &mut [f32], &mut [f32]);
+/// Writes codes, scales and shifts of columns `from..to`, at most 256, of some rows: 256 codes, 16 scales and shifts per row.
+type Expand = fn(Isa, Stored<'_>, Range<usize>, (usize, usize), &mut [u8], &mut [f32], &mut [f32]);
 
 /// A format of codes, as whoever computes with it sees it.
 #[derive(Clone, Copy, Debug)]
@@ -195,7 +197,7 @@ pub(crate) struct Coding {
     pub zero: Option<u8>,
     /// What the codes stand for, if they are not evenly spaced.
     pub values: Option<[u8; 16]>,
-    /// Expands whole blocks.
+    /// Expands rows.
     pub expand: Expand,
 }
 
@@ -204,7 +206,7 @@ impl Coding {
     pub fn of(format: Format) -> Option<Self> {
         coded!(format, F => {
             let zero = if F::SHIFTED { None } else { Some(F::ZERO as u8) };
-            Some(Self { sub: F::SUB, zero, values: F::VALUES, expand: expand_blocks::<F> })
+            Some(Self { sub: F::SUB, zero, values: F::VALUES, expand: expand_rows::<F> })
         }, _ => None)
     }
 }
@@ -215,22 +217,39 @@ impl Coding {
 /// w [n, k], out [rows, k]
 pub fn decode_rows(isa: Isa, w: Stored<'_>, first: usize, out: &mut [f32]) {
     let Some(coding) = Coding::of(w.format) else { return decode_float_rows(isa, w, first, out) };
-    let bytes = &w.bytes[first * w.row_bytes()..][..w.format.bytes(out.len())];
     let (mut codes, mut scales, mut shifts) = ([0; 256], [0.0; 16], [0.0; 16]);
-    for (bytes, out) in bytes.chunks(w.format.bytes(256)).zip(out.chunks_mut(256)) {
-        (coding.expand)(isa, bytes, &mut codes, &mut scales, &mut shifts);
-        write_values(isa, &coding, &codes, &scales, &shifts, out);
+    for (i, out) in out.chunks_exact_mut(w.k).enumerate() {
+        for (part, out) in out.chunks_mut(256).enumerate() {
+            let columns = (256 * part, 256 * part + out.len());
+            (coding.expand)(isa, w, first + i..first + i + 1, columns, &mut codes, &mut scales, &mut shifts);
+            write_values(isa, &coding, &codes, &scales, &shifts, out);
+        }
     }
 }
 
 simd_fn! {
-    /// Expands whole blocks.
-    fn expand_blocks<S, F: Coded>(_s: S, bytes: &[u8], codes: &mut [u8], scales: &mut [f32], shifts: &mut [f32]) {
-        let (elements, subs) = (F::FORMAT.block_elements(), F::FORMAT.block_elements() / F::SUB);
-        let (codes, scales) = (codes.chunks_exact_mut(elements), scales.chunks_exact_mut(subs));
-        let blocks = bytes.chunks_exact(F::FORMAT.block_bytes());
-        for (((block, codes), scales), shifts) in blocks.zip(codes).zip(scales).zip(shifts.chunks_exact_mut(subs)) {
-            F::expand(block, codes, scales, shifts);
+    /// Expands rows; asks for what will probably be read next.
+    fn expand_rows<S, F: Coded>(
+        s: S, w: Stored<'_>, rows: Range<usize>, columns: (usize, usize),
+        codes: &mut [u8], scales: &mut [f32], shifts: &mut [f32],
+    ) {
+        // Of the type, not of what `w` says: known when this is compiled.
+        let (elements, block) = const { (F::FORMAT.block_elements(), F::FORMAT.block_bytes()) };
+        let (subs, row_bytes) = (256 / F::SUB, w.k / elements * block);
+        for (j, row) in rows.enumerate() {
+            let bytes = &w.bytes[row * row_bytes..][columns.0 / elements * block..columns.1 / elements * block];
+            // The columns to come, or the first ones of the next rows if these were the last.
+            let ahead = if columns.1 < w.k { bytes.len() } else { (S::LANES - 1) * row_bytes + bytes.len() };
+            for line in (0..bytes.len()).step_by(64) {
+                s.prefetch(bytes.as_ptr().wrapping_add(ahead + line).cast());
+            }
+            let blocks = bytes.chunks_exact(block);
+            let codes = codes[j * 256..][..256].chunks_exact_mut(elements);
+            let scales = scales[j * 16..][..subs].chunks_exact_mut(elements / F::SUB);
+            let shifts = shifts[j * 16..][..subs].chunks_exact_mut(elements / F::SUB);
+            for (((block, codes), scales), shifts) in blocks.zip(codes).zip(scales).zip(shifts) {
+                F::expand(block, codes, scales, shifts);
+            }
         }
     }
 

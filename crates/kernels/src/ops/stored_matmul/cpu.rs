@@ -171,13 +171,6 @@ simd_fn! {
         }
     }
 
-    /// Asks for bytes that will be read soon.
-    fn prefetch<S>(s: S, bytes: *const u8, count: usize) {
-        for line in (0..count).step_by(64) {
-            s.prefetch(bytes.wrapping_add(line).cast());
-        }
-    }
-
     /// Lays side by side what `expand_panel` wrote: the same code for all formats.
     fn turn_panel<S>(s: S, coding: &Coding, panel: &mut Panel) {
         let (words, count) = (panel.depth / 4, panel.depth / coding.sub);
@@ -264,16 +257,9 @@ unsafe fn coded_columns(isa: Isa, x: &Codes, job: &Job<'_>, columns: Range<usize
 
 /// Expands columns of rows of W as `panel` says, from row `first` on.
 fn expand_panel(isa: Isa, coding: &Coding, w: Stored<'_>, first: usize, panel: &mut Panel) {
-    let (from, to, subs) = (panel.from, panel.from + panel.depth, DEPTH / coding.sub);
-    for j in 0..panel.columns {
-        let bytes = w.part(first + j, from, to);
-        // The columns to come, or the first ones of the next rows if these were the last.
-        let ahead = if to < w.shape()[1] { bytes.len() } else { (lanes(isa) - 1) * w.row_bytes() + bytes.len() };
-        prefetch(isa, bytes.as_ptr().wrapping_add(ahead), bytes.len());
-        let codes = &mut panel.row_codes[j * DEPTH..][..DEPTH];
-        let scales = &mut panel.row_scales[j * 16..][..subs];
-        (coding.expand)(isa, bytes, codes, scales, &mut panel.row_shifts[j * 16..][..subs]);
-    }
+    let columns = (panel.from, panel.from + panel.depth);
+    let (codes, scales, shifts) = (&mut panel.row_codes, &mut panel.row_scales, &mut panel.row_shifts);
+    (coding.expand)(isa, w, first..first + panel.columns, columns, codes, scales, shifts);
 }
 
 /// Some columns of a few rows of W, expanded.
@@ -363,10 +349,14 @@ unsafe fn rows<S: Simd, const R: usize, const SUB: usize, const SHIFTED: bool, c
     y_row: usize,
 ) -> usize {
     let (k, from, depth) = (x.k, panel.from, panel.depth);
-    let at: [usize; R] = std::array::from_fn(|r| row + r * step);
-    let codes = at.map(|row| &x.codes.as_slice::<i8>()[row * k + from..][..depth]);
-    let scales = at.map(|row| &x.scales.as_slice::<f32>()[(row * k + from) / BLOCK..][..depth / BLOCK]);
-    let constants = at.map(|row| &x.constants.as_slice::<i32>()[(row * k + from) / SUB..][..depth / SUB]);
+    // Loops: closures over arrays are not inlined here.
+    let (mut codes, mut scales, mut constants) = ([&[] as &[i8]; R], [&[] as &[f32]; R], [&[] as &[i32]; R]);
+    for r in 0..R {
+        let start = (row + r * step) * k + from;
+        codes[r] = &x.codes.as_slice()[start..][..depth];
+        scales[r] = &x.scales.as_slice()[start / BLOCK..][..depth / BLOCK];
+        constants[r] = &x.constants.as_slice()[start / SUB..][..depth / SUB];
+    }
     let mut sums = [s.splat(0.0); R];
     if from > 0 {
         for (r, sum) in sums.iter_mut().enumerate() {
