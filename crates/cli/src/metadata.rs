@@ -4,7 +4,7 @@
 use std::path::Path;
 
 use anyhow::{Context, Result};
-use minke_model::weights::{Archive, Pairs};
+use minke_model::weights::{Archive, Pairs, appear};
 use minke_text::ChatTemplate;
 use serde_json::{Map, Value, json};
 
@@ -85,7 +85,7 @@ pub fn write_files(archive: &Archive, folder: &Path) -> Result<Option<String>> {
         advice.insert("do_sample".into(), json!(true));
         advice.insert("bos_token_id".into(), json!(archive.config.bos_token_id));
         advice.insert("eos_token_id".into(), json!(archive.config.eos_token_ids));
-        write(&folder.join(GENERATION), &format!("{:#}\n", Value::Object(advice)))?;
+        appear::write(&folder.join(GENERATION), format!("{:#}\n", Value::Object(advice)).as_bytes())?;
     }
     if !matches!(metadata.text("tokenizer.ggml.model"), Ok(Some("gpt2"))) {
         return Ok(Some("the file has no vocabulary: the folder takes ids, no text".into()));
@@ -122,10 +122,4 @@ fn read_json(path: &Path) -> Result<Map<String, Value>> {
     }
     let bad = |error| Exit::BadFile.because(format!("{}: is not a JSON object ({error}); correct it", path.display()));
     serde_json::from_str(&read_text(path)?).map_err(bad)
-}
-
-/// Writes a file of a folder that is not there yet.
-pub fn write(path: &Path, text: &str) -> Result<()> {
-    let written = std::fs::write(path, text).and_then(|()| std::fs::File::open(path)?.sync_all());
-    written.with_context(|| format!("cannot write {}", path.display()))
 }

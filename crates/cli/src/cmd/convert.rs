@@ -151,7 +151,7 @@ impl<'a> Writer<'a> {
         self.job(None, |job| {
             appear::folder(target, |inside| -> Result<()> {
                 let config = self.archive.folder_config(main_format(self.outputs))?;
-                metadata::write(&inside.join("config.json"), &format!("{config:#}\n"))?;
+                appear::write(&inside.join("config.json"), format!("{config:#}\n").as_bytes())?;
                 notes.extend(metadata::write_files(self.archive, inside)?);
                 Ok(job.write_safetensors(inside, SHARD_BYTES)?)
             })

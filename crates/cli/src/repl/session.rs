@@ -7,11 +7,12 @@
 //! than its text is still right.
 
 use std::fs::File;
-use std::io::{BufReader, BufWriter, Read, Seek, Write};
+use std::io::{BufReader, Read, Seek, Write};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
 use minke_engine::Engine;
+use minke_model::weights::appear;
 use minke_tensor::TILE;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -195,18 +196,8 @@ impl<W: Write> Write for Summed<W> {
 /// Makes a file hold what `fill` writes: before, or after, never something between.
 fn replace(path: &Path, fill: impl FnOnce(&mut dyn Write) -> Result<()>) -> Result<()> {
     let folder = path.parent().expect("invariant: sessions lie in a folder");
-    let name = path.file_name().expect("invariant: a session has a name").to_string_lossy();
-    // Always the same name, so that what a killed program leaves behind is overwritten.
-    let temporary = folder.join(format!(".{name}.tmp"));
-    let write = || {
-        std::fs::create_dir_all(folder)?;
-        let mut buffer = BufWriter::new(File::create(&temporary)?);
-        fill(&mut buffer)?;
-        buffer.into_inner()?.sync_all()?;
-        std::fs::rename(&temporary, path)?;
-        Ok::<_, anyhow::Error>(File::open(folder)?.sync_all()?)
-    };
-    write().with_context(|| format!("cannot write {}", path.display()))
+    std::fs::create_dir_all(folder).with_context(|| format!("cannot write {}", path.display()))?;
+    appear::file(path, |to| fill(to))
 }
 
 fn hex(bytes: &[u8]) -> String {

@@ -11,19 +11,22 @@ use crate::{Error, Result};
 ///
 /// # Errors
 /// Those of `fill`, or if the file cannot be written; then nothing stays.
-pub fn file(target: &Path, fill: impl FnOnce(&mut BufWriter<File>) -> Result<()>) -> Result<()> {
+pub fn file<E: From<Error>>(
+    target: &Path,
+    fill: impl FnOnce(&mut BufWriter<File>) -> std::result::Result<(), E>,
+) -> std::result::Result<(), E> {
     let temporary = beside(target);
-    let write = || {
+    let write = || -> std::result::Result<(), E> {
         let mut to = BufWriter::with_capacity(1 << 20, File::create(&temporary).map_err(io(target))?);
         fill(&mut to)?;
         let file = to.into_inner().map_err(|error| io(target)(error.into_error()))?;
-        file.sync_all().and_then(|()| fs::rename(&temporary, target)).map_err(io(target))
+        Ok(file.sync_all().and_then(|()| fs::rename(&temporary, target)).map_err(io(target))?)
     };
     write().inspect_err(|_| {
         // The disk may be full: half a file must not stay; that it cannot be removed either adds nothing.
         let _ = fs::remove_file(&temporary);
     })?;
-    sync(parent(target))
+    Ok(sync(parent(target))?)
 }
 
 /// Makes a folder appear with what `fill` puts into it; it syncs its files itself.
@@ -67,8 +70,11 @@ pub(super) fn io(path: &Path) -> impl FnOnce(std::io::Error) -> Error {
     move |source| Error::Io { path: path.into(), source }
 }
 
-/// Writes a small file and syncs it.
-pub(super) fn write(path: &Path, bytes: &[u8]) -> Result<()> {
+/// Writes a file that is not there yet and syncs it; only for folders that nobody looks into yet.
+///
+/// # Errors
+/// If it cannot be written.
+pub fn write(path: &Path, bytes: &[u8]) -> Result<()> {
     let run = || {
         let mut file = File::create(path)?;
         file.write_all(bytes)?;

@@ -1,8 +1,5 @@
 //! Writes a folder of weights.
 
-use std::collections::BTreeMap;
-use std::fs::File;
-use std::io::Write;
 use std::path::Path;
 
 use half::bf16;
@@ -11,7 +8,7 @@ use minke_spec::{Format, ParamRole, parameters};
 use safetensors::Dtype;
 use safetensors::tensor::TensorView;
 
-use super::{CONFIG_FILE, INDEX_FILE, WEIGHTS_FILE};
+use super::{CONFIG_FILE, appear, shards};
 use crate::{Error, Result, Transformer};
 
 /// Writes `config.json` and the weights of a model into an existing folder, with published tensor names, in shards of
@@ -38,31 +35,14 @@ pub fn save(model: &Transformer, folder: &Path, format: Format, shard_bytes: usi
         return Err(Error::BadFile { path: folder.to_path_buf(), reason });
     }
     let text = serde_json::to_string_pretty(&published).expect("invariant: a configuration is plain JSON");
-    write(&folder.join(CONFIG_FILE), text.as_bytes())?;
+    appear::write(&folder.join(CONFIG_FILE), text.as_bytes())?;
 
     let tensors = encode(model, format);
-    let mut shards: Vec<Vec<&Encoded>> = vec![Vec::new()];
-    let mut filled = 0;
-    for tensor in &tensors {
-        if filled + tensor.bytes.len() > shard_bytes && filled > 0 {
-            shards.push(Vec::new());
-            filled = 0;
-        }
-        filled += tensor.bytes.len();
-        shards.last_mut().expect("invariant: there is a shard").push(tensor);
+    let shards = shards::share(&tensors, |tensor| tensor.bytes.len(), shard_bytes);
+    for (name, shard) in &shards {
+        write_shard(&folder.join(name), shard)?;
     }
-    if let [only] = &shards[..] {
-        return write_shard(&folder.join(WEIGHTS_FILE), only);
-    }
-    let mut weight_map = BTreeMap::new();
-    for (i, shard) in shards.iter().enumerate() {
-        let name = format!("model-{:05}-of-{:05}.safetensors", i + 1, shards.len());
-        write_shard(&folder.join(&name), shard)?;
-        weight_map.extend(shard.iter().map(|tensor| (tensor.name.clone(), name.clone())));
-    }
-    let total: usize = tensors.iter().map(|tensor| tensor.bytes.len()).sum();
-    let index = serde_json::json!({ "metadata": { "total_size": total }, "weight_map": weight_map });
-    write(&folder.join(INDEX_FILE), serde_json::to_string_pretty(&index).expect("invariant: plain JSON").as_bytes())
+    shards::write_index(folder, &shards, |tensor| (&tensor.name, tensor.bytes.len()))
 }
 
 struct Encoded {
@@ -105,15 +85,5 @@ fn write_shard(path: &Path, tensors: &[&Encoded]) -> Result<()> {
     let metadata = Some([("format".to_string(), "pt".to_string())].into());
     let bytes = safetensors::serialize(tensors.iter().map(view), metadata)
         .map_err(|e| Error::BadFile { path: path.to_path_buf(), reason: e.to_string() })?;
-    write(path, &bytes)
-}
-
-/// Writes a file and syncs it.
-fn write(path: &Path, bytes: &[u8]) -> Result<()> {
-    let run = || {
-        let mut file = File::create(path)?;
-        file.write_all(bytes)?;
-        file.sync_all()
-    };
-    run().map_err(|source| Error::Io { path: path.to_path_buf(), source })
+    appear::write(path, &bytes)
 }

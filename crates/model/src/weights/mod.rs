@@ -15,6 +15,7 @@ mod load;
 mod outputs;
 mod parts;
 pub mod recipe;
+mod shards;
 mod transcode;
 mod twice;
 

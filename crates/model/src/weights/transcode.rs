@@ -1,7 +1,6 @@
 //! How do tensors go from one file to another? Row by row, a few million numbers at a time: as bytes where the format stays,
 //! else decoded and encoded. Sources are mapped, so that no model has to fit into memory.
 
-use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::Path;
 
@@ -12,7 +11,7 @@ use super::gguf_write::{self, Pairs};
 use super::importance::Importance;
 use super::load::block_scales;
 use super::outputs::{Data, Output, Part};
-use super::{INDEX_FILE, WEIGHTS_FILE, appear};
+use super::{appear, shards};
 use crate::{Error, Result};
 
 /// Numbers that are decoded at once, unless a row or a head is larger.
@@ -56,35 +55,16 @@ impl Job<'_> {
     /// # Errors
     /// As [`Job::write_gguf`].
     pub fn write_safetensors(&self, folder: &Path, shard_bytes: usize) -> Result<()> {
-        let mut shards: Vec<Vec<&Output>> = vec![Vec::new()];
-        let mut filled = 0;
-        for output in self.outputs {
-            if filled > 0 && filled + output.bytes() > shard_bytes {
-                shards.push(Vec::new());
-                filled = 0;
-            }
-            filled += output.bytes();
-            shards.last_mut().expect("invariant: there is a shard").push(output);
-        }
-        let (mut weight_map, mut done) = (BTreeMap::new(), 0);
-        for (i, shard) in shards.iter().enumerate() {
-            let name = match shards.len() {
-                1 => WEIGHTS_FILE.to_owned(),
-                count => format!("model-{:05}-of-{count:05}.safetensors", i + 1),
-            };
-            let path = folder.join(&name);
+        let mut done = 0;
+        let shards = shards::share(self.outputs, Output::bytes, shard_bytes);
+        for (name, shard) in &shards {
+            let path = folder.join(name);
             appear::file(&path, |to| {
                 to.write_all(&safetensors_header(shard)).map_err(appear::io(&path))?;
                 shard.iter().try_for_each(|output| self.write(output, &mut done, to, &path))
             })?;
-            weight_map.extend(shard.iter().map(|output| (output.name.clone(), name.clone())));
         }
-        if shards.len() == 1 {
-            return Ok(());
-        }
-        let index = serde_json::json!({ "metadata": { "total_size": done }, "weight_map": weight_map });
-        let text = serde_json::to_string_pretty(&index).expect("invariant: plain JSON");
-        appear::write(&folder.join(INDEX_FILE), text.as_bytes())
+        shards::write_index(folder, &shards, |output| (&output.name, output.bytes()))
     }
 
     /// Writes the bytes of an output.
