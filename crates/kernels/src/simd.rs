@@ -77,6 +77,26 @@ pub(crate) trait Simd: Copy {
     /// # Safety
     /// `at` is valid for reading and writing them.
     unsafe fn look_up(self, table: &[u8; 16], at: *mut u8);
+    /// Returns entry `at[i]`, modulo N, of a list for every i; N is a power of two.
+    #[inline(always)]
+    fn gather_64<const N: usize>(self, list: &[u64; N], at: &[u16; 32]) -> [u64; 32] {
+        const { assert!(N.is_power_of_two()) };
+        let mut out = [0; 32];
+        for (out, at) in out.iter_mut().zip(at) {
+            *out = list[usize::from(*at) & (N - 1)];
+        }
+        out
+    }
+    /// Returns entry `at[i]`, modulo N, of a list for every i; N is a power of two.
+    #[inline(always)]
+    fn gather_32<const N: usize>(self, list: &[u32; N], at: &[u16; 64]) -> [u32; 64] {
+        const { assert!(N.is_power_of_two()) };
+        let mut out = [0; 64];
+        for (out, at) in out.iter_mut().zip(at) {
+            *out = list[usize::from(*at) & (N - 1)];
+        }
+        out
+    }
     /// Writes the transposed of `LANES` rows of `LANES` words; rows lie `stride` and `to_stride` words apart.
     /// # Safety
     /// `from` and `to` are valid for these rows.
@@ -507,6 +527,34 @@ mod x86 {
                 let table = _mm512_broadcast_i32x4(_mm_loadu_si128(table.as_ptr().cast()));
                 _mm512_storeu_si512(at.cast(), _mm512_shuffle_epi8(table, _mm512_loadu_si512(at.cast())));
             }
+        }
+        #[inline(always)]
+        fn gather_64<const N: usize>(self, list: &[u64; N], at: &[u16; 32]) -> [u64; 32] {
+            const { assert!(N.is_power_of_two()) };
+            let mut out = [0; 32];
+            for (out, at) in out.as_chunks_mut::<8>().0.iter_mut().zip(at.as_chunks::<8>().0) {
+                // SAFETY: `self` proves the features, and indices below N lie in the list.
+                unsafe {
+                    let at = _mm256_cvtepu16_epi32(_mm_loadu_si128(at.as_ptr().cast()));
+                    let at = _mm256_and_si256(at, _mm256_set1_epi32(N as i32 - 1));
+                    _mm512_storeu_si512(out.as_mut_ptr().cast(), _mm512_i32gather_epi64::<8>(at, list.as_ptr().cast()));
+                }
+            }
+            out
+        }
+        #[inline(always)]
+        fn gather_32<const N: usize>(self, list: &[u32; N], at: &[u16; 64]) -> [u32; 64] {
+            const { assert!(N.is_power_of_two()) };
+            let mut out = [0; 64];
+            for (out, at) in out.as_chunks_mut::<16>().0.iter_mut().zip(at.as_chunks::<16>().0) {
+                // SAFETY: as above.
+                unsafe {
+                    let at = _mm512_cvtepu16_epi32(_mm256_loadu_si256(at.as_ptr().cast()));
+                    let at = _mm512_and_si512(at, _mm512_set1_epi32(N as i32 - 1));
+                    _mm512_storeu_si512(out.as_mut_ptr().cast(), _mm512_i32gather_epi32::<4>(at, list.as_ptr().cast()));
+                }
+            }
+            out
         }
         #[inline(always)]
         unsafe fn transpose(self, from: *const u32, stride: usize, to: *mut u32, to_stride: usize) {

@@ -8,14 +8,34 @@
 //! ```
 //!
 //! Signs are stored apart, a bit each; some formats store seven for eight elements, the last one making their number even.
-//! Eight codes are made at once in a word of 64 bits. Wider registers would gain nothing, so these formats expand in one
-//! function for all instruction sets.
+//! All entries of a block are taken from the list at once, and eight codes get their signs at once, in a word of 64 bits.
 
 /// The code that stands for zero in every format with a grid: magnitudes, at most 62, fit on either side below 128.
 pub(super) const ZERO: u8 = 64;
 
-/// Returns N entries of W codes each, from the digits of a list and what its levels stand for.
-pub(super) const fn grid<const N: usize, const W: usize>(hex: &[u8], levels: &[i8]) -> [[u8; W]; N] {
+/// Returns N entries of 8 codes each, from the digits of a list, the code of zero and what its levels stand for.
+pub(super) const fn eights<const N: usize>(hex: &[u8], zero: u8, levels: &[i8]) -> [u64; N] {
+    let entries: [[u8; 8]; N] = grid(hex, zero, levels);
+    let (mut words, mut i) = ([0; N], 0);
+    while i < N {
+        words[i] = u64::from_le_bytes(entries[i]);
+        i += 1;
+    }
+    words
+}
+
+/// Returns N entries of 4 codes each.
+pub(super) const fn fours<const N: usize>(hex: &[u8], zero: u8, levels: &[i8]) -> [u32; N] {
+    let entries: [[u8; 4]; N] = grid(hex, zero, levels);
+    let (mut words, mut i) = ([0; N], 0);
+    while i < N {
+        words[i] = u32::from_le_bytes(entries[i]);
+        i += 1;
+    }
+    words
+}
+
+const fn grid<const N: usize, const W: usize>(hex: &[u8], zero: u8, levels: &[i8]) -> [[u8; W]; N] {
     let bits = if levels.len() <= 4 { 2 } else { 4 };
     let mut grid = [[0; W]; N];
     let (mut at, mut element) = (0, 0);
@@ -28,7 +48,7 @@ pub(super) const fn grid<const N: usize, const W: usize>(hex: &[u8], levels: &[i
         let mut shift = 0;
         while shift < 8 {
             let level = levels[(byte >> shift & ((1 << bits) - 1)) as usize];
-            grid[element / W][element % W] = ZERO.wrapping_add_signed(level);
+            grid[element / W][element % W] = zero.wrapping_add_signed(level);
             (element, shift) = (element + 1, shift + bits);
         }
     }
@@ -43,36 +63,78 @@ const fn digit(letter: u8) -> u8 {
     }
 }
 
-/// What negates those of eight codes whose bit is set: see [`signed`].
-pub(super) static SIGNS: [u64; 256] = signs();
-/// The same for seven bits and one more that makes their number even.
-pub(super) static EVEN_SIGNS: [u64; 128] = signs();
+/// Writes 256 codes, eight an entry, those negated whose sign is set: `128 - code`, which is `(code ^ 127) + 1`.
+#[inline(always)]
+pub(super) fn write_signed(mut entries: [u64; 32], signs: [u16; 32], codes: &mut [u8]) {
+    for (codes, signs) in entries.iter_mut().zip(signs) {
+        let ones = ones(u64::from(signs));
+        *codes = (*codes ^ ((ones << 7) - ones)) + ones;
+    }
+    write(entries, codes);
+}
 
-const fn signs<const N: usize>() -> [u64; N] {
-    let mut signs = [0; N];
-    let mut i = 0;
-    while i < N {
-        let bits = if N == 128 { i | (i.count_ones() as usize & 1) << 7 } else { i };
-        let mut j = 0;
-        while j < 8 {
-            signs[i] |= ((bits as u64 >> j & 1) * 0x7f) << (8 * j);
-            j += 1;
-        }
-        i += 1;
+/// Returns a one in byte i of a word for every bit i that is set, of eight.
+#[inline(always)]
+pub(super) fn ones(bits: u64) -> u64 {
+    // Bit i stays in byte i, and is carried to the top of it.
+    let apart = (bits * 0x0101_0101_0101_0101) & 0x8040_2010_0804_0201;
+    (apart + 0x0040_6070_787c_7e7f) >> 7 & 0x0101_0101_0101_0101
+}
+
+/// Writes codes, eight an entry.
+#[inline(always)]
+pub(super) fn write<const N: usize>(entries: [u64; N], codes: &mut [u8]) {
+    for (codes, entry) in codes.as_chunks_mut::<8>().0.iter_mut().zip(entries) {
+        *codes = entry.to_le_bytes();
+    }
+}
+
+/// Returns entries of 4 codes as half as many of 8.
+#[inline(always)]
+pub(super) fn pairs(entries: [u32; 64]) -> [u64; 32] {
+    let mut pairs = [0; 32];
+    for (pair, [first, second]) in pairs.iter_mut().zip(entries.as_chunks().0) {
+        *pair = u64::from(*first) | u64::from(*second) << 32;
+    }
+    pairs
+}
+
+/// Returns N numbers of B bytes each.
+#[inline(always)]
+pub(super) fn words<const N: usize, const B: usize>(bytes: &[u8]) -> [u64; N] {
+    let mut words = [0; N];
+    for (word, bytes) in words.iter_mut().zip(bytes.as_chunks::<B>().0) {
+        let mut whole = [0; 8];
+        whole[..B].copy_from_slice(bytes);
+        *word = u64::from_le_bytes(whole);
+    }
+    words
+}
+
+/// Returns the lowest four fields of BITS bits each of every word.
+#[inline(always)]
+pub(super) fn fields<const BITS: u32>(words: [u64; 8]) -> [u16; 32] {
+    let mask = (1 << BITS) - 1;
+    let mut fields = [0; 32];
+    for (fields, word) in fields.as_chunks_mut::<4>().0.iter_mut().zip(words) {
+        // Each field at the start of 16 bits, all words at once.
+        let field = |i: u32| (word >> (i * BITS) & mask) << (16 * i);
+        let apart = field(0) | field(1) | field(2) | field(3);
+        *fields = [apart as u16, (apart >> 16) as u16, (apart >> 32) as u16, (apart >> 48) as u16];
+    }
+    fields
+}
+
+/// Returns seven signs each and the eighth that makes their number even.
+#[inline(always)]
+pub(super) fn even(mut signs: [u16; 32]) -> [u16; 32] {
+    for signs in &mut signs {
+        let seven = *signs & 127;
+        let four = seven ^ seven >> 4;
+        let two = four ^ four >> 2;
+        *signs = seven | (two ^ two >> 1) << 7 & 128;
     }
     signs
-}
-
-/// Returns eight codes, those with signs negated: `128 - code`, which is `(code ^ 127) + 1`.
-#[inline(always)]
-pub(super) fn signed(codes: u64, signs: u64) -> [u8; 8] {
-    ((codes ^ signs) + (signs & 0x0101_0101_0101_0101)).to_le_bytes()
-}
-
-/// Returns eight codes of two entries.
-#[inline(always)]
-pub(super) fn pair(first: [u8; 4], second: [u8; 4]) -> u64 {
-    u64::from(u32::from_le_bytes(first)) | u64::from(u32::from_le_bytes(second)) << 32
 }
 
 /// Writes `d * (2 * scale + 1)` for scales of 4 bits, the low half of a byte first.

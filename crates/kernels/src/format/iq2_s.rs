@@ -7,14 +7,15 @@
 //! value = d / 8 * (2 * scale + 1) * level          levels as in IQ2_XXS
 //! ```
 
-use super::grid::{SIGNS, ZERO, grid, odd_scales, signed};
+use super::grid::{ZERO, eights, fields, odd_scales, words, write_signed};
 use super::{Coded, f16};
+use crate::simd::Simd;
 use minke_spec::Format;
 
 /// What the levels of the IQ2 formats stand for.
 pub(super) const LEVELS: [i8; 3] = [8, 25, 43];
 
-static GRID: [[u8; 8]; 1024] = grid(include_bytes!("grids/iq2_s.hex"), &LEVELS);
+static GRID: [u64; 1024] = eights(include_bytes!("grids/iq2_s.hex"), ZERO, &LEVELS);
 
 pub(crate) struct Iq2S;
 
@@ -24,13 +25,14 @@ impl Coded for Iq2S {
     const ZERO: i32 = ZERO as i32;
     const SHIFTED: bool = false;
 
-    #[inline(never)]
-    fn expand(block: &[u8], codes: &mut [u8], scales: &mut [f32], _shifts: &mut [f32]) {
+    #[inline(always)]
+    fn expand<S: Simd>(s: S, block: &[u8], codes: &mut [u8], scales: &mut [f32], _shifts: &mut [f32]) {
         odd_scales(f16::read(block) / 8.0, &block[74..82], scales);
-        let (low, signs, high) = (&block[2..34], &block[34..66], &block[66..74]);
-        for (i, codes) in codes.as_chunks_mut::<8>().0.iter_mut().enumerate() {
-            let entry = usize::from(low[i]) | usize::from(high[i / 4] >> (2 * (i % 4)) & 3) << 8;
-            *codes = signed(u64::from_le_bytes(GRID[entry]), SIGNS[usize::from(signs[i])]);
+        let (mut entries, mut signs) = (fields::<2>(words::<8, 1>(&block[66..74])), [0; 32]);
+        for i in 0..32 {
+            entries[i] = entries[i] << 8 | u16::from(block[2 + i]);
+            signs[i] = u16::from(block[34 + i]);
         }
+        write_signed(s.gather_64(&GRID, &entries), signs, codes);
     }
 }

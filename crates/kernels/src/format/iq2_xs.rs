@@ -7,11 +7,12 @@
 //! value = d / 8 * (2 * scale + 1) * level          levels as in IQ2_XXS
 //! ```
 
-use super::grid::{EVEN_SIGNS, ZERO, grid, odd_scales, signed};
+use super::grid::{ZERO, eights, even, odd_scales, write_signed};
 use super::{Coded, f16};
+use crate::simd::Simd;
 use minke_spec::Format;
 
-static GRID: [[u8; 8]; 512] = grid(include_bytes!("grids/iq2_xs.hex"), &super::iq2_s::LEVELS);
+static GRID: [u64; 512] = eights(include_bytes!("grids/iq2_xs.hex"), ZERO, &super::iq2_s::LEVELS);
 
 pub(crate) struct Iq2Xs;
 
@@ -21,12 +22,14 @@ impl Coded for Iq2Xs {
     const ZERO: i32 = ZERO as i32;
     const SHIFTED: bool = false;
 
-    #[inline(never)]
-    fn expand(block: &[u8], codes: &mut [u8], scales: &mut [f32], _shifts: &mut [f32]) {
+    #[inline(always)]
+    fn expand<S: Simd>(s: S, block: &[u8], codes: &mut [u8], scales: &mut [f32], _shifts: &mut [f32]) {
         odd_scales(f16::read(block) / 8.0, &block[66..74], scales);
-        for (q, codes) in block[2..66].as_chunks().0.iter().zip(codes.as_chunks_mut::<8>().0) {
-            let q = usize::from(u16::from_le_bytes(*q));
-            *codes = signed(u64::from_le_bytes(GRID[q & 511]), EVEN_SIGNS[q >> 9]);
+        let (mut entries, mut signs) = ([0; 32], [0; 32]);
+        for ((entry, signs), q) in entries.iter_mut().zip(&mut signs).zip(block[2..66].as_chunks().0) {
+            *entry = u16::from_le_bytes(*q);
+            *signs = *entry >> 9;
         }
+        write_signed(s.gather_64(&GRID, &entries), even(signs), codes);
     }
 }

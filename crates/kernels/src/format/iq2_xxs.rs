@@ -6,11 +6,12 @@
 //! value = d / 8 * (2 * scale + 1) * level          level: 8, 25 or 43, with a sign
 //! ```
 
-use super::grid::{EVEN_SIGNS, ZERO, grid, odd, signed};
+use super::grid::{ZERO, eights, even, fields, odd, words, write_signed};
 use super::{Coded, f16};
+use crate::simd::Simd;
 use minke_spec::Format;
 
-static GRID: [[u8; 8]; 256] = grid(include_bytes!("grids/iq2_xxs.hex"), &super::iq2_s::LEVELS);
+static GRID: [u64; 256] = eights(include_bytes!("grids/iq2_xxs.hex"), ZERO, &super::iq2_s::LEVELS);
 
 pub(crate) struct Iq2Xxs;
 
@@ -20,17 +21,18 @@ impl Coded for Iq2Xxs {
     const ZERO: i32 = ZERO as i32;
     const SHIFTED: bool = false;
 
-    #[inline(never)]
-    fn expand(block: &[u8], codes: &mut [u8], scales: &mut [f32], _shifts: &mut [f32]) {
+    #[inline(always)]
+    fn expand<S: Simd>(s: S, block: &[u8], codes: &mut [u8], scales: &mut [f32], _shifts: &mut [f32]) {
         let d = f16::read(block) / 8.0;
-        let groups = block[2..66].as_chunks::<8>().0;
-        for ((group, codes), scale) in groups.iter().zip(codes.as_chunks_mut::<32>().0).zip(scales) {
-            let word = u64::from_le_bytes(*group);
-            *scale = odd(d, (word >> 60) as u8);
-            for (i, codes) in codes.as_chunks_mut::<8>().0.iter_mut().enumerate() {
-                let signs = EVEN_SIGNS[(word >> (32 + 7 * i) & 127) as usize];
-                *codes = signed(u64::from_le_bytes(GRID[usize::from(group[i])]), signs);
-            }
+        let mut words = words::<8, 8>(&block[2..66]);
+        let entries = fields::<8>(words);
+        for (scale, group) in scales.iter_mut().zip(block[2..66].as_chunks::<8>().0) {
+            *scale = odd(d, group[7] >> 4);
         }
+        for word in &mut words {
+            *word >>= 32;
+        }
+        let signs = fields::<7>(words);
+        write_signed(s.gather_64(&GRID, &entries), even(signs), codes);
     }
 }

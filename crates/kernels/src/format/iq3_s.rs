@@ -6,11 +6,12 @@
 //! value = d * (2 * scale + 1) * level              level: 1, 3, 5, 7, 9, 11, 13 or 15, with a sign
 //! ```
 
-use super::grid::{SIGNS, ZERO, grid, odd_scales, pair, signed};
+use super::grid::{ZERO, fours, odd_scales, ones, pairs, write, write_signed};
 use super::{Coded, f16};
+use crate::simd::Simd;
 use minke_spec::Format;
 
-static GRID: [[u8; 4]; 512] = grid(include_bytes!("grids/iq3_s.hex"), &[1, 3, 5, 7, 9, 11, 13, 15]);
+static GRID: [u32; 512] = fours(include_bytes!("grids/iq3_s.hex"), ZERO, &[1, 3, 5, 7, 9, 11, 13, 15]);
 
 pub(crate) struct Iq3S;
 
@@ -20,15 +21,20 @@ impl Coded for Iq3S {
     const ZERO: i32 = ZERO as i32;
     const SHIFTED: bool = false;
 
-    #[inline(never)]
-    fn expand(block: &[u8], codes: &mut [u8], scales: &mut [f32], _shifts: &mut [f32]) {
+    #[inline(always)]
+    fn expand<S: Simd>(s: S, block: &[u8], codes: &mut [u8], scales: &mut [f32], _shifts: &mut [f32]) {
         odd_scales(f16::read(block), &block[106..110], scales);
-        let (low, high, signs) = (&block[2..66], &block[66..74], &block[74..106]);
-        for (i, codes) in codes.as_chunks_mut::<8>().0.iter_mut().enumerate() {
-            let ninth = usize::from(high[i / 4]) << 8 >> (2 * (i % 4));
-            let first = GRID[usize::from(low[2 * i]) | ninth & 256];
-            let second = GRID[usize::from(low[2 * i + 1]) | ninth >> 1 & 256];
-            *codes = signed(pair(first, second), SIGNS[usize::from(signs[i])]);
+        let (mut words, mut ninths, mut entries, mut signs) = ([0; 8], [0; 64], [0; 64], [0; 32]);
+        for (word, bits) in words.iter_mut().zip(&block[66..74]) {
+            *word = ones(u64::from(*bits));
         }
+        write(words, &mut ninths);
+        for i in 0..64 {
+            entries[i] = u16::from(ninths[i]) << 8 | u16::from(block[2 + i]);
+        }
+        for (signs, byte) in signs.iter_mut().zip(&block[74..106]) {
+            *signs = u16::from(*byte);
+        }
+        write_signed(pairs(s.gather_32(&GRID, &entries)), signs, codes);
     }
 }

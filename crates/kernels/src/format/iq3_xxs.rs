@@ -6,11 +6,12 @@
 //! value = d / 4 * (2 * scale + 1) * level          level: 4, 12, 20, 28, 36, 44, 52 or 62, with a sign
 //! ```
 
-use super::grid::{EVEN_SIGNS, ZERO, grid, odd, pair, signed};
+use super::grid::{ZERO, even, fields, fours, odd, pairs, words, write_signed};
 use super::{Coded, f16};
+use crate::simd::Simd;
 use minke_spec::Format;
 
-static GRID: [[u8; 4]; 256] = grid(include_bytes!("grids/iq3_xxs.hex"), &[4, 12, 20, 28, 36, 44, 52, 62]);
+static GRID: [u32; 256] = fours(include_bytes!("grids/iq3_xxs.hex"), ZERO, &[4, 12, 20, 28, 36, 44, 52, 62]);
 
 pub(crate) struct Iq3Xxs;
 
@@ -20,18 +21,16 @@ impl Coded for Iq3Xxs {
     const ZERO: i32 = ZERO as i32;
     const SHIFTED: bool = false;
 
-    #[inline(never)]
-    fn expand(block: &[u8], codes: &mut [u8], scales: &mut [f32], _shifts: &mut [f32]) {
-        let d = f16::read(block) / 4.0;
-        let groups = block[2..66].as_chunks::<8>().0.iter().zip(block[66..98].as_chunks().0);
-        for (((group, word), codes), scale) in groups.zip(codes.as_chunks_mut::<32>().0).zip(scales) {
-            let word = u32::from_le_bytes(*word);
-            *scale = odd(d, (word >> 28) as u8);
-            for (i, codes) in codes.as_chunks_mut::<8>().0.iter_mut().enumerate() {
-                let signs = EVEN_SIGNS[(word >> (7 * i) & 127) as usize];
-                let [first, second] = [group[2 * i], group[2 * i + 1]].map(|entry| GRID[usize::from(entry)]);
-                *codes = signed(pair(first, second), signs);
-            }
+    #[inline(always)]
+    fn expand<S: Simd>(s: S, block: &[u8], codes: &mut [u8], scales: &mut [f32], _shifts: &mut [f32]) {
+        let (d, mut entries) = (f16::read(block) / 4.0, [0; 64]);
+        for (entry, byte) in entries.iter_mut().zip(&block[2..66]) {
+            *entry = u16::from(*byte);
         }
+        for (scale, word) in scales.iter_mut().zip(block[66..98].as_chunks::<4>().0) {
+            *scale = odd(d, word[3] >> 4);
+        }
+        let signs = even(fields::<7>(words::<8, 4>(&block[66..98])));
+        write_signed(pairs(s.gather_32(&GRID, &entries)), signs, codes);
     }
 }

@@ -8,6 +8,7 @@
 use super::fit::{self, Levels, Minimum};
 use super::{Coded, Quantized, f16, nibbles};
 use crate::isa::Isa;
+use crate::simd::Simd;
 use minke_spec::Format;
 
 /// The values, with 128 for zero.
@@ -34,7 +35,7 @@ impl Coded for Iq4Nl {
     const VALUES: Option<[u8; 16]> = Some(VALUES);
 
     #[inline(always)]
-    fn expand(block: &[u8], codes: &mut [u8], scales: &mut [f32], _shifts: &mut [f32]) {
+    fn expand<S: Simd>(_s: S, block: &[u8], codes: &mut [u8], scales: &mut [f32], _shifts: &mut [f32]) {
         scales[0] = f16::read(block);
         nibbles(&block[2..18], codes);
     }

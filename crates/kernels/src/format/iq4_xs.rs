@@ -11,6 +11,7 @@ use super::fit::{Fitted, Grid};
 use super::iq4_nl::{LEVELS, VALUES};
 use super::{Coded, Quantized, f16, nibbles};
 use crate::isa::Isa;
+use crate::simd::Simd;
 use minke_spec::Format;
 
 pub(crate) struct Iq4Xs;
@@ -23,7 +24,7 @@ impl Coded for Iq4Xs {
     const VALUES: Option<[u8; 16]> = Some(VALUES);
 
     #[inline(always)]
-    fn expand(block: &[u8], codes: &mut [u8], scales: &mut [f32], _shifts: &mut [f32]) {
+    fn expand<S: Simd>(_s: S, block: &[u8], codes: &mut [u8], scales: &mut [f32], _shifts: &mut [f32]) {
         let d = f16::read(block);
         let high = u16::from_le_bytes([block[2], block[3]]);
         for (s, scale) in scales[..8].iter_mut().enumerate() {

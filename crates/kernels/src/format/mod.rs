@@ -16,7 +16,7 @@ use minke_spec::Format;
 use minke_spec::format::{FP8_BLOCK, fp8_scale_shape};
 
 use crate::isa::Isa;
-use crate::simd::simd_fn;
+use crate::simd::{Simd, simd_fn};
 
 pub mod bf16;
 pub mod f16;
@@ -58,7 +58,7 @@ pub(crate) trait Coded {
     const VALUES: Option<[u8; 16]> = None;
 
     /// Expands a block: a code per element, not yet replaced by `VALUES`, a scale and, if `SHIFTED`, a shift per sub-block.
-    fn expand(block: &[u8], codes: &mut [u8], scales: &mut [f32], shifts: &mut [f32]);
+    fn expand<S: Simd>(s: S, block: &[u8], codes: &mut [u8], scales: &mut [f32], shifts: &mut [f32]);
 }
 
 /// A format of codes that can also be made.
@@ -235,20 +235,21 @@ simd_fn! {
     ) {
         // Of the type, not of what `w` says: known when this is compiled.
         let (elements, block) = const { (F::FORMAT.block_elements(), F::FORMAT.block_bytes()) };
-        let (subs, row_bytes) = (256 / F::SUB, w.k / elements * block);
-        for (j, row) in rows.enumerate() {
-            let bytes = &w.bytes[row * row_bytes..][columns.0 / elements * block..columns.1 / elements * block];
+        let row_bytes = w.k / elements * block;
+        let parts = codes.as_chunks_mut::<256>().0.iter_mut().zip(scales.as_chunks_mut::<16>().0).zip(shifts.as_chunks_mut::<16>().0);
+        for (row, ((codes, scales), shifts)) in rows.zip(parts) {
+            let bytes = &w.bytes[row * row_bytes + columns.0 / elements * block..row * row_bytes + columns.1 / elements * block];
             // The columns to come, or the first ones of the next rows if these were the last.
             let ahead = if columns.1 < w.k { bytes.len() } else { (S::LANES - 1) * row_bytes + bytes.len() };
-            for line in (0..bytes.len()).step_by(64) {
+            // One more line than they fill: they need not begin with one.
+            for line in (0..256 / elements * block + 63).step_by(64) {
                 s.prefetch(bytes.as_ptr().wrapping_add(ahead + line).cast());
             }
-            let blocks = bytes.chunks_exact(block);
-            let codes = codes[j * 256..][..256].chunks_exact_mut(elements);
-            let scales = scales[j * 16..][..subs].chunks_exact_mut(elements / F::SUB);
-            let shifts = shifts[j * 16..][..subs].chunks_exact_mut(elements / F::SUB);
-            for (((block, codes), scales), shifts) in blocks.zip(codes).zip(scales).zip(shifts) {
-                F::expand(block, codes, scales, shifts);
+            let codes = codes.chunks_exact_mut(elements);
+            let scales = scales.chunks_exact_mut(elements / F::SUB);
+            let shifts = shifts.chunks_exact_mut(elements / F::SUB);
+            for (((block, codes), scales), shifts) in bytes.chunks_exact(block).zip(codes).zip(scales).zip(shifts) {
+                F::expand(s, block, codes, scales, shifts);
             }
         }
     }

@@ -10,6 +10,7 @@
 use super::fit::{Fitted, Grid, Levels};
 use super::{Coded, Quantized, each, f16, scaled};
 use crate::isa::Isa;
+use crate::simd::Simd;
 use minke_spec::Format;
 
 pub(crate) struct Q2K;
@@ -21,7 +22,7 @@ impl Coded for Q2K {
     const SHIFTED: bool = true;
 
     #[inline(always)]
-    fn expand(block: &[u8], codes: &mut [u8], scales: &mut [f32], shifts: &mut [f32]) {
+    fn expand<S: Simd>(_s: S, block: &[u8], codes: &mut [u8], scales: &mut [f32], shifts: &mut [f32]) {
         let (d, least) = (f16::read(&block[80..]), f16::read(&block[82..]));
         let (mut low, mut high) = ([0; 16], [0; 16]);
         each::<16>(block, &mut low, |byte, _| byte & 15);

@@ -12,6 +12,7 @@ use super::fit::{Fitted, Grid, Levels};
 use super::q2_k::{pack_two_bits, two_bits};
 use super::{Coded, Quantized, each, f16};
 use crate::isa::Isa;
+use crate::simd::Simd;
 use minke_spec::Format;
 
 pub(crate) struct Q3K;
@@ -23,16 +24,16 @@ impl Coded for Q3K {
     const SHIFTED: bool = false;
 
     #[inline(always)]
-    fn expand(block: &[u8], codes: &mut [u8], scales: &mut [f32], _shifts: &mut [f32]) {
+    fn expand<S: Simd>(_s: S, block: &[u8], codes: &mut [u8], scales: &mut [f32], _shifts: &mut [f32]) {
         let d = f16::read(&block[108..]);
-        let packed = &block[96..108];
-        let mut values = [0.0; 16];
-        for (s, value) in values.iter_mut().enumerate() {
-            let low = packed[s % 8] >> (4 * (s / 8)) & 15;
-            let high = packed[8 + s % 4] >> (2 * (s / 4)) & 3;
-            *value = d * (f32::from(low | high << 4) - 32.0);
+        let word = |at: usize| u32::from_le_bytes([block[at], block[at + 1], block[at + 2], block[at + 3]]);
+        // Four scales at once, a byte each.
+        let (four, two) = (0x0f0f_0f0f, 0x0303_0303);
+        for (i, scales) in scales.as_chunks_mut::<4>().0.iter_mut().enumerate() {
+            let low = word(96 + 4 * (i % 2)) >> (4 * (i / 2)) & four;
+            let six = low | (word(104) >> (2 * i) & two) << 4;
+            *scales = six.to_le_bytes().map(|scale| d * (f32::from(scale) - 32.0));
         }
-        scales[..16].copy_from_slice(&values);
         two_bits(&block[32..96], codes);
         let mask = &block.as_chunks::<32>().0[0];
         for (group, codes) in codes.as_chunks_mut::<32>().0.iter_mut().enumerate() {

@@ -8,6 +8,7 @@
 use super::fit::{self, Levels, Minimum};
 use super::{Coded, Quantized, f16, nibbles, pack_nibbles};
 use crate::isa::Isa;
+use crate::simd::Simd;
 use minke_spec::Format;
 
 pub(crate) struct Q4_1;
@@ -19,7 +20,7 @@ impl Coded for Q4_1 {
     const SHIFTED: bool = true;
 
     #[inline(always)]
-    fn expand(block: &[u8], codes: &mut [u8], scales: &mut [f32], shifts: &mut [f32]) {
+    fn expand<S: Simd>(_s: S, block: &[u8], codes: &mut [u8], scales: &mut [f32], shifts: &mut [f32]) {
         scales[0] = f16::read(block);
         shifts[0] = f16::read(&block[2..]);
         nibbles(&block[4..20], codes);

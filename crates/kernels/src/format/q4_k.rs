@@ -11,6 +11,7 @@
 use super::fit::{Fitted, Grid, Levels};
 use super::{Coded, Quantized, each, f16, scaled};
 use crate::isa::Isa;
+use crate::simd::Simd;
 use minke_spec::Format;
 
 pub(crate) struct Q4K;
@@ -22,7 +23,7 @@ impl Coded for Q4K {
     const SHIFTED: bool = true;
 
     #[inline(always)]
-    fn expand(block: &[u8], codes: &mut [u8], scales: &mut [f32], shifts: &mut [f32]) {
+    fn expand<S: Simd>(_s: S, block: &[u8], codes: &mut [u8], scales: &mut [f32], shifts: &mut [f32]) {
         six_bit_scales(block, scales, shifts);
         four_bits(&block[16..144], codes);
     }

@@ -6,8 +6,10 @@
 //! ```
 
 use super::fit::{self, Levels, Minimum};
+use super::grid::ones;
 use super::{Coded, Quantized, f16, nibbles, pack_nibbles};
 use crate::isa::Isa;
+use crate::simd::Simd;
 use minke_spec::Format;
 
 pub(crate) struct Q5_0;
@@ -19,7 +21,7 @@ impl Coded for Q5_0 {
     const SHIFTED: bool = false;
 
     #[inline(always)]
-    fn expand(block: &[u8], codes: &mut [u8], scales: &mut [f32], _shifts: &mut [f32]) {
+    fn expand<S: Simd>(_s: S, block: &[u8], codes: &mut [u8], scales: &mut [f32], _shifts: &mut [f32]) {
         scales[0] = f16::read(block);
         nibbles(&block[6..22], codes);
         fifth_bits(&block[2..6], codes);
@@ -45,8 +47,11 @@ pub(super) fn pack_fifth_bits(codes: &[u8; 32]) -> [u8; 4] {
 /// Adds the fifth bits of 32 codes.
 #[inline(always)]
 pub(super) fn fifth_bits(high: &[u8], codes: &mut [u8]) {
-    let high = u32::from_le_bytes([high[0], high[1], high[2], high[3]]);
-    for (i, code) in codes[..32].iter_mut().enumerate() {
-        *code |= ((high >> i & 1) << 4) as u8;
+    let mut fifths = [0; 4];
+    for (fifth, bits) in fifths.iter_mut().zip(high) {
+        *fifth = ones(u64::from(*bits)) << 4;
+    }
+    for (codes, fifth) in codes.as_chunks_mut::<8>().0.iter_mut().zip(fifths) {
+        *codes = (u64::from_le_bytes(*codes) | fifth).to_le_bytes();
     }
 }

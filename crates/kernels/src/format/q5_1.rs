@@ -9,6 +9,7 @@ use super::fit::{self, Levels, Minimum};
 use super::q5_0::{fifth_bits, pack_fifth_bits};
 use super::{Coded, Quantized, f16, nibbles, pack_nibbles};
 use crate::isa::Isa;
+use crate::simd::Simd;
 use minke_spec::Format;
 
 pub(crate) struct Q5_1;
@@ -20,7 +21,7 @@ impl Coded for Q5_1 {
     const SHIFTED: bool = true;
 
     #[inline(always)]
-    fn expand(block: &[u8], codes: &mut [u8], scales: &mut [f32], shifts: &mut [f32]) {
+    fn expand<S: Simd>(_s: S, block: &[u8], codes: &mut [u8], scales: &mut [f32], shifts: &mut [f32]) {
         scales[0] = f16::read(block);
         shifts[0] = f16::read(&block[2..]);
         nibbles(&block[8..24], codes);

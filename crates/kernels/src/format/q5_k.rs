@@ -10,6 +10,7 @@ use super::fit::{Fitted, Grid, Levels};
 use super::q4_k::{four_bits, pack_four_bits, pack_six_bit_scales, six_bit_scales};
 use super::{Coded, Quantized, each};
 use crate::isa::Isa;
+use crate::simd::Simd;
 use minke_spec::Format;
 
 pub(crate) struct Q5K;
@@ -21,7 +22,7 @@ impl Coded for Q5K {
     const SHIFTED: bool = true;
 
     #[inline(always)]
-    fn expand(block: &[u8], codes: &mut [u8], scales: &mut [f32], shifts: &mut [f32]) {
+    fn expand<S: Simd>(_s: S, block: &[u8], codes: &mut [u8], scales: &mut [f32], shifts: &mut [f32]) {
         six_bit_scales(block, scales, shifts);
         four_bits(&block[48..176], codes);
         let high = &block[16..].as_chunks::<32>().0[0];

@@ -10,6 +10,7 @@
 use super::fit::{Fitted, Grid, Levels};
 use super::{Coded, Quantized, each, f16};
 use crate::isa::Isa;
+use crate::simd::Simd;
 use minke_spec::Format;
 
 pub(crate) struct Q6K;
@@ -21,7 +22,7 @@ impl Coded for Q6K {
     const SHIFTED: bool = false;
 
     #[inline(always)]
-    fn expand(block: &[u8], codes: &mut [u8], scales: &mut [f32], _shifts: &mut [f32]) {
+    fn expand<S: Simd>(_s: S, block: &[u8], codes: &mut [u8], scales: &mut [f32], _shifts: &mut [f32]) {
         let d = f16::read(&block[208..]);
         let (mut signed, mut values) = ([0; 16], [0.0; 16]);
         signed.copy_from_slice(&block[192..208]);

@@ -8,6 +8,7 @@
 use super::fit::{self, Levels, Minimum};
 use super::{Coded, Quantized, each, f16};
 use crate::isa::Isa;
+use crate::simd::Simd;
 use minke_spec::Format;
 
 pub(crate) struct Q8_0;
@@ -19,7 +20,7 @@ impl Coded for Q8_0 {
     const SHIFTED: bool = false;
 
     #[inline(always)]
-    fn expand(block: &[u8], codes: &mut [u8], scales: &mut [f32], _shifts: &mut [f32]) {
+    fn expand<S: Simd>(_s: S, block: &[u8], codes: &mut [u8], scales: &mut [f32], _shifts: &mut [f32]) {
         scales[0] = f16::read(block);
         each::<32>(&block[2..34], codes, |q, _| q ^ 0x80);
     }
