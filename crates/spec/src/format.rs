@@ -143,11 +143,13 @@ impl Format {
     }
 
     /// Returns how many elements are stored together, along the last axis.
+    #[inline]
     pub const fn block_elements(self) -> usize {
         self.row().2
     }
 
     /// Returns how many bytes such a block takes.
+    #[inline]
     pub const fn block_bytes(self) -> usize {
         self.row().3
     }
@@ -156,6 +158,7 @@ impl Format {
     ///
     /// # Units
     /// elements -> bytes
+    #[inline]
     pub const fn bytes(self, elements: usize) -> usize {
         elements / self.block_elements() * self.block_bytes()
     }
