@@ -77,23 +77,24 @@ pub(crate) trait Simd: Copy {
     /// # Safety
     /// `at` is valid for reading and writing them.
     unsafe fn look_up(self, table: &[u8; 16], at: *mut u8);
-    /// Returns entry `at[i]`, modulo N, of a list for every i; N is a power of two.
+    /// Returns entry `at[i]`, modulo N, of a list for every i, its first byte lowest; N is a power of two.
     #[inline(always)]
-    fn gather_64<const N: usize>(self, list: &[u64; N], at: &[u16; 32]) -> [u64; 32] {
+    fn gather_64<const N: usize>(self, list: &[[u8; 8]; N], at: &[u16; 32]) -> [u64; 32] {
         const { assert!(N.is_power_of_two()) };
         let mut out = [0; 32];
         for (out, at) in out.iter_mut().zip(at) {
-            *out = list[usize::from(*at) & (N - 1)];
+            *out = u64::from_le_bytes(list[usize::from(*at) & (N - 1)]);
         }
         out
     }
-    /// Returns entry `at[i]`, modulo N, of a list for every i; N is a power of two.
+    /// The same for entries of four bytes, two to a word.
     #[inline(always)]
-    fn gather_32<const N: usize>(self, list: &[u32; N], at: &[u16; 64]) -> [u32; 64] {
+    fn gather_32<const N: usize>(self, list: &[[u8; 4]; N], at: &[u16; 64]) -> [u64; 32] {
         const { assert!(N.is_power_of_two()) };
-        let mut out = [0; 64];
-        for (out, at) in out.iter_mut().zip(at) {
-            *out = list[usize::from(*at) & (N - 1)];
+        let entry = |at: u16| u64::from(u32::from_le_bytes(list[usize::from(at) & (N - 1)]));
+        let mut out = [0; 32];
+        for (out, [first, second]) in out.iter_mut().zip(at.as_chunks().0) {
+            *out = entry(*first) | entry(*second) << 32;
         }
         out
     }
@@ -529,7 +530,7 @@ mod x86 {
             }
         }
         #[inline(always)]
-        fn gather_64<const N: usize>(self, list: &[u64; N], at: &[u16; 32]) -> [u64; 32] {
+        fn gather_64<const N: usize>(self, list: &[[u8; 8]; N], at: &[u16; 32]) -> [u64; 32] {
             const { assert!(N.is_power_of_two()) };
             let mut out = [0; 32];
             for (out, at) in out.as_chunks_mut::<8>().0.iter_mut().zip(at.as_chunks::<8>().0) {
@@ -543,10 +544,10 @@ mod x86 {
             out
         }
         #[inline(always)]
-        fn gather_32<const N: usize>(self, list: &[u32; N], at: &[u16; 64]) -> [u32; 64] {
+        fn gather_32<const N: usize>(self, list: &[[u8; 4]; N], at: &[u16; 64]) -> [u64; 32] {
             const { assert!(N.is_power_of_two()) };
-            let mut out = [0; 64];
-            for (out, at) in out.as_chunks_mut::<16>().0.iter_mut().zip(at.as_chunks::<16>().0) {
+            let mut out = [0; 32];
+            for (out, at) in out.as_chunks_mut::<8>().0.iter_mut().zip(at.as_chunks::<16>().0) {
                 // SAFETY: as above.
                 unsafe {
                     let at = _mm512_cvtepu16_epi32(_mm256_loadu_si256(at.as_ptr().cast()));

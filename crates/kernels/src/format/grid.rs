@@ -13,29 +13,8 @@
 /// The code that stands for zero in every format with a grid: magnitudes, at most 62, fit on either side below 128.
 pub(super) const ZERO: u8 = 64;
 
-/// Returns N entries of 8 codes each, from the digits of a list, the code of zero and what its levels stand for.
-pub(super) const fn eights<const N: usize>(hex: &[u8], zero: u8, levels: &[i8]) -> [u64; N] {
-    let entries: [[u8; 8]; N] = grid(hex, zero, levels);
-    let (mut words, mut i) = ([0; N], 0);
-    while i < N {
-        words[i] = u64::from_le_bytes(entries[i]);
-        i += 1;
-    }
-    words
-}
-
-/// Returns N entries of 4 codes each.
-pub(super) const fn fours<const N: usize>(hex: &[u8], zero: u8, levels: &[i8]) -> [u32; N] {
-    let entries: [[u8; 4]; N] = grid(hex, zero, levels);
-    let (mut words, mut i) = ([0; N], 0);
-    while i < N {
-        words[i] = u32::from_le_bytes(entries[i]);
-        i += 1;
-    }
-    words
-}
-
-const fn grid<const N: usize, const W: usize>(hex: &[u8], zero: u8, levels: &[i8]) -> [[u8; W]; N] {
+/// Returns N entries of W codes each, from the digits of a list, the code of zero and what its levels stand for.
+pub(super) const fn grid<const N: usize, const W: usize>(hex: &[u8], zero: u8, levels: &[i8]) -> [[u8; W]; N] {
     let bits = if levels.len() <= 4 { 2 } else { 4 };
     let mut grid = [[0; W]; N];
     let (mut at, mut element) = (0, 0);
@@ -87,16 +66,6 @@ pub(super) fn write<const N: usize>(entries: [u64; N], codes: &mut [u8]) {
     for (codes, entry) in codes.as_chunks_mut::<8>().0.iter_mut().zip(entries) {
         *codes = entry.to_le_bytes();
     }
-}
-
-/// Returns entries of 4 codes as half as many of 8.
-#[inline(always)]
-pub(super) fn pairs(entries: [u32; 64]) -> [u64; 32] {
-    let mut pairs = [0; 32];
-    for (pair, [first, second]) in pairs.iter_mut().zip(entries.as_chunks().0) {
-        *pair = u64::from(*first) | u64::from(*second) << 32;
-    }
-    pairs
 }
 
 /// Returns N numbers of B bytes each.

@@ -7,12 +7,12 @@
 //! value = d * (2 * scale + 1) * (code - 1 +- 1/8)      code: 0, 1 or 2
 //! ```
 
-use super::grid::{eights, fields, odd, words, write};
+use super::grid::{fields, grid, odd, words, write};
 use super::{Coded, f16};
 use crate::simd::Simd;
 use minke_spec::Format;
 
-pub(super) static GRID: [u64; 2048] = eights(include_bytes!("grids/iq1.hex"), 0, &[0, 1, 2]);
+pub(super) static GRID: [[u8; 8]; 2048] = grid(include_bytes!("grids/iq1.hex"), 0, &[0, 1, 2]);
 
 pub(crate) struct Iq1S;
 

@@ -7,7 +7,7 @@
 //! value = d / 8 * (2 * scale + 1) * level          levels as in IQ2_XXS
 //! ```
 
-use super::grid::{ZERO, eights, fields, odd_scales, words, write_signed};
+use super::grid::{ZERO, fields, grid, odd_scales, words, write_signed};
 use super::{Coded, f16};
 use crate::simd::Simd;
 use minke_spec::Format;
@@ -15,7 +15,7 @@ use minke_spec::Format;
 /// What the levels of the IQ2 formats stand for.
 pub(super) const LEVELS: [i8; 3] = [8, 25, 43];
 
-static GRID: [u64; 1024] = eights(include_bytes!("grids/iq2_s.hex"), ZERO, &LEVELS);
+static GRID: [[u8; 8]; 1024] = grid(include_bytes!("grids/iq2_s.hex"), ZERO, &LEVELS);
 
 pub(crate) struct Iq2S;
 

@@ -7,12 +7,12 @@
 //! value = d / 8 * (2 * scale + 1) * level          levels as in IQ2_XXS
 //! ```
 
-use super::grid::{ZERO, eights, even, odd_scales, write_signed};
+use super::grid::{ZERO, even, grid, odd_scales, write_signed};
 use super::{Coded, f16};
 use crate::simd::Simd;
 use minke_spec::Format;
 
-static GRID: [u64; 512] = eights(include_bytes!("grids/iq2_xs.hex"), ZERO, &super::iq2_s::LEVELS);
+static GRID: [[u8; 8]; 512] = grid(include_bytes!("grids/iq2_xs.hex"), ZERO, &super::iq2_s::LEVELS);
 
 pub(crate) struct Iq2Xs;
 

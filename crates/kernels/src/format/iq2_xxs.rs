@@ -6,12 +6,12 @@
 //! value = d / 8 * (2 * scale + 1) * level          level: 8, 25 or 43, with a sign
 //! ```
 
-use super::grid::{ZERO, eights, even, fields, odd, words, write_signed};
+use super::grid::{ZERO, even, fields, grid, odd, words, write_signed};
 use super::{Coded, f16};
 use crate::simd::Simd;
 use minke_spec::Format;
 
-static GRID: [u64; 256] = eights(include_bytes!("grids/iq2_xxs.hex"), ZERO, &super::iq2_s::LEVELS);
+static GRID: [[u8; 8]; 256] = grid(include_bytes!("grids/iq2_xxs.hex"), ZERO, &super::iq2_s::LEVELS);
 
 pub(crate) struct Iq2Xxs;
 

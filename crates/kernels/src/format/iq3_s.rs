@@ -6,12 +6,12 @@
 //! value = d * (2 * scale + 1) * level              level: 1, 3, 5, 7, 9, 11, 13 or 15, with a sign
 //! ```
 
-use super::grid::{ZERO, fours, odd_scales, ones, pairs, write, write_signed};
+use super::grid::{ZERO, grid, odd_scales, ones, write, write_signed};
 use super::{Coded, f16};
 use crate::simd::Simd;
 use minke_spec::Format;
 
-static GRID: [u32; 512] = fours(include_bytes!("grids/iq3_s.hex"), ZERO, &[1, 3, 5, 7, 9, 11, 13, 15]);
+static GRID: [[u8; 4]; 512] = grid(include_bytes!("grids/iq3_s.hex"), ZERO, &[1, 3, 5, 7, 9, 11, 13, 15]);
 
 pub(crate) struct Iq3S;
 
@@ -35,6 +35,6 @@ impl Coded for Iq3S {
         for (signs, byte) in signs.iter_mut().zip(&block[74..106]) {
             *signs = u16::from(*byte);
         }
-        write_signed(pairs(s.gather_32(&GRID, &entries)), signs, codes);
+        write_signed(s.gather_32(&GRID, &entries), signs, codes);
     }
 }

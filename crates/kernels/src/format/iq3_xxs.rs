@@ -6,12 +6,12 @@
 //! value = d / 4 * (2 * scale + 1) * level          level: 4, 12, 20, 28, 36, 44, 52 or 62, with a sign
 //! ```
 
-use super::grid::{ZERO, even, fields, fours, odd, pairs, words, write_signed};
+use super::grid::{ZERO, even, fields, grid, odd, words, write_signed};
 use super::{Coded, f16};
 use crate::simd::Simd;
 use minke_spec::Format;
 
-static GRID: [u32; 256] = fours(include_bytes!("grids/iq3_xxs.hex"), ZERO, &[4, 12, 20, 28, 36, 44, 52, 62]);
+static GRID: [[u8; 4]; 256] = grid(include_bytes!("grids/iq3_xxs.hex"), ZERO, &[4, 12, 20, 28, 36, 44, 52, 62]);
 
 pub(crate) struct Iq3Xxs;
 
@@ -31,6 +31,6 @@ impl Coded for Iq3Xxs {
             *scale = odd(d, word[3] >> 4);
         }
         let signs = even(fields::<7>(words::<8, 4>(&block[66..98])));
-        write_signed(pairs(s.gather_32(&GRID, &entries)), signs, codes);
+        write_signed(s.gather_32(&GRID, &entries), signs, codes);
     }
 }
