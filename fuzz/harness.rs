@@ -6,11 +6,11 @@
 use std::cell::OnceCell;
 use std::path::{Path, PathBuf};
 
-use minke_model::weights::Archive;
 use minke_text::{
     ChatTemplate, FunctionCall, Message, ReasoningEvent, ReasoningParser, RenderOptions, Role, StopStrings, ToolCall,
     ToolCallParser, ToolEvent, Utf8Stream,
 };
+use minke_weights::Archive;
 
 /// A configuration of few parameters.
 const CONFIG: &str = r#"{"model_type": "qwen3", "hidden_size": 8, "num_hidden_layers": 1, "intermediate_size": 8,

@@ -5,11 +5,11 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use anyhow::Result;
 use minke_engine::{Engine, EngineConfig, SamplingParams};
-use minke_model::weights::Archive;
-use minke_model::weights::gguf::{Metadata, Value};
 use minke_model::{MlaForm, Transformer};
 use minke_tensor::{Cpu, Device, Isa, TILE};
 use minke_text::{ChatTemplate, Message, Tokenizer};
+use minke_weights::Archive;
+use minke_weights::gguf::{Metadata, Value};
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
 

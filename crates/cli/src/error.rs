@@ -87,11 +87,11 @@ fn of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<Exit> {
     let train = cause.downcast_ref().map(of_train);
     let eval = || cause.downcast_ref().map(of_eval);
     let engine = || cause.downcast_ref().map(of_engine);
-    let model = || cause.downcast_ref().map(of_model);
+    let weights = || cause.downcast_ref().map(of_weights);
     let text = || cause.downcast_ref().map(of_text);
     let spec = || cause.downcast_ref::<minke_spec::Error>().map(|_| Exit::BadFile);
     let hub = || cause.downcast_ref().map(of_hub);
-    train.or_else(hub).or_else(eval).or_else(engine).or_else(model).or_else(text).or_else(spec)
+    train.or_else(hub).or_else(eval).or_else(engine).or_else(weights).or_else(text).or_else(spec)
 }
 
 fn of_train(error: &minke_train::Error) -> Exit {
@@ -99,11 +99,13 @@ fn of_train(error: &minke_train::Error) -> Exit {
     match error {
         Error::Config(_) | Error::BadFile { .. } | Error::Io { action: "read", .. } => Exit::BadFile,
         Error::Interrupted { .. } => Exit::Interrupted,
-        Error::Model(error) => of_model(error),
+        Error::Weights(error) => of_weights(error),
         Error::Text(error) => of_text(error),
         Error::Eval(error) => of_eval(error),
         Error::Engine(error) => of_engine(error),
-        Error::Io { .. } | Error::InUse(_) | Error::Diverged { .. } | Error::Tensor(_) => Exit::Failed,
+        Error::Io { .. } | Error::InUse(_) | Error::Diverged { .. } | Error::Model(_) | Error::Tensor(_) => {
+            Exit::Failed
+        }
     }
 }
 
@@ -128,18 +130,17 @@ fn of_engine(error: &minke_engine::Error) -> Exit {
     use minke_engine::Error;
     match error {
         Error::Setting { .. } => Exit::Usage,
-        Error::Model(error) => of_model(error),
         _ => Exit::Failed,
     }
 }
 
-fn of_model(error: &minke_model::Error) -> Exit {
-    use minke_model::Error;
+fn of_weights(error: &minke_weights::Error) -> Exit {
+    use minke_weights::Error;
     match error {
         Error::BadFile { .. } | Error::BadTensor { .. } | Error::Config(_) => Exit::BadFile,
         Error::Io { source, .. } if source.kind() == std::io::ErrorKind::NotFound => Exit::BadFile,
         Error::Interrupted => Exit::Interrupted,
-        Error::Io { .. } | Error::Tensor(_) => Exit::Failed,
+        Error::Io { .. } | Error::Model(_) | Error::Tensor(_) => Exit::Failed,
     }
 }
 
@@ -170,9 +171,8 @@ mod tests {
 
     #[test]
     fn wrapped_errors_keep_their_code() {
-        let inner = minke_model::Error::BadFile { path: "a.gguf".into(), reason: "broken".into() };
-        let engine = minke_engine::Error::from(inner);
-        let error = anyhow::Error::from(minke_train::Error::from(minke_eval::Error::from(engine)));
+        let inner = minke_weights::Error::BadFile { path: "a.gguf".into(), reason: "broken".into() };
+        let error = anyhow::Error::from(minke_train::Error::from(inner));
         assert_eq!(exit_code(&error), Exit::BadFile);
         assert_eq!(exit_code(&anyhow::anyhow!("something")), Exit::Failed);
     }

@@ -4,11 +4,11 @@
 use std::collections::BTreeMap;
 
 use anyhow::Result;
-use minke_model::weights::{Archive, Part, PartBytes};
 use minke_spec::config::AttentionConfig;
 use minke_spec::cost::kv_bytes_per_token;
 use minke_spec::{Format, ModelConfig};
 use minke_tensor::{Cpu, TILE};
+use minke_weights::{Archive, Part, PartBytes};
 use serde::Serialize;
 
 use crate::error::Exit;

@@ -4,9 +4,9 @@
 use std::path::Path;
 
 use anyhow::Result;
-use minke_model::weights::gguf::Metadata;
-use minke_model::weights::{Archive, texts};
 use minke_text::{ChatTemplate, Tokenizer, USER, Vocabulary};
+use minke_weights::gguf::Metadata;
+use minke_weights::{Archive, texts};
 
 use crate::error::Exit;
 

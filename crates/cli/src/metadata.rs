@@ -4,8 +4,8 @@
 use std::path::Path;
 
 use anyhow::{Context, Result};
-use minke_model::weights::{Archive, Pairs, appear};
 use minke_text::ChatTemplate;
+use minke_weights::{Archive, Pairs, appear};
 use serde_json::{Map, Value, json};
 
 use crate::error::Exit;

@@ -5,8 +5,8 @@
 mod common;
 
 use common::{Done, command, minke, testdata, thinker};
-use minke_model::weights::{Archive, Importance, WeightFile, load_dense};
 use minke_tensor::{Cpu, Device, Isa};
+use minke_weights::{Archive, Importance, WeightFile, load_dense};
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::{Seek, Write};

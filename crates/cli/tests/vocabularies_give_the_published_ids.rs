@@ -6,9 +6,9 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::LazyLock;
 
-use minke_model::weights::gguf::Header;
-use minke_model::weights::texts;
 use minke_text::{Tokenizer, Vocabulary};
+use minke_weights::gguf::Header;
+use minke_weights::texts;
 use serde_json::Value;
 
 fn path(name: &str) -> PathBuf {

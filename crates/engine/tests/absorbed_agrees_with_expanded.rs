@@ -5,7 +5,7 @@
 mod common;
 
 use common::{config, device, folder, random};
-use minke_model::{Batch, Chunk, KvCache, MlaForm, Transformer, weights};
+use minke_model::{Batch, Chunk, KvCache, MlaForm, Transformer};
 use minke_spec::draw::{Domain, draw};
 use minke_tensor::{Device, Isa, Pass};
 
@@ -30,7 +30,8 @@ fn logits(device: &Device, model: &Transformer, tokens: &[u32], chunks: &[usize]
 fn absorbed_agrees_with_expanded() {
     for isa in Isa::available() {
         let device = device(2, isa);
-        let published = ["tiny-v3", "tiny-v3-direct-q"].map(|name| weights::load(&device, &folder(name)).unwrap());
+        let published =
+            ["tiny-v3", "tiny-v3-direct-q"].map(|name| minke_weights::load(&device, &folder(name)).unwrap());
         for model in published.into_iter().chain([random(&device, &config("tiny-v3"))]) {
             let mut stream = draw(4, Domain::Data, &[]);
             let tokens: Vec<u32> = (0..150).map(|_| stream.below(model.config().vocab_size as u64) as u32).collect();

@@ -23,7 +23,7 @@ fn greedy_tokens_are_those_of_transformers() {
         assert_eq!(want.len(), 64);
         for isa in Isa::available() {
             let device = device(2, isa);
-            let model = minke_model::weights::load(&device, &folder(name)).unwrap();
+            let model = minke_weights::load(&device, &folder(name)).unwrap();
             for form in FORMS {
                 let mut engine = Engine::new(&device, model.config(), spacious(form)).unwrap();
                 engine.submit(&prompt, &params(0.0, 0, 64), 1).unwrap();

@@ -51,7 +51,7 @@ fn world() -> World {
             "max_position_embeddings": 128, "rope_theta": 10000.0, "tie_word_embeddings": false, "hidden_act": "silu"}}"#
     );
     let config = ModelConfig::from_json(&config).unwrap().config;
-    let model = Transformer::new(&config, &Placement::single(), |spec, shape| {
+    let model = Transformer::new::<_, minke_model::Error>(&config, &Placement::single(), |spec, shape| {
         let mut values = vec![0.0; shape.iter().product()];
         match spec.name.as_str() {
             "model.embed_tokens.weight" => (0..width).for_each(|i| values[i * width + i] = 1.0),

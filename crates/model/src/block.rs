@@ -157,10 +157,7 @@ impl Block {
     }
 }
 
-/// Inside a block nothing but tensor operations can fail.
-fn only_tensor(error: Error) -> minke_tensor::Error {
-    match error {
-        Error::Tensor(error) => error,
-        other => unreachable!("a block does no input or output: {other}"),
-    }
+/// Inside a block only tensor operations can fail.
+fn only_tensor(Error::Tensor(error): Error) -> minke_tensor::Error {
+    error
 }

@@ -1,4 +1,4 @@
-//! The transformer of the paper and its weights, for training and inference alike.
+//! The transformer of the paper, for training and inference alike.
 //!
 //! One definition serves all: a [`Batch`] carries training sequences, prefill chunks or decode rows; with a
 //! [`KvCache`] keys and values go through pages, without one attention stays inside the batch. R1 is
@@ -18,7 +18,6 @@ mod mtp;
 mod rope;
 mod source;
 mod transformer;
-pub mod weights;
 
 pub use batch::{Batch, Chunk};
 pub use cache::{KvCache, MlaForm};

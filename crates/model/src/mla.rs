@@ -64,7 +64,7 @@ impl Mla {
     ///
     /// # Paper
     /// - V3 2.1.1 eqs. 1-11 (latents, decoupled rotary keys, attention)
-    /// - Test: crates/model/tests/families_match_transformers.rs
+    /// - Test: crates/weights/tests/families_match_transformers.rs
     /// - Vector: testdata/tiny-v3/golden.safetensors
     pub(crate) fn forward(
         &self,

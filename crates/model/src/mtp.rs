@@ -36,7 +36,7 @@ impl Mtp {
     ///
     /// # Paper
     /// - V3 2.2 eqs. 21-25 (multi-token prediction; order `[embedding, hidden]` as in the checkpoint)
-    /// - Test: crates/model/tests/mtp_and_balance_match_pytorch.rs
+    /// - Test: crates/weights/tests/mtp_and_balance_match_pytorch.rs
     /// - Vector: testdata/tiny-v3-mtp/golden.safetensors
     pub(crate) fn forward(
         &self,

@@ -5,8 +5,6 @@ use std::collections::HashMap;
 use minke_spec::{ParamSpec, Placement};
 use minke_tensor::{Param, Weight};
 
-use crate::Result;
-
 /// Parameters that wait to be taken by the modules they belong to.
 pub(crate) struct Source {
     waiting: HashMap<String, Param>,
@@ -14,11 +12,11 @@ pub(crate) struct Source {
 
 impl Source {
     /// Returns the parameters of the table, with values from `value`, in the order of the table.
-    pub(crate) fn new<W: Into<Weight>>(
+    pub(crate) fn new<W: Into<Weight>, E>(
         specs: &[ParamSpec],
         placement: &Placement,
-        mut value: impl FnMut(&ParamSpec, &[usize]) -> Result<W>,
-    ) -> Result<Self> {
+        mut value: impl FnMut(&ParamSpec, &[usize]) -> Result<W, E>,
+    ) -> Result<Self, E> {
         let mut waiting = HashMap::with_capacity(specs.len());
         for (id, spec) in specs.iter().enumerate() {
             let shape = spec.local_shape(placement);

@@ -64,11 +64,11 @@ impl Transformer {
     ///
     /// # Errors
     /// If `value` fails.
-    pub fn new<W: Into<Weight>>(
+    pub fn new<W: Into<Weight>, E>(
         config: &ModelConfig,
         placement: &Placement,
-        value: impl FnMut(&ParamSpec, &[usize]) -> Result<W>,
-    ) -> Result<Self> {
+        value: impl FnMut(&ParamSpec, &[usize]) -> std::result::Result<W, E>,
+    ) -> std::result::Result<Self, E> {
         let mut source = Source::new(&parameters(config), placement, value)?;
         let layers = config.num_hidden_layers;
         let model = Self {

@@ -50,6 +50,9 @@ pub enum Error {
     /// The model failed.
     #[error(transparent)]
     Model(#[from] minke_model::Error),
+    /// Weights cannot be read or written.
+    #[error(transparent)]
+    Weights(#[from] minke_weights::Error),
     /// A tensor operation failed.
     #[error(transparent)]
     Tensor(#[from] minke_tensor::Error),

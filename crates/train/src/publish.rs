@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use minke_eval::TaskReport;
-use minke_model::{Transformer, weights};
+use minke_model::Transformer;
 use minke_spec::{Format, ModelConfig};
 use minke_text::{ChatTemplate, Tokenizer};
 
@@ -23,7 +23,7 @@ pub(crate) fn publish(
     folder: &Path,
 ) -> Result<()> {
     files::replace_folder(&folder.join("model"), |inside| {
-        weights::save(model, inside, Format::F32, SHARD_BYTES)?;
+        minke_weights::save(model, inside, Format::F32, SHARD_BYTES)?;
         tokenizer.save(inside)?;
         ChatTemplate::r1_unforced().save(inside, model.config().max_position_embeddings)?;
         files::write(&inside.join("generation_config.json"), &generation_config(model.config()))?;

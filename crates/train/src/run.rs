@@ -14,7 +14,7 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use minke_model::{Transformer, weights};
+use minke_model::Transformer;
 use minke_spec::Placement;
 use minke_tensor::Device;
 use minke_text::{Tokenizer, TrainOptions};
@@ -208,7 +208,7 @@ fn execute_stage(
 fn begin(config: &RunConfig, stage: &StageConfig, context: Context<'_>) -> Result<Trainer> {
     let device = context.device;
     let model = match stage.from() {
-        Some(from) => weights::load_dense(device, &context.stages.join(from).join("model"))?,
+        Some(from) => minke_weights::load_dense(device, &context.stages.join(from).join("model"))?,
         None => Transformer::random(device, config.model_of(stage), &Placement::single(), config.seed)?,
     };
     let with = |rates, training: &Training, model| {

@@ -6,7 +6,6 @@ mod support;
 use std::collections::BTreeMap;
 
 use minke_eval::{Split, Style};
-use minke_model::weights;
 use minke_spec::draw::{Domain, draw};
 use minke_text::{ChatTemplate, Message, Tokenizer};
 use minke_train::data::{Document, completion};
@@ -65,8 +64,8 @@ fn pretraining_and_fine_tuning_learn_and_publish() {
 
     for stage in ["base", "cold-start"] {
         let folder = out.path().join("stages").join(stage).join("model");
-        let unknown = weights::Archive::open(&folder).unwrap().unknown_keys;
-        let model = weights::load(&device(), &folder).unwrap();
+        let unknown = minke_weights::Archive::open(&folder).unwrap().unknown_keys;
+        let model = minke_weights::load(&device(), &folder).unwrap();
         assert_eq!((model.config(), unknown), (&config.model, Vec::new()));
         assert!(folder.join("generation_config.json").exists());
         let card = std::fs::read_to_string(folder.join("README.md")).unwrap();

@@ -3,7 +3,6 @@
 
 mod small;
 
-use minke_model::weights;
 use minke_spec::config::ModelType;
 
 #[test]
@@ -41,7 +40,7 @@ fn a_student_learns_from_kept_samples() {
         small::lines(&folder.join("metrics.jsonl")).iter().filter_map(|l| l["next"].as_f64()).collect();
     println!("{} steps, loss {:.3} -> {:.3}", next.len(), next[0], next[next.len() - 1]);
     assert!(next[next.len() - 1] < 0.6 * next[0], "{next:?}");
-    let student = weights::load(&small::device(), &folder.join("model")).unwrap();
+    let student = minke_weights::load(&small::device(), &folder.join("model")).unwrap();
     assert_eq!(student.config().model_type, ModelType::Qwen2);
     assert_eq!(student.config().vocab_size, 320);
 }

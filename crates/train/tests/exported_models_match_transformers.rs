@@ -5,7 +5,7 @@
 
 use std::path::{Path, PathBuf};
 
-use minke_model::{Batch, weights};
+use minke_model::Batch;
 use minke_tensor::{Cpu, Device, Isa, Pass};
 use minke_text::{ChatTemplate, Message, Tokenizer};
 use safetensors::SafeTensors;
@@ -69,7 +69,7 @@ fn logits_are_within_1e_4() {
     let tensors = SafeTensors::deserialize(&bytes).unwrap();
     for isa in Isa::available() {
         let device = Device::Cpu(Cpu::new(2, isa));
-        let model = weights::load(&device, &model()).unwrap();
+        let model = minke_weights::load(&device, &model()).unwrap();
         for i in 0..facts["chats"].as_array().unwrap().len() {
             let pass = Pass::inference(&device);
             let hidden =

@@ -5,7 +5,7 @@
 mod small;
 
 use minke_engine::SamplingParams;
-use minke_model::{Transformer, weights};
+use minke_model::Transformer;
 use minke_tensor::Pass;
 use minke_text::Tokenizer;
 use minke_train::grpo::loss::Diagnostics;
@@ -123,8 +123,8 @@ fn published_weights_are_the_policy_to_the_bit() {
     let config = small::config("").model;
     let model = Transformer::random(&device, &config, &minke_spec::Placement::single(), 2).unwrap();
     let folder = tempfile::tempdir().unwrap();
-    weights::save(&model, folder.path(), minke_spec::Format::F32, usize::MAX).unwrap();
-    let loaded = weights::load_dense(&device, folder.path()).unwrap();
+    minke_weights::save(&model, folder.path(), minke_spec::Format::F32, usize::MAX).unwrap();
+    let loaded = minke_weights::load_dense(&device, folder.path()).unwrap();
     let params = SamplingParams {
         temperature: 1.0,
         top_p: 1.0,

@@ -6,8 +6,8 @@ use clap::ValueEnum;
 use clap_complete::Shell;
 use minke_engine::SamplingParams;
 use minke_hub::{Cache, ModelName};
-use minke_model::weights::recipe::{Override, Recipe};
 use minke_spec::Format;
+use minke_weights::recipe::{Override, Recipe};
 use serde::{Deserialize, Serialize};
 
 /// What happens to the thought.

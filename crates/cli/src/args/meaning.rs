@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 
 use clap::{CommandFactory, Parser};
 use minke_hub::{Cache, ModelName, nearest_short_name};
-use minke_model::weights::recipe::{Override, Recipe};
 use minke_spec::Format;
+use minke_weights::recipe::{Override, Recipe};
 
 use super::command::*;
 use super::typed::*;

@@ -5,11 +5,11 @@ use std::time::Instant;
 use anyhow::Result;
 use minke_engine::{Engine, EngineConfig, SamplingParams};
 use minke_model::MlaForm;
-use minke_model::weights::Archive;
 use minke_spec::Format;
 use minke_spec::cost::kv_bytes_per_token;
 use minke_spec::draw::{Domain, draw};
 use minke_tensor::{Cpu, Device, Isa, TILE};
+use minke_weights::Archive;
 use serde::Serialize;
 
 use super::{print_json, print_line};

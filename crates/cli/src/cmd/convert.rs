@@ -6,9 +6,9 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use anyhow::Result;
-use minke_model::weights::{Archive, Importance, Job, Output, Pairs, appear};
 use minke_spec::{Format, ParamRole};
 use minke_tensor::{Cpu, Device, Isa};
+use minke_weights::{Archive, Importance, Job, Output, Pairs, appear};
 use serde::Serialize;
 
 use super::{print_json, print_line};

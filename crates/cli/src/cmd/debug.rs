@@ -5,9 +5,9 @@ use std::io::Write;
 
 use anyhow::{Context, Result};
 use minke_model::Batch;
-use minke_model::weights::Archive;
 use minke_tensor::{Cpu, Device, Isa, Pass, Tensor};
 use minke_text::{Message, Thought, ToolCallParser, ToolEvent, split};
+use minke_weights::Archive;
 use serde::Serialize;
 use serde_json::json;
 

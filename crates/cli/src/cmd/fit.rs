@@ -4,10 +4,10 @@
 use std::collections::BTreeMap;
 
 use anyhow::Result;
-use minke_model::weights::Archive;
 use minke_spec::Format;
 use minke_spec::cost::{kv_bytes_per_token, parameter_counts};
 use minke_tensor::{Cpu, Isa};
+use minke_weights::Archive;
 use serde::Serialize;
 
 use super::show::grouped;

@@ -1,8 +1,8 @@
 //! How much does each column of each weight matter for a text? What comes into it is squared and summed while the model reads.
 
 use anyhow::Result;
-use minke_model::weights::{Archive, Importance};
 use minke_tensor::{Cpu, Device, Isa};
+use minke_weights::{Archive, Importance};
 use serde_json::json;
 
 use super::{print_json, print_line};

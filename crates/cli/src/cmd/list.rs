@@ -4,7 +4,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::Result;
 use minke_hub::CachedModel;
-use minke_model::weights::Archive;
+use minke_weights::Archive;
 use serde::Serialize;
 
 use super::{print_json, print_line};

@@ -2,8 +2,8 @@
 
 use anyhow::Result;
 use minke_model::Batch;
-use minke_model::weights::Archive;
 use minke_tensor::{Cpu, Device, Indices, Isa, Pass};
+use minke_weights::Archive;
 use serde::Serialize;
 
 use super::{print_json, print_line};

@@ -2,8 +2,8 @@
 //! chosen so that outputs change least.
 
 use anyhow::Result;
-use minke_model::weights::Importance;
-use minke_model::weights::recipe::{Fallback, choose};
+use minke_weights::Importance;
+use minke_weights::recipe::{Fallback, choose};
 
 use super::convert::{Writer, is_gguf, left_out, open};
 use crate::args::Quantize;

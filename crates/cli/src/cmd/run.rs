@@ -50,7 +50,7 @@ fn default_model() -> Result<PathBuf> {
     let above = binary.ancestors().skip(1).map(|folder| folder.join(DEFAULT_MODEL));
     let built = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").join(DEFAULT_MODEL);
     let mut places = std::iter::once(PathBuf::from(DEFAULT_MODEL)).chain(above).chain([built]);
-    places.find(|place| place.join(minke_model::weights::CONFIG_FILE).exists()).ok_or_else(|| {
+    places.find(|place| place.join(minke_weights::CONFIG_FILE).exists()).ok_or_else(|| {
         let advice = "start in the repository, or give the folder of a model: minke run MODEL";
         Exit::BadFile.because(format!("{DEFAULT_MODEL}: no model is there; {advice}"))
     })

@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 
 use anyhow::Result;
-use minke_model::weights::Archive;
 use minke_spec::config::{AttentionConfig, RopeScaling};
 use minke_spec::cost::{kv_bytes_per_token, parameter_counts};
 use minke_spec::{Format, ModelConfig};
 use minke_text::{Message, THINK_OPEN, Tokenizer, USER};
+use minke_weights::Archive;
 use serde::Serialize;
 
 use super::{print_json, print_line};

@@ -12,8 +12,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
 use minke_engine::Engine;
-use minke_model::weights::appear;
 use minke_tensor::TILE;
+use minke_weights::appear;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 

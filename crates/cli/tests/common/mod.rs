@@ -7,7 +7,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
-use minke_model::{Transformer, weights};
+use minke_model::Transformer;
 use minke_spec::{Format, ModelConfig, Placement};
 use minke_tensor::{Cpu, Device, Isa, Tensor};
 use minke_text::{ASSISTANT, ChatTemplate, EOS, THINK_CLOSE, THINK_OPEN, Tokenizer, TrainOptions};
@@ -87,7 +87,7 @@ fn write_scripted(folder: &Path, chains: &[&[&str]], context: usize) {
     let pairs = chains.iter().flat_map(|chain| chain.windows(2));
     let next: BTreeSet<(usize, usize)> = pairs.map(|pair| (id(pair[0]), id(pair[1]))).collect();
     let device = Device::Cpu(Cpu::new(1, Isa::detect()));
-    let model = Transformer::new(&config, &Placement::single(), |spec, shape| {
+    let model = Transformer::new::<_, minke_model::Error>(&config, &Placement::single(), |spec, shape| {
         let mut values = vec![0.0; shape.iter().product()];
         match spec.name.as_str() {
             "model.embed_tokens.weight" => (0..263).for_each(|token| values[token * width + token] = 1.0),
@@ -98,7 +98,7 @@ fn write_scripted(folder: &Path, chains: &[&[&str]], context: usize) {
         Ok(Tensor::from_slice(&device, shape, &values))
     });
     std::fs::create_dir_all(folder).unwrap();
-    weights::save(&model.unwrap(), folder, Format::F32, usize::MAX).unwrap();
+    minke_weights::save(&model.unwrap(), folder, Format::F32, usize::MAX).unwrap();
     tokenizer.save(folder).unwrap();
     ChatTemplate::r1_unforced().save(folder, context).unwrap();
 }

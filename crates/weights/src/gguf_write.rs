@@ -61,7 +61,7 @@ impl Pairs {
     }
 
     /// Adds a type and a value as they lie in a file. A key that is there already keeps its place and gets this value.
-    pub(super) fn raw(&mut self, key: &str, bytes: &[u8]) {
+    pub(crate) fn raw(&mut self, key: &str, bytes: &[u8]) {
         match self.0.iter_mut().find(|(known, _)| known == key) {
             Some((_, value)) => *value = bytes.to_vec(),
             None => self.0.push((key.to_owned(), bytes.to_vec())),
@@ -82,7 +82,7 @@ fn put_text(bytes: &mut Vec<u8>, text: &str) {
 
 /// Writes the header of a file with these tensors: name, format and shape, whose bytes follow in this order, each filled up
 /// by [`pad`].
-pub(super) fn header<'a>(
+pub(crate) fn header<'a>(
     to: &mut impl Write,
     pairs: &Pairs,
     tensors: impl ExactSizeIterator<Item = (&'a str, Format, &'a [usize])>,
@@ -109,6 +109,6 @@ pub(super) fn header<'a>(
 }
 
 /// Fills up behind a tensor of so many bytes.
-pub(super) fn pad(to: &mut impl Write, bytes: usize) -> std::io::Result<()> {
+pub(crate) fn pad(to: &mut impl Write, bytes: usize) -> std::io::Result<()> {
     to.write_all(&[0; ALIGNMENT][..bytes.next_multiple_of(ALIGNMENT) - bytes])
 }

@@ -6,9 +6,9 @@
 mod common;
 
 use common::{Golden, device, folder, relative};
-use minke_model::weights::{self, Archive};
 use minke_model::{Batch, Transformer};
 use minke_tensor::{Device, Isa, Pass};
+use minke_weights::Archive;
 
 const FILES: [(&str, &str); 10] = [
     ("../tiny-v3-fp8", "tiny-v3-fp8"),
@@ -42,7 +42,7 @@ fn logits_are_within_1e_4() {
             assert_eq!((archive.unread_tensors(), archive.config.vocab_size), (0, other.vocab_size), "{file}");
             archive.check_weights().unwrap();
             let golden = Golden::open(published);
-            for model in [archive.load(&device).unwrap(), weights::load_dense(&device, &path).unwrap()] {
+            for model in [archive.load(&device).unwrap(), minke_weights::load_dense(&device, &path).unwrap()] {
                 let difference = relative(&logits(&device, &model, &golden), &golden.floats("logits"));
                 assert!(difference <= 1e-4, "{file} {}: logits differ by {difference:.2e}", isa.name());
             }

@@ -8,7 +8,7 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 
 use common::{Golden, check_gradients, device, folder, relative};
-use minke_model::{Batch, LossWeights, Targets, Transformer, weights};
+use minke_model::{Batch, LossWeights, Targets, Transformer};
 use minke_tensor::{Device, Gradients, Isa, Pass, backward};
 
 const FAMILIES: [&str; 8] = [
@@ -26,8 +26,8 @@ fn each_family(mut check: impl FnMut(&str, &Device, &Transformer, &Golden, Isa))
     for isa in Isa::available() {
         let device = device(isa);
         for name in FAMILIES {
-            let unknown = weights::Archive::open(&folder(name)).unwrap().unknown_keys;
-            let model = weights::load_dense(&device, &folder(name)).unwrap();
+            let unknown = minke_weights::Archive::open(&folder(name)).unwrap().unknown_keys;
+            let model = minke_weights::load_dense(&device, &folder(name)).unwrap();
             assert!(unknown.is_empty(), "{name}: {unknown:?}");
             check(name, &device, &model, &Golden::open(name), isa);
         }

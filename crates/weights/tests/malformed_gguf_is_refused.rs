@@ -9,11 +9,11 @@ mod common;
 use std::path::Path;
 
 use common::{device, folder};
-use minke_model::weights::gguf::Header;
-use minke_model::weights::recipe::{Recipe, choose};
-use minke_model::weights::{Archive, Job, Output};
 use minke_spec::draw::{Domain, Stream, draw};
 use minke_tensor::{Device, Isa};
+use minke_weights::gguf::Header;
+use minke_weights::recipe::{Recipe, choose};
+use minke_weights::{Archive, Job, Output};
 
 /// A tensor of the file: name, lengths, type, offset.
 type Tensor = (Vec<u8>, Vec<u64>, u32, u64);
@@ -223,7 +223,7 @@ fn mutants_of_a_model_load_or_are_refused() {
 }
 
 /// Writes tensors of a model as GGUF.
-fn write(archive: &Archive, outputs: &[Output], device: &Device, folder: &Path) -> minke_model::Result<()> {
+fn write(archive: &Archive, outputs: &[Output], device: &Device, folder: &Path) -> minke_weights::Result<()> {
     let job = Job { device, archive, outputs, importance: None, progress: &|_| true };
     job.write_gguf(&archive.gguf_pairs("mutant"), &folder.join("written.gguf"))
 }

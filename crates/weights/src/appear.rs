@@ -66,7 +66,7 @@ fn sync(folder: &Path) -> Result<()> {
 }
 
 /// Returns what makes an error of this path.
-pub(super) fn io(path: &Path) -> impl FnOnce(std::io::Error) -> Error {
+pub(crate) fn io(path: &Path) -> impl FnOnce(std::io::Error) -> Error {
     move |source| Error::Io { path: path.into(), source }
 }
 

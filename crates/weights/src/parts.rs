@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use minke_spec::params::{Source, published_tensors};
 use minke_spec::{Format, ParamRole, ParamSpec, parameters};
 
-use super::archive::{Archive, SMALL};
+use crate::archive::{Archive, SMALL};
 
 /// What a weight is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -7,7 +7,7 @@ use minke_spec::config::AttentionConfig;
 use minke_spec::{Format, ModelConfig, ParamRole};
 use minke_tensor::can_quantize;
 
-use super::outputs::Output;
+use crate::outputs::Output;
 
 /// A way to choose formats.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

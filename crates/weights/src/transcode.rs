@@ -6,13 +6,13 @@ use std::path::Path;
 
 use minke_tensor::{Device, StoredMatrix, StoredWeight, quantize};
 
-use super::archive::Archive;
-use super::gguf_write::{self, Pairs};
-use super::importance::Importance;
-use super::load::block_scales;
-use super::outputs::{Data, Output, Part};
-use super::{appear, shards};
+use crate::archive::Archive;
+use crate::gguf_write::{self, Pairs};
+use crate::importance::Importance;
+use crate::load::block_scales;
+use crate::outputs::{Data, Output, Part};
 use crate::{Error, Result};
+use crate::{appear, shards};
 
 /// Numbers that are decoded at once, unless a row or a head is larger.
 const CHUNK: usize = 1 << 22;

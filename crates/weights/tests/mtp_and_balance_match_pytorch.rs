@@ -5,7 +5,7 @@
 mod common;
 
 use common::{Golden, check_gradients, device, folder, relative};
-use minke_model::{Batch, LossWeights, Targets, weights};
+use minke_model::{Batch, LossWeights, Targets};
 use minke_tensor::{Gradients, Isa, Pass, backward};
 
 #[test]
@@ -13,7 +13,7 @@ fn losses_gradients_and_bias_update_match() {
     let golden = Golden::open("tiny-v3-mtp");
     for isa in Isa::available() {
         let device = device(isa);
-        let mut model = weights::load_dense(&device, &folder("tiny-v3-mtp")).unwrap();
+        let mut model = minke_weights::load_dense(&device, &folder("tiny-v3-mtp")).unwrap();
         let ids = golden.ids("input_ids");
         let rows: Vec<&[u32]> = ids.chunks(golden.shape("input_ids")[1]).collect();
         let batch = Batch::packed(&device, &rows);

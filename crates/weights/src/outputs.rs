@@ -11,9 +11,9 @@ use minke_spec::params::{Source, published_tensors};
 use minke_spec::rope::inverse_frequencies;
 use minke_spec::{Format, ModelConfig, ParamRole, ParamSpec, parameters};
 
-use super::archive::Archive;
-use super::gguf_model;
 use crate::Result;
+use crate::archive::Archive;
+use crate::gguf_model;
 
 /// A tensor to be written.
 #[derive(Clone, Debug)]
@@ -26,12 +26,12 @@ pub struct Output {
     pub role: Option<ParamRole>,
     /// In which format.
     pub format: Format,
-    pub(super) data: Data,
+    pub(crate) data: Data,
 }
 
 /// Where the numbers of an output come from.
 #[derive(Clone, Debug)]
-pub(super) enum Data {
+pub(crate) enum Data {
     /// From parts of tensors of the archive, which follow each other.
     Parts(Vec<String>, Vec<Part>),
     /// From here.
@@ -40,7 +40,7 @@ pub(super) enum Data {
 
 /// Rows of a tensor of the archive, or the transposed of these rows.
 #[derive(Clone, Debug)]
-pub(super) struct Part {
+pub(crate) struct Part {
     /// Which of the names.
     pub name: usize,
     pub rows: Range<usize>,
@@ -73,7 +73,7 @@ impl Output {
 ///
 /// # Errors
 /// If one is of a format that is not supported.
-pub(super) fn same(archive: &Archive) -> Result<Vec<Output>> {
+pub(crate) fn same(archive: &Archive) -> Result<Vec<Output>> {
     let specs = parameters(&archive.config);
     let mut roles = HashMap::new();
     specs.iter().for_each(|spec| roles.extend(archive.names(spec).into_iter().map(|name| (name, spec.role))));
@@ -91,7 +91,7 @@ pub(super) fn same(archive: &Archive) -> Result<Vec<Output>> {
 ///
 /// # Errors
 /// If the model has no form in GGUF.
-pub(super) fn to_gguf(archive: &Archive) -> Result<Vec<Output>> {
+pub(crate) fn to_gguf(archive: &Archive) -> Result<Vec<Output>> {
     let config = &archive.config;
     let mut outputs = Vec::new();
     for spec in parameters(config).iter().filter(|spec| spec.layer.is_none_or(|layer| layer < config.num_hidden_layers))
@@ -134,7 +134,7 @@ pub(super) fn to_gguf(archive: &Archive) -> Result<Vec<Output>> {
 ///
 /// # Errors
 /// If a tensor is missing or of a format that is not supported.
-pub(super) fn to_folder(archive: &Archive) -> Result<Vec<Output>> {
+pub(crate) fn to_folder(archive: &Archive) -> Result<Vec<Output>> {
     let config = &archive.config;
     let specs = parameters(config);
     let mut outputs = Vec::new();

@@ -4,16 +4,16 @@ use minke_spec::config::{ModelType, RopeScaling};
 use minke_spec::{ModelConfig, ParamSpec};
 use serde_json::{Map, Value as Json, json};
 
-use super::gguf::{Header, Metadata, Value};
+use crate::gguf::{Header, Metadata, Value};
 
 /// Name of the tensor with what Llama 3.1's scaling makes of each frequency: its divisor.
-pub(super) const DIVISORS: &str = "rope_freqs.weight";
+pub(crate) const DIVISORS: &str = "rope_freqs.weight";
 
 /// Returns the configuration that the metadata describe; `divisors` are the values of [`DIVISORS`].
 ///
 /// # Errors
 /// What is missing, of another type, or not supported, naming the key.
-pub(super) fn config(header: &Header, divisors: Option<Vec<f32>>) -> Result<ModelConfig, String> {
+pub(crate) fn config(header: &Header, divisors: Option<Vec<f32>>) -> Result<ModelConfig, String> {
     let metadata = &header.metadata;
     let architecture = metadata.text("general.architecture")?.ok_or("general.architecture is missing")?;
     let keys = Keys { metadata, architecture };
@@ -55,7 +55,7 @@ pub(super) fn config(header: &Header, divisors: Option<Vec<f32>>) -> Result<Mode
 }
 
 /// Returns the name that a parameter has in GGUF. Experts of a layer are stacked there as they are here.
-pub(super) fn name_of(spec: &ParamSpec) -> String {
+pub(crate) fn name_of(spec: &ParamSpec) -> String {
     let name = spec.name.as_str();
     let Some(layer) = spec.layer else {
         return match name {
@@ -78,7 +78,7 @@ pub(super) fn name_of(spec: &ParamSpec) -> String {
 }
 
 /// Names of the two halves in which newer files hold `kv_b_proj`: per head the keys' transposed, and the values'.
-pub(super) fn split_names(layer: usize) -> [String; 2] {
+pub(crate) fn split_names(layer: usize) -> [String; 2] {
     [format!("blk.{layer}.attn_k_b.weight"), format!("blk.{layer}.attn_v_b.weight")]
 }
 

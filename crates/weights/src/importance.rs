@@ -12,11 +12,12 @@ use std::path::Path;
 use minke_spec::{Format, ParamRole, ParamSpec, parameters};
 use minke_tensor::{Bytes, Device, Pass, Tensor};
 
-use super::gguf::{Header, TensorInfo};
-use super::gguf_write::{self, Pairs};
-use super::outputs::Output;
-use super::{appear, archive, gguf_model};
-use crate::{Batch, Error, Result, Transformer};
+use crate::gguf::{Header, TensorInfo};
+use crate::gguf_write::{self, Pairs};
+use crate::outputs::Output;
+use crate::{Error, Result};
+use crate::{appear, archive, gguf_model};
+use minke_model::{Batch, Transformer};
 
 const SUMS: &str = ".in_sum2";
 const COUNTS: &str = ".counts";
@@ -137,7 +138,8 @@ impl Importance {
         };
         let pass = Pass::inference(device).with_tap(&listen);
         let hidden = model.forward(pass, &Batch::packed(device, &[ids]), None, false)?.hidden;
-        model.logits(pass, &hidden).map(|_| ())
+        model.logits(pass, &hidden)?;
+        Ok(())
     }
 
     /// Adds what came into a matrix, one of so many of its weight.

@@ -1,4 +1,4 @@
-//! Where do published weights come from and go to? A folder as on the Hub (`config.json` and safetensors files), or GGUF.
+//! Published weights: folders as on the Hub (`config.json` and safetensors files) and GGUF files, read, written and converted.
 //!
 //! Loader and exporter read the one table of `minke_spec::params`; copies that a file holds of shared tensors are
 //! written on export and dropped on import.
@@ -6,6 +6,8 @@
 pub mod appear;
 mod archive;
 mod convert;
+mod duplicate_keys;
+mod error;
 mod export;
 pub mod gguf;
 mod gguf_model;
@@ -17,9 +19,9 @@ mod parts;
 pub mod recipe;
 mod shards;
 mod transcode;
-mod twice;
 
 pub use archive::{Archive, Entry, WeightFile};
+pub use error::Error;
 pub use export::save;
 pub use gguf_model::texts;
 pub use gguf_write::Pairs;
@@ -35,3 +37,6 @@ pub const CONFIG_FILE: &str = "config.json";
 pub const WEIGHTS_FILE: &str = "model.safetensors";
 /// File that says which shard holds which tensor.
 pub const INDEX_FILE: &str = "model.safetensors.index.json";
+
+/// The result of a fallible operation of this crate.
+pub type Result<T> = std::result::Result<T, Error>;

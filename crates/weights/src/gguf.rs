@@ -83,7 +83,7 @@ impl Metadata {
     }
 
     /// Returns the keys in the order of the file, each with the place of its type and value.
-    pub(super) fn places(&self) -> &[(String, Range<usize>)] {
+    pub(crate) fn places(&self) -> &[(String, Range<usize>)] {
         &self.places
     }
 

@@ -8,8 +8,9 @@ use minke_spec::{Format, ParamRole, parameters};
 use safetensors::Dtype;
 use safetensors::tensor::TensorView;
 
-use super::{CONFIG_FILE, appear, shards};
-use crate::{Error, Result, Transformer};
+use crate::{CONFIG_FILE, appear, shards};
+use crate::{Error, Result};
+use minke_model::Transformer;
 
 /// Writes `config.json` and the weights of a model into an existing folder, with published tensor names, in shards of
 /// at most `shard_bytes` (a larger tensor is a shard of its own). Correction biases stay F32.

@@ -3,14 +3,14 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use super::{INDEX_FILE, WEIGHTS_FILE, appear};
 use crate::Result;
+use crate::{INDEX_FILE, WEIGHTS_FILE, appear};
 
 /// Files by name, each with what lies in it.
-pub(super) type Shards<'a, T> = Vec<(String, Vec<&'a T>)>;
+pub(crate) type Shards<'a, T> = Vec<(String, Vec<&'a T>)>;
 
 /// Shares tensors out, in order, over files of at most `shard_bytes`; a larger one has a file of its own.
-pub(super) fn share<T>(tensors: &[T], bytes: impl Fn(&T) -> usize, shard_bytes: usize) -> Shards<'_, T> {
+pub(crate) fn share<T>(tensors: &[T], bytes: impl Fn(&T) -> usize, shard_bytes: usize) -> Shards<'_, T> {
     let (mut shards, mut filled) = (vec![Vec::new()], 0);
     for tensor in tensors {
         if filled > 0 && filled + bytes(tensor) > shard_bytes {
@@ -32,7 +32,7 @@ pub(super) fn share<T>(tensors: &[T], bytes: impl Fn(&T) -> usize, shard_bytes: 
 ///
 /// # Errors
 /// If it cannot be written.
-pub(super) fn write_index<T>(folder: &Path, shards: &Shards<'_, T>, of: impl Fn(&T) -> (&str, usize)) -> Result<()> {
+pub(crate) fn write_index<T>(folder: &Path, shards: &Shards<'_, T>, of: impl Fn(&T) -> (&str, usize)) -> Result<()> {
     if shards.len() == 1 {
         return Ok(());
     }

@@ -6,8 +6,9 @@ use minke_spec::format::fp8_scale_shape;
 use minke_spec::{Format, ParamRole, ParamSpec, Placement};
 use minke_tensor::{Device, StoredMatrix, StoredWeight, Weight};
 
-use super::archive::{Archive, Entry, SMALL};
-use crate::{Result, Transformer};
+use crate::Result;
+use crate::archive::{Archive, Entry, SMALL};
+use minke_model::Transformer;
 
 /// Returns the model in a folder or GGUF file for inference, as [`Archive::load`].
 ///
@@ -82,7 +83,7 @@ fn weight(archive: &Archive, spec: &ParamSpec) -> Result<Weight> {
 }
 
 /// Returns the scales of an FP8 matrix, none for other formats.
-pub(super) fn block_scales(archive: &Archive, name: &str, entry: &Entry, format: Format) -> Result<Vec<f32>> {
+pub(crate) fn block_scales(archive: &Archive, name: &str, entry: &Entry, format: Format) -> Result<Vec<f32>> {
     let (Format::F8E4M3, &[n, k]) = (format, &entry.shape[..]) else { return Ok(Vec::new()) };
     let (scales, format) = archive.entry(&format!("{name}_scale_inv"), &fp8_scale_shape(n, k))?;
     match format {

@@ -7,8 +7,8 @@ mod common;
 use std::path::Path;
 
 use common::folder;
-use minke_model::weights::Archive;
 use minke_spec::draw::{Domain, Stream, draw};
+use minke_weights::Archive;
 use serde_json::{Value, json};
 
 /// A file, part by part, so that each can be wrong.

@@ -7,10 +7,10 @@ use minke_spec::rope::inverse_frequencies;
 use minke_spec::{Format, ModelConfig, ParamRole};
 use serde_json::{Value as Json, json};
 
-use super::archive::{Archive, read_text};
-use super::gguf_write::Pairs;
-use super::outputs::{self, Data, Output};
-use super::{CONFIG_FILE, gguf_model};
+use crate::archive::{Archive, read_text};
+use crate::gguf_write::Pairs;
+use crate::outputs::{self, Data, Output};
+use crate::{CONFIG_FILE, gguf_model};
 use crate::{Error, Result};
 
 /// Keys that describe the file, not the model: a copy has its own.

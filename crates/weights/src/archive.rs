@@ -13,9 +13,9 @@ use minke_spec::{Format, ModelConfig, ParamRole, ParamSpec, parameters};
 use minke_tensor::Bytes;
 use safetensors::{SafeTensorError, SafeTensors};
 
-use super::gguf::{Header, Metadata, TensorInfo};
-use super::twice::key_twice;
-use super::{CONFIG_FILE, INDEX_FILE, WEIGHTS_FILE, gguf_model};
+use crate::duplicate_keys::duplicate_key;
+use crate::gguf::{Header, Metadata, TensorInfo};
+use crate::{CONFIG_FILE, INDEX_FILE, WEIGHTS_FILE, gguf_model};
 use crate::{Error, Result};
 
 /// Bytes of the longest safetensors header; R1's largest has less than a tenth.
@@ -23,7 +23,7 @@ const LONGEST_HEADER: u64 = 100 << 20;
 
 /// Elements up to which a weight of a format of floats is held as f32 even for inference: norms, biases, and all of a small
 /// model, whose products are then faster and to the bit the same.
-pub(super) const SMALL: usize = 1 << 17;
+pub(crate) const SMALL: usize = 1 << 17;
 
 /// The files of a model, of which only headers were read.
 pub struct Archive {
@@ -153,7 +153,7 @@ impl Archive {
         let (header, metadata) =
             SafeTensors::read_metadata(&bytes).map_err(|error| bad(path, broken(&error, bytes.len())))?;
         let start = 8 + header;
-        if let Some(name) = key_twice(&bytes[8..start]) {
+        if let Some(name) = duplicate_key(&bytes[8..start]) {
             return Err(bad(path, format!("its header describes {name} twice; download it again")));
         }
         let tensors = metadata.tensors();
@@ -188,18 +188,18 @@ impl Archive {
     }
 
     /// Returns the bytes of a tensor.
-    pub(super) fn bytes(&self, entry: &Entry) -> Bytes {
+    pub(crate) fn bytes(&self, entry: &Entry) -> Bytes {
         self.files[entry.file].bytes.slice(entry.range.clone()).expect("invariant: headers were checked against files")
     }
 
     /// Returns an error about a tensor.
-    pub(super) fn bad_tensor(&self, name: &str, reason: impl Into<String>) -> Error {
+    pub(crate) fn bad_tensor(&self, name: &str, reason: impl Into<String>) -> Error {
         let file = self.tensors.get(name).map_or(&self.path, |entry| &self.files[entry.file].path);
         Error::BadTensor { path: file.clone(), name: name.into(), reason: reason.into() }
     }
 
     /// Returns the names of the tensors that hold a parameter: one, one per expert, or the two halves of `kv_b_proj`.
-    pub(super) fn names(&self, spec: &ParamSpec) -> Vec<String> {
+    pub(crate) fn names(&self, spec: &ParamSpec) -> Vec<String> {
         if self.metadata.is_none() {
             return spec.published().into_iter().map(|tensor| tensor.name).collect();
         }
@@ -216,7 +216,7 @@ impl Archive {
     ///
     /// # Errors
     /// If it is missing, of another shape, or of a format that cannot be computed with.
-    pub(super) fn entry(&self, name: &str, shape: &[usize]) -> Result<(&Entry, Format)> {
+    pub(crate) fn entry(&self, name: &str, shape: &[usize]) -> Result<(&Entry, Format)> {
         let Some(entry) = self.tensors.get(name) else {
             return Err(self.bad_tensor(name, "is missing; are all files of this model there?"));
         };
@@ -232,7 +232,7 @@ impl Archive {
     ///
     /// # Errors
     /// If it cannot be computed with.
-    pub(super) fn stored_format(&self, name: &str) -> Result<Format> {
+    pub(crate) fn stored_format(&self, name: &str) -> Result<Format> {
         let entry = &self.tensors[name];
         entry.format().ok_or_else(|| {
             let names = Format::ALL.map(Format::name).join(", ");
@@ -259,7 +259,7 @@ impl Archive {
     ///
     /// # Errors
     /// As [`Archive::entry`], or if they differ in format.
-    pub(super) fn pieces(&self, spec: &ParamSpec) -> Result<Vec<(String, &Entry, Format)>> {
+    pub(crate) fn pieces(&self, spec: &ParamSpec) -> Result<Vec<(String, &Entry, Format)>> {
         let names = self.names(spec);
         let shapes: Vec<Vec<usize>> = match names.len() {
             2 if spec.role == ParamRole::Matrix => self.split_shapes().into(),
@@ -275,7 +275,7 @@ impl Archive {
     }
 
     /// Returns the shapes of the two halves of `kv_b_proj`: [H, C, N] and [H, V, C].
-    pub(super) fn split_shapes(&self) -> [Vec<usize>; 2] {
+    pub(crate) fn split_shapes(&self) -> [Vec<usize>; 2] {
         let minke_spec::config::AttentionConfig::Mla(mla) = &self.config.attention else {
             unreachable!("invariant: only latent attention has kv_b_proj")
         };
@@ -301,14 +301,14 @@ fn bad(path: &Path, reason: impl Into<String>) -> Error {
     Error::BadFile { path: path.into(), reason: reason.into() }
 }
 
-pub(super) fn map(path: &Path) -> Result<Bytes> {
+pub(crate) fn map(path: &Path) -> Result<Bytes> {
     Bytes::map(path).map_err(|error| match error.kind() {
         std::io::ErrorKind::NotFound => bad(path, "is missing; download it from where the other files come from"),
         _ => bad(path, format!("cannot be read: {error}")),
     })
 }
 
-pub(super) fn read_text(path: &Path) -> Result<String> {
+pub(crate) fn read_text(path: &Path) -> Result<String> {
     std::fs::read_to_string(path).map_err(|source| Error::Io { path: path.into(), source })
 }
 
