@@ -4,8 +4,9 @@
 use std::path::Path;
 
 use anyhow::{Context, Result};
+use minke_sys::atomic;
 use minke_text::ChatTemplate;
-use minke_weights::{Archive, Pairs, appear};
+use minke_weights::{Archive, Pairs};
 use serde_json::{Map, Value, json};
 
 use crate::error::Exit;
@@ -85,7 +86,7 @@ pub fn write_files(archive: &Archive, folder: &Path) -> Result<Option<String>> {
         advice.insert("do_sample".into(), json!(true));
         advice.insert("bos_token_id".into(), json!(archive.config.bos_token_id));
         advice.insert("eos_token_id".into(), json!(archive.config.eos_token_ids));
-        appear::write(&folder.join(GENERATION), format!("{:#}\n", Value::Object(advice)).as_bytes())?;
+        atomic::write_new(&folder.join(GENERATION), format!("{:#}\n", Value::Object(advice)).as_bytes())?;
     }
     if !matches!(metadata.text("tokenizer.ggml.model"), Ok(Some("gpt2"))) {
         return Ok(Some("the file has no vocabulary: the folder takes ids, no text".into()));
@@ -107,9 +108,8 @@ fn copy_files(from: &Path, to: &Path) -> Result<()> {
         let weights = [".safetensors", ".safetensors.index.json", ".bin", ".pt", ".pth", ".gguf"];
         let other = name == "config.json" || name.starts_with('.') || weights.iter().any(|end| name.ends_with(end));
         if !other && entry.path().is_file() {
-            let copied = std::fs::copy(entry.path(), to.join(&name))
-                .and_then(|_| std::fs::File::open(to.join(&name))?.sync_all());
-            copied.with_context(|| format!("cannot copy {}", entry.path().display()))?;
+            atomic::copy_new(&entry.path(), &to.join(&name))
+                .with_context(|| format!("cannot copy {}", entry.path().display()))?;
         }
     }
     Ok(())

@@ -6,6 +6,7 @@ use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::Path;
 use std::time::Duration;
 
+use minke_sys::atomic;
 use sha1::Sha1;
 use sha2::{Digest, Sha256};
 use ureq::http::HeaderMap;
@@ -125,8 +126,7 @@ pub(crate) fn download(
         let mut partial = Partial::resume(&mut file, announced, &path)?;
         partial.complete(hub, (what, address), &mut arrived)?;
         if partial.hash.is(&announced.etag) {
-            file.sync_all().map_err(io("write", &path))?;
-            return std::fs::rename(&path, blob).map_err(io("write", blob));
+            return Ok(atomic::publish(&file, &path, blob)?);
         }
         file.set_len(0).map_err(io("write", &path))?;
     }

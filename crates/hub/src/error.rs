@@ -52,6 +52,12 @@ pub enum Error {
     },
 }
 
+impl From<minke_sys::atomic::WriteError> for Error {
+    fn from(error: minke_sys::atomic::WriteError) -> Self {
+        Self::Io { action: "write", path: error.path, source: error.source }
+    }
+}
+
 /// Returns a function that says which file an error is about.
 pub(crate) fn io(action: &'static str, path: &std::path::Path) -> impl FnOnce(std::io::Error) -> Error {
     move |source| Error::Io { action, path: path.into(), source }

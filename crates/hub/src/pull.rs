@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use minke_sys::atomic;
 use serde::Deserialize;
 
 use crate::cache::{Cache, quantization};
@@ -180,16 +181,14 @@ fn link(snapshot: &Path, file: &str, etag: &str) -> Result<()> {
     let new = folder.join(format!(".{etag}.new"));
     let _ = fs::remove_file(&new);
     std::os::unix::fs::symlink(&target, &new).map_err(io("write", &new))?;
-    fs::rename(&new, &path).map_err(io("write", &path))
+    Ok(atomic::rename(&new, &path)?)
 }
 
 /// Writes a small file whole or not at all.
 fn write(path: &Path, text: &str) -> Result<()> {
     let folder = path.parent().expect("invariant: a reference lies in a folder");
     fs::create_dir_all(folder).map_err(io("write", folder))?;
-    let new = path.with_added_extension("new");
-    fs::write(&new, text).map_err(io("write", &new))?;
-    fs::rename(&new, path).map_err(io("write", path))
+    Ok(atomic::replace(path, text.as_bytes())?)
 }
 
 #[cfg(test)]

@@ -1,6 +1,8 @@
-//! What the operating system lends: files as memory.
+//! What the operating system lends: files as memory ([`Bytes`]), files that appear whole ([`atomic`]).
 //!
 //! With `kernels` the only crate with `unsafe`.
+
+pub mod atomic;
 
 use std::fs::File;
 use std::io;

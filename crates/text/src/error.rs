@@ -42,5 +42,11 @@ pub enum Error {
     },
 }
 
+impl From<minke_sys::atomic::WriteError> for Error {
+    fn from(error: minke_sys::atomic::WriteError) -> Self {
+        Self::Io { action: "write", path: error.path, source: error.source }
+    }
+}
+
 /// A result with this crate's [`Error`].
 pub type Result<T> = std::result::Result<T, Error>;

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use minke_model::Transformer;
+use minke_sys::atomic;
 use minke_tensor::{Device, Param, Tensor};
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
@@ -77,11 +78,11 @@ impl State {
 /// If a file cannot be written; older checkpoints are then as they were.
 pub fn save(folder: &Path, trainer: &Trainer, state: &State) -> Result<()> {
     files::make_folder(folder)?;
-    files::replace_folder(&folder.join(name_of(state.step)), |inside| {
+    atomic::replace_folder(&folder.join(name_of(state.step)), |inside| -> Result<()> {
         let mut sums = String::new();
         let mut put = |name: &str, bytes: &[u8]| {
             sums += &format!("{}  {name}\n", files::sha256(bytes));
-            files::write(&inside.join(name), bytes)
+            atomic::write_new(&inside.join(name), bytes)
         };
         let of_model = |model: &Transformer| pack(model.params().iter().map(|p| (p.name().to_owned(), p.value())));
         put(WEIGHTS, &of_model(&trainer.model))?;
@@ -91,10 +92,10 @@ pub fn save(folder: &Path, trainer: &Trainer, state: &State) -> Result<()> {
             put(REFERENCE, &of_model(reference))?;
         }
         put(STATE, &files::json(state))?;
-        files::write(&inside.join(CHECKSUMS), sums.as_bytes())
+        Ok(atomic::write_new(&inside.join(CHECKSUMS), sums.as_bytes())?)
     })?;
     for old in list(folder)?.iter().rev().skip(KEPT) {
-        files::remove_folder(old)?;
+        atomic::remove_folder(old)?;
     }
     Ok(())
 }

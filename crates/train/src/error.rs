@@ -67,6 +67,12 @@ pub enum Error {
     Engine(#[from] minke_engine::Error),
 }
 
+impl From<minke_sys::atomic::WriteError> for Error {
+    fn from(error: minke_sys::atomic::WriteError) -> Self {
+        Self::Io { action: "write", path: error.path, source: error.source }
+    }
+}
+
 impl Error {
     /// Returns a function that makes an error of what the operating system said about a path.
     pub(crate) fn io(action: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> Self {

@@ -5,6 +5,7 @@ use std::path::Path;
 use minke_eval::TaskReport;
 use minke_model::Transformer;
 use minke_spec::{Format, ModelConfig};
+use minke_sys::atomic;
 use minke_text::{ChatTemplate, Tokenizer};
 
 use crate::config::{RunConfig, StageConfig};
@@ -22,12 +23,12 @@ pub(crate) fn publish(
     tokenizer: &Tokenizer,
     folder: &Path,
 ) -> Result<()> {
-    files::replace_folder(&folder.join("model"), |inside| {
+    atomic::replace_folder(&folder.join("model"), |inside| {
         minke_weights::save(model, inside, Format::F32, SHARD_BYTES)?;
         tokenizer.save(inside)?;
         ChatTemplate::r1_unforced().save(inside, model.config().max_position_embeddings)?;
-        files::write(&inside.join("generation_config.json"), &generation_config(model.config()))?;
-        files::write(&inside.join("README.md"), card(config, stage, folder).as_bytes())
+        atomic::write_new(&inside.join("generation_config.json"), &generation_config(model.config()))?;
+        Ok(atomic::write_new(&inside.join("README.md"), card(config, stage, folder).as_bytes())?)
     })
 }
 
@@ -39,7 +40,7 @@ pub fn refresh_card(config: &RunConfig, out: &Path, stage: &str) -> Result<()> {
     let found = config.stages.iter().find(|known| known.name() == stage);
     let found = found.ok_or_else(|| Error::Config(format!("the run has no stage {stage:?}")))?;
     let folder = out.join("stages").join(stage);
-    files::replace(&folder.join("model").join("README.md"), card(config, found, &folder).as_bytes())
+    Ok(atomic::replace(&folder.join("model").join("README.md"), card(config, found, &folder).as_bytes())?)
 }
 
 /// Returns how the model is meant to be sampled: R1's recommendation.

@@ -16,6 +16,7 @@ use std::time::Instant;
 
 use minke_model::Transformer;
 use minke_spec::Placement;
+use minke_sys::atomic;
 use minke_tensor::Device;
 use minke_text::{Tokenizer, TrainOptions};
 use serde::{Deserialize, Serialize};
@@ -166,9 +167,9 @@ fn tokenizer(config: &RunConfig, out: &Path) -> Result<Tokenizer> {
     let TokenizerConfig { vocab_size, documents } = config.tokenizer;
     let texts: Vec<String> = tokenizer_texts(config.seed, &config.tasks, documents).collect();
     let tokenizer = Tokenizer::train(texts.iter(), &TrainOptions { vocab_size, added_tokens: Vec::new() })?;
-    files::replace_folder(&folder, |inside| {
+    atomic::replace_folder(&folder, |inside| -> Result<()> {
         tokenizer.save(inside)?;
-        files::write(&inside.join("config_hash"), hash.as_bytes())
+        Ok(atomic::write_new(&inside.join("config_hash"), hash.as_bytes())?)
     })?;
     Ok(tokenizer)
 }

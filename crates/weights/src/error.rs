@@ -45,6 +45,12 @@ pub enum Error {
     },
 }
 
+impl From<minke_sys::atomic::WriteError> for Error {
+    fn from(error: minke_sys::atomic::WriteError) -> Self {
+        Self::Io { path: error.path, source: error.source }
+    }
+}
+
 /// Returns a text without what a terminal would obey: names in files come from strangers.
 fn printable(text: &str) -> String {
     let escape = |c: char| if c.is_control() { c.escape_default().to_string() } else { c.to_string() };

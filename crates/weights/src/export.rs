@@ -5,10 +5,11 @@ use std::path::Path;
 use half::bf16;
 use minke_spec::params::{Source, published_tensors};
 use minke_spec::{Format, ParamRole, parameters};
+use minke_sys::atomic;
 use safetensors::Dtype;
 use safetensors::tensor::TensorView;
 
-use crate::{CONFIG_FILE, appear, shards};
+use crate::{CONFIG_FILE, shards};
 use crate::{Error, Result};
 use minke_model::Transformer;
 
@@ -36,7 +37,7 @@ pub fn save(model: &Transformer, folder: &Path, format: Format, shard_bytes: usi
         return Err(Error::BadFile { path: folder.to_path_buf(), reason });
     }
     let text = serde_json::to_string_pretty(&published).expect("invariant: a configuration is plain JSON");
-    appear::write(&folder.join(CONFIG_FILE), text.as_bytes())?;
+    atomic::write_new(&folder.join(CONFIG_FILE), text.as_bytes())?;
 
     let tensors = encode(model, format);
     let shards = shards::share(&tensors, |tensor| tensor.bytes.len(), shard_bytes);
@@ -86,5 +87,5 @@ fn write_shard(path: &Path, tensors: &[&Encoded]) -> Result<()> {
     let metadata = Some([("format".to_string(), "pt".to_string())].into());
     let bytes = safetensors::serialize(tensors.iter().map(view), metadata)
         .map_err(|e| Error::BadFile { path: path.to_path_buf(), reason: e.to_string() })?;
-    appear::write(path, &bytes)
+    Ok(atomic::write_new(path, &bytes)?)
 }

@@ -9,15 +9,15 @@ use std::collections::{BTreeMap, HashMap};
 use std::io::Write;
 use std::path::Path;
 
+use minke_model::{Batch, Transformer};
 use minke_spec::{Format, ParamRole, ParamSpec, parameters};
+use minke_sys::atomic::{self, WriteError};
 use minke_tensor::{Bytes, Device, Pass, Tensor};
 
 use crate::gguf::{Header, TensorInfo};
 use crate::gguf_write::{self, Pairs};
 use crate::outputs::Output;
-use crate::{Error, Result};
-use crate::{appear, archive, gguf_model};
-use minke_model::{Batch, Transformer};
+use crate::{Error, Result, archive, gguf_model};
 
 const SUMS: &str = ".in_sum2";
 const COUNTS: &str = ".counts";
@@ -178,13 +178,13 @@ impl Importance {
             let counts = all.iter().map(|squares| squares.tokens).collect();
             tensors.push((format!("{weight}{COUNTS}"), vec![all.len(), 1], counts));
         }
-        appear::file(path, |to| {
+        atomic::replace_with(path, |to| {
             let infos = tensors.iter().map(|(name, shape, _)| (&**name, Format::F32, &**shape));
-            gguf_write::header(to, &pairs, infos).map_err(appear::io(path))?;
+            gguf_write::header(to, &pairs, infos).map_err(WriteError::at(path))?;
             for (_, _, values) in &tensors {
                 let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
                 let written = to.write_all(&bytes).and_then(|()| gguf_write::pad(to, bytes.len()));
-                written.map_err(appear::io(path))?;
+                written.map_err(WriteError::at(path))?;
             }
             Ok(())
         })

@@ -3,7 +3,6 @@
 //! Loader and exporter read the one table of `minke_spec::params`; copies that a file holds of shared tensors are
 //! written on export and dropped on import.
 
-pub mod appear;
 mod archive;
 mod convert;
 mod duplicate_keys;

@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use crate::Result;
-use crate::{INDEX_FILE, WEIGHTS_FILE, appear};
+use minke_sys::atomic;
+
+use crate::{INDEX_FILE, Result, WEIGHTS_FILE};
 
 /// Files by name, each with what lies in it.
 pub(crate) type Shards<'a, T> = Vec<(String, Vec<&'a T>)>;
@@ -44,5 +45,5 @@ pub(crate) fn write_index<T>(folder: &Path, shards: &Shards<'_, T>, of: impl Fn(
     }
     let index = serde_json::json!({ "metadata": { "total_size": total }, "weight_map": weight_map });
     let text = serde_json::to_string_pretty(&index).expect("invariant: plain JSON");
-    appear::write(&folder.join(INDEX_FILE), text.as_bytes())
+    Ok(atomic::write_new(&folder.join(INDEX_FILE), text.as_bytes())?)
 }

@@ -4,6 +4,7 @@
 use std::io::Write;
 use std::path::Path;
 
+use minke_sys::atomic::{self, WriteError};
 use minke_tensor::{Device, StoredMatrix, StoredWeight, quantize};
 
 use crate::archive::Archive;
@@ -11,8 +12,7 @@ use crate::gguf_write::{self, Pairs};
 use crate::importance::Importance;
 use crate::load::block_scales;
 use crate::outputs::{Data, Output, Part};
-use crate::{Error, Result};
-use crate::{appear, shards};
+use crate::{Error, Result, shards};
 
 /// Numbers that are decoded at once, unless a row or a head is larger.
 const CHUNK: usize = 1 << 22;
@@ -37,13 +37,13 @@ impl Job<'_> {
     /// # Errors
     /// If a tensor cannot be read or encoded, the file cannot be written, or `progress` says to stop; no file stays then.
     pub fn write_gguf(&self, pairs: &Pairs, target: &Path) -> Result<()> {
-        appear::file(target, |to| {
+        atomic::replace_with(target, |to| {
             let infos = self.outputs.iter().map(|output| (&*output.name, output.format, &*output.shape));
-            gguf_write::header(to, pairs, infos).map_err(appear::io(target))?;
+            gguf_write::header(to, pairs, infos).map_err(WriteError::at(target))?;
             let mut done = 0;
             for output in self.outputs {
                 self.write(output, &mut done, to, target)?;
-                gguf_write::pad(to, output.bytes()).map_err(appear::io(target))?;
+                gguf_write::pad(to, output.bytes()).map_err(WriteError::at(target))?;
             }
             Ok(())
         })
@@ -59,8 +59,8 @@ impl Job<'_> {
         let shards = shards::share(self.outputs, Output::bytes, shard_bytes);
         for (name, shard) in &shards {
             let path = folder.join(name);
-            appear::file(&path, |to| {
-                to.write_all(&safetensors_header(shard)).map_err(appear::io(&path))?;
+            atomic::replace_with(&path, |to| {
+                to.write_all(&safetensors_header(shard)).map_err(WriteError::at(&path))?;
                 shard.iter().try_for_each(|output| self.write(output, &mut done, to, &path))
             })?;
         }
@@ -169,7 +169,7 @@ impl<W: Write> Encoder<'_, W> {
     }
 
     fn put(&mut self, bytes: &[u8]) -> Result<()> {
-        self.to.write_all(bytes).map_err(appear::io(self.path))?;
+        self.to.write_all(bytes).map_err(WriteError::at(self.path))?;
         *self.done += bytes.len() as u64;
         if (self.job.progress)(*self.done) { Ok(()) } else { Err(Error::Interrupted) }
     }

@@ -7,8 +7,9 @@ use std::path::Path;
 
 use anyhow::Result;
 use minke_spec::{Format, ParamRole};
+use minke_sys::atomic;
 use minke_tensor::{Cpu, Device, Isa};
-use minke_weights::{Archive, Importance, Job, Output, Pairs, appear};
+use minke_weights::{Archive, Importance, Job, Output, Pairs};
 use serde::Serialize;
 
 use super::{print_json, print_line};
@@ -149,9 +150,9 @@ impl<'a> Writer<'a> {
     fn folder(self, target: &Path) -> Result<Summary> {
         let mut notes = Vec::new();
         self.job(None, |job| {
-            appear::folder(target, |inside| -> Result<()> {
+            atomic::create_folder(target, |inside| -> Result<()> {
                 let config = self.archive.folder_config(main_format(self.outputs))?;
-                appear::write(&inside.join("config.json"), format!("{config:#}\n").as_bytes())?;
+                atomic::write_new(&inside.join("config.json"), format!("{config:#}\n").as_bytes())?;
                 notes.extend(metadata::write_files(self.archive, inside)?);
                 Ok(job.write_safetensors(inside, SHARD_BYTES)?)
             })

@@ -1,10 +1,10 @@
 //! What does the model see, and what does it say, number by number? For people who compare implementations.
 
 use std::cell::RefCell;
-use std::io::Write;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use minke_model::Batch;
+use minke_sys::atomic;
 use minke_tensor::{Cpu, Device, Isa, Pass, Tensor};
 use minke_text::{Message, Thought, ToolCallParser, ToolEvent, split};
 use minke_weights::Archive;
@@ -147,12 +147,8 @@ fn logits(args: &DebugLogits) -> Result<()> {
     let hidden = model.forward(pass, &Batch::packed(&device, &[&ids]), None, false)?.hidden;
     let logits = model.logits(pass, &hidden)?;
     if let Some(path) = &args.out {
-        let write = || {
-            let mut file = std::io::BufWriter::new(std::fs::File::create(path)?);
-            logits.values().iter().try_for_each(|value| file.write_all(&value.to_le_bytes()))?;
-            file.into_inner()?.sync_all()
-        };
-        write().with_context(|| format!("cannot write {}", path.display()))?;
+        let bytes: Vec<u8> = logits.values().iter().flat_map(|value| value.to_le_bytes()).collect();
+        atomic::replace(path, &bytes)?;
     }
     let last = &logits.values()[logits.values().len() - vocabulary..];
     let mut order: Vec<usize> = (0..vocabulary).collect();

@@ -12,8 +12,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
 use minke_engine::Engine;
+use minke_sys::atomic;
 use minke_tensor::TILE;
-use minke_weights::appear;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
@@ -197,7 +197,7 @@ impl<W: Write> Write for Summed<W> {
 fn replace(path: &Path, fill: impl FnOnce(&mut dyn Write) -> Result<()>) -> Result<()> {
     let folder = path.parent().expect("invariant: sessions lie in a folder");
     std::fs::create_dir_all(folder).with_context(|| format!("cannot write {}", path.display()))?;
-    appear::file(path, |to| fill(to))
+    atomic::replace_with(path, |to| fill(to))
 }
 
 fn hex(bytes: &[u8]) -> String {

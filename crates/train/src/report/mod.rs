@@ -7,7 +7,9 @@ mod read;
 
 use std::path::{Path, PathBuf};
 
-use crate::{Result, files};
+use minke_sys::atomic;
+
+use crate::Result;
 
 /// File of the report in a run's folder.
 pub const REPORT_FILE: &str = "report.html";
@@ -21,9 +23,9 @@ pub const CURVE_FILE: &str = "curve.svg";
 pub fn write(run: &Path) -> Result<PathBuf> {
     let read = read::run(run)?;
     if let Some(curve) = page::curve(&read) {
-        files::replace(&run.join(CURVE_FILE), curve.as_bytes())?;
+        atomic::replace(&run.join(CURVE_FILE), curve.as_bytes())?;
     }
     let path = run.join(REPORT_FILE);
-    files::replace(&path, page::render(&read).as_bytes())?;
+    atomic::replace(&path, page::render(&read).as_bytes())?;
     Ok(path)
 }
