@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use anyhow::Result;
 use minke_engine::{Engine, EngineConfig, SamplingParams};
-use minke_model::{MlaForm, Transformer};
+use minke_model::Transformer;
 use minke_tensor::{Cpu, Device, Isa, TILE};
 use minke_text::{ChatTemplate, Message, Tokenizer};
 use minke_weights::Archive;
@@ -156,15 +156,14 @@ impl Generation {
             None => {}
         }
         let own_temperature = if self.do_sample { self.temperature } else { 0.0 };
-        SamplingParams {
-            temperature: said.temperature.unwrap_or(own_temperature),
-            top_p: said.top_p.unwrap_or(self.top_p),
-            top_k: said.top_k.unwrap_or(self.top_k),
-            min_p: said.min_p.unwrap_or(self.min_p),
-            seed: said.seed,
-            max_tokens: said.max_tokens.or(self.max_new_tokens).unwrap_or(context),
-            stop_ids,
-        }
+        SamplingParams::default()
+            .with_temperature(said.temperature.unwrap_or(own_temperature))
+            .with_top_p(said.top_p.unwrap_or(self.top_p))
+            .with_top_k(said.top_k.unwrap_or(self.top_k))
+            .with_min_p(said.min_p.unwrap_or(self.min_p))
+            .with_seed(said.seed)
+            .with_max_tokens(said.max_tokens.or(self.max_new_tokens).unwrap_or(context))
+            .with_stop_ids(stop_ids)
     }
 }
 
@@ -186,13 +185,10 @@ impl Assistant {
     pub fn load(path: &Path, threads: usize) -> Result<Self> {
         let loaded = Loaded::read(path, threads)?;
         let config = loaded.model.config();
-        let sizes = EngineConfig {
-            pages: loaded.context.div_ceil(TILE),
-            max_sequences: 1,
-            chunk_tokens: CHUNK_TOKENS,
-            form: MlaForm::Absorbed,
-            prefix_cache: true,
-        };
+        let sizes = EngineConfig::default()
+            .with_pages(loaded.context.div_ceil(TILE))
+            .with_max_sequences(1)
+            .with_chunk_tokens(CHUNK_TOKENS);
         let engine = Engine::new(&loaded.device, config, sizes)?;
         Ok(Self { loaded: Arc::new(loaded), engine: Arc::new(Mutex::new(engine)) })
     }

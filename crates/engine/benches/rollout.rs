@@ -31,25 +31,15 @@ fn main() {
     let config = config();
     let device = Device::Cpu(Cpu::new(threads, Isa::detect()));
     let model = Transformer::random(&device, &config, &Placement::single(), 1).expect("the family is implemented");
-    let settings = EngineConfig {
-        pages: batch * (tokens + 64).div_ceil(32),
-        max_sequences: batch,
-        chunk_tokens: 512,
-        form: MlaForm::Expanded,
-        prefix_cache: false,
-    };
+    let settings = EngineConfig::default()
+        .with_pages(batch * (tokens + 64).div_ceil(32))
+        .with_max_sequences(batch)
+        .with_form(MlaForm::Expanded)
+        .with_prefix_cache(false);
     let mut replicas = Replicas::new(&device, &config, &settings).expect("the cache fits");
     for round in 0..3 {
         for prompt in 0..batch as u32 / 8 {
-            let params = SamplingParams {
-                temperature: 1.0,
-                top_p: 1.0,
-                top_k: 0,
-                min_p: 0.0,
-                seed: u64::from(prompt),
-                max_tokens: tokens,
-                stop_ids: vec![],
-            };
+            let params = SamplingParams::default().with_seed(u64::from(prompt)).with_max_tokens(tokens);
             let ids: Vec<u32> = (0..14).map(|i| 10 + (i * 7 + prompt) % 600).collect();
             replicas.submit(&ids, &params, 8).expect("the prompt fits");
         }

@@ -1,4 +1,4 @@
-//! How large is an engine, and which form of MLA does it serve?
+//! Sizes of an engine, and the form of MLA that it serves.
 
 use minke_model::MlaForm;
 use minke_tensor::TILE;
@@ -9,12 +9,23 @@ use crate::{Error, Result};
 const MOST_PAGES: usize = u32::MAX as usize / TILE;
 
 /// Sizes of an engine, and its form of MLA.
+///
+/// # Examples
+/// ```
+/// use minke_engine::EngineConfig;
+/// let config = EngineConfig::default().with_pages(64).with_max_sequences(4);
+/// assert_eq!((config.pages, config.chunk_tokens), (64, 512));
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct EngineConfig {
     /// Pages of the cache, 32 tokens each. They also bound the length of a sequence.
     pub pages: usize,
     /// Most sequences that run at once.
     pub max_sequences: usize,
+    /// Most sequences that wait for a place among those that run; [`Engine::submit`](crate::Engine::submit) refuses
+    /// more. A server sets it; without a bound, a list of any length can be submitted at once.
+    pub max_waiting: usize,
     /// Most prompt tokens that a step computes.
     pub chunk_tokens: usize,
     /// Form of MLA for the engine's life. `Expanded` is exact mode: log-probabilities are the trainer's to the bit.
@@ -23,7 +34,58 @@ pub struct EngineConfig {
     pub prefix_cache: bool,
 }
 
+impl Default for EngineConfig {
+    /// For serving: 256 pages (8,192 tokens), 16 sequences, any number waiting, prompts in chunks of 512 tokens,
+    /// absorbed, with a prefix cache.
+    fn default() -> Self {
+        Self {
+            pages: 256,
+            max_sequences: 16,
+            max_waiting: usize::MAX,
+            chunk_tokens: 512,
+            form: MlaForm::Absorbed,
+            prefix_cache: true,
+        }
+    }
+}
+
 impl EngineConfig {
+    /// Sets [`pages`](Self::pages).
+    #[must_use]
+    pub fn with_pages(self, pages: usize) -> Self {
+        Self { pages, ..self }
+    }
+
+    /// Sets [`max_sequences`](Self::max_sequences).
+    #[must_use]
+    pub fn with_max_sequences(self, max_sequences: usize) -> Self {
+        Self { max_sequences, ..self }
+    }
+
+    /// Sets [`max_waiting`](Self::max_waiting).
+    #[must_use]
+    pub fn with_max_waiting(self, max_waiting: usize) -> Self {
+        Self { max_waiting, ..self }
+    }
+
+    /// Sets [`chunk_tokens`](Self::chunk_tokens).
+    #[must_use]
+    pub fn with_chunk_tokens(self, chunk_tokens: usize) -> Self {
+        Self { chunk_tokens, ..self }
+    }
+
+    /// Sets [`form`](Self::form).
+    #[must_use]
+    pub fn with_form(self, form: MlaForm) -> Self {
+        Self { form, ..self }
+    }
+
+    /// Sets [`prefix_cache`](Self::prefix_cache).
+    #[must_use]
+    pub fn with_prefix_cache(self, prefix_cache: bool) -> Self {
+        Self { prefix_cache, ..self }
+    }
+
     /// Checks every field.
     ///
     /// # Errors

@@ -1,8 +1,8 @@
-//! How do many sequences become tokens at once? Step by step: schedule, compute, sample.
+//! Many sequences become tokens at once, step by step: schedule, compute, sample.
 
 use std::collections::BTreeMap;
 
-use minke_model::{Batch, Chunk, KvCache, Transformer};
+use minke_model::{Batch, Chunk, KvCache, ModelId, Transformer};
 use minke_spec::ModelConfig;
 use minke_tensor::{Device, Pass, TILE};
 
@@ -10,10 +10,11 @@ use crate::config::EngineConfig;
 use crate::sampler::{Request, Sampled, sample};
 use crate::scheduler::{Plan, Scheduler};
 use crate::sequence::Sequence;
-use crate::{Completion, Error, Finish, Result, SamplingParams, SequenceId, Token};
+use crate::{Completion, Counts, Error, Finish, Result, SamplingParams, SequenceId, Token};
 
-/// Counts since the engine was made, and its state.
+/// Counts since the engine was made, and its state. Those of one sequence are [`Counts`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Stats {
     /// Steps that computed something.
     pub steps: u64,
@@ -37,6 +38,9 @@ pub struct Stats {
 
 /// Generates tokens for many sequences at once with any model of one configuration.
 ///
+/// Whether a step is given the weights of the step before is seen by [`Transformer::id`]: with other weights, what the
+/// prefix cache knows is forgotten, and a sequence that was begun with the old ones is an error.
+///
 /// # Examples
 /// ```
 /// use minke_engine::{Engine, EngineConfig, SamplingParams};
@@ -47,27 +51,20 @@ pub struct Stats {
 /// let config = ModelConfig::from_json(text)?.config;
 /// let device = Device::Cpu(Cpu::new(1, Isa::detect()));
 /// let model = Transformer::random(&device, &config, &Placement::single(), 0)?;
-/// let sizes =
-///     EngineConfig { pages: 8, max_sequences: 4, chunk_tokens: 64, form: MlaForm::Expanded, prefix_cache: true };
-/// let mut engine = Engine::new(&device, &config, sizes)?;
-/// let params = SamplingParams {
-///     temperature: 1.0,
-///     top_p: 1.0,
-///     top_k: 0,
-///     min_p: 0.0,
-///     seed: 7,
-///     max_tokens: 5,
-///     stop_ids: vec![],
-/// };
-/// engine.submit(&[3, 1, 4], &params, 2)?;
+/// let mut engine = Engine::new(&device, &config, EngineConfig::default().with_form(MlaForm::Expanded))?;
+/// engine.submit(&[3, 1, 4], &SamplingParams::default().with_seed(7).with_max_tokens(5), 2)?;
 /// let completions = engine.run(&model)?;
 /// assert_eq!(completions.len(), 2);
-/// assert_eq!(completions[0].token_ids.len(), 5);
+/// assert_eq!((completions[0].token_ids.len(), completions[0].counts.prompt), (5, 3));
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub struct Engine {
     device: Device,
     config: ModelConfig,
+    /// The weights that the contents of the cache come from; none before the first step.
+    model: Option<ModelId>,
+    /// Most sequences that may be unfinished.
+    most_unfinished: usize,
     /// Longest sequence, in tokens: the model's context or what the cache holds.
     limit: usize,
     cache: KvCache,
@@ -88,6 +85,8 @@ impl Engine {
         Ok(Self {
             device: device.clone(),
             config: config.clone(),
+            model: None,
+            most_unfinished: engine.max_sequences.saturating_add(engine.max_waiting),
             limit: config.max_position_embeddings.min(engine.pages * TILE),
             cache: KvCache::new(device, config, engine.pages, engine.form),
             scheduler: Scheduler::new(&engine),
@@ -104,18 +103,22 @@ impl Engine {
     ///
     /// # Errors
     /// If the prompt is empty, leaves no room for an answer or has an unknown token, if a sampling parameter is out of
-    /// range, or if `n` is zero.
+    /// range, if `n` is zero, or if more than `max_sequences + max_waiting` sequences would be unfinished.
     pub fn submit(&mut self, token_ids: &[u32], params: &SamplingParams, n: usize) -> Result<Vec<SequenceId>> {
         self.check(token_ids, params, n)?;
+        let (unfinished, limit) = (self.unfinished(), self.most_unfinished);
+        if unfinished.saturating_add(n) > limit {
+            return Err(Error::QueueFull { unfinished, n, limit });
+        }
         let root = self.scheduler.pages.root();
         let member = |index: usize| {
             let seed = SamplingParams::seed_of_sample(params.seed, index);
-            Sequence::new(token_ids, SamplingParams { seed, ..params.clone() }, self.limit, root)
+            Sequence::new(token_ids, params.clone().with_seed(seed), self.limit, root)
         };
         Ok(self.scheduler.add((0..n).map(member).collect()))
     }
 
-    /// Returns nothing if [`Engine::submit`] would take the group in.
+    /// Checks a group as [`Engine::submit`] does, whatever waits already.
     pub(crate) fn check(&self, token_ids: &[u32], params: &SamplingParams, n: usize) -> Result<()> {
         params.validate()?;
         if n == 0 {
@@ -147,10 +150,11 @@ impl Engine {
     /// Computes one step and returns its new tokens.
     ///
     /// # Errors
-    /// If the model has another configuration or its forward fails; the step can then be taken again.
+    /// If the model has another configuration, if its weights are not those that unfinished sequences were begun with,
+    /// or if its forward fails; the step can then be taken again.
     pub fn step(&mut self, model: &Transformer) -> Result<Vec<Token>> {
-        if model.config() != &self.config {
-            return Err(Error::AnotherModel);
+        if self.model.as_ref() != Some(model.id()) {
+            self.change_model(model)?;
         }
         let plan = self.scheduler.schedule();
         let samples = self.compute(model, &plan)?;
@@ -183,13 +187,25 @@ impl Engine {
         Ok(std::mem::take(&mut self.finished).into_values().collect())
     }
 
-    /// Notes that the weights changed: what the prefix cache knows is forgotten.
-    ///
-    /// # Panics
-    /// If a sequence has not ended: half of it would come from the old weights.
-    pub fn publish(&mut self) {
-        assert!(self.is_idle(), "weights change between runs: cancel the sequences that have not ended");
-        self.scheduler.pages.forget_all();
+    /// Goes over to other weights: what the prefix cache knows comes from the old ones and is forgotten.
+    fn change_model(&mut self, model: &Transformer) -> Result<()> {
+        if model.config() != &self.config {
+            return Err(Error::AnotherModel);
+        }
+        if self.model.is_some() {
+            if self.scheduler.sequences.values().any(Sequence::is_begun) {
+                return Err(Error::WeightsChanged);
+            }
+            self.scheduler.pages.forget_all();
+        }
+        self.model = Some(model.id().clone());
+        Ok(())
+    }
+
+    /// What a sequence took so far, in tokens; none after its completion was taken.
+    pub fn counts(&self, id: SequenceId) -> Option<Counts> {
+        let running = self.scheduler.sequences.get(&id).map(Sequence::counts);
+        running.or_else(|| self.finished.get(&id).map(|completion| completion.counts))
     }
 
     /// Returns the contents of the full pages that the prefix cache knows of these tokens, the first one first, until one
@@ -315,7 +331,8 @@ impl Engine {
                 };
                 self.generated += 1;
                 let finish = self.scheduler.sequence(id).push(sampled);
-                tokens.push(Token { sequence: id, token_id: sampled.token_id, finish });
+                let Sampled { token_id, log_prob, .. } = sampled;
+                tokens.push(Token { sequence: id, token_id, log_prob, finish });
                 if let Some(finish) = finish {
                     self.end(id, finish);
                 }

@@ -2,6 +2,7 @@
 
 /// A request or a configuration that the engine refuses.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum Error {
     /// A setting lies outside its range.
     #[error("{field} = {value}: it must be {range}")]
@@ -49,6 +50,21 @@ pub enum Error {
         /// Bytes of a page of the cache.
         page_bytes: usize,
     },
+    /// More sequences than may wait.
+    #[error(
+        "{unfinished} sequences run or wait, {n} more are over max_sequences + max_waiting = {limit}: submit them later"
+    )]
+    QueueFull {
+        /// Sequences that have not ended.
+        unfinished: usize,
+        /// Sequences of the refused group.
+        n: usize,
+        /// Most sequences that may be unfinished.
+        limit: usize,
+    },
+    /// The weights are not those that part of the unfinished sequences was computed with.
+    #[error("the weights changed while sequences were unfinished: finish or cancel sequences before an update")]
+    WeightsChanged,
     /// Another architecture than the one that the cache was made for.
     #[error("the model given to `step` has another configuration than the engine was made for: make a new engine")]
     AnotherModel,

@@ -8,6 +8,7 @@ mod config;
 mod engine;
 mod error;
 mod pages;
+mod params;
 mod replicas;
 mod sampler;
 mod scheduler;
@@ -16,9 +17,9 @@ mod sequence;
 pub use config::EngineConfig;
 pub use engine::{Engine, Stats};
 pub use error::Error;
+pub use params::SamplingParams;
 pub use replicas::Replicas;
-pub use sampler::SamplingParams;
-pub use sequence::{Completion, Finish, SequenceId, Token};
+pub use sequence::{Completion, Counts, Finish, SequenceId, Token};
 
 /// The result of a fallible operation of this crate.
 pub type Result<T> = std::result::Result<T, Error>;

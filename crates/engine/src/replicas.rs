@@ -1,4 +1,4 @@
-//! How do many sequences use many threads? Small models: an engine per thread, each with sequences of its own.
+//! Several engines that share a model and a queue. A small model has an engine per thread, each with sequences of its own.
 //!
 //! Where weights are small, threads that share one step wait for each other more than they compute, and hand each
 //! other's caches back and forth. A replica never waits, and its few sequences stay in the cache of its core. Which
@@ -12,7 +12,7 @@ use minke_spec::ModelConfig;
 use minke_spec::cost::parameter_counts;
 use minke_tensor::{Device, TILE};
 
-use crate::{Completion, Engine, EngineConfig, Result, SamplingParams};
+use crate::{Completion, Engine, EngineConfig, Error, Result, SamplingParams};
 
 /// Parameters up to which a thread has an engine of its own: every one of them reads all weights in every step.
 const MOST_PARAMETERS: usize = 8 << 20;
@@ -33,6 +33,9 @@ pub struct Replicas {
     /// Sequences that an engine is given before it has ended one.
     at_once: usize,
     waiting: Vec<Request>,
+    /// Sequences that wait, and most that may.
+    queued: usize,
+    most_queued: usize,
 }
 
 impl Replicas {
@@ -43,18 +46,20 @@ impl Replicas {
     /// If a size is out of range.
     pub fn new(device: &Device, config: &ModelConfig, sizes: &EngineConfig) -> Result<Self> {
         sizes.validate()?;
-        let Device::Cpu(cpu) = device;
         let small = parameter_counts(config).total <= MOST_PARAMETERS;
-        let count = if small { cpu.threads().min(sizes.max_sequences) } else { 1 };
-        let device = if count == 1 { device.clone() } else { Device::Cpu(cpu.serial()) };
+        let count = if small { device.threads().min(sizes.max_sequences) } else { 1 };
+        let device = if count == 1 { device.clone() } else { device.serial() };
         let longest = config.max_position_embeddings.div_ceil(TILE).min(sizes.pages);
         let each = EngineConfig {
             pages: sizes.pages.div_ceil(count).max(longest),
             max_sequences: sizes.max_sequences.div_ceil(count),
+            // What waits, waits in the queue that the engines share.
+            max_waiting: usize::MAX,
             ..sizes.clone()
         };
         let engines = (0..count).map(|_| Engine::new(&device, config, each.clone())).collect::<Result<_>>()?;
-        Ok(Self { engines, at_once: each.max_sequences, waiting: Vec::new() })
+        let most_queued = sizes.max_sequences.saturating_add(sizes.max_waiting);
+        Ok(Self { engines, at_once: each.max_sequences, waiting: Vec::new(), queued: 0, most_queued })
     }
 
     /// Takes in a group of `n` sequences that continue one prompt, as [`Engine::submit`] does.
@@ -63,21 +68,27 @@ impl Replicas {
     /// As [`Engine::submit`].
     pub fn submit(&mut self, token_ids: &[u32], params: &SamplingParams, n: usize) -> Result<()> {
         self.engines[0].check(token_ids, params, n)?;
+        let (unfinished, limit) = (self.queued, self.most_queued);
+        if unfinished.saturating_add(n) > limit {
+            return Err(Error::QueueFull { unfinished, n, limit });
+        }
+        self.queued += n;
         self.waiting.push(Request { token_ids: token_ids.to_vec(), params: params.clone(), n });
         Ok(())
     }
 
     /// Continues everything that was submitted to its end and returns the results in order of submission. `on_finished`
-    /// hears how many sequences have ended.
+    /// is called with the number of sequences that have ended.
     ///
     /// # Errors
     /// As [`Engine::step`].
     pub fn run(&mut self, model: &Transformer, on_finished: impl FnMut(usize) + Send) -> Result<Vec<Completion>> {
         let requests = std::mem::take(&mut self.waiting);
+        self.queued = 0;
         let (next, at_once) = (AtomicUsize::new(0), self.at_once);
-        let heard = Mutex::new((0, on_finished));
-        let hear = |ended: usize| {
-            let (finished, on_finished) = &mut *heard.lock().unwrap_or_else(PoisonError::into_inner);
+        let progress = Mutex::new((0, on_finished));
+        let report = |ended: usize| {
+            let (finished, on_finished) = &mut *progress.lock().unwrap_or_else(PoisonError::into_inner);
             *finished += ended;
             on_finished(*finished);
         };
@@ -95,7 +106,7 @@ impl Replicas {
                 let before = engine.unfinished();
                 engine.step(model)?;
                 if engine.unfinished() < before {
-                    hear(before - engine.unfinished());
+                    report(before - engine.unfinished());
                 }
             }
             let mut complete = |id| engine.take(id).expect("invariant: an idle engine has ended its sequences");
@@ -114,10 +125,5 @@ impl Replicas {
         let mut groups: Groups = all.into_iter().collect::<Result<Vec<_>>>()?.concat();
         groups.sort_by_key(|(index, _)| *index);
         Ok(groups.into_iter().flat_map(|(_, completions)| completions).collect())
-    }
-
-    /// Notes that the weights changed, as [`Engine::publish`] does.
-    pub fn publish(&mut self) {
-        self.engines.iter_mut().for_each(Engine::publish);
     }
 }

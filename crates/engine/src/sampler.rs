@@ -12,63 +12,7 @@ use minke_model::Transformer;
 use minke_spec::draw::{Domain, draw};
 use minke_tensor::{Device, Indices, Pass, Tensor};
 
-use crate::{Error, Result};
-
-/// The lowest temperature above greedy: below it f32 logits over temperature lose their meaning.
-const LOWEST_TEMPERATURE: f32 = 1e-3;
-
-/// How the tokens of a sequence are chosen, and when it ends.
-#[derive(Clone, Debug, PartialEq)]
-pub struct SamplingParams {
-    /// Divides the logits; 0 takes the most likely token.
-    pub temperature: f32,
-    /// Share of the probability that the most likely tokens must reach; 1 for all.
-    pub top_p: f32,
-    /// Number of most likely tokens; 0 for all.
-    pub top_k: usize,
-    /// Least probability relative to the most likely token; 0 for all.
-    pub min_p: f32,
-    /// Seed of the sequence, or of the first of a group: see [`SamplingParams::seed_of_sample`].
-    pub seed: u64,
-    /// Most tokens to generate.
-    pub max_tokens: usize,
-    /// Tokens that end the sequence; the one that did is part of it.
-    pub stop_ids: Vec<u32>,
-}
-
-impl SamplingParams {
-    /// Checks every field.
-    ///
-    /// # Errors
-    /// If one lies outside its range; the error names it.
-    pub fn validate(&self) -> Result<()> {
-        let check = |ok: bool, field: &'static str, value: &dyn std::fmt::Display, range: &'static str| {
-            if ok { Ok(()) } else { Err(Error::Setting { field, value: value.to_string(), range }) }
-        };
-        let t = self.temperature;
-        check(t == 0.0 || (LOWEST_TEMPERATURE..=100.0).contains(&t), "temperature", &t, "0 (greedy) or 0.001 to 100")?;
-        check(self.top_p > 0.0 && self.top_p <= 1.0, "top_p", &self.top_p, "above 0 and at most 1 (all tokens)")?;
-        check((0.0..=1.0).contains(&self.min_p), "min_p", &self.min_p, "0 (all tokens) to 1")?;
-        check(self.max_tokens > 0, "max_tokens", &self.max_tokens, "at least 1")
-    }
-
-    /// Returns whether a token with a weight may be left out.
-    fn filters(&self) -> bool {
-        self.top_k > 0 || self.top_p < 1.0 || self.min_p > 0.0
-    }
-
-    /// Returns what the logits are multiplied with; 1 for greedy. A trainer that wants the sampler's log-probabilities
-    /// to the bit uses this number.
-    pub fn inverse_temperature(&self) -> f32 {
-        if self.temperature == 0.0 { 1.0 } else { 1.0 / self.temperature }
-    }
-
-    /// Returns the seed of sample `index` of a group submitted with `seed`. The first sample has the seed itself: sample
-    /// `index` is the sequence that is submitted alone with `seed_of_sample(seed, index)`.
-    pub fn seed_of_sample(seed: u64, index: usize) -> u64 {
-        if index == 0 { seed } else { draw(seed, Domain::Rollout, &[index as u64]).bits() }
-    }
-}
+use crate::{Result, SamplingParams};
 
 /// One token to be sampled.
 pub(crate) struct Request<'a> {
@@ -220,7 +164,12 @@ mod tests {
     use super::*;
 
     fn params(temperature: f32, top_k: usize, top_p: f32, min_p: f32) -> SamplingParams {
-        SamplingParams { temperature, top_p, top_k, min_p, seed: 11, max_tokens: 1, stop_ids: vec![] }
+        SamplingParams::default()
+            .with_temperature(temperature)
+            .with_top_k(top_k)
+            .with_top_p(top_p)
+            .with_min_p(min_p)
+            .with_seed(11)
     }
 
     /// Chooses as [`super::choose`] does, from weights computed here.
@@ -325,35 +274,5 @@ mod tests {
         assert!(ranks.is_sorted());
         assert_eq!(ranks[4] >> 32, ranks[5] >> 32);
         assert_ne!(ranks[5] >> 32, ranks[6] >> 32);
-    }
-
-    #[test]
-    fn parameters_out_of_range_are_named() {
-        let good = params(0.6, 0, 0.95, 0.0);
-        assert!(good.validate().is_ok());
-        let cases = [
-            ("temperature", SamplingParams { temperature: f32::NAN, ..good.clone() }),
-            ("temperature", SamplingParams { temperature: -0.5, ..good.clone() }),
-            ("temperature", SamplingParams { temperature: 1e-4, ..good.clone() }),
-            ("temperature", SamplingParams { temperature: f32::INFINITY, ..good.clone() }),
-            ("top_p", SamplingParams { top_p: 0.0, ..good.clone() }),
-            ("top_p", SamplingParams { top_p: 1.01, ..good.clone() }),
-            ("top_p", SamplingParams { top_p: f32::NAN, ..good.clone() }),
-            ("min_p", SamplingParams { min_p: -0.1, ..good.clone() }),
-            ("min_p", SamplingParams { min_p: f32::NAN, ..good.clone() }),
-            ("max_tokens", SamplingParams { max_tokens: 0, ..good.clone() }),
-        ];
-        for (field, params) in cases {
-            let message = params.validate().unwrap_err().to_string();
-            assert!(message.starts_with(&format!("{field} = ")), "{message}");
-        }
-    }
-
-    #[test]
-    fn samples_of_a_group_have_seeds_of_their_own() {
-        let seeds: std::collections::BTreeSet<u64> =
-            (0..1000).map(|index| SamplingParams::seed_of_sample(3, index)).collect();
-        assert_eq!(seeds.len(), 1000);
-        assert_eq!(SamplingParams::seed_of_sample(3, 0), 3);
     }
 }

@@ -98,6 +98,7 @@ impl Scheduler {
     pub(crate) fn computed(&mut self, work: &Work) {
         let sequence = self.sequences.get_mut(&work.id).expect("invariant: planned sequences exist");
         sequence.computed += work.rows;
+        sequence.count_prefilled();
         sequence.remember_full_pages(&mut self.pages);
     }
 
@@ -112,6 +113,7 @@ impl Scheduler {
             let follower = self.sequence(id);
             follower.pages.clone_from(&pages);
             (follower.computed, follower.remembered, follower.prefix) = (computed, remembered, prefix);
+            follower.count_cached();
             self.waiting.insert(id);
         }
     }
@@ -126,6 +128,7 @@ impl Scheduler {
             next.followers = rest.to_vec();
             next.pages = std::mem::take(&mut sequence.pages);
             (next.computed, next.remembered, next.prefix) = (sequence.computed, sequence.remembered, sequence.prefix);
+            next.count_cached();
             if was_running {
                 self.running.insert(heir)
             } else {
@@ -197,6 +200,7 @@ impl Scheduler {
         }
         if fresh {
             self.prefix_hits += sequence.computed as u64;
+            sequence.count_cached();
         }
         let pages = &mut self.pages;
         let mut allocate = || pages.allocate().expect("invariant: available pages were counted above");
@@ -225,7 +229,6 @@ impl Scheduler {
 mod tests {
     use std::collections::HashMap;
 
-    use minke_model::MlaForm;
     use proptest::prelude::*;
 
     use super::*;
@@ -251,15 +254,7 @@ mod tests {
         }
 
         fn add(&mut self, prompt: &[u32], max_tokens: usize, n: usize) {
-            let params = SamplingParams {
-                temperature: 1.0,
-                top_p: 1.0,
-                top_k: 0,
-                min_p: 0.0,
-                seed: 0,
-                max_tokens,
-                stop_ids: vec![],
-            };
+            let params = SamplingParams::default().with_max_tokens(max_tokens);
             let root = self.scheduler.pages.root();
             let member = || Sequence::new(prompt, params.clone(), self.limit, root);
             self.scheduler.add((0..n).map(|_| member()).collect());
@@ -319,6 +314,10 @@ mod tests {
                     let page = sequence.pages[position / TILE];
                     assert_eq!(self.written[page as usize][position % TILE], Some(token), "position {position}");
                 }
+                let counts = sequence.counts();
+                let read = counts.cached + counts.prefilled;
+                assert!(read >= sequence.computed.min(counts.prompt) && read <= counts.prompt, "{counts:?}");
+                assert!(counts.generated == 0 || read == counts.prompt, "{counts:?}");
             }
         }
     }
@@ -349,7 +348,7 @@ mod tests {
             chunk_tokens in prop_oneof![Just(1usize), Just(31), Just(256)],
             prefix_cache: bool,
         ) {
-            let config = EngineConfig { pages, max_sequences, chunk_tokens, form: MlaForm::Absorbed, prefix_cache };
+            let config = EngineConfig { pages, max_sequences, chunk_tokens, prefix_cache, ..EngineConfig::default() };
             let mut machine = Machine::new(&config);
             let mut submitted = 0;
             for action in actions {
@@ -390,13 +389,7 @@ mod tests {
 
     #[test]
     fn a_group_computes_its_prompt_once() {
-        let config = EngineConfig {
-            pages: 64,
-            max_sequences: 16,
-            chunk_tokens: 64,
-            form: MlaForm::Expanded,
-            prefix_cache: false,
-        };
+        let config = EngineConfig { pages: 64, chunk_tokens: 64, prefix_cache: false, ..EngineConfig::default() };
         let mut machine = Machine::new(&config);
         machine.add(&[1; 100], 20, 8);
         let plans: Vec<Plan> = (0..2)

@@ -1,4 +1,4 @@
-//! What is a request while it is worked on? Its tokens so far, and how many of them are in the cache.
+//! A sequence: its tokens so far, how many of them are in the cache, and what became of it.
 
 use minke_tensor::TILE;
 
@@ -29,8 +29,27 @@ pub enum Finish {
     NotFinite,
 }
 
+/// What a sequence took so far, in tokens.
+///
+/// `cached + prefilled` is how much of the prompt is read. It never falls, and is `prompt` when the first token is there:
+/// what preemption makes the engine compute again is in [`Stats::prefilled`](crate::Stats::prefilled) alone.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Counts {
+    /// Length of the prompt.
+    pub prompt: usize,
+    /// Tokens of the prompt that were found instead of being computed: in the prefix cache, or in the pages of the
+    /// member of its group that computed the prompt.
+    pub cached: usize,
+    /// Tokens of the prompt that were computed for it.
+    pub prefilled: usize,
+    /// Tokens generated.
+    pub generated: usize,
+}
+
 /// What became of a sequence.
 #[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub struct Completion {
     /// Which sequence.
     pub id: SequenceId,
@@ -43,15 +62,20 @@ pub struct Completion {
     pub entropies: Vec<f32>,
     /// Why it ended.
     pub finish: Finish,
+    /// What it took.
+    pub counts: Counts,
 }
 
-/// What a step did to one sequence. One that ends without a token (cancelled, not finite) gives none.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// A token that a step gave one sequence. One that ends without a token (cancelled, not finite) gives none.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub struct Token {
     /// Which sequence.
     pub sequence: SequenceId,
     /// Its new token.
     pub token_id: u32,
+    /// Log-probability of the token, as in [`Completion::log_probs`].
+    pub log_prob: f32,
     /// Whether it ended with it, and why.
     pub finish: Option<Finish>,
 }
@@ -69,6 +93,9 @@ pub(crate) struct Sequence {
     pub limit: usize,
     /// Tokens whose keys and values are in the pages.
     pub computed: usize,
+    /// Tokens of the prompt that were found, and that were computed: see [`Counts`].
+    cached: usize,
+    prefilled: usize,
     pub pages: Vec<u32>,
     /// Full pages that the prefix cache was told of, and what it calls the tokens up to there.
     pub remembered: usize,
@@ -87,6 +114,8 @@ impl Sequence {
             limit: context.min(prompt.len().saturating_add(params.max_tokens)),
             params,
             computed: 0,
+            cached: 0,
+            prefilled: 0,
             pages: Vec::new(),
             remembered: 0,
             prefix: root,
@@ -94,6 +123,35 @@ impl Sequence {
             log_probs: Vec::new(),
             entropies: Vec::new(),
         }
+    }
+
+    /// Whether something of it was computed, or found in the cache.
+    pub(crate) fn is_begun(&self) -> bool {
+        self.computed > 0 || self.token_ids.len() > self.prompt
+    }
+
+    pub(crate) fn counts(&self) -> Counts {
+        Counts {
+            prompt: self.prompt,
+            cached: self.cached,
+            prefilled: self.prefilled,
+            generated: self.token_ids.len() - self.prompt,
+        }
+    }
+
+    /// Counts what of the prompt is in the pages now and was not before as found.
+    pub(crate) fn count_cached(&mut self) {
+        self.cached += self.newly_read();
+    }
+
+    /// Counts what of the prompt is in the pages now and was not before as computed.
+    pub(crate) fn count_prefilled(&mut self) {
+        self.prefilled += self.newly_read();
+    }
+
+    /// Tokens of the prompt that were never in its pages until now.
+    fn newly_read(&self) -> usize {
+        self.computed.min(self.prompt).saturating_sub(self.cached + self.prefilled)
     }
 
     /// Returns how many tokens have to be computed before one can be sampled.
@@ -145,8 +203,9 @@ impl Sequence {
 
     /// Returns the result.
     pub(crate) fn complete(mut self, id: SequenceId, finish: Finish) -> Completion {
+        let counts = self.counts();
         let token_ids = self.token_ids.split_off(self.prompt);
-        Completion { id, token_ids, log_probs: self.log_probs, entropies: self.entropies, finish }
+        Completion { id, token_ids, log_probs: self.log_probs, entropies: self.entropies, finish, counts }
     }
 
     fn page_tokens(&self, page: usize) -> Option<&[u32; TILE]> {

@@ -74,15 +74,15 @@ fn chunks_slots_prefix_hits_and_preemption() {
     Fixture::each(24, |fixture| {
         for chunk_tokens in [1, 31, 256] {
             for prefix_cache in [false, true] {
-                let sizes = EngineConfig { chunk_tokens, prefix_cache, ..spacious(fixture.form) };
+                let sizes = spacious(fixture.form).with_chunk_tokens(chunk_tokens).with_prefix_cache(prefix_cache);
                 let stats = fixture.check(&fixture.device, sizes.clone(), "chunks");
                 assert_eq!((stats.preemptions, stats.prefix_hits > 0), (0, prefix_cache));
                 // Few pages: sequences lose theirs and are computed again. Few slots: sequences wait for one.
-                let few = EngineConfig { pages: 9, ..sizes.clone() };
+                let few = sizes.clone().with_pages(9);
                 let stats = fixture.check(&fixture.device, few, "few pages");
                 // One prompt token per step: a sequence is through before the next needs its pages.
                 assert_eq!(stats.preemptions > 0, chunk_tokens > 1, "{stats:?}");
-                let stats = fixture.check(&fixture.device, EngineConfig { max_sequences: 5, ..sizes }, "few slots");
+                let stats = fixture.check(&fixture.device, sizes.with_max_sequences(5), "few slots");
                 assert_eq!(stats.prefix_hits > 0, prefix_cache);
             }
         }
@@ -92,18 +92,19 @@ fn chunks_slots_prefix_hits_and_preemption() {
 #[test]
 fn a_second_time_with_a_warm_cache() {
     Fixture::each(12, |fixture| {
-        let sizes = EngineConfig { prefix_cache: true, ..spacious(fixture.form) };
+        let sizes = spacious(fixture.form).with_prefix_cache(true);
         let mut engine = Engine::new(&fixture.device, fixture.model.config(), sizes).unwrap();
         let mut hits = vec![];
+        let mut model = fixture.model.clone();
         for round in 0..3 {
             let before = engine.stats().prefix_hits;
-            let got = run(&mut engine, &fixture.model, &fixture.cases);
+            let got = run(&mut engine, &model, &fixture.cases);
             for (got, want) in got.iter().zip(&fixture.want) {
                 assert_same(got, want, &format!("in round {round}, {}", fixture.name));
             }
             hits.push(engine.stats().prefix_hits - before);
             if round == 1 {
-                engine.publish();
+                model.params_mut();
             }
         }
         // The first round finds only what others of the same round began with, and so does one with new weights.
@@ -116,7 +117,7 @@ fn replicas_of_the_engine() {
     Fixture::each(40, |fixture| {
         for (threads, max_sequences) in [(1, 256), (3, 7), (3, 2)] {
             let device = device(threads, fixture.isa());
-            let sizes = EngineConfig { max_sequences, ..spacious(fixture.form) };
+            let sizes = spacious(fixture.form).with_max_sequences(max_sequences);
             let mut replicas = Replicas::new(&device, fixture.model.config(), &sizes).unwrap();
             for round in 0..2 {
                 for case in &fixture.cases {
@@ -128,7 +129,6 @@ fn replicas_of_the_engine() {
                 for (got, want) in got.iter().zip(&fixture.want) {
                     assert_same(got, want, &format!("in round {round} of {threads} replicas, {}", fixture.name));
                 }
-                replicas.publish();
             }
         }
         let mut replicas = Replicas::new(&fixture.device, fixture.model.config(), &spacious(fixture.form)).unwrap();
@@ -164,18 +164,19 @@ fn members_of_a_group_are_sequences_of_their_own() {
     Fixture::each(1, |fixture| {
         for (prompt, prefix_cache) in [(31, true), (32, false), (33, true), (70, false)] {
             let prompt: Vec<u32> = fixture.cases[0].prompt.iter().copied().cycle().take(prompt).collect();
-            let params = SamplingParams { top_p: 0.95, ..params(1.0, 9, 45) };
+            let params = params(1.0, 9, 45).with_top_p(0.95);
             let want: Vec<Completion> = (0..9)
                 .map(|i| {
                     let seed = SamplingParams::seed_of_sample(9, i);
-                    let case = Case { prompt: prompt.clone(), params: SamplingParams { seed, ..params.clone() } };
+                    let case = Case { prompt: prompt.clone(), params: params.clone().with_seed(seed) };
                     alone(&fixture.device, &fixture.model, fixture.form, &case)
                 })
                 .collect();
             assert!(want.iter().skip(1).all(|other| other.token_ids != want[0].token_ids));
             // With neighbours, few slots, few pages, and members that are cancelled before and after the prompt.
             for (pages, max_sequences, chunk_tokens) in [(500, 64, 256), (500, 4, 31), (12, 64, 31), (7, 3, 1)] {
-                let sizes = EngineConfig { pages, max_sequences, chunk_tokens, form: fixture.form, prefix_cache };
+                let sizes = spacious(fixture.form).with_pages(pages).with_max_sequences(max_sequences);
+                let sizes = sizes.with_chunk_tokens(chunk_tokens).with_prefix_cache(prefix_cache);
                 let mut engine = Engine::new(&fixture.device, fixture.model.config(), sizes).unwrap();
                 engine.submit(&fixture.cases[0].prompt[..20], &fixture.cases[0].params, 2).unwrap();
                 let ids = engine.submit(&prompt, &params, 9).unwrap();

@@ -11,8 +11,8 @@ use minke_tensor::{Device, Indices, Isa, Pass};
 
 /// Returns 64 rollouts, which ran at once in pages that were given out, cancelled and preempted before and meanwhile.
 fn rollouts(device: &Device, model: &Transformer, cases: &[Case]) -> Vec<Completion> {
-    let sizes =
-        EngineConfig { pages: 125, max_sequences: 100, chunk_tokens: 500, form: MlaForm::Expanded, prefix_cache: true };
+    let sizes = EngineConfig::default().with_form(MlaForm::Expanded);
+    let sizes = sizes.with_pages(125).with_max_sequences(100).with_chunk_tokens(500);
     let mut engine = Engine::new(device, model.config(), sizes).unwrap();
     let submit = |engine: &mut Engine, cases: &[Case]| -> Vec<SequenceId> {
         cases.iter().flat_map(|case| engine.submit(&case.prompt, &case.params, 1).unwrap()).collect()

@@ -26,7 +26,10 @@ fn naive(device: &Device, model: &Transformer, prompt: &[u32], count: usize, lik
         entropies.push(said.entropy.item());
         tokens.push(best);
     }
-    Completion { id: like.id, token_ids: tokens.split_off(prompt.len()), log_probs, entropies, finish: Finish::Length }
+    let mut naive = like.clone();
+    naive.token_ids = tokens.split_off(prompt.len());
+    (naive.log_probs, naive.entropies, naive.finish) = (log_probs, entropies, Finish::Length);
+    naive
 }
 
 #[test]

@@ -237,15 +237,12 @@ impl Answerer<'_> {
     ) -> Result<Vec<Completion>> {
         let stop_ids: Vec<u32> = self.tokenizer.id_of(EOS).into_iter().collect();
         for (problem, prompt) in problems.iter().zip(prompts) {
-            let params = SamplingParams {
-                temperature: config.temperature,
-                top_p: config.top_p,
-                top_k: 0,
-                min_p: 0.0,
-                seed: draw(config.seed, Domain::Rollout, &[hash_name("evaluation"), problem.id]).bits(),
-                max_tokens: config.max_tokens,
-                stop_ids: stop_ids.clone(),
-            };
+            let params = SamplingParams::default()
+                .with_temperature(config.temperature)
+                .with_top_p(config.top_p)
+                .with_seed(draw(config.seed, Domain::Rollout, &[hash_name("evaluation"), problem.id]).bits())
+                .with_max_tokens(config.max_tokens)
+                .with_stop_ids(stop_ids.clone());
             self.engines.submit(&self.tokenizer.encode(prompt), &params, config.samples)?;
         }
         Ok(self.engines.run(self.model, progress)?)

@@ -89,13 +89,8 @@ fn world() -> World {
 
 impl World {
     fn evaluate(&self, problems: &[Problem], config: &EvalConfig) -> minke_eval::Result<TaskReport> {
-        let sizes = EngineConfig {
-            pages: 64,
-            max_sequences: 40,
-            chunk_tokens: 100,
-            form: MlaForm::Expanded,
-            prefix_cache: true,
-        };
+        let sizes = EngineConfig::default().with_pages(64).with_max_sequences(40).with_chunk_tokens(100);
+        let sizes = sizes.with_form(MlaForm::Expanded);
         let mut engines = Replicas::new(&self.device, self.model.config(), &sizes).unwrap();
         let template = ChatTemplate::r1_unforced();
         let (model, tokenizer) = (&self.model, &self.tokenizer);

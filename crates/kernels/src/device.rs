@@ -18,6 +18,22 @@ pub enum Device {
     Cpu(Cpu),
 }
 
+impl Device {
+    /// The number of threads that an operation may use.
+    pub fn threads(&self) -> usize {
+        match self {
+            Self::Cpu(cpu) => cpu.threads(),
+        }
+    }
+
+    /// The same device restricted to the caller's thread: for callers that bring threads of their own.
+    pub fn serial(&self) -> Self {
+        match self {
+            Self::Cpu(cpu) => Self::Cpu(cpu.serial()),
+        }
+    }
+}
+
 /// The processor as a device: threads, an instruction-set path and a store of buffers. Cheap to clone.
 #[derive(Clone)]
 pub struct Cpu {

@@ -1,5 +1,7 @@
 //! The whole model: embedding, blocks, final norm, head, and the module that looks one token further.
 
+use std::sync::Arc;
+
 use minke_spec::draw::{Domain, draw, hash_name};
 use minke_spec::{ModelConfig, ParamRole, ParamSpec, Placement, parameters};
 use minke_tensor::{Device, Indices, Param, Pass, Tensor, TokenDistribution, Weight};
@@ -15,6 +17,7 @@ use crate::{Batch, Result};
 /// A transformer with its parameters.
 #[derive(Clone)]
 pub struct Transformer {
+    id: ModelId,
     config: ModelConfig,
     rope: Rope,
     embed_tokens: Param,
@@ -23,6 +26,25 @@ pub struct Transformer {
     lm_head: Option<Param>,
     mtp: Vec<Mtp>,
 }
+
+/// Which weights a model has: equal for a model and its clones, another one after every access that may change them.
+/// Comparing two is comparing two pointers.
+#[derive(Clone, Debug)]
+pub struct ModelId(Arc<()>);
+
+impl ModelId {
+    fn new() -> Self {
+        Self(Arc::new(()))
+    }
+}
+
+impl PartialEq for ModelId {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl Eq for ModelId {}
 
 params!(Transformer { embed_tokens, blocks, norm, lm_head, mtp });
 
@@ -72,6 +94,7 @@ impl Transformer {
         let mut source = Source::new(&parameters(config), placement, value)?;
         let layers = config.num_hidden_layers;
         let model = Self {
+            id: ModelId::new(),
             rope: Rope::new(config),
             embed_tokens: source.take("model.embed_tokens.weight"),
             blocks: (0..layers).map(|layer| Block::new(config, &mut source, layer)).collect(),
@@ -97,8 +120,14 @@ impl Transformer {
         all
     }
 
-    /// Returns all parameters in the order of the table, for an update.
+    /// Returns which weights these are.
+    pub fn id(&self) -> &ModelId {
+        &self.id
+    }
+
+    /// Returns all parameters in the order of the table, for an update: the model has another [`id`](Self::id) then.
     pub fn params_mut(&mut self) -> Vec<&mut Param> {
+        self.id = ModelId::new();
         let mut all = Vec::new();
         HasParams::params_mut(self, &mut all);
         all.sort_by_key(|param| param.id());
@@ -183,6 +212,7 @@ impl Transformer {
     /// # Paper
     /// - V3 2.1.2 (auxiliary-loss-free balancing)
     pub fn balance_experts(&mut self, device: &Device, loads: &[ExpertLoad], gamma: f32) {
+        self.id = ModelId::new();
         let layers = self.config.num_hidden_layers;
         for load in loads {
             let block = match load.layer.checked_sub(layers) {

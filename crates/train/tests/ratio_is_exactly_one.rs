@@ -92,15 +92,7 @@ fn one_bit_of_one_weight_breaks_it() {
     let config = small::config("").model;
     let mut model = Transformer::random(&device, &config, &minke_spec::Placement::single(), 1).unwrap();
     for temperature in [1.0, 0.7] {
-        let params = SamplingParams {
-            temperature,
-            top_p: 1.0,
-            top_k: 0,
-            min_p: 0.0,
-            seed: 0,
-            max_tokens: 40,
-            stop_ids: Vec::new(),
-        };
+        let params = SamplingParams::default().with_temperature(temperature).with_max_tokens(40);
         let groups = rollouts(&model, &params);
         let seen = look(&model, &groups, params.inverse_temperature());
         assert!(seen.tokens > 500 && seen.exact == seen.tokens, "{seen:?}");
@@ -125,15 +117,7 @@ fn published_weights_are_the_policy_to_the_bit() {
     let folder = tempfile::tempdir().unwrap();
     minke_weights::save(&model, folder.path(), minke_spec::Format::F32, usize::MAX).unwrap();
     let loaded = minke_weights::load_dense(&device, folder.path()).unwrap();
-    let params = SamplingParams {
-        temperature: 1.0,
-        top_p: 1.0,
-        top_k: 0,
-        min_p: 0.0,
-        seed: 0,
-        max_tokens: 24,
-        stop_ids: Vec::new(),
-    };
+    let params = SamplingParams::default().with_max_tokens(24);
     let groups = rollouts(&model, &params);
     let seen = look(&loaded, &groups, 1.0);
     assert_eq!(seen.exact, seen.tokens);

@@ -374,15 +374,11 @@ impl Sampling {
     /// # Errors
     /// The first value that is out of its range.
     pub fn check(&self) -> anyhow::Result<()> {
-        let given = SamplingParams {
-            temperature: self.temperature.unwrap_or(1.0),
-            top_p: self.top_p.unwrap_or(1.0),
-            top_k: 0,
-            min_p: self.min_p.unwrap_or(0.0),
-            seed: self.seed,
-            max_tokens: self.max_tokens.unwrap_or(1),
-            stop_ids: vec![],
-        };
+        let given = SamplingParams::default()
+            .with_temperature(self.temperature.unwrap_or(1.0))
+            .with_top_p(self.top_p.unwrap_or(1.0))
+            .with_min_p(self.min_p.unwrap_or(0.0))
+            .with_max_tokens(self.max_tokens.unwrap_or(1));
         Ok(given.validate()?)
     }
 }

@@ -4,7 +4,6 @@ use std::time::Instant;
 
 use anyhow::Result;
 use minke_engine::{Engine, EngineConfig, SamplingParams};
-use minke_model::MlaForm;
 use minke_spec::Format;
 use minke_spec::cost::kv_bytes_per_token;
 use minke_spec::draw::{Domain, draw};
@@ -42,21 +41,15 @@ pub fn run(args: &Bench) -> Result<()> {
     let mut speeds = Vec::new();
     for &prompt_tokens in &args.prompts {
         let pages = (prompt_tokens + args.generate).div_ceil(TILE) + 1;
-        let chunk_tokens = CHUNK_TOKENS;
-        let sizes =
-            EngineConfig { pages, max_sequences: 1, chunk_tokens, form: MlaForm::Absorbed, prefix_cache: false };
+        let sizes = EngineConfig::default()
+            .with_pages(pages)
+            .with_max_sequences(1)
+            .with_chunk_tokens(CHUNK_TOKENS)
+            .with_prefix_cache(false);
         let mut engine = Engine::new(&device, model.config(), sizes)?;
         let mut stream = draw(1, Domain::Data, &[prompt_tokens as u64]);
         let ids: Vec<u32> = (0..prompt_tokens).map(|_| stream.below(vocabulary) as u32).collect();
-        let params = SamplingParams {
-            temperature: 0.0,
-            top_p: 1.0,
-            top_k: 0,
-            min_p: 0.0,
-            seed: 0,
-            max_tokens: args.generate + 1,
-            stop_ids: vec![],
-        };
+        let params = SamplingParams::default().with_temperature(0.0).with_max_tokens(args.generate + 1);
         engine.submit(&ids, &params, 1)?;
         let start = Instant::now();
         while engine.step(&model)?.is_empty() {}

@@ -141,8 +141,12 @@ fn grade(
     let longest = modes.iter().map(|mode| mode.max_tokens).max().unwrap_or(0);
     // A prompt takes a few pages; where they run out, sequences wait for each other and nothing else changes.
     let pages = BATCH * context.min(longest + context / 4).div_ceil(TILE);
-    let sizes =
-        EngineConfig { pages, max_sequences: BATCH, chunk_tokens: 1024, form: MlaForm::Expanded, prefix_cache: false };
+    let sizes = EngineConfig::default()
+        .with_pages(pages)
+        .with_max_sequences(BATCH)
+        .with_chunk_tokens(1024)
+        .with_form(MlaForm::Expanded)
+        .with_prefix_cache(false);
     let mut engines = Replicas::new(&loaded.device, loaded.model.config(), &sizes)?;
     let mut answerer = Answerer {
         engines: &mut engines,

@@ -206,7 +206,6 @@ fn hex(bytes: &[u8]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use minke_engine::SamplingParams;
     use minke_text::Message;
 
     use super::*;
@@ -214,7 +213,7 @@ mod tests {
 
     /// Returns what comes next: tokens, and the bits of numbers into which every logit goes.
     fn next(assistant: &Assistant, token_ids: &[u32]) -> (Vec<u32>, Vec<u32>) {
-        let params = SamplingParams { seed: 3, max_tokens: 12, ..assistant.params(&Sampling::default()) };
+        let params = assistant.params(&Sampling::default()).with_seed(3).with_max_tokens(12);
         let mut engine = assistant.engine();
         engine.submit(token_ids, &params, 1).unwrap();
         let said = engine.run(&assistant.loaded().model).unwrap().remove(0);

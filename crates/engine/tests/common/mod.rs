@@ -44,11 +44,12 @@ pub fn random(device: &Device, config: &ModelConfig) -> Transformer {
 
 /// An engine with room for everything.
 pub fn spacious(form: MlaForm) -> EngineConfig {
-    EngineConfig { pages: 1024, max_sequences: 256, chunk_tokens: 256, form, prefix_cache: false }
+    let config = EngineConfig::default().with_form(form).with_prefix_cache(false);
+    config.with_pages(1024).with_max_sequences(256).with_chunk_tokens(256)
 }
 
 pub fn params(temperature: f32, seed: u64, max_tokens: usize) -> SamplingParams {
-    SamplingParams { temperature, top_p: 1.0, top_k: 0, min_p: 0.0, seed, max_tokens, stop_ids: vec![] }
+    SamplingParams::default().with_temperature(temperature).with_seed(seed).with_max_tokens(max_tokens)
 }
 
 /// A prompt and how it is continued.

@@ -122,13 +122,12 @@ impl EngineSizes {
     /// # Errors
     /// If a size is out of range.
     pub fn engines(&self, device: &Device, model: &ModelConfig) -> Result<Replicas> {
-        let config = EngineConfig {
-            pages: self.cache_tokens.div_ceil(TILE),
-            max_sequences: self.max_sequences,
-            chunk_tokens: self.chunk_tokens,
-            form: MlaForm::Expanded,
-            prefix_cache: false,
-        };
+        let config = EngineConfig::default()
+            .with_pages(self.cache_tokens.div_ceil(TILE))
+            .with_max_sequences(self.max_sequences)
+            .with_chunk_tokens(self.chunk_tokens)
+            .with_form(MlaForm::Expanded)
+            .with_prefix_cache(false);
         Ok(Replicas::new(device, model, &config)?)
     }
 }

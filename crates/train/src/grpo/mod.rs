@@ -108,7 +108,6 @@ impl<'a> Grpo<'a> {
         let mut groups = samples(&scored, &advantages);
         self.look_up_reference(trainer, &mut groups, params.inverse_temperature())?;
         let updates = self.learn(trainer, &groups, params.inverse_temperature(), at)?;
-        self.engines.publish();
         clock.lap("training");
 
         let metrics = self.metrics(&scored, &advantages, &updates, at).followed_by(&held_out);

@@ -74,7 +74,7 @@ impl<'a> Asker<'a> {
 /// If the tokenizer has no end-of-sentence token.
 pub fn sampling(tokenizer: &Tokenizer, temperature: f32, max_tokens: usize) -> Result<SamplingParams> {
     let eos = tokenizer.id_of(EOS).ok_or_else(|| Error::Config(format!("the tokenizer has no token {EOS}")))?;
-    Ok(SamplingParams { temperature, top_p: 1.0, top_k: 0, min_p: 0.0, seed: 0, max_tokens, stop_ids: vec![eos] })
+    Ok(SamplingParams::default().with_temperature(temperature).with_max_tokens(max_tokens).with_stop_ids([eos]))
 }
 
 /// Returns a group of `n` outputs of the policy for every question, in order. The seed of a group is
@@ -95,7 +95,7 @@ pub fn sample(
 ) -> Result<Vec<Group>> {
     for (i, question) in questions.iter().enumerate() {
         let seed = draw(context.seed, Domain::Rollout, &[hash_name(context.stage), cursor, i as u64]).bits();
-        engines.submit(&question.token_ids, &SamplingParams { seed, ..params.clone() }, n)?;
+        engines.submit(&question.token_ids, &params.clone().with_seed(seed), n)?;
     }
     // Results come in order of submission.
     let mut completions = engines.run(policy, |_| ())?.into_iter();
