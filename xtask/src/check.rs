@@ -44,6 +44,10 @@ pub fn run(root: &Path, slow: bool) -> Result<()> {
     };
     step("format", &["fmt", "--all", "--check"], "")?;
     step("lints", &["clippy", "--quiet", "--release", "--workspace", "--all-targets", "--", "-D", "warnings"], "")?;
+    match cargo(root).args(["deny", "--version"]).output()?.status.success() {
+        true => step("dependencies", &["deny", "check", "bans", "licenses", "sources"], "")?,
+        false => println!("== dependencies: left out, cargo-deny is not installed"),
+    }
     step("documentation", &["doc", "--quiet", "--release", "--workspace", "--no-deps"], "-D warnings")?;
     if slow {
         for (package, test) in slow_tests(root)? {

@@ -56,7 +56,7 @@ pub fn run(root: &Path, target: &str, runs: &str) -> Result<()> {
 }
 
 /// Returns the name of this machine's target.
-fn host() -> Result<String> {
+pub(crate) fn host() -> Result<String> {
     let out = Command::new("rustc").arg("-vV").output()?;
     let text = String::from_utf8(out.stdout)?;
     let line = text.lines().find_map(|line| line.strip_prefix("host: "));

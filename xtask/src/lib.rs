@@ -17,6 +17,7 @@ pub mod layers;
 pub mod pages;
 pub mod paper_map;
 pub mod quarantine;
+pub mod sanitize;
 pub mod sizes;
 pub mod source;
 pub mod timings;

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::{Result, bail};
-use xtask::{bench, check, fuzz, golden, kill, layers, paper_map, root, timings};
+use xtask::{bench, check, fuzz, golden, kill, layers, paper_map, root, sanitize, timings};
 
 const USAGE: &str = "cargo xtask TASK
   check [--slow]              format, lints, arrows, quarantine, paper map, test data, documentation; largest files
@@ -18,6 +18,7 @@ const USAGE: &str = "cargo xtask TASK
   kill [RUN.toml] [POINTS]    kill a run at random points and compare its bytes with an uninterrupted one
                               (runs/kill.toml, 50)
   fuzz TARGET [RUNS|min]      run a target of fuzz/ on its corpus and mutants of it (1000000), or make the corpus smaller
+  sanitize                    run the tests of the crates around `unsafe` under AddressSanitizer
   timings                     time a cold build and one after touching a kernel, append to bench/results/build.csv";
 
 fn main() -> ExitCode {
@@ -56,6 +57,7 @@ fn run(root: &Path, words: &[&str]) -> Option<Result<()>> {
         },
         ["fuzz", target] => fuzz::run(root, target, "1000000"),
         ["fuzz", target, runs] => fuzz::run(root, target, runs),
+        ["sanitize"] => sanitize::run(root),
         ["timings"] => timings::run(root),
         _ => return None,
     })
