@@ -4,11 +4,11 @@
 use std::time::Instant;
 
 use anyhow::Result;
+use minke_chat::{ChatModel, SamplingOptions};
 use minke_engine::{Engine, Finish, Token};
 use minke_text::{Message, ReasoningEvent, ReasoningParser, Repetition, Tokenizer, Utf8Stream};
 
-use crate::args::Sampling;
-use crate::assistant::{Assistant, Loaded};
+use crate::assistant::Assistant;
 use crate::interrupt::Interrupt;
 
 /// Why a thought was closed by the program and not by the model.
@@ -116,12 +116,12 @@ impl Assistant {
     pub fn answer(
         &self,
         conversation: &[Message],
-        sampling: &Sampling,
+        sampling: &SamplingOptions,
         interrupt: &Interrupt,
         hear: &mut dyn FnMut(Progress) -> Result<()>,
     ) -> Result<Answer> {
         let begun = Instant::now();
-        let Loaded { model, tokenizer, template, .. } = self.loaded();
+        let ChatModel { model, tokenizer, template, .. } = self.loaded();
         let prompt = template.render(conversation, true)?;
         let mut token_ids = tokenizer.encode(&prompt);
         let mut params = self.params(sampling);

@@ -85,13 +85,14 @@ fn of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<Exit> {
         return Some(failure.exit);
     }
     let train = cause.downcast_ref().map(of_train);
+    let chat = || cause.downcast_ref().map(of_chat);
     let eval = || cause.downcast_ref().map(of_eval);
     let engine = || cause.downcast_ref().map(of_engine);
     let weights = || cause.downcast_ref().map(of_weights);
     let text = || cause.downcast_ref().map(of_text);
     let spec = || cause.downcast_ref::<minke_spec::Error>().map(|_| Exit::BadFile);
     let hub = || cause.downcast_ref().map(of_hub);
-    train.or_else(hub).or_else(eval).or_else(engine).or_else(weights).or_else(text).or_else(spec)
+    train.or_else(chat).or_else(hub).or_else(eval).or_else(engine).or_else(weights).or_else(text).or_else(spec)
 }
 
 fn of_train(error: &minke_train::Error) -> Exit {
@@ -115,6 +116,18 @@ fn of_hub(error: &minke_hub::Error) -> Exit {
         Error::Name { .. } => Exit::Usage,
         Error::Refused { .. } | Error::Network { .. } | Error::Corrupt { .. } => Exit::Network,
         Error::Io { .. } => Exit::Failed,
+    }
+}
+
+fn of_chat(error: &minke_chat::Error) -> Exit {
+    use minke_chat::Error;
+    match error {
+        Error::BadFile { .. } => Exit::BadFile,
+        Error::DoesNotFit { .. } => Exit::DoesNotFit,
+        Error::Text(error) => of_text(error),
+        Error::Weights(error) => of_weights(error),
+        Error::Engine(error) => of_engine(error),
+        _ => Exit::Failed,
     }
 }
 

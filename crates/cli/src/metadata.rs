@@ -4,13 +4,14 @@
 use std::path::Path;
 
 use anyhow::{Context, Result};
+use minke_chat::{template, tokenizer};
 use minke_sys::atomic;
 use minke_text::ChatTemplate;
 use minke_weights::{Archive, Pairs};
 use serde_json::{Map, Value, json};
 
 use crate::error::Exit;
-use crate::folder::{read_text, template, tokenizer};
+use crate::files::read_text;
 
 const GENERATION: &str = "generation_config.json";
 /// Advice on sampling in generation_config.json and in metadata.

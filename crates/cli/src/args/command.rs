@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::ValueEnum;
 use clap_complete::Shell;
-use minke_engine::SamplingParams;
+use minke_chat::SamplingOptions;
 use minke_hub::{Cache, ModelName};
 use minke_spec::Format;
 use minke_weights::recipe::{Override, Recipe};
@@ -115,7 +115,7 @@ pub struct Run {
     /// The question.
     pub prompt: Option<String>,
     /// How tokens are chosen.
-    pub sampling: Sampling,
+    pub sampling: SamplingOptions,
     /// CPU threads.
     pub threads: usize,
     /// What happens to the thought.
@@ -126,26 +126,6 @@ pub struct Run {
     pub json: bool,
     /// Whether stdout understands dim text.
     pub dim: bool,
-}
-
-/// What the person said about sampling; the rest is the model's.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Sampling {
-    /// Divides the logits.
-    pub temperature: Option<f32>,
-    /// Share of the probability to sample from.
-    pub top_p: Option<f32>,
-    /// Number of most likely tokens to sample from.
-    pub top_k: Option<usize>,
-    /// Least probability relative to the most likely token.
-    pub min_p: Option<f32>,
-    /// Seed of the first answer.
-    pub seed: u64,
-    /// Most tokens of an answer.
-    pub max_tokens: Option<usize>,
-    /// Tokens after which a thought is closed.
-    pub think_budget: Option<usize>,
 }
 
 /// What `minke train` works with.
@@ -366,19 +346,4 @@ pub struct DebugLogits {
     pub threads: usize,
     /// Whether the result is JSON.
     pub json: bool,
-}
-
-impl Sampling {
-    /// Refuses what the engine would refuse, before a model is loaded.
-    ///
-    /// # Errors
-    /// The first value that is out of its range.
-    pub fn check(&self) -> anyhow::Result<()> {
-        let given = SamplingParams::default()
-            .with_temperature(self.temperature.unwrap_or(1.0))
-            .with_top_p(self.top_p.unwrap_or(1.0))
-            .with_min_p(self.min_p.unwrap_or(0.0))
-            .with_max_tokens(self.max_tokens.unwrap_or(1));
-        Ok(given.validate()?)
-    }
 }

@@ -4,6 +4,7 @@ use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 
 use clap::{CommandFactory, Parser};
+use minke_chat::SamplingOptions;
 use minke_hub::{Cache, ModelName, nearest_short_name};
 use minke_spec::Format;
 use minke_weights::recipe::{Override, Recipe};
@@ -60,8 +61,9 @@ pub fn definition() -> clap::Command {
 impl TypedRun {
     fn meaning(self) -> anyhow::Result<Run> {
         let Self { temperature, top_p, seed, max_tokens, think_budget, .. } = self;
-        let sampling = Sampling { temperature, top_p, seed, max_tokens, think_budget, ..Sampling::default() };
-        sampling.check()?;
+        let sampling =
+            SamplingOptions { temperature, top_p, seed, max_tokens, think_budget, ..SamplingOptions::default() };
+        sampling.validate()?;
         let (model, prompt) = model_and_prompt(self.model, self.prompt)?;
         Ok(Run {
             model,
@@ -134,7 +136,7 @@ impl TypedTrain {
 impl TypedEval {
     fn meaning(self) -> anyhow::Result<Eval> {
         let Self { temperature, seed, max_tokens, .. } = self;
-        Sampling { temperature, seed, max_tokens: Some(max_tokens), ..Sampling::default() }.check()?;
+        SamplingOptions { temperature, seed, max_tokens: Some(max_tokens), ..SamplingOptions::default() }.validate()?;
         for (flag, value) in [("--samples", self.samples), ("--problems", self.problems)] {
             if value == 0 {
                 return Err(Exit::Usage.because(format!("{flag} 0: there is nothing to score; give at least 1")));

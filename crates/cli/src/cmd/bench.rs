@@ -3,6 +3,8 @@
 use std::time::Instant;
 
 use anyhow::Result;
+use minke_chat::machine::memory;
+use minke_chat::{CHUNK_TOKENS, MemoryPlanner};
 use minke_engine::{Engine, EngineConfig, SamplingParams};
 use minke_spec::Format;
 use minke_spec::cost::kv_bytes_per_token;
@@ -13,8 +15,6 @@ use serde::Serialize;
 
 use super::{print_json, print_line};
 use crate::args::Bench;
-use crate::fit::{CHUNK_TOKENS, Fit};
-use crate::machine::memory;
 
 /// What was measured.
 #[derive(Serialize)]
@@ -34,7 +34,7 @@ pub fn run(args: &Bench) -> Result<()> {
     let archive = Archive::open(&args.model)?;
     let tokens = args.prompts.iter().max().unwrap_or(&0) + args.generate;
     let have = memory().map_or(u64::MAX, |memory| memory.available);
-    Fit::new(&archive).context(have, Some(tokens.min(archive.config.max_position_embeddings)))?;
+    MemoryPlanner::new(&archive).context(have, Some(tokens.min(archive.config.max_position_embeddings)))?;
     let model = archive.load(&device)?;
     let load_seconds = start.elapsed().as_secs_f64();
     let vocabulary = archive.config.vocab_size as u64;

@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 
 use anyhow::Result;
+use minke_chat::{template, tokenizer};
 use minke_model::Batch;
 use minke_sys::atomic;
 use minke_tensor::{Cpu, Device, Isa, Pass, Tensor};
@@ -14,7 +15,6 @@ use serde_json::json;
 use super::{print_json, print_line};
 use crate::args::{Debug, DebugLogits, DebugParse, DebugRender, DebugTaps, DebugTokens};
 use crate::error::Exit;
-use crate::folder::{template, tokenizer};
 
 /// Likeliest tokens that `logits` prints of the last position.
 const TOP: usize = 10;

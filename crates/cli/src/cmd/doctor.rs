@@ -7,13 +7,13 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
+use minke_chat::gigabytes;
+use minke_chat::machine::{bandwidth, memory};
 use minke_tensor::{Cpu, Isa};
 use serde::Serialize;
 
 use super::{print_json, print_line};
 use crate::args::Doctor;
-use crate::fit::gigabytes;
-use crate::machine::{bandwidth, memory};
 
 /// Bytes of the file that is written and read back.
 const DISK_BYTES: usize = 64 << 20;

@@ -4,6 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
+use minke_chat::ChatModel;
 use minke_engine::{EngineConfig, Replicas};
 use minke_eval::tasks::{Arithmetic, Countdown, Programs};
 use minke_eval::{Answerer, EvalConfig, Interval, Problem, Task, TaskReport};
@@ -17,9 +18,8 @@ use serde::Serialize;
 use super::train::{default_out, load, model_folder};
 use super::{print_json, print_line};
 use crate::args::Eval;
-use crate::assistant::Loaded;
 use crate::error::Exit;
-use crate::folder::read_text;
+use crate::files::read_text;
 use crate::interrupt::Interrupt;
 use crate::progress::Bar;
 
@@ -136,7 +136,8 @@ fn grade(
     modes: &[EvalConfig],
     threads: usize,
 ) -> Result<Vec<TaskReport>> {
-    let loaded = Loaded::read(folder, threads)?;
+    let loaded = ChatModel::open(folder, threads)?;
+    loaded.notes.iter().for_each(|note| eprintln!("minke: {note}"));
     let context = loaded.model.config().max_position_embeddings;
     let longest = modes.iter().map(|mode| mode.max_tokens).max().unwrap_or(0);
     // A prompt takes a few pages; where they run out, sequences wait for each other and nothing else changes.

@@ -4,6 +4,8 @@
 use std::collections::BTreeMap;
 
 use anyhow::Result;
+use minke_chat::machine::{bandwidth, memory};
+use minke_chat::{CACHE_FORMAT, MIN_CONTEXT, MemoryPlan, MemoryPlanner, SpeedEstimate, gigabytes};
 use minke_spec::Format;
 use minke_spec::cost::{kv_bytes_per_token, parameter_counts};
 use minke_tensor::{Cpu, Isa};
@@ -14,8 +16,6 @@ use super::show::grouped;
 use super::{print_json, print_line};
 use crate::args::Fit;
 use crate::error::Exit;
-use crate::fit::{CACHE_FORMAT, Fit as Plan, LEAST_CONTEXT, Need, Speed, gigabytes};
-use crate::machine::{bandwidth, memory};
 
 /// What `minke fit` says.
 #[derive(Serialize)]
@@ -33,10 +33,10 @@ struct Answer {
     longest_context_tokens: Option<usize>,
     trained_context_tokens: usize,
     /// Bytes with that context.
-    need: Need,
+    need: MemoryPlan,
     have_bytes: u64,
     memory_bytes_per_second: f64,
-    speed: Speed,
+    speed: SpeedEstimate,
     fits: bool,
     /// Why not, and what to change.
     reason: Option<String>,
@@ -54,15 +54,15 @@ struct KvBytes {
 pub fn run(args: &Fit) -> Result<()> {
     let archive = Archive::open(&args.model)?;
     archive.check_weights()?;
-    let (config, fit) = (&archive.config, Plan::new(&archive));
+    let (config, planner) = (&archive.config, MemoryPlanner::new(&archive));
     let most = config.max_position_embeddings;
     if let Some(asked) = args.context.filter(|&asked| asked == 0 || asked > most) {
         return Err(Exit::Usage.because(format!("--context {asked}: this model holds 1 to {most} tokens")));
     }
     let have = args.memory.or_else(|| memory().map(|memory| memory.available)).unwrap_or(u64::MAX);
-    let context = fit.context(have, args.context);
-    let context_tokens = *context.as_ref().unwrap_or(&args.context.unwrap_or(LEAST_CONTEXT));
-    let (cpu, parts) = (Cpu::new(args.threads, Isa::detect()), fit.parts());
+    let context = planner.context(have, args.context);
+    let context_tokens = *context.as_ref().unwrap_or(&args.context.unwrap_or(MIN_CONTEXT));
+    let (cpu, parts) = (Cpu::new(args.threads, Isa::detect()), planner.parts());
     let memory_bytes_per_second = bandwidth(&cpu);
     let answer = Answer {
         path: archive.path.display().to_string(),
@@ -76,12 +76,12 @@ pub fn run(args: &Fit) -> Result<()> {
             held: kv_bytes_per_token(config, CACHE_FORMAT),
         },
         context_tokens,
-        longest_context_tokens: fit.longest_context(have),
+        longest_context_tokens: planner.longest_context(have),
         trained_context_tokens: most,
-        need: fit.need(context_tokens),
+        need: planner.plan(context_tokens),
         have_bytes: have,
         memory_bytes_per_second,
-        speed: fit.speed(&cpu, context_tokens, memory_bytes_per_second)?,
+        speed: planner.speed(&cpu, context_tokens, memory_bytes_per_second)?,
         fits: context.is_ok(),
         reason: context.as_ref().err().map(ToString::to_string),
     };
@@ -90,7 +90,8 @@ pub fn run(args: &Fit) -> Result<()> {
     } else {
         print_line(&answer.text())?
     }
-    context.map(|_| ())
+    context?;
+    Ok(())
 }
 
 impl Answer {
@@ -110,7 +111,7 @@ impl Answer {
         let longest = self.longest_context_tokens.map_or("none fits".into(), |n| format!("{} tokens fit", count(n)));
         let (context, trained) = (count(self.context_tokens), count(self.trained_context_tokens));
         put("longest context", format!("{longest}, the model was made for {trained}"));
-        let Need { total, weights, cache, work, vocabulary, program } = self.need;
+        let MemoryPlan { total, weights, cache, work, vocabulary, program } = self.need;
         let parts =
             [("weights", weights), ("cache", cache), ("work", work), ("vocabulary", vocabulary), ("program", program)];
         let parts = parts.map(|(name, bytes)| format!("{name} {}", gigabytes(bytes))).join(", ");

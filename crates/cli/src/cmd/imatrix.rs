@@ -1,6 +1,7 @@
 //! How much does each column of each weight matter for a text? What comes into it is squared and summed while the model reads.
 
 use anyhow::Result;
+use minke_chat::tokenizer;
 use minke_tensor::{Cpu, Device, Isa};
 use minke_weights::{Archive, Importance};
 use serde_json::json;
@@ -8,7 +9,7 @@ use serde_json::json;
 use super::{print_json, print_line};
 use crate::args::Imatrix;
 use crate::error::Exit;
-use crate::folder::{read_text, tokenizer};
+use crate::files::read_text;
 use crate::interrupt::Interrupt;
 use crate::progress::Bar;
 

@@ -3,13 +3,13 @@
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::Result;
+use minke_chat::gigabytes;
 use minke_hub::CachedModel;
 use minke_weights::Archive;
 use serde::Serialize;
 
 use super::{print_json, print_line};
 use crate::args::List;
-use crate::fit::gigabytes;
 
 /// A model, as a machine reads it.
 #[derive(Serialize)]

@@ -1,6 +1,7 @@
 //! How well does a model predict a text? `e^(mean of -ln p)` of tokens that have at least half a context before them.
 
 use anyhow::Result;
+use minke_chat::tokenizer;
 use minke_model::Batch;
 use minke_tensor::{Cpu, Device, Indices, Isa, Pass};
 use minke_weights::Archive;
@@ -9,7 +10,7 @@ use serde::Serialize;
 use super::{print_json, print_line};
 use crate::args::Perplexity;
 use crate::error::Exit;
-use crate::folder::{read_text, tokenizer};
+use crate::files::read_text;
 use crate::interrupt::Interrupt;
 use crate::progress::Bar;
 

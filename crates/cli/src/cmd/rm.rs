@@ -1,12 +1,12 @@
 //! How is a downloaded model removed? With the bytes that nothing else uses.
 
 use anyhow::Result;
+use minke_chat::gigabytes;
 use serde_json::json;
 
 use super::{print_json, print_line};
 use crate::args::Rm;
 use crate::error::Exit;
-use crate::fit::gigabytes;
 
 /// Runs `minke rm`.
 pub fn run(args: &Rm) -> Result<()> {

@@ -4,6 +4,7 @@ use std::io::{BufRead, IsTerminal};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
+use minke_chat::SamplingOptions;
 use minke_engine::Finish;
 use minke_eval::Verdict;
 use minke_text::Message;
@@ -11,7 +12,7 @@ use serde::Serialize;
 
 use super::print_json;
 use crate::answer::{Answer, finish_reason};
-use crate::args::{Run, Sampling, Think};
+use crate::args::{Run, Think};
 use crate::assistant::Assistant;
 use crate::error::Exit;
 use crate::interrupt::Interrupt;
@@ -60,7 +61,7 @@ fn default_model() -> Result<PathBuf> {
 struct Dialogue {
     assistant: Assistant,
     interrupt: Interrupt,
-    sampling: Sampling,
+    sampling: SamplingOptions,
     think: Think,
     json: bool,
     dim: bool,

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use anyhow::Result;
+use minke_chat::{template, tokenizer};
 use minke_spec::config::{AttentionConfig, RopeScaling};
 use minke_spec::cost::{kv_bytes_per_token, parameter_counts};
 use minke_spec::{Format, ModelConfig};
@@ -12,7 +13,6 @@ use serde::Serialize;
 
 use super::{print_json, print_line};
 use crate::args::Show;
-use crate::folder::{template, tokenizer};
 
 /// What `minke show` says.
 #[derive(Serialize)]

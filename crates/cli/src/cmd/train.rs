@@ -11,7 +11,7 @@ use serde::Serialize;
 use super::print_json;
 use crate::args::Train;
 use crate::error::Exit;
-use crate::folder::read_text;
+use crate::files::read_text;
 use crate::interrupt::Interrupt;
 use crate::progress::Bar;
 

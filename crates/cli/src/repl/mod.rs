@@ -12,6 +12,7 @@ mod worker;
 use std::path::Path;
 
 use anyhow::{Context, Result};
+use minke_chat::SamplingOptions;
 use minke_engine::Finish;
 
 use self::commands::Command;
@@ -19,7 +20,7 @@ use self::conversation::{Conversation, Turn};
 use self::input::{Input, Typed};
 use self::session::Session;
 pub use self::worker::THREAD;
-use crate::args::{Run, Sampling, Think};
+use crate::args::{Run, Think};
 use crate::assistant::Assistant;
 use crate::error::{Exit, line};
 use crate::interrupt::Interrupt;
@@ -34,7 +35,7 @@ struct Repl {
     /// Longest conversation, in tokens.
     limit: usize,
     interrupt: Interrupt,
-    sampling: Sampling,
+    sampling: SamplingOptions,
     think: Think,
     dim: bool,
     conversation: Conversation,

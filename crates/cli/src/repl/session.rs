@@ -11,6 +11,7 @@ use std::io::{BufReader, Read, Seek, Write};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
+use minke_chat::{Identity, SamplingOptions};
 use minke_engine::Engine;
 use minke_sys::atomic;
 use minke_tensor::TILE;
@@ -18,8 +19,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::conversation::Conversation;
-use crate::args::{Sampling, Think};
-use crate::assistant::Identity;
+use crate::args::Think;
 use crate::error::Exit;
 use crate::places;
 
@@ -41,7 +41,7 @@ pub struct Session {
     /// What was said.
     pub conversation: Conversation,
     /// Settings.
-    pub sampling: Sampling,
+    pub sampling: SamplingOptions,
     /// What happens to thoughts.
     pub think: Think,
 }
@@ -96,7 +96,7 @@ impl Session {
             return Err(bad("is damaged or was changed: its checksum is another"));
         }
         let session: Self = serde_json::from_str(text).map_err(|error| bad(&error.to_string()))?;
-        session.sampling.check()?;
+        session.sampling.validate()?;
         Ok(session)
     }
 }
@@ -213,7 +213,7 @@ mod tests {
 
     /// Returns what comes next: tokens, and the bits of numbers into which every logit goes.
     fn next(assistant: &Assistant, token_ids: &[u32]) -> (Vec<u32>, Vec<u32>) {
-        let params = assistant.params(&Sampling::default()).with_seed(3).with_max_tokens(12);
+        let params = assistant.params(&SamplingOptions::default()).with_seed(3).with_max_tokens(12);
         let mut engine = assistant.engine();
         engine.submit(token_ids, &params, 1).unwrap();
         let said = engine.run(&assistant.loaded().model).unwrap().remove(0);

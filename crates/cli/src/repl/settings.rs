@@ -1,10 +1,10 @@
 //! Which settings can be changed while talking, and what is each now?
 
 use anyhow::Result;
+use minke_chat::SamplingOptions;
 use minke_engine::SamplingParams;
 
 use super::commands::nearest;
-use crate::args::Sampling;
 use crate::error::Exit;
 
 /// Names of the settings.
@@ -14,7 +14,7 @@ pub const NAMES: [&str; 7] = ["temperature", "top_p", "top_k", "min_p", "seed", 
 ///
 /// # Errors
 /// If there is no such setting, or its value is out of range.
-pub fn set(sampling: &mut Sampling, name: &str, value: &str) -> Result<()> {
+pub fn set(sampling: &mut SamplingOptions, name: &str, value: &str) -> Result<()> {
     let mut changed = sampling.clone();
     let understood = match name {
         "temperature" => optional(value, &mut changed.temperature),
@@ -33,13 +33,13 @@ pub fn set(sampling: &mut Sampling, name: &str, value: &str) -> Result<()> {
     if !understood {
         return Err(Exit::Usage.because(format!("{value}: is not a value for {name}; give a number, or default")));
     }
-    changed.check()?;
+    changed.validate()?;
     *sampling = changed;
     Ok(())
 }
 
 /// Returns every setting with its value, and whose it is.
-pub fn list(sampling: &Sampling, params: &SamplingParams, limit: usize) -> String {
+pub fn list(sampling: &SamplingOptions, params: &SamplingParams, limit: usize) -> String {
     let own = |set: bool| if set { "" } else { "  (the model's)" };
     let row = |name: &str, value: String, note: &str| format!("{name:12} {value}{note}");
     let budget = sampling.think_budget.map_or("none".into(), |budget| budget.to_string());

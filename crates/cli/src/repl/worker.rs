@@ -5,10 +5,10 @@ use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
+use minke_chat::SamplingOptions;
 use minke_text::Message;
 
 use crate::answer::{Answer, Progress};
-use crate::args::Sampling;
 use crate::assistant::Assistant;
 use crate::interrupt::Interrupt;
 use crate::printer::Printer;
@@ -33,7 +33,7 @@ enum Said {
 pub fn ask(
     assistant: &Assistant,
     conversation: Vec<Message>,
-    sampling: &Sampling,
+    sampling: &SamplingOptions,
     interrupt: &Interrupt,
     printer: &mut Printer,
 ) -> Result<Answer> {

@@ -1,9 +1,8 @@
-//! Does a model fit into memory, with how much context, and how fast will it write? Said from the headers of its files; the
-//! program that runs it asks the same functions.
+//! Memory that a model takes with a context, the longest context that fits, and the speed to expect: all from the headers of
+//! its files. What loads the model uses the same functions as what only reports.
 
 use std::collections::BTreeMap;
 
-use anyhow::Result;
 use minke_spec::config::AttentionConfig;
 use minke_spec::cost::kv_bytes_per_token;
 use minke_spec::{Format, ModelConfig};
@@ -11,13 +10,14 @@ use minke_tensor::{Cpu, TILE};
 use minke_weights::{Archive, Part, PartBytes};
 use serde::Serialize;
 
-use crate::error::Exit;
 use crate::machine::weight_rate;
+use crate::units::gigabytes;
+use crate::{Error, Result};
 
 /// Prompt tokens of a step: Ctrl-C waits for one step at most.
 pub const CHUNK_TOKENS: usize = 256;
 /// The shortest context with which it makes sense to start, in tokens.
-pub const LEAST_CONTEXT: usize = 256;
+pub const MIN_CONTEXT: usize = 256;
 /// The format in which the engine keeps keys, values and latents.
 pub const CACHE_FORMAT: Format = Format::F32;
 
@@ -30,7 +30,7 @@ const FAULT_AROUND: f64 = 65536.0;
 
 /// What a model takes in memory, in bytes, when a sequence has filled the context.
 #[derive(Clone, Copy, Debug, Serialize)]
-pub struct Need {
+pub struct MemoryPlan {
     /// Everything.
     pub total: u64,
     /// Weights that were read, with what small ones become.
@@ -45,15 +45,15 @@ pub struct Need {
     pub program: u64,
 }
 
-/// What is needed to say whether a model fits: its configuration, and the bytes of its parts.
-pub struct Fit<'a> {
+/// Plans the memory of a model from its configuration and the bytes of its parts.
+pub struct MemoryPlanner<'a> {
     archive: &'a Archive,
     parts: BTreeMap<(Part, &'a str), PartBytes>,
     /// Ids of the vocabulary.
     ids: u64,
 }
 
-impl<'a> Fit<'a> {
+impl<'a> MemoryPlanner<'a> {
     /// Returns what the headers say.
     pub fn new(archive: &'a Archive) -> Self {
         let listed = archive.metadata.as_ref().and_then(|metadata| metadata.list("tokenizer.ggml.tokens").ok()?);
@@ -71,7 +71,7 @@ impl<'a> Fit<'a> {
     }
 
     /// Returns what a model takes with a context of so many tokens.
-    pub fn need(&self, context: usize) -> Need {
+    pub fn plan(&self, context: usize) -> MemoryPlan {
         let config = &self.archive.config;
         let weights = self.resident_weights(context);
         let cache = (context.next_multiple_of(TILE) * kv_bytes_per_token(config, CACHE_FORMAT)) as u64;
@@ -79,12 +79,12 @@ impl<'a> Fit<'a> {
         let work = CHUNK_TOKENS.min(context) as u64 * work_per_token(config) + logits;
         let vocabulary = TEXT_PER_ID * self.ids;
         let total = weights + cache + work + vocabulary + PROGRAM;
-        Need { total, weights, cache, work, vocabulary, program: PROGRAM }
+        MemoryPlan { total, weights, cache, work, vocabulary, program: PROGRAM }
     }
 
     /// Returns the longest context that fits into so many bytes, in tokens, at most the model's own; nothing if none fits.
     pub fn longest_context(&self, memory: u64) -> Option<usize> {
-        let fits = |pages: usize| self.need(pages * TILE).total <= memory;
+        let fits = |pages: usize| self.plan(pages * TILE).total <= memory;
         let most = self.archive.config.max_position_embeddings;
         let (mut fitting, mut beyond) = (0, most.div_ceil(TILE) + 1);
         while beyond - fitting > 1 {
@@ -120,7 +120,7 @@ impl<'a> Fit<'a> {
     ///
     /// # Errors
     /// If a format cannot be multiplied.
-    pub fn speed(&self, cpu: &Cpu, context: usize, bandwidth: f64) -> Result<Speed> {
+    pub fn speed(&self, cpu: &Cpu, context: usize, bandwidth: f64) -> Result<SpeedEstimate> {
         let config = &self.archive.config;
         let mut by_format = BTreeMap::<Format, f64>::new();
         for ((part, name), bytes) in &self.parts {
@@ -137,7 +137,7 @@ impl<'a> Fit<'a> {
             }
         }
         let cache = (context * kv_bytes_per_token(config, CACHE_FORMAT)) as f64 / bandwidth;
-        Ok(Speed {
+        Ok(SpeedEstimate {
             active_bytes_per_token: active as u64,
             bytes_per_second: active / seconds,
             tokens_per_second: 1.0 / seconds,
@@ -152,27 +152,28 @@ impl<'a> Fit<'a> {
     pub fn context(&self, have: u64, asked: Option<usize>) -> Result<usize> {
         let most = self.archive.config.max_position_embeddings;
         let longest = self.longest_context(have).unwrap_or(0);
-        let least = asked.unwrap_or(LEAST_CONTEXT.min(most));
+        let least = asked.unwrap_or(MIN_CONTEXT.min(most));
         if longest >= least {
             return Ok(asked.unwrap_or(longest));
         }
-        let need = self.need(least);
-        let room = have.saturating_sub(need.total - need.weights);
-        let advice = if longest >= LEAST_CONTEXT.min(most) {
+        let plan = self.plan(least);
+        let room = have.saturating_sub(plan.total - plan.weights);
+        let advice = if longest >= MIN_CONTEXT.min(most) {
             format!("{longest} tokens of context fit; take fewer, or free memory")
         } else if room > 0 {
             format!("free memory, or take a quantization whose weights have at most {}", gigabytes(room))
         } else {
             "free memory, or take a smaller model".into()
         };
-        Err(Exit::DoesNotFit.because(format!(
-            "{}: needs {} of memory (weights {}, {least} tokens of context {}) and {} are there; {advice}",
-            self.archive.path.display(),
-            gigabytes(need.total),
-            gigabytes(need.weights),
-            gigabytes(need.cache),
-            gigabytes(have)
-        )))
+        Err(Error::DoesNotFit {
+            path: self.archive.path.clone(),
+            context: least,
+            needed: plan.total,
+            weights: plan.weights,
+            cache: plan.cache,
+            available: have,
+            advice,
+        })
     }
 }
 
@@ -203,7 +204,7 @@ fn work_per_token(config: &ModelConfig) -> u64 {
 
 /// What one token of an answer reads, and how fast that goes.
 #[derive(Debug, Serialize)]
-pub struct Speed {
+pub struct SpeedEstimate {
     /// Weights that a token meets: of the experts those that it visits.
     pub active_bytes_per_token: u64,
     /// How fast they are multiplied here, all formats together.
@@ -212,12 +213,4 @@ pub struct Speed {
     pub tokens_per_second: f64,
     /// Tokens of an answer at the end of the context, the cache read at the speed of memory.
     pub tokens_per_second_at_context: f64,
-}
-
-/// Returns a size for people.
-pub fn gigabytes(bytes: u64) -> String {
-    match bytes {
-        1_000_000_000.. => format!("{:.1} GB", bytes as f64 / 1e9),
-        _ => format!("{:.1} MB", bytes as f64 / 1e6),
-    }
 }

@@ -1,14 +1,11 @@
-//! How is text turned into ids, and ids into text, for a model? By the files beside its weights, or by the metadata of its
-//! GGUF file.
+//! Tokenizer and chat template of a model: files beside its weights, or metadata of its GGUF file.
 
-use std::path::Path;
-
-use anyhow::Result;
 use minke_text::{ChatTemplate, Tokenizer, USER, Vocabulary};
 use minke_weights::gguf::Metadata;
 use minke_weights::{Archive, texts};
 
-use crate::error::Exit;
+use crate::Result;
+use crate::error::bad_file;
 
 /// Returns the tokenizer of a model.
 ///
@@ -20,13 +17,13 @@ pub fn tokenizer(archive: &Archive) -> Result<Tokenizer> {
             let path = archive.path.join("tokenizer.json");
             if !path.exists() {
                 let advice = "download it from where the weights come from";
-                return Err(Exit::BadFile.because(format!("{}: is missing; {advice}", path.display())));
+                return Err(bad_file(&path, format!("is missing; {advice}")));
             }
             let tokenizer = Tokenizer::load(&path)?;
             (path, tokenizer)
         }
         Some(metadata) => {
-            let bad = |reason: String| Exit::BadFile.because(format!("{}: {reason}", archive.path.display()));
+            let bad = |reason: String| bad_file(&archive.path, reason);
             let vocabulary = vocabulary(metadata).map_err(bad)?;
             let tokenizer = Tokenizer::from_vocabulary(&vocabulary).map_err(|error| bad(error.to_string()))?;
             (archive.path.clone(), tokenizer)
@@ -35,8 +32,7 @@ pub fn tokenizer(archive: &Archive) -> Result<Tokenizer> {
     let (ids, rows) = (tokenizer.vocab_size(), archive.config.vocab_size);
     if ids > rows {
         let advice = "do the two belong together?";
-        let reason = format!("has {ids} ids, the model knows {rows}; {advice}");
-        return Err(Exit::BadFile.because(format!("{}: {reason}", origin.display())));
+        return Err(bad_file(&origin, format!("has {ids} ids, the model knows {rows}; {advice}")));
     }
     Ok(tokenizer)
 }
@@ -69,7 +65,7 @@ pub fn template(archive: &Archive, tokenizer: &Tokenizer) -> Result<(ChatTemplat
     let own = match &archive.metadata {
         None => ChatTemplate::find(&archive.path)?,
         Some(metadata) => {
-            let bad = |reason: String| Exit::BadFile.because(format!("{}: {reason}", archive.path.display()));
+            let bad = |reason: String| bad_file(&archive.path, reason);
             let source = metadata.text("tokenizer.chat_template").map_err(bad)?;
             let tokens = texts(metadata, "tokenizer.ggml.tokens").map_err(bad)?.unwrap_or_default();
             let token = |id: Option<u32>| id.and_then(|id| tokens.get(id as usize)).copied().unwrap_or_default();
@@ -84,13 +80,7 @@ pub fn template(archive: &Archive, tokenizer: &Tokenizer) -> Result<(ChatTemplat
         }
         None => {
             let advice = "put its chat_template.jinja into the folder, or take a file that holds one";
-            Err(Exit::BadFile.because(format!("{}: has no chat template; {advice}", archive.path.display())))
+            Err(bad_file(&archive.path, format!("has no chat template; {advice}")))
         }
     }
-}
-
-/// Returns the text of a file of the folder.
-pub fn read_text(path: &Path) -> Result<String> {
-    let cannot = |error| Exit::BadFile.because(format!("cannot read {}: {error}", path.display()));
-    std::fs::read_to_string(path).map_err(cannot)
 }

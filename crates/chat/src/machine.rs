@@ -1,13 +1,14 @@
-//! What is this machine? Its memory, and how fast weights are read from it, measured when it is asked.
+//! Memory of this machine, and how fast weights are read from it, measured on demand.
 
 use std::hint::black_box;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use anyhow::Result;
 use minke_spec::Format;
 use minke_spec::format::fp8_scale_shape;
 use minke_tensor::{Bytes, Cpu, Device, Param, Pass, StoredMatrix, StoredWeight, Tensor};
+
+use crate::Result;
 
 /// Bytes that a measurement goes through: more than the caches of most processors hold.
 const SPAN: usize = 64 << 20;

@@ -1,0 +1,64 @@
+//! What can go wrong between opening a model and its answer.
+
+use std::path::{Path, PathBuf};
+
+use crate::units::gigabytes;
+
+/// The result of a fallible operation of this crate.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// What went wrong, in one line: what, why, what to do.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A file is missing, broken or of a kind that is not supported.
+    #[error("{}: {reason}", path.display())]
+    BadFile {
+        /// The file or folder.
+        path: PathBuf,
+        /// What is wrong and what to do.
+        reason: String,
+    },
+    /// The model needs more memory than there is.
+    #[error(
+        "{}: needs {} of memory (weights {}, {context} tokens of context {}) and {} are there; {advice}",
+        path.display(),
+        gigabytes(*needed),
+        gigabytes(*weights),
+        gigabytes(*cache),
+        gigabytes(*available)
+    )]
+    DoesNotFit {
+        /// The model.
+        path: PathBuf,
+        /// Tokens of context that were planned for.
+        context: usize,
+        /// Bytes that the model needs with them, weights and cache included.
+        needed: u64,
+        /// Bytes of weights.
+        weights: u64,
+        /// Bytes of cache.
+        cache: u64,
+        /// Bytes that there are.
+        available: u64,
+        /// What to change.
+        advice: String,
+    },
+    /// Tokenizer or chat template.
+    #[error(transparent)]
+    Text(#[from] minke_text::Error),
+    /// Configuration or weights.
+    #[error(transparent)]
+    Weights(#[from] minke_weights::Error),
+    /// A prompt or a setting that the engine refuses.
+    #[error(transparent)]
+    Engine(#[from] minke_engine::Error),
+    /// A product that cannot be computed.
+    #[error(transparent)]
+    Tensor(#[from] minke_tensor::Error),
+}
+
+/// An error about this file.
+pub(crate) fn bad_file(path: &Path, reason: impl Into<String>) -> Error {
+    Error::BadFile { path: path.into(), reason: reason.into() }
+}

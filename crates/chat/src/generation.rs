@@ -1,0 +1,144 @@
+//! Sampling defaults of a model's makers (`generation_config.json`, or `general.sampling.*` in GGUF), and what a request
+//! says instead.
+
+use minke_engine::SamplingParams;
+use minke_weights::Archive;
+use minke_weights::gguf::{Metadata, Value};
+use serde::{Deserialize, Serialize};
+
+use crate::Result;
+use crate::error::bad_file;
+
+/// What a request says about sampling; the rest is the model's.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SamplingOptions {
+    /// Divides the logits.
+    pub temperature: Option<f32>,
+    /// Share of the probability to sample from.
+    pub top_p: Option<f32>,
+    /// Number of most likely tokens to sample from.
+    pub top_k: Option<usize>,
+    /// Least probability relative to the most likely token.
+    pub min_p: Option<f32>,
+    /// Seed of the answer.
+    pub seed: u64,
+    /// Most tokens of an answer, thought included.
+    pub max_tokens: Option<usize>,
+    /// Tokens after which a thought is closed.
+    pub think_budget: Option<usize>,
+}
+
+impl SamplingOptions {
+    /// Checks every value that is given, before a model is loaded.
+    ///
+    /// # Errors
+    /// The first value that is out of its range.
+    pub fn validate(&self) -> Result<()> {
+        let given = SamplingParams::default()
+            .with_temperature(self.temperature.unwrap_or(1.0))
+            .with_top_p(self.top_p.unwrap_or(1.0))
+            .with_min_p(self.min_p.unwrap_or(0.0))
+            .with_max_tokens(self.max_tokens.unwrap_or(1));
+        Ok(given.validate()?)
+    }
+}
+
+/// The part of `generation_config.json` that is obeyed. R1's recommendation fills what the file does not say.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+pub struct GenerationConfig {
+    /// False for greedy.
+    #[serde(default = "yes")]
+    do_sample: bool,
+    #[serde(default = "temperature")]
+    temperature: f32,
+    #[serde(default = "top_p")]
+    top_p: f32,
+    #[serde(default)]
+    top_k: usize,
+    #[serde(default)]
+    min_p: f32,
+    #[serde(default)]
+    max_new_tokens: Option<usize>,
+    #[serde(default)]
+    eos_token_id: Option<OneOrMore>,
+}
+
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(untagged)]
+enum OneOrMore {
+    One(u32),
+    More(Vec<u32>),
+}
+
+fn yes() -> bool {
+    true
+}
+
+fn temperature() -> f32 {
+    0.6
+}
+
+fn top_p() -> f32 {
+    0.95
+}
+
+impl GenerationConfig {
+    /// Reads the defaults of a model; those of R1 where it has none.
+    ///
+    /// # Errors
+    /// If they are broken or out of range.
+    pub(crate) fn read(archive: &Archive) -> Result<Self> {
+        let path = archive.path.join("generation_config.json");
+        let text = match &archive.metadata {
+            Some(metadata) => Self::in_metadata(metadata).to_string(),
+            None if path.exists() => {
+                std::fs::read_to_string(&path).map_err(|error| bad_file(&path, format!("cannot be read: {error}")))?
+            }
+            None => "{}".into(),
+        };
+        let broken = |reason: String| bad_file(&path, format!("{reason}; correct the file or remove it"));
+        let read: Self = serde_json::from_str(&text).map_err(|error| broken(error.to_string()))?;
+        let said = SamplingOptions { max_tokens: Some(1), ..SamplingOptions::default() };
+        read.params(&said, &[], 1).validate().map_err(|error| broken(error.to_string()))?;
+        Ok(read)
+    }
+
+    /// What the metadata of a GGUF file say, in the form of a generation_config.json.
+    fn in_metadata(metadata: &Metadata) -> serde_json::Value {
+        let mut said = serde_json::Map::new();
+        for (key, name) in [
+            ("temperature", "general.sampling.temp"),
+            ("top_p", "general.sampling.top_p"),
+            ("top_k", "general.sampling.top_k"),
+            ("min_p", "general.sampling.min_p"),
+            ("eos_token_id", "tokenizer.ggml.eot_token_id"),
+        ] {
+            match metadata.get(name) {
+                Some(Value::Float(value)) => said.insert(key.into(), (*value).into()),
+                Some(value) => value.unsigned().and_then(|value| said.insert(key.into(), value.into())),
+                None => None,
+            };
+        }
+        serde_json::Value::Object(said)
+    }
+
+    /// How to sample: what the request says, else what the model's makers say.
+    pub(crate) fn params(&self, said: &SamplingOptions, eos_token_ids: &[u32], context: usize) -> SamplingParams {
+        let mut stop_ids = eos_token_ids.to_vec();
+        match &self.eos_token_id {
+            Some(OneOrMore::One(id)) => stop_ids.push(*id),
+            Some(OneOrMore::More(ids)) => stop_ids.extend(ids),
+            None => {}
+        }
+        let own_temperature = if self.do_sample { self.temperature } else { 0.0 };
+        SamplingParams::default()
+            .with_temperature(said.temperature.unwrap_or(own_temperature))
+            .with_top_p(said.top_p.unwrap_or(self.top_p))
+            .with_top_k(said.top_k.unwrap_or(self.top_k))
+            .with_min_p(said.min_p.unwrap_or(self.min_p))
+            .with_seed(said.seed)
+            .with_max_tokens(said.max_tokens.or(self.max_new_tokens).unwrap_or(context))
+            .with_stop_ids(stop_ids)
+    }
+}
