@@ -4,7 +4,7 @@ use std::path::Path;
 
 use anyhow::{Result, bail};
 
-use crate::{cargo, golden, layers, metadata, pages, paper_map, quarantine, sizes};
+use crate::{cargo, figures, golden, layers, metadata, pages, paper_map, quarantine, sizes};
 
 /// How many of the largest files and functions are printed.
 const LARGEST: usize = 8;
@@ -12,11 +12,12 @@ const LARGEST: usize = 8;
 /// A check by reading: what it looks at, and the function that returns its complaints.
 type Reading = (&'static str, fn(&Path) -> Result<Vec<String>>);
 
-const READINGS: [Reading; 5] = [
+const READINGS: [Reading; 6] = [
     ("arrows between crates and modules", layers::complaints),
     ("unsafe, features, environment", quarantine::complaints),
     ("paper map", paper_map::complaints),
     ("paths in the pages", pages::complaints),
+    ("figures of README.md", figures::complaints),
     ("test data", golden::complaints),
 ];
 
