@@ -1,5 +1,6 @@
-//! Which words may stand only in certain places? `unsafe`, `cfg(feature)` and reading the environment.
+//! Words that may stand only in certain places: `unsafe`, `cfg(feature)` and reading the environment.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use anyhow::Result;
@@ -10,7 +11,9 @@ use crate::{metadata, relative};
 /// Where `unsafe` may stand (I2).
 const UNSAFE: [&str; 2] = ["crates/kernels/", "crates/sys/"];
 /// Where the environment may be read (I10). `xtask` is a tool of the project and no part of the program.
-const ENVIRONMENT: [&str; 2] = ["crates/cli/", "xtask/"];
+const ENVIRONMENT: [&str; 2] = [READS, "xtask/"];
+/// The file of the program that reads it.
+const READS: &str = "crates/cli/src/environment.rs";
 /// How many `cfg(feature)` the workspace may have: the one that will switch a device on (I11).
 const FEATURES: usize = 1;
 
@@ -31,7 +34,7 @@ pub fn complaints(root: &Path) -> Result<Vec<String>> {
         }
         if name.contains("/src/") && !ENVIRONMENT.iter().any(|place| name.starts_with(place)) {
             found.extend(environment_reads(&without_tests(&all)).map(|line| {
-                format!("{name}:{line}: reads the environment: only the command line may, pass the value down (I10)")
+                format!("{name}:{line}: reads the environment: only {READS} may, pass the value down (I10)")
             }));
         }
         features.extend(features_of(&all).map(|line| format!("{name}:{line}")));
@@ -44,7 +47,23 @@ pub fn complaints(root: &Path) -> Result<Vec<String>> {
         ));
     }
     found.extend(missing_lints(root)?);
+    found.extend(unnamed_variables(&read(&root.join(READS))?, &read(&root.join("ARCHITECTURE.md"))?));
     Ok(found)
+}
+
+/// One line for each variable that is read and not named by I10, or named and not read.
+fn unnamed_variables(source: &str, page: &str) -> Vec<String> {
+    let is_variable =
+        |word: &&str| word.len() > 3 && word.chars().all(|c| c.is_ascii_uppercase() || c.is_ascii_digit() || c == '_');
+    let code = source.split("#[cfg(test)]").next().unwrap_or_default();
+    let read: BTreeSet<&str> = code.split('"').filter(is_variable).collect();
+    let row = page.lines().find(|line| line.starts_with("| I10 |")).unwrap_or_default();
+    let named: BTreeSet<&str> = row.split('`').filter(is_variable).collect();
+    let line = |variable: &&str| {
+        let what = if read.contains(variable) { "is read and not named" } else { "is named and not read" };
+        format!("ARCHITECTURE.md: I10: {variable} {what} in {READS}")
+    };
+    read.symmetric_difference(&named).map(line).collect()
 }
 
 fn may_be_unsafe(name: &str) -> bool {
@@ -103,6 +122,15 @@ mod tests {
         for (text, expected) in cases {
             assert_eq!(features_of(&tokens(text)).count(), expected, "{text}");
         }
+    }
+
+    #[test]
+    fn variables_are_named_where_they_are_read() {
+        let page = "| I9 | `HF_HOME` |\n| I10 | `HOME`, `MINKE_LOG`, and (`NO_COLOR`) |\n";
+        let source = "variable(\"HOME\"); variable(\"EDITOR\"); \"NO_COLOR\" #[cfg(test)] \"TESTED\"";
+        let lines = unnamed_variables(source, page);
+        assert_eq!(lines.len(), 2, "{lines:?}");
+        assert!(lines[0].contains("EDITOR is read") && lines[1].contains("MINKE_LOG is named"), "{lines:?}");
     }
 
     #[test]

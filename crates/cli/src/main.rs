@@ -1,18 +1,21 @@
-//! What does a person type? `minke run`, `train`, `eval` and so on: arguments become one call each, its result
-//! becomes text or JSON on stdout, everything else goes to stderr, and what went wrong is one line and an exit code.
+//! The program `minke`. A command becomes one call, its result text or JSON on stdout, everything else goes to stderr, and what
+//! went wrong is one line and an exit code.
 
 mod answer;
 mod args;
 mod assistant;
 mod cmd;
+mod environment;
 mod error;
 mod files;
 mod interrupt;
+mod locate;
 mod metadata;
-mod places;
 mod printer;
 mod progress;
+mod published;
 mod repl;
+mod runs;
 mod verdict;
 
 use std::process::ExitCode;

@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::{Done, brooder, command, minke, minke_with_input, thinker};
+use common::{Done, brooder, command, minke, minke_with_bytes, minke_with_input, thinker};
 use std::io::Read;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -70,6 +70,48 @@ fn every_line_of_a_pipe_is_a_question() {
     let done = minke_with_input(folder.path(), &["run", "thinker", "--json"], "one\ntwo\n");
     let prompts: Vec<_> = done.json().iter().map(|line| line["prompt"].clone()).collect();
     assert_eq!(prompts, ["one", "two"]);
+}
+
+#[test]
+fn a_bad_line_of_a_pipe_is_named_and_the_others_are_answered() {
+    let folder = tempfile::tempdir().unwrap();
+    thinker(folder.path());
+    let long = "x".repeat(400);
+    let long = format!("{long}\ntwo\nthree\n");
+    /// What is special, the input, the questions that are answered, parts of what stderr says.
+    type Case<'a> = (&'a str, &'a [u8], &'a [&'a str], &'a [&'a str]);
+    let cases: [Case<'_>; 8] = [
+        ("a mark at the beginning", "\u{feff}one\ntwo\n".as_bytes(), &["one", "two"], &[]),
+        ("the same later is text", "one\n\u{feff}two\n".as_bytes(), &["one", "\u{feff}two"], &[]),
+        ("Latin-1", b"one\ncaf\xe9\nthree\n", &["one", "three"], &["line 2: byte 4 is not UTF-8"]),
+        ("cut within a character", b"one\n\xf0\x9f\x90\nthree", &["one", "three"], &["line 2: byte 1 is not UTF-8"]),
+        ("the last line", b"one\n\n\xff", &["one"], &["line 3: byte 1 is not UTF-8"]),
+        ("longer than the context", long.as_bytes(), &["two", "three"], &["line 1: ", "tokens"]),
+        (
+            "two of them",
+            b"\xff\none\n\xff\n",
+            &["one"],
+            &["line 1: ", "line 3: ", "2 of 3 questions have no answer: line 1, 3"],
+        ),
+        ("nothing else", b"\xff", &[], &["line 1: byte 1 is not UTF-8", "1 of 1 questions have no answer"]),
+    ];
+    for (what, input, prompts, errors) in cases {
+        let done = minke_with_bytes(folder.path(), &["run", "thinker", "--json"], input);
+        assert_eq!(done.code, i32::from(!errors.is_empty()), "{what}: {done:?}");
+        let lines = done.out.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
+        let answered: Vec<String> = lines.map(|line| line["prompt"].as_str().unwrap().to_owned()).collect();
+        assert_eq!(answered, prompts, "{what}: {done:?}");
+        errors.iter().for_each(|error| assert!(done.err.contains(error), "{what}: {error:?} is not in {done:?}"));
+    }
+    let utf16: Vec<u8> = "\u{feff}one\ntwo\n".encode_utf16().flat_map(u16::to_le_bytes).collect();
+    let done = minke_with_bytes(folder.path(), &["run", "thinker"], &utf16);
+    assert_eq!((done.code, done.out.as_str(), done.err.lines().count()), (4, "", 1), "{done:?}");
+    assert!(done.err.contains("standard input is UTF-16; convert it: iconv -f UTF-16 -t UTF-8"), "{done:?}");
+    // A thought without an answer is no answer here either.
+    brooder(folder.path());
+    let done = minke_with_input(folder.path(), &["run", "brooder", "--max-tokens", "5"], "one\ntwo\n");
+    assert_eq!((done.code, done.out.as_str()), (1, "abab\nabab\n"), "{done:?}");
+    assert!(done.err.contains("2 of 2 questions have no answer: line 1, 2"), "{done:?}");
 }
 
 #[test]

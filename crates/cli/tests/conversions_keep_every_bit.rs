@@ -296,7 +296,7 @@ fn what_is_broken_is_refused_before_anything_is_written() {
     let good = testdata("tiny-qwen2");
     for (args, part) in [
         (&["quantize", text(&good), "out/x", "--to", "q4_0"][..], "give a target that ends in .gguf"),
-        (&["quantize", text(&good), "out/x.gguf", "--to", "q4_9"], "there is no such recipe; choose q8_0, "),
+        (&["quantize", text(&good), "out/x.gguf", "--to", "q4_9"], "[possible values: q8_0, "),
         (&["quantize", text(&good), "out/x.gguf", "--to", "q4_0", "--tensor", "a"], "write NAME=FORMAT"),
         (&["quantize", text(&good), "out/x.gguf", "--to", "q4_0", "--tensor", "a=q4_0"], "a names no weight"),
         (&["quantize", text(&good), "out/x.gguf", "--to", "q4_0", "--tensor", "*=f8_e4m3"], "no such weights can be"),

@@ -116,9 +116,12 @@ fn blobs_that_others_use_stay() {
     is_refused(&place.minke(&["pull", "a/b:Q2_K"]), 5, "there is no such quantization; there are Q4_K_M, Q8_0");
     assert_eq!(place.minke(&["pull", "a/b:Q4_K_M"]).code, 0);
     assert_eq!(place.minke(&["pull", "a/b:q8_0"]).code, 0);
-    let listed = place.minke(&["list", "--json"]).json();
-    let names: Vec<&str> = listed[0].as_array().unwrap().iter().map(|line| line["name"].as_str().unwrap()).collect();
-    assert_eq!(names, ["a/b:Q4_K_M", "a/b:Q8_0"]);
+    // Noise is no GGUF, so neither can be run.
+    let listed = place.minke(&["list", "--json"]);
+    assert_eq!((listed.code, listed.out.as_str(), listed.err.lines().count()), (0, "[]\n", 2), "{listed:?}");
+    for name in ["a/b:Q4_K_M: cannot be run: ", "a/b:Q8_0: cannot be run: "] {
+        assert!(listed.err.contains(name), "{listed:?}");
+    }
     // The copy of Q8_0 is the blob of Q4_K_M.
     assert_eq!(place.minke(&["rm", "a/b:Q8_0", "--json"]).json()[0]["freed_bytes"], 5000);
     is_refused(&place.minke(&["show", "a/b:Q4_K_M"]), 4, "m-Q4_K_M.gguf: is a file, but not GGUF");
@@ -170,7 +173,36 @@ fn misbehaving_servers_do_no_harm() {
         5,
         "a/none at main: the server has no such thing; check the spelling",
     );
-    is_refused(&place.minke(&["pull", "a/b", "--revision", "../x"]), 5, "is no revision");
+    is_refused(&place.minke(&["pull", "a/b", "--revision", "../x"]), 2, "is no revision");
+}
+
+/// What a disk or another program can leave of a download.
+#[test]
+fn what_is_damaged_in_a_partial_download_is_fetched_again() {
+    let data = noise(300_000);
+    let place = Place::new([("config.json".to_owned(), b"{}".to_vec()), (WEIGHTS.to_owned(), data.clone())].into());
+    let flipped = |mut bytes: Vec<u8>, at: usize| {
+        bytes[at] ^= 1;
+        bytes
+    };
+    let beginning = data[..200_000].to_vec();
+    for (what, left) in [
+        ("a bit of the beginning", flipped(beginning.clone(), 0)),
+        ("a bit of the last byte", flipped(beginning.clone(), 199_999)),
+        ("a page of zeros", [&beginning[..100_000], &[0; 100_000][..]].concat()),
+        ("all of it, but another file", noise(300_001)[1..].to_vec()),
+        ("more than all of it", [data.clone(), vec![1]].concat()),
+        ("a bit, all bytes there", flipped(data.clone(), 150_000)),
+    ] {
+        place.clear();
+        let blobs = place.repo().join("blobs");
+        fs::create_dir_all(&blobs).unwrap();
+        fs::write(blobs.join(sha256(&data)).with_added_extension("incomplete"), left).unwrap();
+        let done = place.minke(&["pull", "a/b"]);
+        assert_eq!(done.code, 0, "{what}: {done:?}");
+        let weights = fs::read(place.repo().join("snapshots").join(COMMIT).join(WEIGHTS)).unwrap();
+        assert_eq!(sha256(&weights), sha256(&data), "{what}");
+    }
 }
 
 #[test]

@@ -2,9 +2,13 @@
 #![allow(clippy::unwrap_used)]
 
 mod common;
+#[path = "common/server.rs"]
+#[allow(dead_code)]
+mod server;
 
 use common::{Done, command, minke, r1_without_its_bytes, thinker};
 use serde_json::Value;
+use server::{Request, Server, files_of};
 use std::path::Path;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
@@ -49,6 +53,76 @@ fn r1_does_not_fit_and_its_numbers_are_exact() {
     // With room for it, all of its context fits.
     let said = json(&minke(folder.path(), &["fit", ".", "--memory", "1TB", "--json"]));
     assert_eq!((said["fits"].as_bool(), said["context_tokens"].as_u64()), (Some(true), Some(163_840)));
+}
+
+#[test]
+fn known_models_fit_by_the_table_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let fit = |name: &str| {
+        let done = minke(folder.path(), &["fit", name, "--memory", "24G", "--json"]);
+        assert!(done.err.contains("not downloaded; its sizes are those of the table of known models"), "{done:?}");
+        (done.code, json(&done))
+    };
+    for name in ["r1", "deepseek-ai/DeepSeek-V3.1", "https://huggingface.co/deepseek-ai/DeepSeek-R1-0528"] {
+        let (code, said) = fit(name);
+        assert_eq!(code, 3, "{name}");
+        // As from the headers of the files.
+        assert_eq!(said["tensor_bytes"].as_u64(), Some(688_574_839_360), "{name}");
+        assert_eq!(said["tensors"].as_u64(), Some(91_991), "{name}");
+    }
+    // Sizes of the published files: two bytes for each of the parameters that their model cards say.
+    for (name, parameters) in [("r1-distill-qwen-1.5b", 1_777_088_000_u64), ("r1-distill-llama-8b", 8_030_261_248)] {
+        let (code, said) = fit(name);
+        assert_eq!((code, said["fits"].as_bool()), (0, Some(true)), "{name}");
+        assert_eq!(said["tensor_bytes"].as_u64(), Some(2 * parameters), "{name}");
+        assert_eq!(said["path"].as_str(), Some(&*format!("deepseek-ai/{}", known(name))));
+    }
+    // Of a quantization the table knows nothing, and there is no server.
+    let done = minke(folder.path(), &["fit", "r1:Q2_K"]);
+    assert_eq!((done.code, done.out.as_str()), (5, ""), "{done:?}");
+    let mut offline = command(folder.path(), &["fit", "r1:Q2_K"]);
+    let done = Done::of(offline.env("HF_HUB_OFFLINE", "1").output().unwrap());
+    assert!(done.code == 4 && done.err.contains("not downloaded"), "{done:?}");
+}
+
+fn known(short: &str) -> &'static str {
+    minke_hub::SHORT_NAMES.iter().find(|(name, _)| *name == short).unwrap().1
+}
+
+#[test]
+fn headers_of_a_server_are_enough() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    let model = thinker(at);
+    let done = minke(at, &["convert", "thinker", "t.gguf"]);
+    assert_eq!(done.code, 0, "{done:?}");
+    let files = files_of(&model);
+    let weights = files["model.safetensors"].len();
+    let gguf = std::fs::read(at.join("t.gguf")).unwrap();
+    for (name, files, whole) in
+        [("a/b", files, "thinker"), ("a/b:F32", [("t-F32.gguf".to_owned(), gguf)].into(), "t.gguf")]
+    {
+        let server = Server::start(files);
+        let mut fit = command(at, &["fit", name, "--json", "--memory", "1G"]);
+        let done = Done::of(fit.env("HF_ENDPOINT", server.endpoint()).output().unwrap());
+        assert_eq!(done.code, 0, "{done:?}");
+        assert!(done.err.contains("not downloaded; its sizes are those of the headers that"), "{done:?}");
+        let (said, own) = (json(&done), json(&minke(at, &["fit", whole, "--json", "--memory", "1G"])));
+        for key in ["parameters", "tensors", "tensor_bytes", "parts", "kv_bytes_per_token", "context_tokens", "need"] {
+            assert_eq!(said[key], own[key], "{name}: {key}");
+        }
+        assert_eq!(said["path"], name);
+        let asked = server.requests();
+        let is_weight = |request: &&Request| request.path.ends_with(".safetensors") || request.path.ends_with(".gguf");
+        let bytes: usize = asked.iter().filter(is_weight).map(|request| request.end.unwrap() - request.first).sum();
+        assert!(bytes < weights, "{bytes} bytes of {weights} were asked for");
+    }
+    assert!(!at.join("no-cache").exists(), "nothing is kept");
+    let server = Server::start(files_of(&model));
+    let mut fit = command(at, &["fit", "a/none"]);
+    let done = Done::of(fit.env("HF_ENDPOINT", server.endpoint()).output().unwrap());
+    assert_eq!((done.code, done.out.as_str()), (5, ""), "{done:?}");
+    assert!(done.err.contains("a/none at main: the server has no such thing"), "{done:?}");
 }
 
 #[test]

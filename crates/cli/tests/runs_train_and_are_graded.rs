@@ -59,9 +59,11 @@ fn a_run_is_trained_graded_and_reported() {
     assert!(rows[0].starts_with("model ") && rows[1].starts_with("out/small/stages/tuned/model  countdown  T=1"));
 
     assert_eq!(minke(at, &["report", "small.toml"]).out, "out/small/report.html\n");
-    let other = minke(at, &["report", "out/small", "--output", "other.html", "--json"]).json().remove(0);
-    assert_eq!(other, serde_json::json!({ "report": "other.html" }));
-    let page = std::fs::read_to_string(at.join("other.html")).unwrap();
+    std::fs::rename(at.join("out/small"), at.join("elsewhere")).unwrap();
+    let other = minke(at, &["report", "small.toml", "--out", "elsewhere", "--json"]).json().remove(0);
+    assert_eq!(other, serde_json::json!({ "report": "elsewhere/report.html" }));
+    assert_eq!(minke(at, &["report", "elsewhere"]).out, "elsewhere/report.html\n");
+    let page = std::fs::read_to_string(at.join("elsewhere/report.html")).unwrap();
     assert!(page.contains("<svg") && page.contains("tuned"));
 }
 

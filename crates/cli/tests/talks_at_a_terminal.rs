@@ -179,6 +179,55 @@ fn commands_change_the_conversation() {
 }
 
 #[test]
+fn a_byte_that_is_not_utf_8_ends_no_conversation() {
+    let folder = tempfile::tempdir().unwrap();
+    thinker(folder.path());
+    let refused = "nothing was asked: the line has a byte that is not UTF-8";
+    for (what, typed) in [
+        ("Latin-1", &b"caf\xe9\r"[..]),
+        ("a byte that nothing begins with", b"a\xffb\r"),
+        ("cut within a character", b"\xf0\x9f\x90\r"),
+        ("pasted", b"\x1b[200~caf\xe9 and more\nlines\x1b[201~\r"),
+    ] {
+        let mut terminal = Terminal::talk(folder.path(), &["thinker"], &[]);
+        assert!(terminal.ask("first").contains("8*3"), "{what}");
+        terminal.send_bytes(typed);
+        let said = terminal.until_prompt();
+        assert!(said.contains(refused), "{what}: {said:?}");
+        let said = terminal.ask("second");
+        assert!(said.contains("8*3") && !said.contains("error"), "{what}: {said:?}");
+        let text = exported(&mut terminal, folder.path(), &format!("{}.md", what.len()));
+        assert_eq!(text.matches("## User").count(), 2, "{what}: {text}");
+        leave(terminal);
+    }
+    // A terminal that cannot move its cursor.
+    let mut terminal = Terminal::talk(folder.path(), &["thinker"], &[("TERM", "dumb")]);
+    terminal.send_bytes(b"caf\xe9\r");
+    terminal.expect(refused);
+    terminal.expect("> ");
+    terminal.send("second\r");
+    terminal.expect("8*3");
+    terminal.expect("> ");
+    leave(terminal);
+}
+
+#[test]
+fn words_that_mean_to_leave_are_understood() {
+    let folder = tempfile::tempdir().unwrap();
+    thinker(folder.path());
+    for word in ["exit", "quit", "Exit ", "/bye", "/exit", "/quit"] {
+        let mut terminal = Terminal::talk(folder.path(), &["thinker"], &[]);
+        terminal.send(&format!("{word}\r"));
+        assert_eq!(terminal.end(), 0, "{word}");
+    }
+    let mut terminal = Terminal::talk(folder.path(), &["thinker"], &[]);
+    for question in ["exit the room", "\"\"\"exit\"\"\"", "bye"] {
+        assert!(terminal.ask(question).contains("8*3"), "{question}");
+    }
+    leave(terminal);
+}
+
+#[test]
 fn thoughts_that_take_too_long_are_closed_and_an_answer_follows() {
     let folder = tempfile::tempdir().unwrap();
     circler(folder.path());

@@ -1,12 +1,19 @@
-//! What was downloaded, and where does it lie?
+//! The cache of downloaded models that other libraries share: what is in it, where it lies, and whether it is whole.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
+use serde::Deserialize;
+
 use crate::error::io;
+use crate::name::quantization;
 use crate::{ModelName, Result};
+
+/// The file of all weights, and the one that says which shard holds which.
+const SINGLE: &str = "model.safetensors";
+pub(crate) const INDEX: &str = "model.safetensors.index.json";
 
 /// The folder of all models.
 #[derive(Clone, Debug)]
@@ -25,6 +32,19 @@ pub struct CachedModel {
     pub bytes: u64,
     /// When the last of them arrived.
     pub when: SystemTime,
+    /// A file without which it cannot be loaded and that is not there; nothing if the model is whole.
+    pub missing: Option<String>,
+}
+
+/// Why the cache cannot give a model.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Absent {
+    /// Nothing of it was downloaded.
+    Unknown,
+    /// This file of it is not there.
+    Incomplete(String),
+    /// The repository has several quantizations here, and the name says none of them.
+    Several(Vec<String>),
 }
 
 /// What [`Cache::remove`] did.
@@ -37,44 +57,80 @@ pub struct Removed {
 }
 
 impl Cache {
-    /// Returns the cache in a folder, `$HF_HOME/hub`, which need not exist.
+    /// The cache in a folder, which need not exist.
     pub fn new(root: PathBuf) -> Self {
         Self { root }
     }
 
-    /// Returns the folder of all models.
+    /// The folder of all models.
     pub fn root(&self) -> &Path {
         &self.root
     }
 
-    /// Returns the folder of a repository.
+    /// The folder of a repository.
     pub(crate) fn repo(&self, name: &ModelName) -> PathBuf {
         self.root.join(name.folder())
     }
 
-    /// Returns where a model lies, if the files of the given revision were downloaded.
-    pub fn find(&self, name: &ModelName, revision: &str) -> Option<PathBuf> {
-        let repo = self.repo(name);
-        let commit = fs::read_to_string(repo.join("refs").join(revision)).unwrap_or_else(|_| revision.into());
-        let snapshot = repo.join("snapshots").join(one_component(commit.trim())?);
-        let models = models_in(&snapshot, &name.repo);
-        models.into_iter().find(|model| same(&model.name.quant, &name.quant)).map(|model| model.path)
+    /// Finds a model, of the revision that the name gives, else as [`Cache::models`]. A name without quantization means
+    /// safetensors, or the GGUF files if all that are there have one quantization.
+    ///
+    /// # Errors
+    /// Why there is none that can be loaded.
+    pub fn find(&self, name: &ModelName) -> std::result::Result<PathBuf, Absent> {
+        let models = self.of_repo(&self.repo(name), &name.repo, name.revision.as_deref());
+        let meant = models.iter().find(|model| same(&model.name.quant, &name.quant));
+        let whole: Vec<&CachedModel> = models.iter().filter(|model| model.missing.is_none()).collect();
+        match (meant, whole.as_slice()) {
+            (Some(CachedModel { path, missing: None, .. }), _) => Ok(path.clone()),
+            (_, [only]) if name.quant.is_none() => Ok(only.path.clone()),
+            (_, [_, _, ..]) if name.quant.is_none() => {
+                Err(Absent::Several(whole.iter().map(|model| model.name.to_string()).collect()))
+            }
+            _ => {
+                let partial = meant.or(models.first().filter(|_| name.quant.is_none()));
+                Err(partial.and_then(|model| model.missing.clone()).map_or(Absent::Unknown, Absent::Incomplete))
+            }
+        }
     }
 
-    /// Returns everything that was downloaded: of each repository the newest snapshot of each model in it.
+    /// Everything that was downloaded, incomplete models included. Of a model in several snapshots of its
+    /// repository, the one of `refs/main` counts if it is whole, else the newest that is.
     pub fn models(&self) -> Vec<CachedModel> {
-        let mut found: BTreeMap<String, CachedModel> = BTreeMap::new();
+        let mut found = Vec::new();
         for folder in entries(&self.root) {
             let name = folder.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-            let Some(repo) = name.strip_prefix("models--").map(|name| name.replacen("--", "/", 1)) else { continue };
-            for model in entries(&folder.join("snapshots")).iter().flat_map(|snapshot| models_in(snapshot, &repo)) {
-                let known = found.entry(model.name.to_string()).or_insert_with(|| model.clone());
-                if known.when < model.when {
-                    *known = model;
+            if let Some((org, repo)) = name.strip_prefix("models--").and_then(|name| name.split_once("--")) {
+                found.extend(self.of_repo(&folder, &format!("{org}/{repo}"), None));
+            }
+        }
+        found
+    }
+
+    /// The models of a repository, each from the best of its snapshots; of a revision, from the one of its commit.
+    fn of_repo(&self, folder: &Path, repo: &str, revision: Option<&str>) -> Vec<CachedModel> {
+        let commit = |revision: &str| fs::read_to_string(folder.join("refs").join(revision)).ok();
+        let snapshots = folder.join("snapshots");
+        let main = commit("main").map(|commit| snapshots.join(commit.trim()));
+        let wanted = revision.map(|revision| commit(revision).unwrap_or_else(|| revision.to_owned()));
+        let wanted = wanted.map(|commit| snapshots.join(commit.trim()));
+        let rank = |model: &CachedModel| {
+            let is_main = main.as_ref().is_some_and(|main| model.path.starts_with(main));
+            (model.missing.is_none(), is_main, model.when)
+        };
+        let mut best: BTreeMap<Option<String>, CachedModel> = BTreeMap::new();
+        for snapshot in entries(&snapshots) {
+            if wanted.as_ref().is_some_and(|wanted| *wanted != snapshot) {
+                continue;
+            }
+            for model in models_in(&snapshot, repo) {
+                let other = best.entry(model.name.quant.clone()).or_insert_with(|| model.clone());
+                if rank(other) < rank(&model) {
+                    *other = model;
                 }
             }
         }
-        found.into_values().collect()
+        best.into_values().collect()
     }
 
     /// Removes a model from all snapshots of its repository, and the blobs that no snapshot uses any more; without a
@@ -113,12 +169,6 @@ impl Cache {
     }
 }
 
-/// Returns a text that is a single name in a folder.
-fn one_component(text: &str) -> Option<&str> {
-    let mut parts = Path::new(text).components();
-    (matches!(parts.next(), Some(Component::Normal(_))) && parts.next().is_none()).then_some(text)
-}
-
 fn same(a: &Option<String>, b: &Option<String>) -> bool {
     match (a, b) {
         (Some(a), Some(b)) => a.eq_ignore_ascii_case(b),
@@ -127,45 +177,83 @@ fn same(a: &Option<String>, b: &Option<String>) -> bool {
     }
 }
 
-/// Returns the models in a snapshot: its GGUF files by quantization, and its safetensors if it has a configuration.
+/// The models in a snapshot: its GGUF files by quantization, and its safetensors if there are any.
 fn models_in(snapshot: &Path, repo: &str) -> Vec<CachedModel> {
     let mut groups: BTreeMap<Option<String>, Vec<PathBuf>> = BTreeMap::new();
     for file in files_below(snapshot) {
         groups.entry(quant_of(snapshot, &file)).or_default().push(file);
     }
     let model = |(quant, files): (Option<String>, Vec<PathBuf>)| {
+        let missing = match quant {
+            Some(_) => missing_gguf(&files),
+            None => missing_safetensors(snapshot, &files)?,
+        };
         let data: Vec<fs::Metadata> = files.iter().filter_map(|file| fs::metadata(file).ok()).collect();
-        let path = if quant.is_some() { files.first()?.clone() } else { snapshot.to_owned() };
-        // Weights that are still on their way, or files beside a GGUF file, are no model.
-        let whole = quant.is_some()
-            || files.iter().any(|file| file.extension().is_some_and(|extension| extension == "safetensors"))
-                && snapshot.join("config.json").exists();
-        whole.then(|| CachedModel {
-            name: ModelName { repo: repo.into(), quant },
-            path,
+        Some(CachedModel {
+            path: if quant.is_some() { files.first()?.clone() } else { snapshot.to_owned() },
+            name: ModelName { repo: repo.into(), quant, revision: None },
             bytes: data.iter().map(fs::Metadata::len).sum(),
             when: data.iter().filter_map(|data| data.modified().ok()).max().unwrap_or(SystemTime::UNIX_EPOCH),
+            missing,
         })
     };
     groups.into_iter().filter_map(model).collect()
 }
 
-/// Returns the quantization of a GGUF file of a snapshot.
+/// Whether a file is there; a link without a blob is not.
+fn is_there(file: &Path) -> bool {
+    fs::metadata(file).is_ok_and(|data| data.is_file())
+}
+
+fn name_of(file: &Path) -> String {
+    file.file_name().unwrap_or_default().to_string_lossy().into_owned()
+}
+
+/// The first of the GGUF files of one quantization that is not there, parts of split ones included.
+fn missing_gguf(files: &[PathBuf]) -> Option<String> {
+    if let Some(file) = files.iter().find(|file| !is_there(file)) {
+        return Some(name_of(file));
+    }
+    let name = name_of(files.first()?);
+    let (start, count) = name.strip_suffix(".gguf")?.rsplit_once("-of-")?;
+    let parts: usize = count.parse().ok()?;
+    let base = start.rsplit_once('-')?.0;
+    (1..=parts)
+        .map(|i| format!("{base}-{i:05}-of-{count}.gguf"))
+        .find(|part| !files.iter().any(|f| name_of(f) == *part))
+}
+
+/// The first of the files without which safetensors cannot be loaded that is not there. Nothing at all if there are no
+/// safetensors: configuration and tokenizer alone are no model.
+fn missing_safetensors(snapshot: &Path, files: &[PathBuf]) -> Option<Option<String>> {
+    #[derive(Deserialize)]
+    struct Index {
+        weight_map: BTreeMap<String, String>,
+    }
+    let is_weight =
+        |file: &&PathBuf| file.parent() == Some(snapshot) && file.extension().is_some_and(|e| e == "safetensors");
+    let index = snapshot.join(INDEX);
+    if fs::symlink_metadata(&index).is_err() && !files.iter().any(|file| is_weight(&file)) {
+        return None;
+    }
+    let lacks = |name: &str| !is_there(&snapshot.join(name));
+    if lacks("config.json") {
+        return Some(Some("config.json".into()));
+    }
+    if !lacks(SINGLE) {
+        return Some(None);
+    }
+    let listed = fs::read_to_string(&index).ok().and_then(|text| serde_json::from_str::<Index>(&text).ok());
+    let Some(Index { weight_map }) = listed else { return Some(Some(SINGLE.into())) };
+    Some(weight_map.into_values().find(|shard| lacks(shard)))
+}
+
+/// The quantization of a GGUF file of a snapshot.
 fn quant_of(snapshot: &Path, file: &Path) -> Option<String> {
     file.strip_prefix(snapshot).ok()?.to_str().and_then(quantization)
 }
 
-/// Returns the quantization that the path of a GGUF file names: the last word before number and extension, `UD-` included.
-pub(crate) fn quantization(path: &str) -> Option<String> {
-    let name = path.rsplit('/').next()?.strip_suffix(".gguf")?;
-    let whole = name.rsplit_once("-of-").and_then(|(rest, _)| Some(rest.rsplit_once('-')?.0)).unwrap_or(name);
-    let start = whole.rfind(['-', '.']).map_or(0, |at| at + 1);
-    let before = &whole[..start];
-    let dynamic = before.to_ascii_uppercase().ends_with("UD-");
-    Some(if dynamic { whole[start - 3..].to_owned() } else { whole[start..].to_owned() })
-}
-
-/// Returns what a folder holds, in order; nothing if it cannot be read.
+/// What a folder holds, in order; nothing if it cannot be read.
 fn entries(folder: &Path) -> Vec<PathBuf> {
     let mut paths: Vec<PathBuf> =
         fs::read_dir(folder).into_iter().flatten().filter_map(|entry| Some(entry.ok()?.path())).collect();
@@ -173,7 +261,7 @@ fn entries(folder: &Path) -> Vec<PathBuf> {
     paths
 }
 
-/// Returns the files below a folder, in order; links to files are files.
+/// The files below a folder, in order; links to files are files.
 fn files_below(folder: &Path) -> Vec<PathBuf> {
     let is_folder = |path: &Path| fs::symlink_metadata(path).is_ok_and(|data| data.is_dir());
     let below = |path: PathBuf| if is_folder(&path) { files_below(&path) } else { vec![path] };
@@ -185,15 +273,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn quantizations_are_read_off_names() {
-        for (path, quant) in [
-            ("DeepSeek-R1-Distill-Qwen-7B-Q4_K_M.gguf", Some("Q4_K_M")),
-            ("qwen.Q8_0.gguf", Some("Q8_0")),
-            ("UD-IQ1_S/DeepSeek-R1-0528-UD-IQ1_S-00001-of-00004.gguf", Some("UD-IQ1_S")),
-            ("DeepSeek-R1.Q2_K/DeepSeek-R1-Q2_K-00002-of-00005.gguf", Some("Q2_K")),
-            ("config.json", None),
-        ] {
-            assert_eq!(quantization(path).as_deref(), quant, "{path}");
-        }
+    fn parts_that_are_not_there_are_named() {
+        let file = |name: &str| PathBuf::from(name);
+        let folder = std::env::temp_dir().join(format!("minke-hub-{}", std::process::id()));
+        fs::create_dir_all(&folder).expect("a folder");
+        let parts: Vec<PathBuf> =
+            ["m-Q8_0-00001-of-00002.gguf", "m-Q8_0-00002-of-00002.gguf"].map(|name| folder.join(name)).into();
+        parts.iter().for_each(|part| fs::write(part, "GGUF").expect("a file"));
+        assert_eq!(missing_gguf(&parts), None);
+        assert_eq!(missing_gguf(&parts[..1]).as_deref(), Some("m-Q8_0-00002-of-00002.gguf"));
+        assert_eq!(missing_gguf(&[file("nowhere.gguf")]).as_deref(), Some("nowhere.gguf"));
+        fs::remove_dir_all(&folder).expect("removed");
     }
 }

@@ -1,4 +1,4 @@
-//! How is a server asked? One request at a time; redirects are followed here, so that a token never leaves its host.
+//! Requests to a server: one at a time, a few attempts each; redirects are followed here, so that a token never leaves its host.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,6 +9,10 @@ use ureq::{Agent, Body};
 
 use crate::{Error, Result};
 
+/// Attempts in a row that bring nothing.
+pub(crate) const ATTEMPTS: u32 = 6;
+/// The first wait between attempts; each further one is twice as long.
+const WAIT: Duration = Duration::from_millis(100);
 /// Most redirects of one request.
 const REDIRECTS: usize = 10;
 /// How long a server may be silent.
@@ -28,6 +32,8 @@ pub(crate) enum Ask {
     Head,
     /// The contents, from a byte on.
     From(u64),
+    /// A part of the contents: its first byte, and how many.
+    Part(u64, u64),
 }
 
 impl Hub {
@@ -74,16 +80,58 @@ impl Hub {
         format!("{}/{repo}/resolve/{commit}/{}", self.endpoint, path.join("/"))
     }
 
+    /// Asks until the server answers and `read` gets through its answer, a few times.
+    ///
+    /// # Errors
+    /// If the server refuses, cannot be reached, or `read` says that asking again would not help.
+    pub(crate) fn answer<T>(
+        &self,
+        what: &str,
+        address: &str,
+        ask: Ask,
+        read: impl Fn(Response<Body>) -> std::result::Result<Result<T>, String>,
+    ) -> Result<T> {
+        let mut last = String::new();
+        for attempt in 0..ATTEMPTS {
+            pause(attempt);
+            let response = match self.ask(address, ask) {
+                Ok(response) => response,
+                Err(reason) => {
+                    last = reason;
+                    continue;
+                }
+            };
+            let status = response.status();
+            if let Some(error) = refusal(what, status) {
+                return Err(error);
+            }
+            let is_answer = status.is_success() || (ask == Ask::Head && status.is_redirection());
+            if !is_answer {
+                last = format!("the server answers {status}");
+                continue;
+            }
+            match read(response) {
+                Ok(result) => return result,
+                Err(reason) => last = reason,
+            }
+        }
+        Err(Error::Network { what: what.into(), reason: last })
+    }
+
     /// Asks once, and follows redirects. The answer may be an error of the server's.
     pub(crate) fn ask(&self, address: &str, ask: Ask) -> std::result::Result<Response<Body>, String> {
         let mut address = address.to_owned();
         for _ in 0..REDIRECTS {
             let mut request = match ask {
                 Ask::Head => self.agent.head(&address),
-                Ask::From(_) => self.agent.get(&address),
+                Ask::From(_) | Ask::Part(..) => self.agent.get(&address),
             };
-            if let Ask::From(first @ 1..) = ask {
-                request = request.header("Range", format!("bytes={first}-"));
+            match ask {
+                Ask::From(first @ 1..) => request = request.header("Range", format!("bytes={first}-")),
+                Ask::Part(first, bytes) => {
+                    request = request.header("Range", format!("bytes={first}-{}", first + bytes - 1));
+                }
+                Ask::Head | Ask::From(0) => {}
             }
             if let Some(token) = self.token.as_ref().filter(|_| origin(&address) == origin(&self.endpoint)) {
                 request = request.header("Authorization", format!("Bearer {token}"));
@@ -97,6 +145,13 @@ impl Hub {
             address = location.and_then(|to| next_address(&address, to)).ok_or("a redirect leads nowhere")?;
         }
         Err("redirects go round in circles".into())
+    }
+}
+
+/// Waits before an attempt that follows fruitless ones.
+pub(crate) fn pause(fruitless: u32) {
+    if fruitless > 0 {
+        std::thread::sleep(WAIT * 2u32.pow(fruitless - 1));
     }
 }
 

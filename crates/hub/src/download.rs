@@ -4,23 +4,18 @@
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::Path;
-use std::time::Duration;
 
 use minke_sys::atomic;
 use sha1::Sha1;
 use sha2::{Digest, Sha256};
 use ureq::http::HeaderMap;
 
-use crate::client::{Ask, Hub, refusal};
+use crate::client::{ATTEMPTS, Ask, Hub, pause, refusal};
 use crate::error::io;
 use crate::{Error, Result};
 
-/// Attempts in a row that bring nothing.
-const ATTEMPTS: u32 = 6;
 /// Downloads of a whole file that end with another hash.
 const WHOLE_ATTEMPTS: u32 = 3;
-/// The first wait between attempts; each further one is twice as long.
-const WAIT: Duration = Duration::from_millis(100);
 
 /// What a server says of a file before it sends it.
 #[derive(Clone, Debug)]
@@ -80,26 +75,11 @@ impl Hash {
     }
 }
 
-/// Returns what the server says of a file.
+/// What the server says of a file.
 pub(crate) fn announced(hub: &Hub, what: &str, address: &str) -> Result<Announced> {
-    let mut last = String::new();
-    for attempt in 0..ATTEMPTS {
-        pause(attempt);
-        match hub.ask(address, Ask::Head) {
-            Ok(response) => {
-                if let Some(error) = refusal(what, response.status()) {
-                    return Err(error);
-                }
-                if response.status().is_success() || response.status().is_redirection() {
-                    let corrupt = |reason| Error::Corrupt { what: what.into(), reason };
-                    return Announced::of(response.headers()).map_err(corrupt);
-                }
-                last = format!("the server answers {}", response.status());
-            }
-            Err(reason) => last = reason,
-        }
-    }
-    Err(Error::Network { what: what.into(), reason: last })
+    hub.answer(what, address, Ask::Head, |response| {
+        Ok(Announced::of(response.headers()).map_err(|reason| Error::Corrupt { what: what.into(), reason }))
+    })
 }
 
 /// Downloads a file to `blob`; `arrived` hears how many bytes of it are there, which never becomes less.
@@ -230,12 +210,5 @@ impl<'a> Partial<'a> {
                 Err(error) => return Ok(error.to_string()),
             }
         }
-    }
-}
-
-/// Waits before an attempt that follows fruitless ones.
-pub(crate) fn pause(fruitless: u32) {
-    if fruitless > 0 {
-        std::thread::sleep(WAIT * 2u32.pow(fruitless - 1));
     }
 }

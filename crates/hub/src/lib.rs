@@ -1,4 +1,4 @@
-//! Where do models come from? From the Hugging Face Hub, into the cache that other libraries share.
+//! Models of the Hugging Face Hub: names, downloads, and the cache that other libraries share.
 //!
 //! The layout is that of the `huggingface_hub` package: `models--ORG--NAME` has `blobs` by the hash of their contents,
 //! `snapshots` of a commit whose files are links to blobs, and `refs`, the commit that a revision meant when it was pulled.
@@ -9,10 +9,12 @@ mod client;
 mod download;
 mod error;
 mod name;
+mod preview;
 mod pull;
 
-pub use cache::{Cache, CachedModel, Removed};
+pub use cache::{Absent, Cache, CachedModel, Removed};
 pub use client::Hub;
 pub use error::{Error, Result};
 pub use name::{ModelName, SHORT_NAMES, nearest_short_name};
+pub use preview::Preview;
 pub use pull::{Progress, pull};

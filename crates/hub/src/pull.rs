@@ -1,4 +1,4 @@
-//! Which files make a model, and how do they get into the cache?
+//! Downloads of whole models: which files make one, and how they get into the cache.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -7,16 +7,15 @@ use std::path::{Path, PathBuf};
 use minke_sys::atomic;
 use serde::Deserialize;
 
-use crate::cache::{Cache, quantization};
-use crate::client::{Ask, Hub, refusal, refused};
-use crate::download::{announced, download, pause};
+use crate::cache::{Cache, INDEX};
+use crate::client::{Ask, Hub, refused};
+use crate::download::{announced, download};
 use crate::error::io;
-use crate::{Error, ModelName, Result};
+use crate::name::{is_inside, quantization};
+use crate::{ModelName, Result};
 
 /// Bytes of the longest list of files that is read.
 const LONGEST_LIST: u64 = 64 << 20;
-/// Attempts to get it.
-const ATTEMPTS: u32 = 6;
 /// Files beside the weights that are used here.
 const TEXT_FILES: [&str; 7] = [
     "config.json",
@@ -27,7 +26,6 @@ const TEXT_FILES: [&str; 7] = [
     "chat_template.jinja",
     "chat_template.json",
 ];
-const INDEX: &str = "model.safetensors.index.json";
 
 /// How far a download is.
 #[derive(Clone, Copy, Debug)]
@@ -40,9 +38,15 @@ pub struct Progress<'a> {
     pub of: u64,
 }
 
+/// The files of a model, and the commit that they are of.
+pub(crate) struct Listing {
+    pub commit: String,
+    pub files: Vec<String>,
+}
+
 /// What the server says of a revision.
 #[derive(Deserialize)]
-struct Listing {
+struct Revision {
     sha: String,
     siblings: Vec<Sibling>,
 }
@@ -52,23 +56,18 @@ struct Sibling {
     rfilename: String,
 }
 
-/// Downloads a model and returns where it lies. What is there already is not asked for again.
+/// The revision of names that give none.
+const MAIN: &str = "main";
+
+/// Downloads a model, at the revision that its name gives or else `main`, and returns where it lies. What is there already is
+/// not asked for again.
 ///
 /// # Errors
 /// If the server does not have it, cannot be reached, or sends something else; or a file cannot be written.
-pub fn pull(
-    hub: &Hub,
-    cache: &Cache,
-    name: &ModelName,
-    revision: &str,
-    say: &mut dyn FnMut(Progress<'_>),
-) -> Result<PathBuf> {
-    if !is_inside(revision) {
-        return Err(refused(&name.repo, format!("{revision:?} is no revision; give a branch, a tag or a commit")));
-    }
-    let listing = list(hub, name, revision)?;
-    let files = choose(name, &listing.siblings)?;
-    let (repo, commit) = (cache.repo(name), &listing.sha);
+pub fn pull(hub: &Hub, cache: &Cache, name: &ModelName, say: &mut dyn FnMut(Progress<'_>)) -> Result<PathBuf> {
+    let revision = name.revision.as_deref().unwrap_or(MAIN);
+    let Listing { commit, files } = list(hub, name)?;
+    let (repo, commit) = (cache.repo(name), &commit);
     let blobs = repo.join("blobs");
     fs::create_dir_all(&blobs).map_err(io("write", &blobs))?;
     let what = |file: &str| format!("{}/{file}", name.repo);
@@ -92,80 +91,69 @@ pub fn pull(
     if revision != commit {
         write(&repo.join("refs").join(revision), commit)?;
     }
-    let found = cache.find(name, commit);
-    found.ok_or_else(|| refused(&name.to_string(), "was downloaded and is no model that can be read here"))
+    let pulled = ModelName { revision: Some(commit.clone()), ..name.clone() };
+    cache.find(&pulled).map_err(|_| refused(&name.to_string(), "was downloaded and is no model that can be read here"))
 }
 
-/// Returns the files of a revision.
-fn list(hub: &Hub, name: &ModelName, revision: &str) -> Result<Listing> {
-    let (what, address) = (name.repo.as_str(), hub.list_address(&name.repo, revision));
-    let mut last = String::new();
-    for attempt in 0..ATTEMPTS {
-        pause(attempt);
-        let read = hub.ask(&address, Ask::From(0)).and_then(|mut response| {
-            let text = response.body_mut().with_config().limit(LONGEST_LIST).read_to_string();
-            Ok((response.status(), text.map_err(|error| error.to_string())?))
-        });
-        match read {
-            Ok((status, text)) => {
-                if let Some(error) = refusal(&format!("{what} at {revision}"), status) {
-                    return Err(error);
-                }
-                if status.is_success() {
-                    let listing: Listing = serde_json::from_str(&text)
-                        .map_err(|error| refused(what, format!("the server sends no list of its files ({error})")))?;
-                    let hex = |text: &str| text.len() == 40 && text.chars().all(|c| c.is_ascii_hexdigit());
-                    return if hex(&listing.sha) {
-                        Ok(listing)
-                    } else {
-                        Err(refused(what, "its revision has no hash"))
-                    };
-                }
-                last = format!("the server answers {status}");
-            }
-            Err(reason) => last = reason,
-        }
+/// Asks for the files that make a model.
+///
+/// # Errors
+/// As [`pull`].
+pub(crate) fn list(hub: &Hub, name: &ModelName) -> Result<Listing> {
+    let revision = name.revision.as_deref().unwrap_or(MAIN);
+    let (what, address) = (format!("{} at {revision}", name.repo), hub.list_address(&name.repo, revision));
+    let text = hub.answer(&what, &address, Ask::From(0), |mut response| {
+        let text = response.body_mut().with_config().limit(LONGEST_LIST).read_to_string();
+        text.map(Ok).map_err(|error| error.to_string())
+    })?;
+    let Revision { sha, siblings } = serde_json::from_str(&text)
+        .map_err(|error| refused(&name.repo, format!("the server sends no list of its files ({error})")))?;
+    if sha.len() != 40 || !sha.chars().all(|c| c.is_ascii_hexdigit()) {
+        return Err(refused(&name.repo, "its revision has no hash"));
     }
-    Err(Error::Network { what: what.into(), reason: last })
+    Ok(Listing { commit: sha, files: choose(name, &siblings)? })
 }
 
-/// Returns the files that make a model: those of one quantization, or configuration, tokenizer and safetensors.
+/// The files that make a model: those of one quantization, or configuration, tokenizer and safetensors.
 fn choose(name: &ModelName, siblings: &[Sibling]) -> Result<Vec<String>> {
     let all: BTreeSet<&str> = siblings.iter().map(|sibling| sibling.rfilename.as_str()).collect();
     if let Some(wrong) = all.iter().find(|path| !is_inside(path)) {
         return Err(refused(&name.repo, format!("lists a file {wrong:?}, which would lie outside of its folder")));
     }
     let quants: BTreeSet<String> = all.iter().filter_map(|path| quantization(path)).collect();
-    let quants = quants.into_iter().collect::<Vec<_>>().join(", ");
-    let Some(quant) = &name.quant else {
-        let is_weight = |path: &&str| path.ends_with(".safetensors") && !path.contains('/');
-        let weights: Vec<&str> = all.iter().copied().filter(is_weight).collect();
+    let is_weight = |path: &&str| path.ends_with(".safetensors") && !path.contains('/');
+    let weights: Vec<&str> = all.iter().copied().filter(is_weight).collect();
+    // Where there is nothing to choose from, nothing has to be said.
+    let only = quants.first().filter(|_| quants.len() == 1 && weights.is_empty());
+    let Some(quant) = name.quant.as_ref().or(only) else {
         // Where files of another program lie beside, those of this one are called `model`.
         let own = |path: &&&str| path.starts_with("model") || !weights.iter().any(|path| path.starts_with("model"));
-        let weights = weights.iter().filter(own).copied();
         let texts = TEXT_FILES.into_iter().chain([INDEX]).filter(|text| all.contains(text));
-        let files: Vec<String> = texts.chain(weights).map(str::to_owned).collect();
-        let reason = match files.iter().any(|file| file.ends_with(".safetensors")) {
-            true if all.contains("config.json") => return Ok(files),
-            true => "has no config.json".into(),
-            false if !quants.is_empty() => format!("holds GGUF files; say which, as {}:QUANT: {quants}", name.repo),
-            false => "holds neither safetensors nor GGUF files".into(),
+        let files: Vec<String> = texts.chain(weights.iter().filter(own).copied()).map(str::to_owned).collect();
+        let reason = match weights.is_empty() {
+            false if all.contains("config.json") => return Ok(files),
+            false => "has no config.json".into(),
+            true if !quants.is_empty() => {
+                format!("holds GGUF files; say which, as {}:QUANT: {}", name.repo, listed(&quants))
+            }
+            true => "holds neither safetensors nor GGUF files".into(),
         };
         return Err(refused(&name.repo, reason));
     };
     let wanted = |path: &&&str| quantization(path).is_some_and(|found| found.eq_ignore_ascii_case(quant));
     let files: Vec<String> = all.iter().filter(wanted).map(|path| (*path).to_owned()).collect();
     if files.is_empty() {
-        let others = if quants.is_empty() { "it holds no GGUF files".into() } else { format!("there are {quants}") };
+        let others = match quants.is_empty() {
+            true => "it holds no GGUF files".into(),
+            false => format!("there are {}", listed(&quants)),
+        };
         return Err(refused(&name.to_string(), format!("there is no such quantization; {others}")));
     }
     Ok(files)
 }
 
-/// Returns whether a path of a repository stays within its folder.
-fn is_inside(path: &str) -> bool {
-    let plain = |part: &str| !matches!(part, "" | "." | "..") && !part.contains(['\\', ':', '\0']);
-    path.len() <= 1024 && path.split('/').all(plain)
+fn listed(quants: &BTreeSet<String>) -> String {
+    quants.iter().map(String::as_str).collect::<Vec<_>>().join(", ")
 }
 
 /// Makes the file of a snapshot a link to its blob.
@@ -211,6 +199,7 @@ mod tests {
         assert_eq!(chosen("a/b:q4_k_m", &gguf), Ok("m-Q4_K_M.gguf".into()));
         assert_eq!(chosen("a/b:UD-Q4_K_M", &gguf), Ok("m-UD-Q4_K_M.gguf".into()));
         assert_eq!(chosen("a/b:Q8_0", &gguf).map(|files| files.split(' ').count()), Ok(2));
+        assert_eq!(chosen("a/b", &["config.json", "m-Q4_K_M.gguf"]), Ok("m-Q4_K_M.gguf".into()));
         let refusals = [
             ("a/b", &gguf[..], "holds GGUF files; say which, as a/b:QUANT: Q4_K_M, Q8_0, UD-Q4_K_M"),
             ("a/b:Q2_K", &gguf, "there is no such quantization; there are Q4_K_M"),

@@ -4,7 +4,7 @@
 //! [`parameters`]; nothing else in the project spells a tensor's name. One row may stand for many published tensors:
 //! the experts of a layer are one stacked parameter and `E` tensors in the file.
 
-use crate::config::{AttentionConfig, GqaConfig, MlaConfig, ModelConfig, TopkMethod};
+use crate::config::{AttentionConfig, GqaConfig, MlaConfig, ModelConfig, ModelType, TopkMethod};
 use crate::format::{Format, fp8_scale_shape};
 
 /// One parameter: a row of the table.
@@ -195,6 +195,25 @@ pub fn published_tensors(config: &ModelConfig) -> Vec<Published> {
         }
     }
     tensors
+}
+
+/// Names, formats and shapes of all tensors of a published checkpoint, block scales included: FP8 with its exceptions where
+/// DeepSeek-V3's architecture is published, BF16 elsewhere.
+pub fn published_files(config: &ModelConfig) -> Vec<(String, Format, Vec<usize>)> {
+    let specs = parameters(config);
+    let mut files = Vec::new();
+    for tensor in published_tensors(config) {
+        let format = match tensor.source {
+            Source::Own { param, .. } if config.model_type == ModelType::DeepseekV3 => specs[param].published_format(),
+            _ => Format::Bf16,
+        };
+        if format == Format::F8E4M3 {
+            let scales = fp8_scale_shape(tensor.shape[0], tensor.shape[1]).to_vec();
+            files.push((format!("{}_scale_inv", tensor.name), Format::F32, scales));
+        }
+        files.push((tensor.name, format, tensor.shape));
+    }
+    files
 }
 
 const EMBEDDING: &str = "model.embed_tokens.weight";

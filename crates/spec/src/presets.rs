@@ -41,6 +41,17 @@ pub fn r1() -> ModelConfig {
     )
 }
 
+/// The configuration of a repository of the Hub that publishes one of these models.
+pub fn known(repo: &str) -> Option<ModelConfig> {
+    match repo.strip_prefix("deepseek-ai/")? {
+        "DeepSeek-V3" | "DeepSeek-V3-0324" | "DeepSeek-V3.1" | "DeepSeek-R1" | "DeepSeek-R1-Zero"
+        | "DeepSeek-R1-0528" => Some(r1()),
+        "DeepSeek-V2" => Some(v2()),
+        "DeepSeek-V2-Lite" => Some(v2_lite()),
+        name => distilled(name),
+    }
+}
+
 /// Returns DeepSeek-V2: 236B parameters, 21B active.
 pub fn v2() -> ModelConfig {
     let moe = MoeConfig {

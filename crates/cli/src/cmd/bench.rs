@@ -1,4 +1,4 @@
-//! How fast is a model here? Tokens per second of reading a prompt and of writing behind it.
+//! `minke bench`: tokens per second of reading a prompt and of writing behind it.
 
 use std::time::Instant;
 
@@ -9,7 +9,7 @@ use minke_engine::{Engine, EngineConfig, SamplingParams};
 use minke_spec::Format;
 use minke_spec::cost::kv_bytes_per_token;
 use minke_spec::draw::{Domain, draw};
-use minke_tensor::{Cpu, Device, Isa, TILE};
+use minke_tensor::TILE;
 use minke_weights::Archive;
 use serde::Serialize;
 
@@ -30,16 +30,16 @@ struct Speed {
 /// Runs `minke bench`.
 pub fn run(args: &Bench) -> Result<()> {
     let start = Instant::now();
-    let device = Device::Cpu(Cpu::new(args.threads, Isa::detect()));
-    let archive = Archive::open(&args.model)?;
-    let tokens = args.prompts.iter().max().unwrap_or(&0) + args.generate;
+    let device = args.compute.device()?;
+    let archive = Archive::open(&args.model.path()?)?;
+    let tokens = args.prompt.iter().max().unwrap_or(&0) + args.generate;
     let have = memory().map_or(u64::MAX, |memory| memory.available);
     MemoryPlanner::new(&archive).context(have, Some(tokens.min(archive.config.max_position_embeddings)))?;
     let model = archive.load(&device)?;
     let load_seconds = start.elapsed().as_secs_f64();
     let vocabulary = archive.config.vocab_size as u64;
     let mut speeds = Vec::new();
-    for &prompt_tokens in &args.prompts {
+    for &prompt_tokens in &args.prompt {
         let pages = (prompt_tokens + args.generate).div_ceil(TILE) + 1;
         let sizes = EngineConfig::default()
             .with_pages(pages)
@@ -67,7 +67,7 @@ pub fn run(args: &Bench) -> Result<()> {
             kv_bytes: (prompt_tokens + generated) * kv_bytes_per_token(model.config(), Format::F32),
             load_seconds,
         };
-        if !args.json {
+        if !args.output.json {
             if speeds.is_empty() {
                 print_line("prompt_tokens  prefill_tps  generated_tokens  gen_tps    kv_bytes  load_seconds")?;
             }
@@ -78,5 +78,5 @@ pub fn run(args: &Bench) -> Result<()> {
         }
         speeds.push(speed);
     }
-    if args.json { print_json(&speeds) } else { Ok(()) }
+    if args.output.json { print_json(&speeds) } else { Ok(()) }
 }

@@ -1,4 +1,4 @@
-//! How does a model get from one layout to the other? Its tensors go through memory a few rows at a time; the target appears
+//! `minke convert`: a model in the other layout. Its tensors go through memory a few rows at a time; the target appears
 //! when all of it is there.
 
 use std::cell::RefCell;
@@ -8,12 +8,12 @@ use std::path::Path;
 use anyhow::Result;
 use minke_spec::{Format, ParamRole};
 use minke_sys::atomic;
-use minke_tensor::{Cpu, Device, Isa};
+use minke_tensor::Device;
 use minke_weights::{Archive, Importance, Job, Output, Pairs};
 use serde::Serialize;
 
 use super::{print_json, print_line};
-use crate::args::Convert;
+use crate::args::{Convert, Model};
 use crate::error::Exit;
 use crate::interrupt::Interrupt;
 use crate::metadata;
@@ -41,7 +41,7 @@ pub struct Summary {
 
 /// Runs `minke convert`.
 pub fn run(args: &Convert) -> Result<()> {
-    let archive = open(&args.source, &args.target)?;
+    let archive = open(&args.model, &args.target)?;
     let to_gguf = is_gguf(&args.target);
     if to_gguf && archive.metadata.is_some() {
         return Err(Exit::Usage.because("source and target are both GGUF; to change formats, use minke quantize"));
@@ -55,7 +55,7 @@ pub fn run(args: &Convert) -> Result<()> {
             output.format = format;
         }
     }
-    let writer = Writer::new(&archive, &outputs, args.threads)?;
+    let writer = Writer::new(&archive, &outputs, args.compute.device()?)?;
     let summary = if to_gguf {
         let (mut pairs, note) = metadata::pairs(&archive, &args.target)?;
         let number = match main_format(&outputs) {
@@ -68,11 +68,11 @@ pub fn run(args: &Convert) -> Result<()> {
     } else {
         writer.folder(&args.target)?
     };
-    summary.print(args.json)
+    summary.print(args.output.json)
 }
 
 /// Opens a source and refuses a target that is there.
-pub fn open(source: &Path, target: &Path) -> Result<Archive> {
+pub fn open(source: &Model, target: &Path) -> Result<Archive> {
     if target.exists() {
         let advice = "remove it, or give another name";
         return Err(Exit::Usage.because(format!("{}: is there already; {advice}", target.display())));
@@ -80,7 +80,7 @@ pub fn open(source: &Path, target: &Path) -> Result<Archive> {
     if target.file_name().is_none() {
         return Err(Exit::Usage.because(format!("{}: is not a name for a file or folder", target.display())));
     }
-    Ok(Archive::open(source)?)
+    Ok(Archive::open(&source.path()?)?)
 }
 
 /// Returns whether a target is to be a GGUF file, by its name.
@@ -120,12 +120,12 @@ impl<'a> Writer<'a> {
     ///
     /// # Errors
     /// If the operating system refuses to tell of Ctrl-C.
-    pub fn new(archive: &'a Archive, outputs: &'a [Output], threads: usize) -> Result<Self> {
+    pub fn new(archive: &'a Archive, outputs: &'a [Output], device: Device) -> Result<Self> {
         let total = outputs.iter().map(Output::bytes).sum::<usize>() as u64;
         Ok(Self {
             archive,
             outputs,
-            device: Device::Cpu(Cpu::new(threads, Isa::detect())),
+            device,
             interrupt: Interrupt::install()?,
             bar: RefCell::new(Bar::new("MB written", 0, total.div_ceil(MEGABYTE))),
             begun: std::time::Instant::now(),

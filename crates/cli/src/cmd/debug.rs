@@ -1,4 +1,4 @@
-//! What does the model see, and what does it say, number by number? For people who compare implementations.
+//! `minke debug`: what the model sees and says, number by number, for people who compare implementations.
 
 use std::cell::RefCell;
 
@@ -6,54 +6,54 @@ use anyhow::Result;
 use minke_chat::{template, tokenizer};
 use minke_model::Batch;
 use minke_sys::atomic;
-use minke_tensor::{Cpu, Device, Isa, Pass, Tensor};
+use minke_tensor::{Pass, Tensor};
 use minke_text::{Message, Thought, ToolCallParser, ToolEvent, split};
 use minke_weights::Archive;
 use serde::Serialize;
 use serde_json::json;
 
 use super::{print_json, print_line};
-use crate::args::{Debug, DebugLogits, DebugParse, DebugRender, DebugTaps, DebugTokens};
+use crate::args::{Compute, Debug, DebugLogits, DebugText};
 use crate::error::Exit;
 
 /// Likeliest tokens that `logits` prints of the last position.
 const TOP: usize = 10;
 
 /// Runs `minke debug`.
-pub fn run(args: Debug) -> Result<()> {
+pub fn run(args: &Debug) -> Result<()> {
     match args {
-        Debug::Tokens(args) => tokens(&args),
-        Debug::Render(args) => render(&args),
-        Debug::Parse(args) => parse(&args),
-        Debug::Taps(args) => taps(&args),
-        Debug::Logits(args) => logits(&args),
+        Debug::Tokens(args) => tokens(args),
+        Debug::Render(args) => render(args),
+        Debug::Parse(args) => parse(args),
+        Debug::Taps { text, compute } => taps(text, compute),
+        Debug::Logits(args) => logits(args),
     }
 }
 
 /// Prints the ids of a text and the piece of text that each stands for.
-fn tokens(args: &DebugTokens) -> Result<()> {
-    let tokenizer = tokenizer(&Archive::open(&args.model)?)?;
+fn tokens(args: &DebugText) -> Result<()> {
+    let tokenizer = tokenizer(&Archive::open(&args.model.path()?)?)?;
     let ids = tokenizer.encode(&args.text);
     let pieces: Vec<String> =
         ids.iter().map(|&id| String::from_utf8_lossy(tokenizer.token_bytes(id)).into_owned()).collect();
-    if args.json {
+    if args.output.json {
         return print_json(&json!({ "ids": ids, "pieces": pieces }));
     }
     ids.iter().zip(&pieces).try_for_each(|(id, piece)| print_line(&format!("{id:>8} {piece:?}")))
 }
 
 /// Prints the prompt that a question becomes.
-fn render(args: &DebugRender) -> Result<()> {
-    let archive = Archive::open(&args.model)?;
+fn render(args: &DebugText) -> Result<()> {
+    let archive = Archive::open(&args.model.path()?)?;
     let (template, note) = template(&archive, &tokenizer(&archive)?)?;
     note.iter().for_each(|note| eprintln!("minke: {note}"));
-    let prompt = template.render(&[Message::user(args.prompt.as_str())], true)?;
-    if args.json { print_json(&json!({ "prompt": prompt })) } else { print_line(&prompt) }
+    let prompt = template.render(&[Message::user(args.text.as_str())], true)?;
+    if args.output.json { print_json(&json!({ "prompt": prompt })) } else { print_line(&prompt) }
 }
 
 /// Tells thought, answer and calls of tools apart in what a model said, behind the prompt that its template makes.
-fn parse(args: &DebugParse) -> Result<()> {
-    let archive = Archive::open(&args.model)?;
+fn parse(args: &DebugText) -> Result<()> {
+    let archive = Archive::open(&args.model.path()?)?;
     let (template, note) = template(&archive, &tokenizer(&archive)?)?;
     note.iter().for_each(|note| eprintln!("minke: {note}"));
     let Thought { reasoning, content, closed, format_ok } =
@@ -69,7 +69,7 @@ fn parse(args: &DebugParse) -> Result<()> {
             ToolEvent::Arguments(text) => calls.last_mut().expect("invariant: a call begins first").1.push_str(&text),
         }
     }
-    if args.json {
+    if args.output.json {
         let calls: Vec<_> = calls.iter().map(|(name, text)| json!({ "name": name, "arguments": text })).collect();
         let said = json!({ "reasoning": reasoning, "content": content, "tool_calls": calls });
         return print_json(&json!({ "said": said, "closed": closed, "format_ok": format_ok }));
@@ -80,13 +80,13 @@ fn parse(args: &DebugParse) -> Result<()> {
 }
 
 /// Prints what a forward passes through, in the order in which it is computed.
-fn taps(args: &DebugTaps) -> Result<()> {
-    let archive = Archive::open(&args.model)?;
+fn taps(args: &DebugText, compute: &Compute) -> Result<()> {
+    let archive = Archive::open(&args.model.path()?)?;
     let ids = tokenizer(&archive)?.encode(&args.text);
     if ids.is_empty() {
         return Err(Exit::Usage.because("the text has no tokens; give one that has"));
     }
-    let device = Device::Cpu(Cpu::new(args.threads, Isa::detect()));
+    let device = compute.device()?;
     let model = archive.load(&device)?;
     let seen = RefCell::new(Vec::new());
     let listen = |name: &str, value: &Tensor| {
@@ -105,7 +105,7 @@ fn taps(args: &DebugTaps) -> Result<()> {
     };
     model.forward(Pass::inference(&device).with_tap(&listen), &Batch::packed(&device, &[&ids]), None, false)?;
     let seen = seen.into_inner();
-    if args.json {
+    if args.output.json {
         return print_json(&seen);
     }
     seen.iter().try_for_each(|Seen { name, shape, mean, deviation, least, largest }| {
@@ -129,7 +129,7 @@ struct Seen {
 
 /// Computes the logits at every position of some ids; prints the likeliest tokens behind the last, and writes all of them.
 fn logits(args: &DebugLogits) -> Result<()> {
-    let archive = Archive::open(&args.model)?;
+    let archive = Archive::open(&args.model.path()?)?;
     let ids = match (&args.ids, &args.text) {
         (Some(ids), _) => ids.clone(),
         (None, Some(text)) => tokenizer(&archive)?.encode(text),
@@ -141,7 +141,7 @@ fn logits(args: &DebugLogits) -> Result<()> {
             Exit::Usage.because(format!("there are no ids, or one is not below {vocabulary}; give --ids 1,2,3"))
         );
     }
-    let device = Device::Cpu(Cpu::new(args.threads, Isa::detect()));
+    let device = args.compute.device()?;
     let model = archive.load(&device)?;
     let pass = Pass::inference(&device);
     let hidden = model.forward(pass, &Batch::packed(&device, &[&ids]), None, false)?.hidden;
@@ -154,7 +154,7 @@ fn logits(args: &DebugLogits) -> Result<()> {
     let mut order: Vec<usize> = (0..vocabulary).collect();
     order.sort_by(|&a, &b| last[b].total_cmp(&last[a]));
     order.truncate(TOP);
-    if args.json {
+    if args.output.json {
         let top: Vec<_> = order.iter().map(|&id| json!({ "id": id, "logit": last[id] })).collect();
         return print_json(&json!({ "positions": ids.len(), "vocab_size": vocabulary, "top": top }));
     }

@@ -1,4 +1,4 @@
-//! What is this machine, as far as running models goes? Looked up and measured within three seconds.
+//! `minke doctor`: what this machine is, as far as running models goes; looked up and measured within three seconds.
 
 use std::fs::{self, File};
 use std::io::{Read, Write};
@@ -9,11 +9,12 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 use minke_chat::gigabytes;
 use minke_chat::machine::{bandwidth, memory};
-use minke_tensor::{Cpu, Isa};
+use minke_tensor::Cpu;
 use serde::Serialize;
 
 use super::{print_json, print_line};
 use crate::args::Doctor;
+use crate::environment;
 
 /// Bytes of the file that is written and read back.
 const DISK_BYTES: usize = 64 << 20;
@@ -97,7 +98,7 @@ struct Sandbox {
 
 /// Runs `minke doctor`.
 pub fn run(args: &Doctor) -> Result<()> {
-    let cpu = Cpu::new(args.threads, Isa::detect());
+    let cpu = args.compute.cpu()?;
     let memory = memory();
     let report = Report {
         cpu: cpu_report(&cpu),
@@ -106,11 +107,11 @@ pub fn run(args: &Doctor) -> Result<()> {
             available_bytes: memory.map(|memory| memory.available),
             read_bytes_per_second: bandwidth(&cpu),
         },
-        disk: disk(args.cache.root()),
+        disk: disk(environment::cache().root()),
         gpu: gpu(),
         sandbox: sandbox(),
     };
-    if args.json { print_json(&report) } else { print_line(&report.text()) }
+    if args.output.json { print_json(&report) } else { print_line(&report.text()) }
 }
 
 fn read(path: &str) -> Option<String> {

@@ -1,10 +1,9 @@
-//! How is a model graded? On the same held-out problems as every other, in the modes that a person chooses; a run, stage by
-//! stage.
+//! `minke eval`: a model, or every stage of a run, graded on the same held-out problems in the modes that were chosen.
 
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
-use minke_chat::ChatModel;
+use minke_chat::{ChatModel, SamplingOptions};
 use minke_engine::{EngineConfig, Replicas};
 use minke_eval::tasks::{Arithmetic, Countdown, Programs};
 use minke_eval::{Answerer, EvalConfig, Interval, Problem, Task, TaskReport};
@@ -15,13 +14,13 @@ use minke_train::data::NamedTask;
 use minke_train::publish::refresh_card;
 use serde::Serialize;
 
-use super::train::{default_out, load, model_folder};
 use super::{print_json, print_line};
 use crate::args::Eval;
 use crate::error::Exit;
 use crate::files::read_text;
 use crate::interrupt::Interrupt;
 use crate::progress::Bar;
+use crate::{locate, runs};
 
 /// Sequences that are decoded at once.
 const BATCH: usize = 256;
@@ -39,15 +38,13 @@ struct Scores {
 }
 
 /// Runs `minke eval`.
-pub fn run(args: Eval) -> Result<()> {
+pub fn run(args: &Eval) -> Result<()> {
+    let Eval { temperature, seed, max_tokens, .. } = *args;
+    SamplingOptions { temperature, seed, max_tokens: Some(max_tokens), ..SamplingOptions::default() }.validate()?;
     Interrupt::ends_at_once()?;
-    if !args.target.exists() {
-        let advice = "give the folder of a model, or the TOML of a run";
-        return Err(Exit::BadFile.because(format!("{}: no such folder or file; {advice}", args.target.display())));
-    }
     let is_run = args.target.extension().is_some_and(|extension| extension == "toml");
-    let scores = if !is_run { vec![of_model(&args)?] } else { of_run(&args)? };
-    if args.json {
+    let scores = if !is_run { vec![of_model(args)?] } else { of_run(args)? };
+    if args.output.json {
         return print_json(&scores);
     }
     let rows: Vec<[String; 11]> = scores.iter().flat_map(rows).collect();
@@ -63,16 +60,17 @@ fn of_model(args: &Eval) -> Result<Scores> {
     ];
     let tasks: Vec<NamedTask> = families.map(|task| NamedTask { name: task.name().to_owned(), task }).into();
     let sets = problem_sets(args, &tasks)?;
-    let reports = grade(&args.target, "", &sets, &[mode(args)], args.threads)?;
-    Ok(Scores { stage: None, model: args.target.clone(), reports })
+    let model = locate::model(&args.target)?;
+    let reports = grade(&model, "", &sets, &[mode(args)], args.compute.threads()?)?;
+    Ok(Scores { stage: None, model, reports })
 }
 
 /// Grades what every stage of a run made, and leaves the scores beside it.
 fn of_run(args: &Eval) -> Result<Vec<Scores>> {
-    let config = load(&args.target, &[])?;
-    let out = args.out.clone().unwrap_or_else(|| default_out(&config));
+    let config = runs::load(&args.target, &[])?;
+    let out = args.folder.of(&config);
     let sets = problem_sets(args, &config.tasks)?;
-    let finished = |stage: &&StageConfig| model_folder(&out, stage.name()).exists();
+    let finished = |stage: &&StageConfig| runs::model_folder(&out, stage.name()).exists();
     let stages: Vec<&StageConfig> = config.stages.iter().filter(|stage| stage.trains()).filter(finished).collect();
     if stages.is_empty() {
         let advice = format!("run `minke train {}` first, or name its folder with --out", args.target.display());
@@ -82,8 +80,8 @@ fn of_run(args: &Eval) -> Result<Vec<Scores>> {
     }
     let mut scores = Vec::new();
     for stage in stages {
-        let model = model_folder(&out, stage.name());
-        let reports = grade(&model, stage.name(), &sets, &modes(args, stage), args.threads)?;
+        let model = runs::model_folder(&out, stage.name());
+        let reports = grade(&model, stage.name(), &sets, &modes(args, stage), args.compute.threads()?)?;
         keep(&out.join("stages").join(stage.name()), &reports)?;
         refresh_card(&config, &out, stage.name())?;
         scores.push(Scores { stage: Some(stage.name().to_owned()), model, reports });

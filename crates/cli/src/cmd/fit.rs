@@ -1,5 +1,5 @@
-//! Will it run here? What a model takes by part, how much context fits beside it, and how fast it will write: said before a
-//! weight is read.
+//! `minke fit`: what a model takes by part, how much context fits beside it, and how fast it will write; said before a weight
+//! is read, of published models before anything is downloaded.
 
 use std::collections::BTreeMap;
 
@@ -8,7 +8,6 @@ use minke_chat::machine::{bandwidth, memory};
 use minke_chat::{CACHE_FORMAT, MIN_CONTEXT, MemoryPlan, MemoryPlanner, SpeedEstimate, gigabytes};
 use minke_spec::Format;
 use minke_spec::cost::{kv_bytes_per_token, parameter_counts};
-use minke_tensor::{Cpu, Isa};
 use minke_weights::Archive;
 use serde::Serialize;
 
@@ -16,12 +15,15 @@ use super::show::grouped;
 use super::{print_json, print_line};
 use crate::args::Fit;
 use crate::error::Exit;
+use crate::locate::{self, Located};
+use crate::published;
 
 /// What `minke fit` says.
 #[derive(Serialize)]
 struct Answer {
     path: String,
     parameters: usize,
+    /// None if the numbers are those of the table of known models.
     files: usize,
     tensors: usize,
     tensor_bytes: u64,
@@ -52,9 +54,19 @@ struct KvBytes {
 
 /// Runs `minke fit`.
 pub fn run(args: &Fit) -> Result<()> {
-    let archive = Archive::open(&args.model)?;
-    archive.check_weights()?;
-    let (config, planner) = (&archive.config, MemoryPlanner::new(&archive));
+    let (here, published);
+    let archive = match locate::find(args.model.named())? {
+        Located::Here(path) => {
+            here = Archive::open(&path)?;
+            here.check_weights()?;
+            &here
+        }
+        Located::Elsewhere(name, error) => {
+            published = published::headers(&name, error)?;
+            &published.archive
+        }
+    };
+    let (config, planner) = (&archive.config, MemoryPlanner::new(archive));
     let most = config.max_position_embeddings;
     if let Some(asked) = args.context.filter(|&asked| asked == 0 || asked > most) {
         return Err(Exit::Usage.because(format!("--context {asked}: this model holds 1 to {most} tokens")));
@@ -62,7 +74,7 @@ pub fn run(args: &Fit) -> Result<()> {
     let have = args.memory.or_else(|| memory().map(|memory| memory.available)).unwrap_or(u64::MAX);
     let context = planner.context(have, args.context);
     let context_tokens = *context.as_ref().unwrap_or(&args.context.unwrap_or(MIN_CONTEXT));
-    let (cpu, parts) = (Cpu::new(args.threads, Isa::detect()), planner.parts());
+    let (cpu, parts) = (args.compute.cpu()?, planner.parts());
     let memory_bytes_per_second = bandwidth(&cpu);
     let answer = Answer {
         path: archive.path.display().to_string(),
@@ -85,7 +97,7 @@ pub fn run(args: &Fit) -> Result<()> {
         fits: context.is_ok(),
         reason: context.as_ref().err().map(ToString::to_string),
     };
-    if args.json {
+    if args.output.json {
         print_json(&answer)?
     } else {
         print_line(&answer.text())?
@@ -102,7 +114,8 @@ impl Answer {
         let mut put = |name: &str, text: String| lines.push(format!("  {name:<18} {text}"));
         put("parameters", count(self.parameters));
         let (files, tensors) = (self.files, self.tensors);
-        put("weights", format!("{} bytes in {files} files, {tensors} tensors", grouped(self.tensor_bytes)));
+        let in_files = if files > 0 { format!(" in {files} files") } else { String::new() };
+        put("weights", format!("{} bytes{in_files}, {tensors} tensors", grouped(self.tensor_bytes)));
         for (part, &bytes) in &self.parts {
             put(&format!("  {}", part.replace('_', " ")), format!("{:>19}", grouped(bytes)));
         }

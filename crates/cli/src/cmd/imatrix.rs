@@ -1,8 +1,7 @@
-//! How much does each column of each weight matter for a text? What comes into it is squared and summed while the model reads.
+//! `minke imatrix`: how much each column of each weight matters for a text. What comes into it is squared and summed while the model reads.
 
 use anyhow::Result;
 use minke_chat::tokenizer;
-use minke_tensor::{Cpu, Device, Isa};
 use minke_weights::{Archive, Importance};
 use serde_json::json;
 
@@ -15,7 +14,7 @@ use crate::progress::Bar;
 
 /// Runs `minke imatrix`.
 pub fn run(args: &Imatrix) -> Result<()> {
-    let archive = Archive::open(&args.model)?;
+    let archive = Archive::open(&args.model.path()?)?;
     let ids = tokenizer(&archive)?.encode(&read_text(&args.text)?);
     // Every chunk begins as a prompt does.
     let begin = archive.config.bos_token_id;
@@ -26,7 +25,7 @@ pub fn run(args: &Imatrix) -> Result<()> {
         return Err(Exit::BadFile.because(format!("{}: has no text to read", args.text.display())));
     }
     Interrupt::ends_at_once()?;
-    let device = Device::Cpu(Cpu::new(args.threads, Isa::detect()));
+    let device = args.compute.device()?;
     let model = archive.load(&device)?;
     let mut importance = Importance::default();
     let mut bar = Bar::new("reading", 0, chunks.len() as u64);
@@ -37,7 +36,7 @@ pub fn run(args: &Imatrix) -> Result<()> {
     bar.finish("chunks");
     importance.save(&args.out, &args.text.display().to_string(), (chunks.len(), args.chunk))?;
     let (tokens, weights) = (ids.len(), importance.len());
-    if args.json {
+    if args.output.json {
         return print_json(&json!({ "file": args.out, "tokens": tokens, "chunks": chunks.len(), "weights": weights }));
     }
     print_line(&format!("{}: {weights} weights, {tokens} tokens", args.out.display()))

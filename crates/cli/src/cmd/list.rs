@@ -1,4 +1,4 @@
-//! Which models were downloaded, by this program or another?
+//! `minke list`: the downloaded models, by this program or another, that can be run.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -10,6 +10,7 @@ use serde::Serialize;
 
 use super::{print_json, print_line};
 use crate::args::List;
+use crate::environment;
 
 /// A model, as a machine reads it.
 #[derive(Serialize)]
@@ -23,14 +24,22 @@ struct Line {
     path: String,
 }
 
-/// Runs `minke list`.
+/// Runs `minke list`. What cannot be run is named on stderr.
 pub fn run(args: &List) -> Result<()> {
-    let lines: Vec<Line> = args.cache.models().iter().map(line).collect();
-    if args.json {
+    let cache = environment::cache();
+    let (mut lines, mut others) = (Vec::new(), Vec::new());
+    for model in cache.models() {
+        match line(&model) {
+            Ok(line) => lines.push(line),
+            Err(reason) => others.push(format!("{}: cannot be run: {reason}", model.name)),
+        }
+    }
+    others.iter().for_each(|other| eprintln!("minke: {other}"));
+    if args.output.json {
         return print_json(&lines);
     }
-    if lines.is_empty() {
-        eprintln!("nothing was downloaded to {}; minke pull NAME does", args.cache.root().display());
+    if lines.is_empty() && others.is_empty() {
+        eprintln!("nothing was downloaded to {}; minke pull NAME does", cache.root().display());
         return Ok(());
     }
     let width = lines.iter().map(|line| line.name.len()).max().unwrap_or(0);
@@ -39,20 +48,22 @@ pub fn run(args: &List) -> Result<()> {
     })
 }
 
-fn line(model: &CachedModel) -> Line {
-    let of_weights = || {
-        let archive = Archive::open(&model.path).ok()?;
-        let parts = archive.parts();
-        let most = parts.iter().max_by_key(|(_, bytes)| bytes.stored)?;
-        Some(most.0.1.to_owned())
-    };
-    Line {
+/// The line of a model, or why it cannot be run.
+fn line(model: &CachedModel) -> Result<Line, String> {
+    if let Some(file) = &model.missing {
+        return Err(format!("{file} is missing; complete it with minke pull, or remove it with minke rm"));
+    }
+    let archive = Archive::open(&model.path).and_then(|archive| archive.check_weights().map(|()| archive));
+    let archive = archive.map_err(|error| error.to_string())?;
+    let parts = archive.parts();
+    let most = parts.iter().max_by_key(|(_, bytes)| bytes.stored).map(|((_, format), _)| (*format).to_owned());
+    Ok(Line {
         name: model.name.to_string(),
         bytes: model.bytes,
-        quantization: model.name.quant.clone().or_else(of_weights).unwrap_or_else(|| "unreadable".into()),
+        quantization: model.name.quant.clone().or(most).unwrap_or_default(),
         downloaded: seconds(model.when),
         path: model.path.display().to_string(),
-    }
+    })
 }
 
 fn seconds(time: SystemTime) -> u64 {

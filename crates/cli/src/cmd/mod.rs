@@ -1,4 +1,4 @@
-//! One file per verb.
+//! One file per command.
 
 mod bench;
 mod convert;
@@ -23,32 +23,32 @@ use std::io::Write;
 use anyhow::{Context, Result};
 use serde::Serialize;
 
-use crate::args::Command;
+use crate::args::Verb;
 
 /// Does what the command line asks for.
 ///
 /// # Errors
 /// Whatever went wrong; `main` prints it and ends with its exit code.
-pub fn dispatch(command: Command) -> Result<()> {
-    match command {
-        Command::Run(args) => run::run(args),
-        Command::Train(args) => train::run(args),
-        Command::Eval(args) => eval::run(args),
-        Command::Report(args) => report::run(args),
-        Command::Show(args) => show::run(&args),
-        Command::Fit(args) => fit::run(&args),
-        Command::Doctor(args) => doctor::run(&args),
-        Command::Pull(args) => pull::run(&args),
-        Command::List(args) => list::run(&args),
-        Command::Rm(args) => rm::run(&args),
-        Command::Bench(args) => bench::run(&args),
-        Command::Perplexity(args) => perplexity::run(&args),
-        Command::Convert(args) => convert::run(&args),
-        Command::Quantize(args) => quantize::run(&args),
-        Command::Imatrix(args) => imatrix::run(&args),
-        Command::Debug(args) => debug::run(args),
-        Command::Completions(shell) => manual::completions(shell),
-        Command::Man(folder) => manual::pages(&folder),
+pub fn dispatch(verb: Verb) -> Result<()> {
+    match verb {
+        Verb::Run(args) => run::run(args),
+        Verb::Train(args) => train::run(&args),
+        Verb::Eval(args) => eval::run(&args),
+        Verb::Report(args) => report::run(&args),
+        Verb::Show(args) => show::run(&args),
+        Verb::Fit(args) => fit::run(&args),
+        Verb::Doctor(args) => doctor::run(&args),
+        Verb::Pull(args) => pull::run(&args),
+        Verb::List(args) => list::run(&args),
+        Verb::Rm(args) => rm::run(&args),
+        Verb::Bench(args) => bench::run(&args),
+        Verb::Perplexity(args) => perplexity::run(&args),
+        Verb::Convert(args) => convert::run(&args),
+        Verb::Quantize(args) => quantize::run(&args),
+        Verb::Imatrix(args) => imatrix::run(&args),
+        Verb::Debug(args) => debug::run(&args),
+        Verb::Completions { shell } => manual::completions(shell),
+        Verb::Man { folder } => manual::pages(&folder),
     }
 }
 

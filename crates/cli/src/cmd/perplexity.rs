@@ -1,9 +1,9 @@
-//! How well does a model predict a text? `e^(mean of -ln p)` of tokens that have at least half a context before them.
+//! `minke perplexity`: how well a model predicts a text, `e^(mean of -ln p)` of tokens that have at least half a context before them.
 
 use anyhow::Result;
 use minke_chat::tokenizer;
 use minke_model::Batch;
-use minke_tensor::{Cpu, Device, Indices, Isa, Pass};
+use minke_tensor::{Indices, Pass};
 use minke_weights::Archive;
 use serde::Serialize;
 
@@ -30,7 +30,7 @@ struct Score {
 
 /// Runs `minke perplexity`.
 pub fn run(args: &Perplexity) -> Result<()> {
-    let archive = Archive::open(&args.model)?;
+    let archive = Archive::open(&args.model.path()?)?;
     let context = args.context.min(archive.config.max_position_embeddings);
     let mut ids = tokenizer(&archive)?.encode(&read_text(&args.text)?);
     let tokens = ids.len();
@@ -41,7 +41,7 @@ pub fn run(args: &Perplexity) -> Result<()> {
         )));
     }
     Interrupt::ends_at_once()?;
-    let device = Device::Cpu(Cpu::new(args.threads, Isa::detect()));
+    let device = args.compute.device()?;
     let model = archive.load(&device)?;
     let mut losses: Vec<f64> = Vec::new();
     let mut bar = Bar::new("reading", 0, (tokens / context) as u64);
@@ -64,7 +64,7 @@ pub fn run(args: &Perplexity) -> Result<()> {
     bar.finish("chunks");
     let (perplexity, standard_error) = summary(&losses);
     let score = Score { perplexity, standard_error, tokens, scored: losses.len(), context };
-    if args.json {
+    if args.output.json {
         return print_json(&score);
     }
     print_line(&format!(

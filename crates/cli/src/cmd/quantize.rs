@@ -1,4 +1,4 @@
-//! How is a model made smaller? Each tensor gets a format by a recipe, an override, and what its rows can have; codes are
+//! `minke quantize`: a model with fewer bits per weight. Each tensor gets a format by a recipe, an override, and what its rows can have; codes are
 //! chosen so that outputs change least.
 
 use anyhow::Result;
@@ -15,14 +15,14 @@ pub fn run(args: &Quantize) -> Result<()> {
     if !is_gguf(&args.target) {
         return Err(Exit::Usage.because("quantized weights are written as GGUF; give a target that ends in .gguf"));
     }
-    let archive = open(&args.source, &args.target)?;
+    let archive = open(&args.model, &args.target)?;
     let importance = args.imatrix.as_deref().map(Importance::open).transpose()?;
     let mut outputs = archive.gguf_outputs()?;
     let coded = outputs.iter().filter(|output| output.format.block_elements() > 1).count();
-    let fallen = choose(&archive.config, args.recipe, &args.overrides, &mut outputs)
+    let fallen = choose(&archive.config, args.to, &args.overrides, &mut outputs)
         .map_err(|reason| Exit::Usage.because(format!("--tensor {reason}")))?;
     let (mut pairs, note) = metadata::pairs(&archive, &args.target)?;
-    pairs.unsigned("general.file_type", args.recipe.file_type());
+    pairs.unsigned("general.file_type", args.to.file_type());
 
     let mut notes: Vec<String> = note.into_iter().chain(left_out(&archive)).chain(fallbacks(&fallen)).collect();
     if coded > 0 {
@@ -37,9 +37,9 @@ pub fn run(args: &Quantize) -> Result<()> {
                 .push(format!("the importance matrix says nothing about {count} tensors; their columns count alike")),
         }
     }
-    Writer::new(&archive, &outputs, args.threads)?
+    Writer::new(&archive, &outputs, args.compute.device()?)?
         .gguf(&pairs, importance.as_ref(), &args.target, notes)?
-        .print(args.json)
+        .print(args.output.json)
 }
 
 /// Says which formats fell back to which, and of how many tensors.

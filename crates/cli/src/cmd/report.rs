@@ -1,14 +1,14 @@
-//! Where does the report of a run go? Beside what it is made from, or where the person wants it.
+//! `minke report`: the report of a run, in its folder.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use serde::Serialize;
 
-use super::train::{default_out, load};
 use super::{print_json, print_line};
 use crate::args::Report;
 use crate::error::Exit;
+use crate::runs;
 
 #[derive(Serialize)]
 struct Summary<'a> {
@@ -16,16 +16,18 @@ struct Summary<'a> {
 }
 
 /// Runs `minke report`.
-pub fn run(args: Report) -> Result<()> {
-    let folder = if args.run.is_dir() { args.run } else { default_out(&load(&args.run, &[])?) };
-    if !folder.join("run.json").exists() {
-        let advice = "give the output folder of `minke train`, or train first";
+pub fn run(args: &Report) -> Result<()> {
+    let folder = match args.run.is_dir() {
+        true => args.run.clone(),
+        false => args.folder.of(&runs::load(&args.run, &[])?),
+    };
+    if !runs::is_run(&folder) {
+        let advice = "give the folder of a run with --out, or train first";
         return Err(Exit::BadFile.because(format!("{}: holds no run; {advice}", folder.display())));
     }
-    let mut output: PathBuf = minke_train::report::write(&folder)?;
-    if let Some(wanted) = args.output {
-        std::fs::copy(&output, &wanted).with_context(|| format!("cannot write {}", wanted.display()))?;
-        output = wanted;
+    let report = minke_train::report::write(&folder)?;
+    match args.output.json {
+        true => print_json(&Summary { report: &report }),
+        false => print_line(&report.display().to_string()),
     }
-    if args.json { print_json(&Summary { report: &output }) } else { print_line(&output.display().to_string()) }
 }

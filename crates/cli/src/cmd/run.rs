@@ -1,4 +1,4 @@
-//! How does a person talk to a model? One question with its answer on stdout, questions line by line, or a conversation.
+//! `minke run`: one question with its answer on stdout, a question per line of stdin, or a conversation.
 
 use std::io::{BufRead, IsTerminal};
 use std::path::{Path, PathBuf};
@@ -14,34 +14,68 @@ use super::print_json;
 use crate::answer::{Answer, finish_reason};
 use crate::args::{Run, Think};
 use crate::assistant::Assistant;
-use crate::error::Exit;
+use crate::error::{Exit, exit_code, line as error_line};
 use crate::interrupt::Interrupt;
 use crate::printer::Printer;
 use crate::repl::{self, meter};
 use crate::verdict::{check, remark};
+use crate::{environment, locate};
 
 /// The model that ships with the repository.
 const DEFAULT_MODEL: &str = "models/first-light";
 
 /// Runs `minke run`.
 pub fn run(args: Run) -> Result<()> {
+    let sampling = args.sampling()?;
+    let (model, question) = model_and_question(args.model.as_deref(), &args.question)?;
     let terminal = std::io::stdin().is_terminal() && std::io::stdout().is_terminal();
-    let talks = terminal && args.prompt.is_none() && !args.json;
+    let talks = terminal && question.is_none() && !args.output.json;
     if args.session.is_some() && !talks {
         return Err(Exit::Usage.because("--session: is for conversations; leave the question out, at a terminal"));
     }
-    let path = args.model.clone().map_or_else(default_model, Ok)?;
-    let interrupt = Interrupt::install()?;
-    let assistant = Assistant::load(&path, args.threads)?;
-    if talks {
-        return repl::run(assistant, &path, interrupt, args);
+    let threads = args.compute.threads()?;
+    let no_quotes = model.is_none() && !args.question.is_empty();
+    let path = model.map_or_else(default_model, Ok)?;
+    if let Some(question) = question.as_ref().filter(|_| no_quotes) {
+        eprintln!("minke: asking {}: {question}", path.display());
     }
-    let Run { sampling, think, json, dim, prompt, .. } = args;
-    let dialogue = Dialogue { assistant, interrupt, sampling, think, json, dim };
-    match prompt {
+    let interrupt = Interrupt::install()?;
+    let assistant = Assistant::load(&path, threads)?;
+    let dim = std::io::stdout().is_terminal() && environment::may_colour();
+    if talks {
+        return repl::run(
+            assistant,
+            &path,
+            interrupt,
+            repl::Start { sampling, think: args.think, dim, session: args.session },
+        );
+    }
+    let dialogue = Dialogue { assistant, interrupt, sampling, think: args.think, json: args.output.json, dim };
+    match question {
         Some(question) => dialogue.ask_alone(&question),
         None => dialogue.ask_lines(),
     }
+}
+
+/// Tells the model from the words of a question, quoted or not.
+fn model_and_question(first: Option<&str>, rest: &[String]) -> Result<(Option<PathBuf>, Option<String>)> {
+    let Some(first) = first else { return Ok((None, None)) };
+    let (model, question) = match rest {
+        _ if locate::is_meant_as_model(first) => (Some(first), rest.join(" ")),
+        [] => (None, first.to_owned()),
+        // A quoted question behind it, or a single word: both can be a model that is not there and its question.
+        [only] if only.contains(char::is_whitespace) => (Some(first), only.clone()),
+        [only] => {
+            let advice = format!("for a question of two words write quotes: minke run \"{first} {only}\"");
+            return Err(Exit::BadFile.because(format!("{first}: no such model, file or folder; {advice}")));
+        }
+        _ => (None, format!("{first} {}", rest.join(" "))),
+    };
+    if question.trim().is_empty() && (model.is_none() || !rest.is_empty()) {
+        return Err(Exit::Usage.because("the question is empty; write one, or none"));
+    }
+    let model = model.map(|model| locate::model(Path::new(model))).transpose()?;
+    Ok((model, Some(question).filter(|question| !question.is_empty())))
 }
 
 /// Returns the folder of the model that ships with the repository: from here, from the binary upwards, or where the
@@ -85,7 +119,10 @@ struct AnswerLine<'a> {
 }
 
 impl Dialogue {
-    /// Answers one question; without an answer it fails.
+    /// Answers one question.
+    ///
+    /// # Errors
+    /// If there is no answer at its end.
     fn ask_alone(&self, question: &str) -> Result<()> {
         let answer = self.ask(&[Message::user(question)], question)?;
         match (answer.finish, answer.content.trim().is_empty()) {
@@ -101,23 +138,41 @@ impl Dialogue {
         }
     }
 
-    /// Answers every line of stdin as a question of its own.
+    /// Answers every line of stdin as a question of its own. A line without an answer is named, and the others are answered.
+    ///
+    /// # Errors
+    /// If one has none, or answers cannot be printed.
     fn ask_lines(&self) -> Result<()> {
-        let mut asked = false;
-        for question in std::io::stdin().lock().lines() {
-            let question = question.context("cannot read questions from standard input")?;
-            let question = question.trim();
-            if question.is_empty() {
+        let (mut asked, mut failed) = (0, Vec::new());
+        let mut input = std::io::stdin().lock();
+        for number in 1.. {
+            let mut line = Vec::new();
+            if input.read_until(b'\n', &mut line).context("cannot read questions from standard input")? == 0 {
+                break;
+            }
+            let question = question_of(&line, number == 1);
+            if question.as_ref().is_ok_and(|question| question.is_empty()) {
                 continue;
             }
-            asked = true;
-            let answer = self.ask(&[Message::user(question)], question)?;
-            if answer.finish == Finish::Cancelled {
-                return Err(Exit::Interrupted.because("interrupted; the last answer is not complete"));
+            asked += 1;
+            match question.and_then(|question| self.ask_alone(&question)) {
+                Ok(()) => {}
+                Err(error) if ends_all(&error) => return Err(error),
+                Err(error) => {
+                    eprintln!("minke: line {number}: {}", error_line(&error));
+                    failed.push(number.to_string());
+                }
             }
         }
         let advice = "write one as an argument: minke run \"make 24 from 3 8 1\"";
-        if asked { Ok(()) } else { Err(Exit::Usage.because(format!("standard input has no question; {advice}"))) }
+        match failed.len() {
+            _ if asked == 0 => Err(Exit::Usage.because(format!("standard input has no question; {advice}"))),
+            0 => Ok(()),
+            count => {
+                let lines = failed.join(", ");
+                Err(Exit::Failed.because(format!("{count} of {asked} questions have no answer: line {lines}")))
+            }
+        }
     }
 
     /// Answers the last message of a conversation, and says on stderr what that took and whether it is right.
@@ -147,4 +202,26 @@ impl Dialogue {
         }
         Ok(answer)
     }
+}
+
+/// The question on a line of a file or a pipe.
+///
+/// # Errors
+/// If it is not UTF-8.
+fn question_of(line: &[u8], is_first: bool) -> Result<String> {
+    const MARK: &[u8] = "\u{feff}".as_bytes();
+    if is_first && (line.starts_with(b"\xff\xfe") || line.starts_with(b"\xfe\xff")) {
+        let advice = "convert it: iconv -f UTF-16 -t UTF-8";
+        return Err(Exit::BadFile.because(format!("standard input is UTF-16; {advice}")));
+    }
+    let line = line.strip_prefix(MARK).filter(|_| is_first).unwrap_or(line);
+    let text = std::str::from_utf8(line);
+    let text = text.map_err(|error| Exit::Failed.because(format!("byte {} is not UTF-8", error.valid_up_to() + 1)))?;
+    Ok(text.trim().to_owned())
+}
+
+/// Whether an error is not of one question alone.
+fn ends_all(error: &anyhow::Error) -> bool {
+    let prints = error.chain().any(|cause| cause.is::<std::io::Error>());
+    prints || matches!(exit_code(error), Exit::Interrupted | Exit::BadFile)
 }

@@ -1,4 +1,4 @@
-//! What is a model? Everything that its configuration and the headers of its files say, with what is unusual.
+//! `minke show`: everything that its configuration and the headers of its files say, with what is unusual.
 
 use std::collections::BTreeMap;
 
@@ -86,8 +86,8 @@ impl ByFormat {
 
 /// Runs `minke show`.
 pub fn run(args: &Show) -> Result<()> {
-    let description = describe(&Archive::open(&args.model)?);
-    if args.json { print_json(&description) } else { print_line(&description.text()) }
+    let description = describe(&Archive::open(&args.model.path()?)?);
+    if args.output.json { print_json(&description) } else { print_line(&description.text()) }
 }
 
 fn describe(archive: &Archive) -> Description {

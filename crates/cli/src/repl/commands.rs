@@ -30,7 +30,8 @@ pub const COMMANDS: [(&str, &str, &str); 15] = [
 ];
 
 /// Leaving has a line of its own: it stands last in the help.
-pub const QUIT: (&str, &str, &str) = ("quit", "", "leave, as Ctrl-D does");
+pub const QUIT: (&str, &str, &str) =
+    ("quit", "", "leave, as /exit, /bye, the words exit and quit alone, and Ctrl-D do");
 
 /// A command.
 #[derive(Clone, Debug, PartialEq)]
@@ -91,7 +92,7 @@ pub fn parse(line: &str) -> Result<Command> {
         ("load", name) if !name.is_empty() => Command::Load(name.into()),
         ("list", "") => Command::List,
         ("export", file) if !file.is_empty() => Command::Export(file.into()),
-        ("quit", "") => Command::Quit,
+        ("quit" | "exit" | "bye", "") => Command::Quit,
         _ => return Err(Exit::Usage.because(advice(name))),
     })
 }

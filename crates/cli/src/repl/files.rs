@@ -8,8 +8,8 @@ use std::process::Command;
 
 use anyhow::{Context, Result};
 
+use crate::environment;
 use crate::error::Exit;
-use crate::places;
 
 /// Bytes of text that no tokenizer makes into one token: what is longer than so many times the context fits in no way.
 const MOST_BYTES_PER_TOKEN: usize = 32;
@@ -41,7 +41,7 @@ pub fn read(path: &Path, limit: usize) -> Result<String> {
 /// # Errors
 /// If there is no editor, it fails, or nothing is left.
 pub fn edit(text: &str) -> Result<String> {
-    let editor = places::editor()
+    let editor = environment::editor()
         .ok_or_else(|| Exit::Usage.because("no editor is named; set VISUAL or EDITOR, for instance EDITOR=nano"))?;
     let mut file = tempfile::Builder::new().prefix("minke-").suffix(".md").tempfile()?;
     file.write_all(text.as_bytes())?;

@@ -1,9 +1,12 @@
-//! How is a message typed? In a line editor with history and completion; a message may have many lines.
+//! Messages are typed in a line editor with history and completion; a message may have many lines.
 
 use std::borrow::Cow;
+use std::io::ErrorKind;
 use std::path::PathBuf;
+use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow};
+use rustix::termios::{QueueSelector, tcflush};
 use rustyline::completion::{Completer, FilenameCompleter};
 use rustyline::error::ReadlineError;
 use rustyline::highlight::Highlighter;
@@ -17,6 +20,8 @@ use super::{session, settings};
 
 /// What begins and ends a message of many lines.
 const QUOTES: &str = "\"\"\"";
+/// How long the rest of something pasted may take to arrive.
+const PASTE: Duration = Duration::from_millis(50);
 /// Bytes of the longest message that is remembered.
 const LONGEST_REMEMBERED: usize = 16 << 10;
 
@@ -67,6 +72,13 @@ impl Input {
             Ok(typed) => typed,
             Err(ReadlineError::Interrupted) => return Ok(Typed::Nothing),
             Err(ReadlineError::Eof) => return Ok(Typed::End),
+            Err(ReadlineError::Io(error)) if error.kind() == ErrorKind::InvalidData => {
+                discard_typed();
+                let advice = "set the terminal to UTF-8 and type it again";
+                return Ok(Typed::Unknown(anyhow!(
+                    "nothing was asked: the line has a byte that is not UTF-8; {advice}"
+                )));
+            }
             Err(error) => return Err(error).context("cannot read from this terminal"),
         };
         if typed.trim().is_empty() {
@@ -77,6 +89,9 @@ impl Input {
             let _ = self.editor.add_history_entry(typed.trim_end());
             let _ = self.history.as_ref().map(|path| self.editor.append_history(path));
         }
+        if ["exit", "quit"].iter().any(|word| word.eq_ignore_ascii_case(typed.trim())) {
+            return Ok(Typed::Command(Command::Quit));
+        }
         Ok(match typed.strip_prefix('/') {
             Some(command) => commands::parse(command).map_or_else(Typed::Unknown, Typed::Command),
             None => Typed::Message(message(&typed)),
@@ -84,7 +99,14 @@ impl Input {
     }
 }
 
-/// Returns whether more lines belong to a message.
+/// Discards what was typed or pasted behind a byte that was refused, so that the rest of a line is no message of its own.
+fn discard_typed() {
+    std::thread::sleep(PASTE);
+    // A rest that stays is a nuisance and no failure.
+    let _ = tcflush(std::io::stdin(), QueueSelector::IFlush);
+}
+
+/// Whether more lines belong to a message.
 fn goes_on(typed: &str) -> bool {
     match typed.trim_start().strip_prefix(QUOTES) {
         Some(quoted) => !quoted.trim_end().ends_with(QUOTES),

@@ -20,13 +20,25 @@ use self::conversation::{Conversation, Turn};
 use self::input::{Input, Typed};
 use self::session::Session;
 pub use self::worker::THREAD;
-use crate::args::{Run, Think};
+use crate::args::Think;
 use crate::assistant::Assistant;
+use crate::environment;
 use crate::error::{Exit, line};
 use crate::interrupt::Interrupt;
-use crate::places;
 use crate::printer::{Printer, fitting, print_dim};
 use crate::verdict::{check, remark};
+
+/// How a conversation starts.
+pub struct Start {
+    /// What was said about sampling.
+    pub sampling: SamplingOptions,
+    /// What happens to thoughts.
+    pub think: Think,
+    /// Whether stdout understands dim text.
+    pub dim: bool,
+    /// Name of the conversation to go on with.
+    pub session: Option<String>,
+}
 
 /// A conversation with what belongs to it.
 struct Repl {
@@ -49,8 +61,8 @@ struct Repl {
 ///
 /// # Errors
 /// If the terminal cannot be used, or a session that was asked for cannot be read.
-pub fn run(assistant: Assistant, path: &Path, interrupt: Interrupt, args: Run) -> Result<()> {
-    let Run { sampling, think, dim, session, .. } = args;
+pub fn run(assistant: Assistant, path: &Path, interrupt: Interrupt, start: Start) -> Result<()> {
+    let Start { sampling, think, dim, session } = start;
     let limit = assistant.engine().limit();
     let mut repl = Repl {
         assistant,
@@ -64,7 +76,7 @@ pub fn run(assistant: Assistant, path: &Path, interrupt: Interrupt, args: Run) -
         attached: String::new(),
         session,
     };
-    let mut input = Input::new(places::history())?;
+    let mut input = Input::new(environment::history())?;
     eprintln!("{}; /help says what can be typed, Ctrl-D leaves", repl.model);
     if let Some(name) = repl.session.clone()
         && session::path(&name)?.exists()

@@ -20,8 +20,8 @@ use sha2::{Digest, Sha256};
 
 use super::conversation::Conversation;
 use crate::args::Think;
+use crate::environment;
 use crate::error::Exit;
-use crate::places;
 
 const FIRST_LINE: &str = "minke session 1 ";
 /// Longest text: a thousand times what fills the context of a large model would be more.
@@ -48,7 +48,7 @@ pub struct Session {
 
 /// Returns the names of all kept conversations, sorted.
 pub fn names() -> Vec<String> {
-    let entries = places::sessions().and_then(|folder| std::fs::read_dir(folder).ok());
+    let entries = environment::sessions().and_then(|folder| std::fs::read_dir(folder).ok());
     let name = |entry: std::fs::DirEntry| Some(entry.file_name().to_str()?.strip_suffix(".json")?.to_owned());
     let mut names: Vec<String> = entries.into_iter().flatten().flatten().filter_map(name).collect();
     names.sort();
@@ -64,7 +64,7 @@ pub fn path(name: &str) -> Result<PathBuf> {
     if name.is_empty() || name.len() > 100 || !letters || name.starts_with('-') {
         return Err(Exit::Usage.because(format!("{name}: is no name; use letters, digits, - and _")));
     }
-    let folder = places::sessions().context("there is no place for sessions; set XDG_DATA_HOME or HOME")?;
+    let folder = environment::sessions().context("there is no place for sessions; set XDG_DATA_HOME or HOME")?;
     Ok(folder.join(format!("{name}.json")))
 }
 

@@ -40,6 +40,9 @@ pub fn command(folder: &Path, args: &[&str]) -> Command {
     command.args(args).current_dir(folder).env("RUST_BACKTRACE", "1").env_remove("MINKE_THREADS");
     // A cache of its own, and no server.
     command.env("HF_HOME", folder.join("no-cache")).env("HF_ENDPOINT", "http://127.0.0.1:1").env_remove("HF_TOKEN");
+    for name in ["HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "HF_HUB_OFFLINE", "XDG_CACHE_HOME"] {
+        command.env_remove(name);
+    }
     command.stdin(Stdio::null());
     command
 }
@@ -49,10 +52,14 @@ pub fn minke(folder: &Path, args: &[&str]) -> Done {
 }
 
 pub fn minke_with_input(folder: &Path, args: &[&str], input: &str) -> Done {
+    minke_with_bytes(folder, args, input.as_bytes())
+}
+
+pub fn minke_with_bytes(folder: &Path, args: &[&str], input: &[u8]) -> Done {
     let mut command = command(folder, args);
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().unwrap();
-    child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
+    child.stdin.take().unwrap().write_all(input).unwrap();
     Done::of(child.wait_with_output().unwrap())
 }
 

@@ -48,6 +48,8 @@ pub struct Request {
     pub method: String,
     pub path: String,
     pub first: usize,
+    /// The byte behind the last one that is wanted, if it was said.
+    pub end: Option<usize>,
     pub authorization: Option<String>,
 }
 
@@ -129,12 +131,16 @@ impl State {
         let line = lines.next()?.ok()?;
         let mut words = line.split(' ');
         let (method, path) = (words.next()?.to_owned(), words.next()?.to_owned());
-        let mut request = Request { method, path, first: 0, authorization: None };
+        let mut request = Request { method, path, first: 0, end: None, authorization: None };
         for line in lines {
             let line = line.ok()?;
             let Some((name, value)) = line.split_once(": ") else { break };
             match name.to_ascii_lowercase().as_str() {
-                "range" => request.first = value.strip_prefix("bytes=")?.trim_end_matches('-').parse().ok()?,
+                "range" => {
+                    let (first, last) = value.strip_prefix("bytes=")?.split_once('-')?;
+                    request.first = first.parse().ok()?;
+                    request.end = last.parse().ok().map(|last: usize| last + 1);
+                }
                 "authorization" => request.authorization = Some(value.to_owned()),
                 _ => {}
             }
@@ -203,12 +209,14 @@ impl State {
             Fault::TooMuch => bytes.extend_from_slice(&[0; 5000]),
             _ => {}
         }
-        let missing = bytes.len().checked_sub(first)?;
+        let end = request.end.map_or(bytes.len(), |end| end.min(bytes.len()));
+        let missing = end.checked_sub(first)?;
         let mut headers = vec![("Content-Length", missing.to_string())];
-        if first > 0 {
-            headers.push(("Content-Range", format!("bytes {first}-{}/{}", bytes.len() - 1, bytes.len())));
+        let is_part = first > 0 || request.end.is_some();
+        if is_part {
+            headers.push(("Content-Range", format!("bytes {first}-{}/{}", end - 1, bytes.len())));
         }
-        head(stream, if first > 0 { "206 Partial Content" } else { "200 OK" }, &headers)?;
+        head(stream, if is_part { "206 Partial Content" } else { "200 OK" }, &headers)?;
         let sent = match fault {
             Fault::Cuts => (missing / 3).max(50_000),
             Fault::NoSuchRange | Fault::WrongRange if time == 1 => missing / 2,

@@ -63,7 +63,11 @@ impl Terminal {
     }
 
     pub fn send(&mut self, text: &str) {
-        self.master.write_all(text.as_bytes()).unwrap();
+        self.send_bytes(text.as_bytes());
+    }
+
+    pub fn send_bytes(&mut self, bytes: &[u8]) {
+        self.master.write_all(bytes).unwrap();
     }
 
     /// Types a line, and returns everything that is printed up to the next prompt.

@@ -1,0 +1,95 @@
+//! Arguments that several commands share.
+
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use minke_tensor::{Cpu, Device, Isa};
+use minke_train::RunConfig;
+
+use super::values;
+use crate::error::Exit;
+use crate::{environment, locate};
+
+/// How the result is printed.
+#[derive(Args)]
+pub struct Output {
+    /// Print the result as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// What computes.
+#[derive(Args)]
+pub struct Compute {
+    /// CPU threads [default: MINKE_THREADS, else all]
+    #[arg(long, value_parser = values::threads)]
+    threads: Option<usize>,
+}
+
+impl Compute {
+    /// The flag, else `MINKE_THREADS`, else as many threads as the machine has cores.
+    ///
+    /// # Errors
+    /// If the variable is not a number of threads.
+    pub fn threads(&self) -> anyhow::Result<usize> {
+        match (self.threads, environment::threads()) {
+            (Some(threads), _) => Ok(threads),
+            (None, Some(text)) => values::threads(&text)
+                .map_err(|reason| Exit::Usage.because(format!("{}={text}: {reason}", environment::THREADS))),
+            (None, None) => Ok(std::thread::available_parallelism().map_or(1, usize::from)),
+        }
+    }
+
+    /// A CPU with that many threads.
+    ///
+    /// # Errors
+    /// As [`Compute::threads`].
+    pub fn cpu(&self) -> anyhow::Result<Cpu> {
+        Ok(Cpu::new(self.threads()?, Isa::detect()))
+    }
+
+    /// The device that models are loaded to.
+    ///
+    /// # Errors
+    /// As [`Compute::threads`].
+    pub fn device(&self) -> anyhow::Result<Device> {
+        Ok(Device::Cpu(self.cpu()?))
+    }
+}
+
+/// The model that a command reads.
+#[derive(Args)]
+pub struct Model {
+    /// Folder of a model, GGUF file, folder or TOML of a run (its newest model), or name of a downloaded model
+    model: PathBuf,
+}
+
+impl Model {
+    /// Where it lies.
+    ///
+    /// # Errors
+    /// As [`locate::model`].
+    pub fn path(&self) -> anyhow::Result<PathBuf> {
+        locate::model(&self.model)
+    }
+
+    /// As it was typed.
+    pub fn named(&self) -> &Path {
+        &self.model
+    }
+}
+
+/// Where a run keeps what it makes.
+#[derive(Args)]
+pub struct RunFolder {
+    /// Folder of everything that the run makes [default: out/NAME, the run's name]
+    #[arg(long, value_name = "FOLDER")]
+    out: Option<PathBuf>,
+}
+
+impl RunFolder {
+    /// The flag, else the default of the run.
+    pub fn of(&self, run: &RunConfig) -> PathBuf {
+        self.out.clone().unwrap_or_else(|| crate::runs::default_folder(run))
+    }
+}

@@ -1,0 +1,136 @@
+//! Where the model lies that an argument means: at a path, in the folder of a run, or in the cache under its name.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Error, Result};
+use minke_hub::{Absent, ModelName, nearest_short_name};
+use minke_weights::CONFIG_FILE;
+
+use crate::error::Exit;
+use crate::{environment, runs};
+
+/// What was found for an argument.
+pub enum Located {
+    /// A folder or a GGUF file.
+    Here(PathBuf),
+    /// The name of a model that is not in the cache, or not whole, and what to say about it.
+    Elsewhere(ModelName, Error),
+}
+
+/// The path of a model. Of a run, the model of its newest finished stage, which one line on stderr names.
+///
+/// # Errors
+/// If it is neither a path nor a model that was downloaded.
+pub fn model(argument: &Path) -> Result<PathBuf> {
+    match find(argument)? {
+        Located::Here(path) => Ok(path),
+        Located::Elsewhere(_, error) => Err(error),
+    }
+}
+
+/// As [`model`], and tells names of models that are elsewhere from what is no name. A path that exists wins.
+///
+/// # Errors
+/// If it is neither a path nor a name.
+pub fn find(argument: &Path) -> Result<Located> {
+    if argument.is_dir() {
+        return of_folder(argument).map(Located::Here);
+    }
+    if argument.extension().is_some_and(|extension| extension == "toml") {
+        let run = runs::load(argument, &[])?;
+        let out = runs::default_folder(&run);
+        if !runs::is_run(&out) {
+            let (run, out) = (argument.display(), out.display());
+            return Err(Exit::BadFile.because(format!("{run}: {out} holds no run yet; minke train {run}")));
+        }
+        return newest_of(&out).map(Located::Here);
+    }
+    if argument.exists() {
+        return Ok(Located::Here(argument.into()));
+    }
+    let text = argument.to_string_lossy();
+    let none = |reason: &str| Exit::BadFile.because(format!("{text}: no such file or folder{reason}"));
+    let near = nearest_short_name(&text).filter(|near| !near.eq_ignore_ascii_case(&text));
+    let name = ModelName::parse(&text).map_err(|error| match (near, error) {
+        // A path without a scheme, or a word, says nothing about what it was meant to be.
+        (_, minke_hub::Error::Name { reason, .. }) if text.contains(':') || text.starts_with("deepseek-r1") => {
+            Exit::BadFile.because(format!("{text}: {reason}"))
+        }
+        (Some(near), _) => none(&format!("; did you mean {near}?")),
+        (None, _) => none("; check the spelling"),
+    })?;
+    let pull = if text == name.to_string() { String::new() } else { format!(", which is {name}") };
+    let error = match environment::cache().find(&name) {
+        Ok(path) => return Ok(Located::Here(path)),
+        Err(Absent::Unknown) => match near {
+            Some(near) => none(&format!(", and not downloaded; did you mean {near}?")),
+            None => none(&format!(", and not downloaded; check the spelling, or: minke pull {text}{pull}")),
+        },
+        Err(Absent::Incomplete(file)) => Exit::BadFile
+            .because(format!("{text}: was downloaded in part, {file} is missing; complete it with: minke pull {text}")),
+        Err(Absent::Several(names)) => {
+            let names = names.join(", ");
+            return Err(
+                Exit::Usage.because(format!("{text}: several quantizations of it are here; give one of {names}"))
+            );
+        }
+    };
+    Ok(Located::Elsewhere(name, error))
+}
+
+/// The model of a folder: the folder itself unless it is that of a run or of a stage.
+fn of_folder(folder: &Path) -> Result<PathBuf> {
+    if folder.join(CONFIG_FILE).exists() {
+        return Ok(folder.into());
+    }
+    let of_stage = folder.join("model");
+    match () {
+        () if runs::is_run(folder) => newest_of(folder),
+        () if of_stage.join(CONFIG_FILE).exists() => Ok(of_stage),
+        () => Ok(folder.into()),
+    }
+}
+
+fn newest_of(out: &Path) -> Result<PathBuf> {
+    let (stage, model) = runs::newest_model(out)?;
+    eprintln!("minke: {}: the newest model is that of stage {stage}, {}", out.display(), model.display());
+    Ok(model)
+}
+
+/// Tells a model from the first word of a question: a path that exists or looks like one, or what can name a model.
+pub fn is_meant_as_model(word: &str) -> bool {
+    looks_like_a_path(word) || ModelName::parse(word).is_ok() || nearest_short_name(word).is_some()
+}
+
+fn looks_like_a_path(text: &str) -> bool {
+    let ends = [".gguf", ".safetensors", ".json", ".toml", ".bin"].iter().any(|end| text.ends_with(end));
+    let exists = Path::new(text).is_dir() || ends && Path::new(text).exists();
+    exists || !text.contains(char::is_whitespace) && (text.contains('/') || ends)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_question_is_told_from_a_model() {
+        for question in ["make 24 from 3 8 1", "hello", "what is 24/3 ?", "LICENSE-MIT"] {
+            assert!(!is_meant_as_model(question), "{question}");
+        }
+        for model in [
+            "models/frist-light",
+            "./model",
+            "/",
+            "r1.gguf",
+            "Cargo.toml",
+            "r1",
+            "deepseek-r1",
+            "deepseek-r1:7b",
+            "r1-distil-qwen-7b",
+            "hf.co/a/b",
+            "https://huggingface.co/a/b",
+        ] {
+            assert!(is_meant_as_model(model), "{model}");
+        }
+    }
+}
