@@ -68,6 +68,22 @@ fn a_run_is_trained_graded_and_reported() {
 }
 
 #[test]
+fn scores_that_cannot_be_read_are_an_error_and_stay_as_they_are() {
+    let folder = folder_with_run();
+    let at = folder.path();
+    assert_eq!(minke(at, &["train", "small.toml"]).code, 0);
+    // The last stage's record is half a file: nothing is graded, not even the first stage.
+    let half = b"[{\"task\": \"countdown\", \"pass_at_1\"";
+    let record = at.join("out/small/stages/tuned/eval.json");
+    std::fs::write(&record, half).unwrap();
+    let done = minke(at, &["eval", "small.toml", "--samples", "2", "--problems", "3", "--max-tokens", "24"]);
+    assert_eq!((done.code, done.out.as_str()), (4, ""), "{done:?}");
+    assert!(done.err.contains("tuned/eval.json: not a list of scores: ") && done.err.lines().count() == 1, "{done:?}");
+    assert_eq!(std::fs::read(&record).unwrap(), half);
+    assert!(!at.join("out/small/stages/base/eval.json").exists());
+}
+
+#[test]
 fn values_of_the_run_can_be_replaced() {
     let folder = folder_with_run();
     let at = folder.path();

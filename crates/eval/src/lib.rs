@@ -7,8 +7,8 @@ pub mod tasks;
 
 pub use error::Error;
 pub use metrics::Interval;
-pub use run::{Answerer, EvalConfig, Judged, TaskReport, Transcript, judge, prompt};
-pub use tasks::{Demonstration, Problem, Split, Style, Task, Verdict};
+pub use run::{EvalConfig, Evaluator, Judged, TaskReport, Transcript, judge, prompt};
+pub use tasks::{Demonstration, Problem, Split, Style, Task, TrainingProblem, Verdict};
 
 /// The result of a fallible operation of this crate.
 pub type Result<T> = std::result::Result<T, Error>;

@@ -166,8 +166,8 @@ pub fn judge(task: &Task, problem: &Problem, prompt: &str, completion: &str) -> 
     }
 }
 
-/// Who answers: a model with its text.
-pub struct Answerer<'a> {
+/// A model with everything that is needed to grade it.
+pub struct Evaluator<'a> {
     /// Decode many sequences at once.
     pub engines: &'a mut Replicas,
     /// The weights.
@@ -178,8 +178,9 @@ pub struct Answerer<'a> {
     pub template: &'a ChatTemplate,
 }
 
-impl Answerer<'_> {
-    /// Returns how good the model is at these problems of a task. `progress` hears how many of how many answers there are.
+impl Evaluator<'_> {
+    /// How good the model is at these problems of a task, reported under a name. `progress` gets the number of answers so
+    /// far, and of all.
     ///
     /// # Paper
     /// - R1 3 (pass@1 as the mean over k samples, cons@k)
@@ -190,7 +191,8 @@ impl Answerer<'_> {
     /// If there are fewer than two usable problems or no samples, a sampling parameter is out of range, or the forward fails.
     pub fn evaluate(
         &mut self,
-        (name, task): (&str, &Task),
+        name: &str,
+        task: &Task,
         problems: &[Problem],
         config: &EvalConfig,
         progress: &mut (dyn FnMut(usize, usize) + Send),

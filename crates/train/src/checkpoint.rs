@@ -1,4 +1,4 @@
-//! What is needed to go on with a run? Weights, optimizer state and where the stage stands, with checksums.
+//! Checkpoints: weights, optimizer state and where the stage stands, with checksums; all that is needed to go on.
 //!
 //! A checkpoint is a folder that appears under its name when all of it is on the disk. Two are kept; the newest whose
 //! checksums hold wins. `sha256sum -c SHA256SUMS` in the folder says the same.
@@ -14,7 +14,7 @@ use safetensors::{Dtype, SafeTensors};
 use serde::{Deserialize, Serialize};
 
 use crate::files;
-use crate::stage::At;
+use crate::stage::Progress;
 use crate::trainer::Trainer;
 use crate::{Error, Result};
 
@@ -67,8 +67,8 @@ impl State {
     }
 
     /// Returns where the stage stands.
-    pub(crate) fn at(&self) -> At {
-        At { step: self.step, cursor: self.cursor }
+    pub(crate) fn progress(&self) -> Progress {
+        Progress { step: self.step, cursor: self.cursor }
     }
 }
 

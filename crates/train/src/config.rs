@@ -1,17 +1,16 @@
-//! What is a run? A seed, a model, tasks, and a list of stages that start from each other: one TOML.
+//! The configuration of a run: a seed, a model, tasks, and a list of stages that start from each other, as one TOML.
 
 use std::path::Path;
 
 use minke_spec::ModelConfig;
 use serde::{Deserialize, Serialize};
 
-use crate::data::{NamedTask, Source, unknown_task};
-use crate::distill::DistillConfig;
+use crate::data::{NamedTask, unknown_task};
 use crate::files::sha256;
 use crate::grpo::GrpoConfig;
-use crate::pretrain::PretrainConfig;
 use crate::reject::RejectConfig;
-use crate::sft::SftConfig;
+use crate::stage::StageSettings;
+use crate::supervised::{DistillConfig, PretrainConfig, SftConfig};
 use crate::{Error, Result};
 
 /// A run, resolved: every default is filled in, everything is checked.
@@ -93,129 +92,41 @@ pub enum StageConfig {
 }
 
 impl StageConfig {
-    /// Returns the name of the stage.
+    /// What the stage says about itself: the one place that tells the kinds apart.
+    pub fn settings(&self) -> &dyn StageSettings {
+        match self {
+            Self::Pretrain(settings) => settings,
+            Self::Sft(settings) => settings,
+            Self::Grpo(settings) => settings,
+            Self::Reject(settings) => settings,
+            Self::Distill(settings) => settings,
+        }
+    }
+
+    /// The name of the stage.
     pub fn name(&self) -> &str {
-        match self {
-            Self::Pretrain(config) => &config.name,
-            Self::Sft(config) => &config.name,
-            Self::Grpo(config) => &config.name,
-            Self::Reject(config) => &config.name,
-            Self::Distill(config) => &config.name,
-        }
+        self.settings().name()
     }
 
-    /// Returns what kind of stage it is, as the TOML says it.
+    /// What kind of stage it is, as the TOML says it.
     pub fn kind(&self) -> &'static str {
-        match self {
-            Self::Pretrain(_) => "pretrain",
-            Self::Sft(_) => "sft",
-            Self::Grpo(_) => "grpo",
-            Self::Reject(_) => "reject",
-            Self::Distill(_) => "distill",
-        }
+        self.settings().kind()
     }
 
-    /// Returns the stage whose model it starts from.
-    pub fn from(&self) -> Option<&str> {
-        match self {
-            Self::Pretrain(_) => None,
-            Self::Sft(config) => Some(&config.from),
-            Self::Grpo(config) => Some(&config.from),
-            Self::Reject(config) => Some(&config.from),
-            Self::Distill(config) => config.from.as_deref(),
-        }
-    }
-
-    /// Returns the stages whose data it learns from.
-    fn data(&self) -> Vec<&str> {
-        match self {
-            Self::Sft(config) => config.data.iter().filter_map(source_stage).collect(),
-            Self::Distill(config) => vec![&config.data],
-            Self::Pretrain(_) | Self::Grpo(_) | Self::Reject(_) => Vec::new(),
-        }
-    }
-
-    /// Returns the number of steps between checkpoints.
-    pub(crate) fn checkpoint_every(&self) -> u64 {
-        match self {
-            Self::Pretrain(config) => config.training.checkpoint_every,
-            Self::Sft(config) => config.training.checkpoint_every,
-            Self::Distill(config) => config.training.checkpoint_every,
-            Self::Grpo(config) => config.checkpoint_every,
-            Self::Reject(config) => config.checkpoint_every,
-        }
-    }
-
-    /// Returns a model that the stage makes from random weights, if it is not the run's.
-    fn own_model(&self) -> Option<&ModelConfig> {
-        match self {
-            Self::Pretrain(config) => config.model.as_ref(),
-            Self::Distill(config) => config.model.as_ref(),
-            Self::Sft(_) | Self::Grpo(_) | Self::Reject(_) => None,
-        }
-    }
-
-    /// Returns whether the stage makes a model, not data.
+    /// Whether the stage makes a model, not data.
     pub fn trains(&self) -> bool {
-        !matches!(self, Self::Reject(_))
+        self.settings().trains()
     }
 
     /// Checks everything that a stage can be wrong about on its own.
     fn validate(&self, tasks: &[NamedTask]) -> Result<()> {
-        let named: Vec<&str> = match self {
-            Self::Pretrain(config) => config.mixture.iter().map(|share| share.task.as_str()).collect(),
-            Self::Sft(config) => config.data.iter().filter_map(source_task).collect(),
-            Self::Grpo(config) => config.tasks.keys().map(String::as_str).collect(),
-            Self::Reject(config) => config.tasks.keys().map(String::as_str).collect(),
-            Self::Distill(_) => Vec::new(),
-        };
-        if let Some(name) = named.iter().find(|name| tasks.iter().all(|task| task.name != **name)) {
+        let settings = self.settings();
+        let unknown = settings.tasks().into_iter().find(|name| tasks.iter().all(|task| task.name != *name));
+        if let Some(name) = unknown {
             return Err(unknown_task(self.name(), name, tasks));
         }
-        let fault = match self {
-            Self::Pretrain(c) => {
-                let weights = |share: &crate::data::TaskShare| {
-                    let styles = share.styles;
-                    let sum = styles.bare + styles.noisy + styles.clean + styles.fact;
-                    let all = [share.weight, styles.bare, styles.noisy, styles.clean, styles.fact, sum];
-                    all.iter().all(|weight| (0.0..=1e6).contains(weight)) && share.weight * sum > 0.0
-                };
-                let common = c.learning_rate.fault().or(c.schedule.fault()).or(c.training.fault());
-                common
-                    .or((c.steps == 0).then_some("steps is 0; choose at least 1"))
-                    .or(c.sequence_length.is_some_and(|n| n < 4).then_some("sequence_length must be at least 4"))
-                    .or((!c.mixture.iter().all(weights)).then_some("mixture: weights must not be negative, nor all 0"))
-            }
-            Self::Sft(c) => {
-                let common = c.learning_rate.fault().or(c.schedule.fault()).or(c.training.fault());
-                common
-                    .or((c.epochs == 0).then_some("epochs is 0; choose at least 1"))
-                    .or(c.data.is_empty().then_some("data is empty; name demonstrations or a stage that made samples"))
-            }
-            Self::Distill(c) => {
-                let common = c.learning_rate.fault().or(c.schedule.fault()).or(c.training.fault());
-                common
-                    .or((c.epochs == 0).then_some("epochs is 0; choose at least 1"))
-                    .or((c.model.is_some() == c.from.is_some()).then_some("give the student either `model` or `from`"))
-            }
-            Self::Grpo(config) => return config.validate(),
-            Self::Reject(config) => return config.validate(),
-        };
-        fault.map_or(Ok(()), |fault| Err(Error::Config(format!("stage {}: {fault}", self.name()))))
-    }
-}
-
-fn source_stage(source: &Source) -> Option<&str> {
-    match source {
-        Source::Stage { name } => Some(name),
-        Source::Demonstrations { .. } => None,
-    }
-}
-
-fn source_task(source: &Source) -> Option<&str> {
-    match source {
-        Source::Demonstrations { task, .. } => task.as_deref(),
-        Source::Stage { .. } => None,
+        let named = |fault| Err(Error::Config(format!("stage {}: {fault}", self.name())));
+        settings.fault().map_or(Ok(()), named)
     }
 }
 
@@ -298,14 +209,14 @@ impl RunConfig {
                 let reason = format!("stage {name}: {wanted:?} makes {makes}, but {needs} are wanted there");
                 if other.trains() == trains { Ok(()) } else { refuse(reason.replace("model are", "model is")) }
             };
-            stage.from().map_or(Ok(()), |from| find(from, true))?;
-            stage.data().into_iter().try_for_each(|data| find(data, false))?;
+            stage.settings().from().map_or(Ok(()), |from| find(from, true))?;
+            stage.settings().data().into_iter().try_for_each(|data| find(data, false))?;
         }
         let vocabulary = self.tokenizer.vocab_size;
         if vocabulary < SMALLEST_VOCABULARY {
             return refuse(format!("tokenizer: vocab_size is {vocabulary}; choose at least {SMALLEST_VOCABULARY}"));
         }
-        let models = self.stages.iter().filter_map(StageConfig::own_model).chain([&self.model]);
+        let models = self.stages.iter().filter_map(|stage| stage.settings().own_model()).chain([&self.model]);
         match models.into_iter().find(|model| model.vocab_size < vocabulary) {
             Some(model) => refuse(format!("vocab_size {} has no room for {vocabulary} tokens", model.vocab_size)),
             None => Ok(()),
@@ -314,7 +225,8 @@ impl RunConfig {
 
     /// Returns the configuration of the model that a stage starts from or makes.
     pub(crate) fn model_of<'a>(&'a self, stage: &'a StageConfig) -> &'a ModelConfig {
-        match (stage.own_model(), stage.from()) {
+        let settings = stage.settings();
+        match (settings.own_model(), settings.from()) {
             (Some(model), _) => model,
             (None, Some(from)) => match self.stages.iter().find(|other| other.name() == from) {
                 Some(other) => self.model_of(other),
@@ -332,8 +244,8 @@ impl RunConfig {
         for stage in self.stages.iter().rev() {
             if wanted.contains(&stage.name()) {
                 lineage.push((stage, self.model_of(stage)));
-                wanted.extend(stage.from());
-                wanted.extend(stage.data());
+                wanted.extend(stage.settings().from());
+                wanted.extend(stage.settings().data());
             }
         }
         hash(&(self.tokenizer_hash(), lineage))

@@ -1,8 +1,9 @@
-//! What does a model read while it learns? Demonstrations of tasks and kept samples, as documents in R1's chat form.
+//! What a model reads while it learns: demonstrations of tasks and kept samples, as documents in R1's chat form. All of
+//! them are made of a [`TrainingProblem`], which is never held out.
 
 use std::path::Path;
 
-use minke_eval::{Demonstration, Split, Style, Task};
+use minke_eval::{Demonstration, Style, Task, TrainingProblem};
 use minke_spec::draw::{Domain, Stream, draw, hash_name};
 use minke_text::{ASSISTANT, BOS, EOS, THINK_CLOSE, THINK_OPEN, Tokenizer, USER};
 use serde::{Deserialize, Serialize};
@@ -32,6 +33,13 @@ pub struct Example {
     pub question: String,
     /// What was answered, thought and tags included, without the end of the sentence.
     pub completion: String,
+}
+
+impl Example {
+    /// A completion of a problem of a task, which is named as the run names it.
+    pub fn new(task: &str, problem: &TrainingProblem, completion: String) -> Self {
+        Self { task: task.to_owned(), id: problem.id, question: problem.question.clone(), completion }
+    }
 }
 
 impl Document {
@@ -116,6 +124,16 @@ pub struct TaskShare {
     pub styles: StyleWeights,
 }
 
+impl TaskShare {
+    /// Whether something can be drawn by these weights.
+    pub(crate) fn is_fine(&self) -> bool {
+        let StyleWeights { bare, noisy, clean, fact } = self.styles;
+        let sum = bare + noisy + clean + fact;
+        let all = [self.weight, bare, noisy, clean, fact, sum];
+        all.iter().all(|weight| (0.0..=1e6).contains(weight)) && self.weight * sum > 0.0
+    }
+}
+
 fn one() -> f64 {
     1.0
 }
@@ -175,11 +193,11 @@ impl<'a> Corpus<'a> {
     }
 }
 
-/// Returns a question of the training split and how it is answered in a style.
+/// A question of the training side and how it is answered in a style.
 fn demonstrate(seed: u64, task: &Task, style: Style, stream: &mut Stream) -> (String, Demonstration) {
-    let problem = task.problem(seed, Split::Train, stream.bits());
+    let problem = TrainingProblem::draw(task, seed, stream.bits());
     let demonstration = task.demonstrate(&problem, style, stream);
-    (problem.question, demonstration)
+    (problem.question.clone(), demonstration)
 }
 
 /// Returns which of several weighted things is drawn.
@@ -211,7 +229,7 @@ pub(crate) fn unknown_task(stage: &str, name: &str, tasks: &[NamedTask]) -> Erro
 /// Where fine-tuning gets its examples from.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "lowercase", deny_unknown_fields)]
-pub enum Source {
+pub enum ExampleSource {
     /// Demonstrations of the run's tasks, all alike unless one is named.
     Demonstrations {
         /// How they are written.
@@ -229,12 +247,30 @@ pub enum Source {
     },
 }
 
+impl ExampleSource {
+    /// The stage that kept the samples, if it is one.
+    pub(crate) fn stage(&self) -> Option<&str> {
+        match self {
+            Self::Stage { name } => Some(name),
+            Self::Demonstrations { .. } => None,
+        }
+    }
+
+    /// The only task to show, if one is named.
+    pub(crate) fn task(&self) -> Option<&str> {
+        match self {
+            Self::Demonstrations { task, .. } => task.as_deref(),
+            Self::Stage { .. } => None,
+        }
+    }
+}
+
 /// Returns all documents of the given sources; only completions count.
-pub(crate) fn load(context: &Context<'_>, sources: &[Source], longest: usize) -> Result<Vec<Document>> {
+pub(crate) fn load(context: &Context<'_>, sources: &[ExampleSource], longest: usize) -> Result<Vec<Document>> {
     let mut documents = Vec::new();
     for (i, source) in sources.iter().enumerate() {
         match source {
-            Source::Demonstrations { style, count, task } => {
+            ExampleSource::Demonstrations { style, count, task } => {
                 let tasks: Vec<&Task> = match task {
                     Some(name) => vec![find_task(context, name)?],
                     None => context.tasks.iter().map(|named| &named.task).collect(),
@@ -247,7 +283,7 @@ pub(crate) fn load(context: &Context<'_>, sources: &[Source], longest: usize) ->
                     Document::chat(context.tokenizer, &question, &completion(&demonstration))
                 }));
             }
-            Source::Stage { name } => {
+            ExampleSource::Stage { name } => {
                 let examples = read_examples(&context.stages.join(name).join("data.jsonl"))?;
                 documents
                     .extend(examples.iter().map(|e| Document::chat(context.tokenizer, &e.question, &e.completion)));
@@ -322,6 +358,85 @@ mod tests {
         }
         let tokens: usize = first.iter().map(|document| document.token_ids.len()).sum();
         assert!(tokens <= 500 && first.len() > 3 && first.iter().all(|document| document.loss_from == 1));
+    }
+
+    /// The question of a document, as text.
+    fn question(tokenizer: &Tokenizer, token_ids: &[u32]) -> Option<String> {
+        let id = |token: &str| tokenizer.id_of(token).unwrap();
+        let end = token_ids.iter().position(|&token| token == id(ASSISTANT))?;
+        assert_eq!(token_ids[1], id(USER));
+        Some(tokenizer.decode(&token_ids[2..end], true))
+    }
+
+    /// Whether a question is held out, by the rule of its family written down a second time; nothing for programs, whose
+    /// questions do not say what they are of.
+    fn held_out(question: &str) -> Option<bool> {
+        if let Some(problem) = minke_eval::tasks::Countdown::parse(question) {
+            return Some(problem.id.is_multiple_of(8));
+        }
+        let expression = question.strip_prefix("compute ")?;
+        Some(minke_spec::draw::hash(hash_name(expression)).is_multiple_of(8))
+    }
+
+    #[test]
+    fn no_document_of_any_stage_is_held_out() {
+        let (tasks, device) = (tasks(), device());
+        let tokenizer = tokenizer(&tasks);
+        let folder = tempfile::tempdir().unwrap();
+        let context = |stage| Context {
+            device: &device,
+            seed: 5,
+            stage,
+            tasks: &tasks,
+            tokenizer: &tokenizer,
+            stages: folder.path(),
+        };
+        let mut questions: Vec<String> = Vec::new();
+        // Pre-training in all styles.
+        let styles = StyleWeights { bare: 1.0, noisy: 1.0, clean: 1.0, fact: 0.0 };
+        let share = |task: &NamedTask| TaskShare { task: task.name.clone(), weight: 1.0, styles };
+        let shares: Vec<TaskShare> = tasks.iter().map(share).collect();
+        let corpus = Corpus::new(context("base"), &shares, 1024).unwrap();
+        let documents = (0..40).flat_map(|cursor| corpus.documents(cursor, 4000));
+        questions.extend(documents.filter_map(|document| question(&tokenizer, &document.token_ids)));
+        let of_pretraining = questions.len();
+        // Fine-tuning.
+        let source = ExampleSource::Demonstrations { style: Style::Clean, count: 1500, task: None };
+        let documents = load(&context("cold-start"), &[source], 1024).unwrap();
+        questions.extend(documents.iter().filter_map(|document| question(&tokenizer, &document.token_ids)));
+        let of_fine_tuning = questions.len() - of_pretraining;
+        // The tokenizer.
+        let texts = tokenizer_texts(5, &tasks, 3000);
+        questions.extend(texts.filter_map(|text| Some(text.split_once(ASSISTANT)?.0.to_owned())));
+        let of_tokenizer = questions.len() - of_pretraining - of_fine_tuning;
+        // Reinforcement learning and rejection sampling.
+        let sampler = crate::grpo::rollout::QuestionSampler::new(
+            context("zero"),
+            &Default::default(),
+            crate::grpo::PromptForm::Open,
+        );
+        let asked = (0..40).flat_map(|cursor| sampler.questions(cursor, 32).unwrap());
+        questions.extend(asked.map(|question| question.problem.question.clone()));
+        assert!(of_pretraining > 900 && of_fine_tuning == 1500 && of_tokenizer > 2000);
+
+        let sides: Vec<(bool, &String)> = questions.iter().filter_map(|q| Some((held_out(q)?, q))).collect();
+        assert!(sides.len() > questions.len() / 2);
+        let leaked: Vec<&String> = sides.iter().filter(|(held_out, _)| *held_out).map(|(_, q)| *q).collect();
+        assert!(
+            leaked.is_empty(),
+            "{} of {} are held out: {:?}",
+            leaked.len(),
+            sides.len(),
+            &leaked[..leaked.len().min(3)]
+        );
+        // The rule that is written down here finds what is held out.
+        for task in &tasks[..2] {
+            assert!(task.task.test_set(5, 50).iter().all(|problem| held_out(&problem.question) == Some(true)));
+        }
+        // A program is known by its problem; none of those asked for here is what a test set asks for.
+        let test: std::collections::HashSet<String> =
+            tasks[2].task.test_set(5, 2000).into_iter().map(|problem| problem.question).collect();
+        assert!(questions.iter().all(|question| !test.contains(question)));
     }
 
     #[test]

@@ -26,6 +26,11 @@ impl LearningRates {
         Self { muon: self.muon.map(|rate| rate * factor), adamw: self.adamw * factor }
     }
 
+    /// The one that records show: Muon's where it is used.
+    pub(crate) fn shown(&self) -> f64 {
+        self.muon.unwrap_or(self.adamw)
+    }
+
     /// Returns what is wrong with the rates, if anything.
     pub(crate) fn fault(&self) -> Option<&'static str> {
         let fine = |rate: f64| (0.0..=1.0).contains(&rate);
@@ -142,7 +147,8 @@ impl Optimizer {
         }
         self.updates += 1;
         let config = &self.config;
-        let grad_scale = (config.clip_norm / norm).min(1.0);
+        // Without any gradient the norm is 0, of either sign.
+        let grad_scale = (config.clip_norm / norm.max(f64::MIN_POSITIVE)).min(1.0);
         let mut states: Vec<Option<&mut State>> = self.states.iter_mut().map(Option::as_mut).collect();
         let mut matrices = Vec::new();
         for param in model.params_mut() {
@@ -223,15 +229,16 @@ impl Optimizer {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::{RATES, documents, trainer, weights};
-    use crate::training::Training;
+    use crate::supervised::SupervisedConfig;
+    use crate::testing::{RATES, documents, trainer, update, weights};
 
     /// One update, with the clip so high that it does nothing.
     fn one_update(train_mtp: bool) -> Vec<(String, Vec<f32>, Vec<f32>)> {
         let mut trainer = trainer(train_mtp);
         let before = weights(&trainer.model);
-        let how = Training { mtp_weight: if train_mtp { 0.3 } else { 0.0 }, ..Training::default() };
-        how.step(&mut trainer, &documents(), RATES).unwrap();
+        let mtp_weight = if train_mtp { 0.3 } else { 0.0 };
+        let training = SupervisedConfig { mtp_weight, ..SupervisedConfig::default() };
+        update(&training, &mut trainer, &documents(), RATES).unwrap();
         let after = weights(&trainer.model);
         before.into_iter().zip(after).map(|((name, before), (_, after))| (name, before, after)).collect()
     }
@@ -276,7 +283,7 @@ mod tests {
             let model = crate::testing::model(&device);
             let config = OptimizerConfig { clip_norm, ..OptimizerConfig::default() };
             let mut trainer = crate::trainer::Trainer::new(&device, model, RATES, config, true);
-            let record = Training::default().step(&mut trainer, &documents(), RATES).unwrap();
+            let record = update(&SupervisedConfig::default(), &mut trainer, &documents(), RATES).unwrap();
             let tensors = trainer.optimizer.tensors(&trainer.model);
             let squares = tensors.iter().filter(|(name, _)| name.ends_with(".first") || name.ends_with(".momentum"));
             let scaled = |(name, t): &(String, &Tensor)| {
@@ -289,5 +296,32 @@ mod tests {
         assert!((unclipped / norm - 1.0).abs() < 1e-4, "{unclipped} is not {norm}");
         let (clipped, same) = momentum(norm / 8.0);
         assert!((clipped * 8.0 / norm - 1.0).abs() < 1e-4 && same == norm);
+    }
+
+    #[test]
+    fn weights_decay_and_norms_and_biases_do_not() {
+        // Without any gradient an update is the decay alone: w (1 - rate * decay), under Muon and under AdamW.
+        let config = OptimizerConfig { weight_decay: 0.5, ..OptimizerConfig::default() };
+        for rates in [RATES, LearningRates { muon: None, ..RATES }] {
+            let device = crate::testing::device();
+            let mut model = crate::testing::model(&device);
+            let specs = parameters(model.config());
+            let before = weights(&model);
+            let mut optimizer = Optimizer::new(&device, &model, rates, config, true);
+            assert_eq!(optimizer.step(&device, &mut model, &Gradients::default(), rates), 0.0);
+            for ((spec, (name, before)), (_, after)) in specs.iter().zip(&before).zip(weights(&model)) {
+                let rate = match spec.role {
+                    ParamRole::Norm | ParamRole::Bias | ParamRole::CorrectionBias => 0.0,
+                    ParamRole::Matrix | ParamRole::Experts => rates.muon.unwrap_or(rates.adamw),
+                    _ => rates.adamw,
+                };
+                let factor = 1.0 - rate * config.weight_decay;
+                for (before, after) in before.iter().zip(&after) {
+                    let expected = f64::from(*before) * factor;
+                    let near = (f64::from(*after) - expected).abs() <= 2e-7 * expected.abs();
+                    assert!(near, "{name}: {before} became {after}, not {expected}");
+                }
+            }
+        }
     }
 }

@@ -1,15 +1,14 @@
-//! What does a stage hand to the world? A folder as on the Hub: weights, tokenizer, template, settings, and a card.
+//! What a stage publishes: a folder as on the Hub, with weights, tokenizer, template, settings, and a model card.
 
 use std::path::Path;
 
-use minke_eval::TaskReport;
 use minke_model::Transformer;
 use minke_spec::{Format, ModelConfig};
 use minke_sys::atomic;
 use minke_text::{ChatTemplate, Tokenizer};
 
 use crate::config::{RunConfig, StageConfig};
-use crate::{Error, Result, files};
+use crate::{Error, Result, files, scores};
 
 /// Largest file of weights, in bytes: what transformers writes by default is larger than many file systems like.
 const SHARD_BYTES: usize = 4 << 30;
@@ -65,13 +64,13 @@ fn card(config: &RunConfig, stage: &StageConfig, folder: &Path) -> String {
     let family = model.model_type.name();
     let position = config.stages.iter().position(|known| known.name() == name).unwrap_or_default();
     let row = |step: &StageConfig| {
-        let from = step.from().unwrap_or("random weights");
+        let from = step.settings().from().unwrap_or("random weights");
         format!("| {} | {} | {from} |\n", step.name(), step.kind())
     };
     let recipe: String = config.stages[..=position].iter().map(row).collect();
     let settings = toml::to_string(stage).expect("invariant: a stage came from TOML");
     let tasks: String = config.tasks.iter().map(|t| format!("- {} ({})\n", t.name, t.task.name())).collect();
-    let scores = scores(folder);
+    let scores = table(folder);
     format!(
         "---\nlicense: mit\nlibrary_name: transformers\npipeline_tag: text-generation\ntags: [minke, reasoning]\n---\n\n\
          # {run} / {name}\n\nMade by Minke from random weights: stage `{name}` ({kind}) of the run `{run}`, seed {seed}.\n\n\
@@ -86,9 +85,13 @@ fn card(config: &RunConfig, stage: &StageConfig, folder: &Path) -> String {
     )
 }
 
-/// Returns the table of scores in `eval.json`.
-fn scores(folder: &Path) -> String {
-    let reports: Vec<TaskReport> = files::read_json(&folder.join("eval.json")).unwrap_or_default();
+/// The table of scores in `eval.json`, or why there is none.
+fn table(folder: &Path) -> String {
+    let reports = match scores::read(folder) {
+        Ok(reports) => reports,
+        // The run is done either way; what cannot be read is named, not called missing.
+        Err(error) => return format!("The record of the evaluation cannot be read: {}.\n", scores::reason(&error)),
+    };
     if reports.is_empty() {
         return "Not evaluated yet.\n".into();
     }

@@ -1,21 +1,23 @@
-//! Which of a model's own answers are worth learning from? Those that are right, well formed and readable.
+//! Rejection sampling: of a model's own answers those are kept to learn from that are right, well formed and readable.
 
 use std::collections::{BTreeMap, HashSet};
 
 use minke_engine::Replicas;
 use minke_eval::Verdict;
+use minke_model::Transformer;
 use minke_spec::ModelConfig;
+use minke_tensor::Device;
 use minke_text::THINK_OPEN;
 use serde::{Deserialize, Serialize};
 
 use crate::data::Example;
-use crate::grpo::rollout::{Asker, sample, sampling};
+use crate::grpo::rollout::{Policy, QuestionSampler, sampling};
 use crate::grpo::types::Scored;
 use crate::grpo::{EngineSizes, PromptForm, RewardWeights, reward};
 use crate::record::{Logs, Metrics};
-use crate::stage::{At, Context, Stage, StepRecord};
+use crate::stage::{Context, Progress, Stage, StageSettings, StepRecord};
 use crate::trainer::Trainer;
-use crate::{Error, Result};
+use crate::{Result, metric};
 
 /// A thought that says the same so often in direct succession is a loop.
 const LOOP_REPEATS: usize = 3;
@@ -82,12 +84,32 @@ mod defaults {
     }
 }
 
-impl RejectConfig {
-    /// Returns nothing if every value makes sense.
-    ///
-    /// # Errors
-    /// Naming the field that does not.
-    pub fn validate(&self) -> Result<()> {
+impl StageSettings for RejectConfig {
+    fn kind(&self) -> &'static str {
+        "reject"
+    }
+
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn from(&self) -> Option<&str> {
+        Some(&self.from)
+    }
+
+    fn tasks(&self) -> Vec<&str> {
+        self.tasks.keys().map(String::as_str).collect()
+    }
+
+    fn trains(&self) -> bool {
+        false
+    }
+
+    fn checkpoint_every(&self) -> u64 {
+        self.checkpoint_every
+    }
+
+    fn fault(&self) -> Option<String> {
         let counts = [
             ("questions", self.questions),
             ("samples", self.samples),
@@ -96,41 +118,34 @@ impl RejectConfig {
             ("questions_per_step", self.questions_per_step),
             ("checkpoint_every", self.checkpoint_every as usize),
         ];
-        let refuse = |field: &str, why: &str| Err(Error::Config(format!("stage {}: {field} {why}", self.name)));
         if let Some((field, _)) = counts.iter().find(|(_, value)| *value == 0) {
-            return refuse(field, "is 0; choose at least 1");
+            return Some(format!("{field} is 0; choose at least 1"));
         }
-        if !(self.temperature > 0.0 && self.temperature.is_finite()) {
-            return refuse("temperature", "must be positive: greedy answers to a question are all the same");
-        }
-        if self.tasks.values().any(|share| !(*share > 0.0 && share.is_finite())) {
-            return refuse("tasks", "must have positive shares; leave a task out to give it none");
-        }
-        match self.engine.fault() {
-            None => Ok(()),
-            Some(fault) => Err(Error::Config(format!("stage {}: {fault}", self.name))),
-        }
+        let reason = if !(self.temperature > 0.0 && self.temperature.is_finite()) {
+            "temperature must be positive: greedy answers to a question are all the same"
+        } else if self.tasks.values().any(|share| !(*share > 0.0 && share.is_finite())) {
+            "tasks must have positive shares; leave a task out to give it none"
+        } else {
+            self.engine.fault()?
+        };
+        Some(reason.into())
+    }
+
+    fn trainer(&self, device: &Device, model: Transformer) -> Trainer {
+        Trainer::frozen(device, model)
+    }
+
+    fn start<'a>(&'a self, context: Context<'a>, model: &ModelConfig) -> Result<Box<dyn Stage + 'a>> {
+        let sampler = QuestionSampler::new(context, &self.tasks, self.prompt);
+        Ok(Box::new(Reject { config: self, sampler, engines: self.engine.engines(context.device, model)? }))
     }
 }
 
-/// Rejection sampling as the loop drives it.
-pub struct Reject<'a> {
+/// Rejection sampling at work.
+struct Reject<'a> {
     config: &'a RejectConfig,
-    context: Context<'a>,
-    asker: Asker<'a>,
+    sampler: QuestionSampler<'a>,
     engines: Replicas,
-}
-
-impl<'a> Reject<'a> {
-    /// Returns the stage, ready for any of its steps.
-    ///
-    /// # Errors
-    /// If an engine of these sizes cannot be made.
-    pub fn new(context: Context<'a>, config: &'a RejectConfig, model: &ModelConfig) -> Result<Self> {
-        let asker = Asker::new(&context, &config.tasks, config.prompt);
-        let engines = config.engine.engines(context.device, model)?;
-        Ok(Self { config, context, asker, engines })
-    }
 }
 
 impl Stage for Reject<'_> {
@@ -143,15 +158,17 @@ impl Stage for Reject<'_> {
     /// # Paper
     /// - R1 2.3.3 (several answers to each prompt, only right and readable ones are kept)
     /// - Test: crates/train/tests/reject_keeps_only_right_answers.rs
-    fn step(&mut self, trainer: &mut Trainer, at: At, logs: &mut Logs) -> Result<StepRecord> {
+    fn step(&mut self, trainer: &mut Trainer, progress: Progress, logs: &mut Logs) -> Result<StepRecord> {
         let config = self.config;
-        let done = at.step as usize * config.questions_per_step;
+        let done = progress.step as usize * config.questions_per_step;
         let count = config.questions_per_step.min(config.questions.saturating_sub(done));
-        let questions = self.asker.questions(&self.context, at.cursor, count)?;
-        let params = sampling(self.asker.tokenizer, config.temperature, config.max_tokens)?;
-        let policy = (&trainer.model, trainer.optimizer.updates());
-        let groups = sample(&mut self.engines, policy, questions, (&params, config.samples), &self.context, at.cursor)?;
-        let scored = reward::score(groups, &self.asker, RewardWeights::default());
+        let questions = self.sampler.questions(progress.cursor, count)?;
+        let params = sampling(self.sampler.tokenizer(), config.temperature, config.max_tokens)?;
+        let policy = Policy { model: &trainer.model, version: trainer.optimizer.updates() };
+        let sampler = &self.sampler;
+        let groups =
+            sampler.rollouts(&mut self.engines, policy, questions, &params, config.samples, progress.cursor)?;
+        let scored = reward::score(groups, sampler, RewardWeights::default());
         let (mut right, mut kept, mut tokens) = (0, 0, 0);
         for group in &scored {
             let mut seen = HashSet::new();
@@ -164,12 +181,9 @@ impl Stage for Reject<'_> {
                     } else {
                         String::new()
                     };
-                    logs.data.append(&Example {
-                        task: self.asker.task(&group.question).name.clone(),
-                        id: group.question.problem.id,
-                        question: group.question.problem.question.clone(),
-                        completion: format!("{opening}{}", output.text),
-                    })?;
+                    let completion = format!("{opening}{}", output.text);
+                    let task = &sampler.task(&group.question).name;
+                    logs.data.append(&Example::new(task, &group.question.problem, completion))?;
                     kept += 1;
                 }
             }
@@ -177,11 +191,11 @@ impl Stage for Reject<'_> {
         let drawn = (count * config.samples).max(1) as f64;
         let mut metrics = Metrics::new();
         metrics
-            .set("rewards/accuracy/mean", right as f64 / drawn)
-            .set("kept", kept)
-            .set("kept_ratio", f64::from(kept) / drawn)
-            .set("completions/mean_length", tokens as f64 / drawn)
-            .set("num_tokens", tokens);
+            .set(metric::ACCURACY, right as f64 / drawn)
+            .set(metric::KEPT, kept)
+            .set(metric::KEPT_RATIO, f64::from(kept) / drawn)
+            .set(metric::MEAN_LENGTH, tokens as f64 / drawn)
+            .set(metric::NUM_TOKENS, tokens);
         Ok(StepRecord { metrics, timings: Metrics::new(), tokens: tokens as u64, skipped: false })
     }
 }
@@ -213,4 +227,39 @@ pub fn has_loop(token_ids: &[u32]) -> bool {
             run == (LOOP_REPEATS - 1) * period
         })
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::grpo::types::Rollout;
+    use minke_engine::Finish;
+
+    /// An answer that is worth keeping.
+    fn good() -> Scored {
+        let rollout = Rollout {
+            token_ids: (0..20).collect(),
+            log_probs: Vec::new(),
+            entropies: Vec::new(),
+            policy_version: 0,
+            finish: Finish::Stop(1),
+        };
+        let (verdict, text) = (Verdict::Right, String::new());
+        Scored { rollout, text, verdict, accuracy: 1.0, format: 1.0, attempts: 1, reward: 2.0 }
+    }
+
+    #[test]
+    fn what_is_wrong_badly_formed_cut_off_or_looping_is_not_kept() {
+        assert!(is_worth_keeping(&good()));
+        let with = |change: fn(&mut Scored)| {
+            let mut changed = good();
+            change(&mut changed);
+            is_worth_keeping(&changed)
+        };
+        assert!(!with(|answer| answer.verdict = Verdict::Wrong));
+        assert!(!with(|answer| answer.verdict = Verdict::GoldUnusable));
+        assert!(!with(|answer| answer.format = 0.0));
+        assert!(!with(|answer| answer.rollout.finish = Finish::Length));
+        assert!(!with(|answer| answer.rollout.token_ids = [5, 6, 7, 8].repeat(3)));
+    }
 }

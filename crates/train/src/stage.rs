@@ -1,7 +1,9 @@
-//! What is a stage, to the loop that drives it? Something with a number of steps, each a function of where it stands.
+//! A stage: what its settings say about it, and the steps that the loop takes.
 
 use std::path::Path;
 
+use minke_model::Transformer;
+use minke_spec::ModelConfig;
 use minke_tensor::Device;
 use minke_text::Tokenizer;
 
@@ -27,9 +29,57 @@ pub struct Context<'a> {
     pub stages: &'a Path,
 }
 
+/// The settings of a kind of stage: its table in the TOML of a run. Each kind implements it beside its settings, and
+/// [`StageConfig::settings`](crate::StageConfig::settings) is the one place that tells the kinds apart.
+pub trait StageSettings {
+    /// What kind of stage it is, as the TOML says it.
+    fn kind(&self) -> &'static str;
+
+    /// The name of the stage.
+    fn name(&self) -> &str;
+
+    /// The stage whose model it starts from; nothing for random weights.
+    fn from(&self) -> Option<&str>;
+
+    /// The stages whose data it learns from.
+    fn data(&self) -> Vec<&str> {
+        Vec::new()
+    }
+
+    /// The tasks that it names.
+    fn tasks(&self) -> Vec<&str> {
+        Vec::new()
+    }
+
+    /// A model that it makes from random weights, if it is not the run's.
+    fn own_model(&self) -> Option<&ModelConfig> {
+        None
+    }
+
+    /// Whether it makes a model, not data.
+    fn trains(&self) -> bool {
+        true
+    }
+
+    /// Steps between checkpoints.
+    fn checkpoint_every(&self) -> u64;
+
+    /// What is wrong with the settings on their own, if anything.
+    fn fault(&self) -> Option<String>;
+
+    /// The model with the optimizer that the stage begins with.
+    fn trainer(&self, device: &Device, model: Transformer) -> Trainer;
+
+    /// The stage, ready for any of its steps, for a model of this configuration.
+    ///
+    /// # Errors
+    /// If its data cannot be read, or an engine of its sizes cannot be made.
+    fn start<'a>(&'a self, context: Context<'a>, model: &ModelConfig) -> Result<Box<dyn Stage + 'a>>;
+}
+
 /// Where a stage stands before a step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct At {
+pub struct Progress {
     /// Steps done so far, so the first is 0; schedules and logs go by it.
     pub step: u64,
     /// Number of the data that comes next; draws go by it. It runs ahead of the step where a rollback skipped data.
@@ -49,17 +99,17 @@ pub struct StepRecord {
     pub skipped: bool,
 }
 
-/// A stage as the loop in [`crate::run`] drives it.
+/// A stage that is at work.
 ///
-/// A step must be a function of the trainer, of where it stands and of the configuration: nothing that it keeps between
-/// steps may change what it does, because a resumed stage has forgotten it.
+/// A step must be a function of the trainer, of the progress and of the settings: nothing that it keeps between steps may
+/// change what it does, because a resumed stage has forgotten it.
 pub trait Stage {
-    /// Returns the number of steps.
+    /// The number of steps.
     fn total_steps(&self) -> u64;
 
     /// Does one step: changes the trainer and appends to logs other than metrics and timings, which the loop writes.
     ///
     /// # Errors
     /// What cannot be answered by skipping the step.
-    fn step(&mut self, trainer: &mut Trainer, at: At, logs: &mut Logs) -> Result<StepRecord>;
+    fn step(&mut self, trainer: &mut Trainer, progress: Progress, logs: &mut Logs) -> Result<StepRecord>;
 }

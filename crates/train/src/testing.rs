@@ -1,11 +1,16 @@
-//! What do unit tests train? The smallest model that has MLA, experts and multi-token prediction.
+//! What unit tests train: the smallest model that has MLA, experts and multi-token prediction.
 
 use minke_model::Transformer;
 use minke_spec::{ModelConfig, Placement};
 use minke_tensor::{Cpu, Device, Isa};
 
+use crate::Result;
 use crate::data::Document;
 use crate::optimizer::{LearningRates, OptimizerConfig};
+use crate::record::Logs;
+use crate::schedule::Schedule;
+use crate::stage::{Progress, Stage, StepRecord};
+use crate::supervised::{Documents, Supervised, SupervisedConfig};
 use crate::trainer::Trainer;
 
 pub(crate) const RATES: LearningRates = LearningRates { muon: Some(0.02), adamw: 3e-3 };
@@ -39,6 +44,32 @@ pub(crate) fn documents() -> Vec<Document> {
         loss_from: if n.is_multiple_of(2) { 1 } else { 4 },
     };
     (0..7).map(document).collect()
+}
+
+/// The same documents in every step.
+struct Fixed(Vec<Document>);
+
+impl Documents for Fixed {
+    fn total_steps(&self) -> u64 {
+        1
+    }
+
+    fn at(&self, _cursor: u64) -> Vec<Document> {
+        self.0.clone()
+    }
+}
+
+/// One step of a stage that learns from these documents, without a schedule.
+pub(crate) fn update(
+    training: &SupervisedConfig,
+    trainer: &mut Trainer,
+    documents: &[Document],
+    learning_rate: LearningRates,
+) -> Result<StepRecord> {
+    let folder = tempfile::tempdir().expect("invariant: there is a folder for temporary files");
+    let (documents, schedule) = (Box::new(Fixed(documents.to_vec())), Schedule::default());
+    let mut stage = Supervised { documents, learning_rate, schedule: &schedule, training };
+    stage.step(trainer, Progress { step: 0, cursor: 0 }, &mut Logs::open(folder.path(), [0; 4])?)
 }
 
 /// All weights, by name.

@@ -12,7 +12,7 @@ use minke_train::data::{Document, completion};
 use minke_train::{RunConfig, Silent, execute};
 use support::{device, metric, run};
 
-/// The entropy of a token, in nats, for somebody who knows how frequent each is and nothing else.
+/// The entropy of a token, in nats, for a model that knows how frequent each is and nothing else.
 fn unigram_entropy(config: &RunConfig, tokenizer: &Tokenizer) -> f64 {
     let mut counts: BTreeMap<u32, f64> = BTreeMap::new();
     for number in 0..2000u64 {
@@ -56,11 +56,19 @@ fn pretraining_and_fine_tuning_learn_and_publish() {
     assert!((next[0] / f64::ln(320.0) - 1.0).abs() < 0.05, "a random model guesses evenly: {}", next[0]);
     assert!(late(&next) < 0.75 * entropy, "{} is not well below {entropy}", late(&next));
     assert!(late(&mtp) < 0.9 * entropy);
+    // The load is evened out: to 1.08 times the mean in the fullest expert, measured; without the bias it stays at 1.35,
+    // without bias and balance loss at 1.8.
     let violation = metric(out.path(), "base", "expert_load/max_violation");
-    assert!(violation.iter().all(|v| (0.0..=1.0).contains(v)), "4 experts, 2 per token: at most twice the mean");
+    let most = violation.iter().fold(0.0f64, |most, v| most.max(*v));
+    assert!(most > 0.6 && late(&violation) < 0.2, "from {most} to {}", late(&violation));
 
+    // Fine-tuning goes on from the base, where random weights would guess evenly, and gets better.
     let sft = metric(out.path(), "cold-start", "next");
-    assert!(sft.last().unwrap() < &sft[0], "fine-tuning goes on from the base: {sft:?}");
+    let mean = |losses: &[f64]| losses.iter().sum::<f64>() / losses.len() as f64;
+    let (first, last) = (mean(&sft[..3]), mean(&sft[sft.len() - 3..]));
+    println!("fine-tuning: {:.3}, {first:.3} -> {last:.3}", sft[0]);
+    assert!(sft[0] < 1.3 * late(&next) && sft[0] < 0.5 * f64::ln(320.0), "{sft:?} after {}", late(&next));
+    assert!(last < first, "{sft:?}");
 
     for stage in ["base", "cold-start"] {
         let folder = out.path().join("stages").join(stage).join("model");

@@ -5,7 +5,7 @@
 use minke_tensor::{Cpu, Device, Isa, Param, Pass, Tensor, backward};
 use minke_train::grpo::advantage::{deviation, group_relative, mean};
 use minke_train::grpo::loss::{Diagnostics, grpo};
-use minke_train::grpo::reference::{ReferenceOutput, gain, k3, objective};
+use minke_train::grpo::oracle::{OracleOutput, gain, k3, objective};
 use minke_train::grpo::types::{Sample, TrainBatch};
 use minke_train::grpo::{Aggregation, Objective, Std};
 use serde_json::Value;
@@ -25,12 +25,12 @@ fn assert_near(ours: f64, theirs: f64, tolerance: f64) {
 }
 
 /// The worked example: two outputs of three and two tokens.
-fn outputs() -> Vec<ReferenceOutput> {
+fn outputs() -> Vec<OracleOutput> {
     let example = &vectors()["token_example"];
     let rows = |key: &str| -> Vec<Vec<f64>> { example[key].as_array().unwrap().iter().map(numbers).collect() };
     let advantages = numbers(&example["advantages"]);
     let all = rows("logp_new").into_iter().zip(rows("logp_old")).zip(rows("logp_ref")).zip(advantages);
-    all.map(|(((new, old), reference), advantage)| ReferenceOutput { new, old, reference, advantage }).collect()
+    all.map(|(((new, old), reference), advantage)| OracleOutput { new, old, reference, advantage }).collect()
 }
 
 /// The configurations of the vectors, with what they call each aggregation.
@@ -72,7 +72,7 @@ fn advantages_are_those_of_the_worked_example() {
 }
 
 #[test]
-fn the_reference_is_the_published_formula() {
+fn the_oracle_is_the_published_formula() {
     for example in vectors()["k3_examples"].as_array().unwrap() {
         let [log_prob, ref_log_prob, expected] = ["logp", "logp_ref", "k3"].map(|key| example[key].as_f64().unwrap());
         assert_near(k3(log_prob, ref_log_prob), expected, 1e-9);
@@ -89,9 +89,9 @@ fn the_reference_is_the_published_formula() {
 }
 
 /// Packs outputs behind prompts of one to three tokens, into batches of at most `tokens` tokens.
-fn pack(device: &Device, outputs: &[ReferenceOutput], tokens: usize, config: &Objective) -> Vec<TrainBatch> {
+fn pack(device: &Device, outputs: &[OracleOutput], tokens: usize, config: &Objective) -> Vec<TrainBatch> {
     let narrow = |values: &[f64]| values.iter().map(|&v| v as f32).collect::<Vec<_>>();
-    let sample = |(i, output): (usize, &ReferenceOutput)| {
+    let sample = |(i, output): (usize, &OracleOutput)| {
         let (prompt, length) = (1 + i % 3, output.new.len());
         Sample {
             token_ids: (0..(prompt + length) as u32).collect(),
@@ -106,7 +106,7 @@ fn pack(device: &Device, outputs: &[ReferenceOutput], tokens: usize, config: &Ob
 }
 
 /// Returns the tensor loss over all batches, and its gradient by token.
-fn tensor_loss(device: &Device, outputs: &[ReferenceOutput], tokens: usize, config: &Objective) -> (f64, Vec<f64>) {
+fn tensor_loss(device: &Device, outputs: &[OracleOutput], tokens: usize, config: &Objective) -> (f64, Vec<f64>) {
     let (mut loss, mut gradient, mut first) = (0.0, Vec::new(), 0);
     for batch in pack(device, outputs, tokens, config) {
         let count = batch.outputs.len();
@@ -127,7 +127,7 @@ fn tensor_loss(device: &Device, outputs: &[ReferenceOutput], tokens: usize, conf
 }
 
 /// Returns the derivative of the negative objective by every log-probability, by central differences.
-fn slopes(outputs: &mut [ReferenceOutput], config: &Objective) -> Vec<f64> {
+fn slopes(outputs: &mut [OracleOutput], config: &Objective) -> Vec<f64> {
     let step = 1e-6;
     let mut slopes = Vec::new();
     for i in 0..outputs.len() {
@@ -146,7 +146,7 @@ fn slopes(outputs: &mut [ReferenceOutput], config: &Objective) -> Vec<f64> {
 }
 
 #[test]
-fn the_loss_on_the_tape_is_the_reference() {
+fn the_loss_on_the_tape_is_the_oracle() {
     let device = Device::Cpu(Cpu::new(1, Isa::detect()));
     for (config, expected, _) in cases() {
         let mut outputs = outputs();
@@ -158,6 +158,47 @@ fn the_loss_on_the_tape_is_the_reference() {
             gradient.iter().zip(&slopes).for_each(|(&ours, &slope)| assert_near(ours, slope, 1e-5));
         }
     }
+}
+
+#[test]
+fn the_clip_holds_back_gains_and_never_losses() {
+    // What PPO's figure 1 shows: of a good output the ratio counts up to 1 + eps, of a bad one down to 1 - eps, and on the
+    // other side of 1 without any limit, so that what went too far is always pulled back.
+    let device = Device::Cpu(Cpu::new(1, Isa::detect()));
+    let config = Objective { clip: 0.2, kl_beta: 0.0, aggregation: Aggregation::TokenMean };
+    for (log_ratio, advantage, expected, slope) in [
+        (0.5f64, 1.0, 1.2, 0.0),
+        (-0.5, 1.0, (-0.5f64).exp(), (-0.5f64).exp()),
+        (0.5, -1.0, -(0.5f64).exp(), -(0.5f64).exp()),
+        (-0.5, -1.0, -0.8, 0.0),
+        (0.1, 2.0, 2.0 * (0.1f64).exp(), 2.0 * (0.1f64).exp()),
+        (-0.1, -2.0, -2.0 * (-0.1f64).exp(), -2.0 * (-0.1f64).exp()),
+    ] {
+        for aggregation in [Aggregation::TokenMean, Aggregation::SequenceMean, Aggregation::Sequence] {
+            let config = Objective { aggregation, ..config };
+            let output = OracleOutput { new: vec![log_ratio - 1.0], old: vec![-1.0], reference: vec![-1.0], advantage };
+            assert_near(objective(std::slice::from_ref(&output), &config), expected, 1e-12);
+            let (loss, gradient) = tensor_loss(&device, &[output], 100, &config);
+            assert_near(-loss, expected, 1e-6);
+            assert_near(-gradient[0], slope, 1e-6);
+        }
+    }
+}
+
+#[test]
+fn whole_outputs_are_summed_whatever_their_lengths() {
+    let device = Device::Cpu(Cpu::new(1, Isa::detect()));
+    let config = Objective { clip: 0.2, kl_beta: 0.04, aggregation: Aggregation::Sequence };
+    let logs = |n: usize, shift: f64| -> Vec<f64> { (0..n).map(|t| -1.0 - 0.01 * t as f64 + shift).collect() };
+    let output = |n: usize, advantage| {
+        let (new, old, reference) = (logs(n, 0.003), logs(n, 0.0), logs(n, -0.002));
+        OracleOutput { new, old, reference, advantage }
+    };
+    let mut outputs = vec![output(1, 1.0), output(37, -0.5), output(5, 0.25), output(36, -1.0)];
+    let (loss, gradient) = tensor_loss(&device, &outputs, 1000, &config);
+    assert_near(-loss, objective(&outputs, &config), 1e-5);
+    let slopes = slopes(&mut outputs, &config);
+    gradient.iter().zip(&slopes).for_each(|(&ours, &slope)| assert_near(ours, slope, 1e-5));
 }
 
 #[test]

@@ -9,7 +9,7 @@ use minke_model::Transformer;
 use minke_tensor::Pass;
 use minke_text::Tokenizer;
 use minke_train::grpo::loss::Diagnostics;
-use minke_train::grpo::rollout::{Asker, sample, sampling};
+use minke_train::grpo::rollout::{Policy, QuestionSampler, sampling};
 use minke_train::grpo::types::{Group, Sample, TrainBatch};
 use minke_train::grpo::{Aggregation, EngineSizes, Objective, PromptForm};
 use minke_train::stage::Context;
@@ -58,13 +58,13 @@ fn rollouts(model: &Transformer, params: &SamplingParams) -> Vec<Group> {
     let stages = std::path::Path::new("stages");
     let (stage, tasks) = ("zero", &config.tasks[..]);
     let context = Context { device: &device, seed: 3, stage, tasks, tokenizer: &tokenizer, stages };
-    let asker = Asker::new(&context, &Default::default(), PromptForm::ForcedThought);
+    let sampler = QuestionSampler::new(context, &Default::default(), PromptForm::ForcedThought);
     let sizes = EngineSizes { max_sequences: 20, cache_tokens: 1024, chunk_tokens: 16 };
     let mut engines = sizes.engines(&device, model.config()).unwrap();
     let mut params = params.clone();
     params.stop_ids = sampling(&tokenizer, 1.0, 1).unwrap().stop_ids;
-    let questions = asker.questions(&context, 7, 9).unwrap();
-    sample(&mut engines, (model, 0), questions, (&params, 4), &context, 7).unwrap()
+    let questions = sampler.questions(7, 9).unwrap();
+    sampler.rollouts(&mut engines, Policy { model, version: 0 }, questions, &params, 4, 7).unwrap()
 }
 
 /// Returns what a model's forward says about the rollouts of another.

@@ -5,9 +5,9 @@ mod small;
 
 use minke_engine::Finish;
 use minke_eval::tasks::Countdown;
-use minke_eval::{Verdict, prompt};
+use minke_eval::{TrainingProblem, Verdict, prompt};
 use minke_text::{ChatTemplate, Tokenizer, TrainOptions};
-use minke_train::grpo::rollout::Asker;
+use minke_train::grpo::rollout::QuestionSampler;
 use minke_train::grpo::types::{Group, Question, Rollout};
 use minke_train::grpo::{PromptForm, RewardWeights, reward};
 use minke_train::stage::Context;
@@ -16,26 +16,26 @@ use minke_train::stage::Context;
 fn rewards_are_accuracy_plus_form() {
     let cases: [(PromptForm, &str, bool, Verdict, f64); 9] = [
         // Prompt, completion, whether it ended by itself, verdict, reward.
-        (PromptForm::Open, "<think>\n3+8=11\n</think>\n\n3*8*1", true, Verdict::Right, 2.0),
-        (PromptForm::Open, "<think>\n3+8=11\n</think>\n\n3+8+1", true, Verdict::Wrong, 1.0),
-        (PromptForm::Open, "3*8*1", true, Verdict::Right, 1.0),
+        (PromptForm::Open, "<think>\n3+8=11\n</think>\n\n3*8*2", true, Verdict::Right, 2.0),
+        (PromptForm::Open, "<think>\n3+8=11\n</think>\n\n3+8+2", true, Verdict::Wrong, 1.0),
+        (PromptForm::Open, "3*8*2", true, Verdict::Right, 1.0),
         (PromptForm::Open, "12", true, Verdict::Wrong, 0.0),
-        (PromptForm::Open, "<think>\n3*8*1", false, Verdict::Wrong, 0.0),
-        (PromptForm::Open, "<think>\nx\n</think>\n\n3*8*1 and", false, Verdict::Wrong, 1.0),
-        (PromptForm::ForcedThought, "3+8=11\n</think>\n\n3*8*1", true, Verdict::Right, 2.0),
-        (PromptForm::ForcedThought, "3*8*1", true, Verdict::Wrong, 0.0),
-        (PromptForm::ForcedThought, "<think>\nx\n</think>\n\n3*8*1", true, Verdict::Right, 1.0),
+        (PromptForm::Open, "<think>\n3*8*2", false, Verdict::Wrong, 0.0),
+        (PromptForm::Open, "<think>\nx\n</think>\n\n3*8*2 and", false, Verdict::Wrong, 1.0),
+        (PromptForm::ForcedThought, "3+8=11\n</think>\n\n3*8*2", true, Verdict::Right, 2.0),
+        (PromptForm::ForcedThought, "3*8*2", true, Verdict::Wrong, 0.0),
+        (PromptForm::ForcedThought, "<think>\nx\n</think>\n\n3*8*2", true, Verdict::Right, 1.0),
     ];
     let (device, config) = (small::device(), small::config(""));
-    let texts = ["make 24 from 3 8 1"; 4];
+    let texts = ["make 48 from 3 8 2"; 4];
     let tokenizer =
         Tokenizer::train(texts.iter(), &TrainOptions { vocab_size: 280, added_tokens: Vec::new() }).unwrap();
     let stages = std::path::Path::new("stages");
     let (stage, tasks) = ("zero", &config.tasks[..]);
     let context = Context { device: &device, seed: 0, stage, tasks, tokenizer: &tokenizer, stages };
     for (form, completion, ended, verdict, expected) in cases {
-        let asker = Asker::new(&context, &Default::default(), form);
-        let problem = Countdown::parse("make 24 from 3 8 1").unwrap();
+        let sampler = QuestionSampler::new(context, &Default::default(), form);
+        let problem = TrainingProblem::new(&tasks[0].task, Countdown::parse("make 48 from 3 8 2").unwrap()).unwrap();
         let forced = form == PromptForm::ForcedThought;
         let prompt = prompt(&ChatTemplate::r1_unforced(), &problem.question, forced).unwrap();
         let token_ids = tokenizer.encode(completion);
@@ -43,8 +43,13 @@ fn rewards_are_accuracy_plus_form() {
         let rollout = Rollout { log_probs: Vec::new(), entropies: Vec::new(), policy_version: 0, finish, token_ids };
         let question = Question { task: 0, problem, token_ids: tokenizer.encode(&prompt), prompt };
         let group = Group { question, rollouts: vec![rollout] };
-        let scored = &reward::score(vec![group], &asker, RewardWeights::default())[0].outputs[0];
+        let scored = &reward::score(vec![group.clone()], &sampler, RewardWeights::default())[0].outputs[0];
         assert_eq!(scored.verdict, verdict, "{completion:?}");
         assert!((scored.reward - expected).abs() < 1e-12, "{completion:?}: {} is not {expected}", scored.reward);
+        // Each part counts as much as its own weight says.
+        let weights = RewardWeights { accuracy: 3.0, format: 0.5 };
+        let accuracy = f64::from(u8::from(verdict == Verdict::Right));
+        let weighed = reward::score(vec![group], &sampler, weights)[0].outputs[0].reward;
+        assert_eq!(weighed, 3.0 * accuracy + 0.5 * (expected - accuracy), "{completion:?}");
     }
 }

@@ -2,22 +2,22 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use minke_chat::{ChatModel, SamplingOptions};
 use minke_engine::{EngineConfig, Replicas};
 use minke_eval::tasks::{Arithmetic, Countdown, Programs};
-use minke_eval::{Answerer, EvalConfig, Interval, Problem, Task, TaskReport};
+use minke_eval::{EvalConfig, Evaluator, Interval, Problem, Task, TaskReport};
 use minke_model::MlaForm;
 use minke_tensor::TILE;
 use minke_train::config::StageConfig;
 use minke_train::data::NamedTask;
 use minke_train::publish::refresh_card;
+use minke_train::scores;
 use serde::Serialize;
 
 use super::{print_json, print_line};
 use crate::args::Eval;
 use crate::error::Exit;
-use crate::files::read_text;
 use crate::interrupt::Interrupt;
 use crate::progress::Bar;
 use crate::{locate, runs};
@@ -78,15 +78,18 @@ fn of_run(args: &Eval) -> Result<Vec<Scores>> {
             Exit::BadFile.because(format!("{}: no stage of the run is finished there; {advice}", out.display()))
         );
     }
-    let mut scores = Vec::new();
+    let folder = |stage: &StageConfig| out.join("stages").join(stage.name());
+    // Scores that could not be added to what is there are refused before they are made.
+    stages.iter().try_for_each(|stage| scores::read(&folder(stage)).map(|_| ()))?;
+    let mut all = Vec::new();
     for stage in stages {
         let model = runs::model_folder(&out, stage.name());
         let reports = grade(&model, stage.name(), &sets, &modes(args, stage), args.compute.threads()?)?;
-        keep(&out.join("stages").join(stage.name()), &reports)?;
+        scores::add(&folder(stage), &reports)?;
         refresh_card(&config, &out, stage.name())?;
-        scores.push(Scores { stage: Some(stage.name().to_owned()), model, reports });
+        all.push(Scores { stage: Some(stage.name().to_owned()), model, reports });
     }
-    Ok(scores)
+    Ok(all)
 }
 
 /// Returns the held-out problems of the tasks that the person wants, the same for every model.
@@ -147,7 +150,7 @@ fn grade(
         .with_form(MlaForm::Expanded)
         .with_prefix_cache(false);
     let mut engines = Replicas::new(&loaded.device, loaded.model.config(), &sizes)?;
-    let mut answerer = Answerer {
+    let mut evaluator = Evaluator {
         engines: &mut engines,
         model: &loaded.model,
         tokenizer: &loaded.tokenizer,
@@ -161,29 +164,12 @@ fn grade(
             let answers = problems.len() * (mode.samples + usize::from(mode.greedy));
             let mut bar = Bar::new(label.trim(), 0, answers as u64);
             let mut progress = |done: usize, _total: usize| bar.set(done as u64, "");
-            let report = answerer.evaluate((&task.name, &task.task), problems, mode, &mut progress)?;
+            let report = evaluator.evaluate(&task.name, &task.task, problems, mode, &mut progress)?;
             bar.finish(&format!("pass@1 {}", interval(&report.pass_at_1)));
             reports.push(report);
         }
     }
     Ok(reports)
-}
-
-/// Adds scores to a stage's `eval.json`, in place of older ones in the same mode.
-fn keep(stage: &Path, reports: &[TaskReport]) -> Result<()> {
-    let path = stage.join("eval.json");
-    let mut kept: Vec<TaskReport> = match path.exists() {
-        true => serde_json::from_str(&read_text(&path)?).unwrap_or_default(),
-        false => Vec::new(),
-    };
-    kept.retain(|old| !reports.iter().any(|new| (&new.task, &new.config) == (&old.task, &old.config)));
-    kept.extend_from_slice(reports);
-    let temporary = stage.join(".eval.json");
-    let write = || {
-        std::fs::write(&temporary, serde_json::to_string_pretty(&kept)?)?;
-        std::fs::rename(&temporary, &path)
-    };
-    write().with_context(|| format!("cannot write {}", path.display()))
 }
 
 const HEADINGS: [&str; 11] = [

@@ -4,7 +4,7 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
-use minke_train::{Observer, StepView};
+use minke_train::{Observer, StepView, metric};
 use serde::Serialize;
 
 use super::print_json;
@@ -15,12 +15,12 @@ use crate::runs;
 
 /// The numbers of a step that are worth a look, and what they are called on the line.
 const SHOWN: [(&str, &str); 6] = [
-    ("loss", "loss"),
-    ("reward", "reward"),
-    ("rewards/accuracy/mean", "right"),
-    ("completions/mean_length", "tokens"),
-    ("entropy", "entropy"),
-    ("kept", "kept"),
+    (metric::LOSS, "loss"),
+    (metric::REWARD, "reward"),
+    (metric::ACCURACY, "right"),
+    (metric::MEAN_LENGTH, "tokens"),
+    (metric::ENTROPY, "entropy"),
+    (metric::KEPT, "kept"),
 ];
 
 /// What a machine is told about a finished run.
@@ -78,7 +78,7 @@ impl Observer for Watcher {
 
     fn step(&mut self, view: &StepView<'_>) -> ControlFlow<()> {
         let shown = SHOWN.iter().filter_map(|(name, label)| Some(format!("{label} {:.3}", view.metrics.number(name)?)));
-        let speed = view.timings.number("tokens_per_second").map(|speed| format!("{speed:.0} tokens/s"));
+        let speed = view.timings.number(metric::TOKENS_PER_SECOND).map(|speed| format!("{speed:.0} tokens/s"));
         self.last = shown.chain(speed).collect::<Vec<_>>().join(", ");
         if let Some(bar) = &mut self.bar {
             bar.set(view.step, &self.last);

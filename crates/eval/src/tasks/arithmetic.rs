@@ -36,35 +36,49 @@ pub struct ArithmeticGold {
 const TEST_SHARE: u64 = 8;
 /// Longest answer that is read.
 const LONGEST_ANSWER: usize = 32;
-/// Draws until an expression with small values is found.
-const TRIES: u64 = 10_000;
+/// Draws of an expression until a problem is given up.
+const TRIES: u64 = 100_000;
 
 impl Arithmetic {
     pub(super) fn validate(&self) -> Result<()> {
         let (low, high) = self.operations;
         let fine = low >= 1 && low <= high && high <= 16 && (2..=999).contains(&self.largest_operand);
-        if fine && (self.largest_operand..=1_000_000).contains(&self.largest_value) {
-            return Ok(());
+        let refuse = |reason: String| Err(Error::Task { task: "arithmetic", reason });
+        if !fine || !(self.largest_operand..=1_000_000).contains(&self.largest_value) {
+            let reason = "operations must lie in 1..=16, largest_operand in 2..=999, largest_value at or above it";
+            return refuse(reason.into());
         }
-        let reason = "operations must lie in 1..=16, largest_operand in 2..=999, largest_value at or above it";
-        Err(Error::Task { task: "arithmetic", reason: reason.into() })
+        for split in [Split::Train, Split::Test] {
+            // A tenth of the tries of `problem` must do, so that those cannot run out.
+            if (0..32).any(|number| self.draw_problem(0, split, number, TRIES / 10).is_none()) {
+                return refuse(format!(
+                    "these settings leave too few {split:?} problems: fewer operations, larger operands or a larger \
+                     largest_value"
+                ));
+            }
+        }
+        Ok(())
     }
 
     pub(super) fn problem(&self, seed: u64, split: Split, number: u64) -> Problem {
-        let mut last = None;
-        for attempt in 0..TRIES {
-            let index = [hash_name("arithmetic"), split as u64, number, attempt];
-            let gold = self.expression(&mut draw(seed, Domain::Problem, &index));
-            let Some(gold) = gold else { continue };
-            let text = gold.text();
-            let id = hash_name(&text);
-            let problem = Problem { id, question: format!("compute {text}"), gold: Gold::Arithmetic(gold) };
-            if hash(id).is_multiple_of(TEST_SHARE) == (split == Split::Test) {
-                return problem;
-            }
-            last = Some(problem);
+        self.draw_problem(seed, split, number, TRIES)
+            .expect("invariant: validated settings have problems on both sides")
+    }
+
+    pub(super) fn side(&self, problem: &Problem) -> Split {
+        match &problem.gold {
+            Gold::Arithmetic(gold) => gold.side(),
+            _ => Split::Test,
         }
-        last.expect("invariant: settings were validated, and one number plus another is always small enough")
+    }
+
+    /// The first expression on that side; nothing if there is none among so many draws.
+    fn draw_problem(&self, seed: u64, split: Split, number: u64, tries: u64) -> Option<Problem> {
+        (0..tries).find_map(|attempt| {
+            let index = [hash_name("arithmetic"), split as u64, number, attempt];
+            let gold = self.expression(&mut draw(seed, Domain::Problem, &index))?;
+            (gold.side() == split).then(|| gold.into_problem())
+        })
     }
 
     /// Returns a random expression whose values on the way stay in bounds, if this draw is one.
@@ -135,6 +149,16 @@ impl std::fmt::Display for Step {
 }
 
 impl ArithmeticGold {
+    fn into_problem(self) -> Problem {
+        let text = self.text();
+        Problem { id: hash_name(&text), question: format!("compute {text}"), gold: Gold::Arithmetic(self) }
+    }
+
+    /// The side under every seed: one expression in eight is held out.
+    fn side(&self) -> Split {
+        if hash(hash_name(&self.text())).is_multiple_of(TEST_SHARE) { Split::Test } else { Split::Train }
+    }
+
     fn text(&self) -> String {
         let mut text = self.operands[0].to_string();
         for (operator, operand) in self.operators.iter().zip(&self.operands[1..]) {
@@ -214,6 +238,70 @@ mod tests {
             wrong += usize::from(task.grade(&problem, &noisy.answer) == Verdict::Wrong);
         }
         assert!((700..1100).contains(&wrong), "{wrong} of 2000 noisy answers are wrong");
+    }
+
+    #[test]
+    fn an_answer_is_the_whole_number_and_nothing_else() {
+        let gold = ArithmeticGold { value: 7, operands: vec![9, 2], operators: vec!['-'] };
+        let (problem, zero) =
+            (gold.into_problem(), ArithmeticGold { value: 0, operands: vec![2, 2], operators: vec!['-'] });
+        for right in ["7", " 7\n", "07", "+7"] {
+            assert_eq!(task().grade(&problem, right), Verdict::Right, "{right:?}");
+        }
+        let wrong = [
+            "7 or 8",
+            "7 8",
+            "7, 8",
+            "7.",
+            "7.0",
+            "7=7",
+            "9-2=7",
+            "=7",
+            "the answer is 7",
+            "-7",
+            "- 7",
+            "--7",
+            "\u{2212}7",
+            "77",
+            "17",
+            "7e0",
+            "0x7",
+            "7\n8",
+            "seven",
+            "",
+            " ",
+            "8",
+            "00000000000000000000000000000000007",
+        ];
+        for wrong in wrong {
+            assert_eq!(task().grade(&problem, wrong), Verdict::Wrong, "{wrong:?}");
+        }
+        assert_eq!(task().grade(&zero.into_problem(), "0"), Verdict::Right);
+        // Votes are counted by value, and what is no number has none.
+        let key = |answer: &str| task().answer_key(&problem, answer);
+        assert_eq!(
+            (key("7"), key("07"), key("-7"), key("7 or 8")),
+            (Some("7".into()), key("7"), Some("-7".into()), None)
+        );
+    }
+
+    #[test]
+    fn settings_without_problems_on_a_side_are_refused() {
+        let with =
+            |operations, largest_operand, largest_value| Arithmetic { operations, largest_operand, largest_value };
+        // One expression in five thousand, or none at all, whose values stay in bounds.
+        for few in [with((8, 8), 999, 999), with((16, 16), 999, 999)] {
+            let message = few.validate().unwrap_err().to_string();
+            assert!(message.contains("task arithmetic: these settings leave too few T"), "{message}");
+        }
+        for enough in [Arithmetic::default(), with((1, 1), 2, 2), with((2, 4), 20, 199), with((1, 16), 3, 1_000_000)] {
+            enough.validate().unwrap();
+            let task = Task::Arithmetic(enough);
+            for split in [Split::Train, Split::Test] {
+                let problems = (0..300).map(|number| task.problem(5, split, number));
+                assert!(problems.map(|problem| task.side(&problem)).all(|side| side == split));
+            }
+        }
     }
 
     #[test]

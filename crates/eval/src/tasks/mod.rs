@@ -111,6 +111,42 @@ macro_rules! each {
     };
 }
 
+/// A problem of the training side: the only kind that documents, rewards and kept samples are made of.
+///
+/// # Examples
+/// ```
+/// use minke_eval::{Split, Task, TrainingProblem, tasks::Countdown};
+/// let task = Task::Countdown(Countdown::default());
+/// assert_eq!(task.side(&TrainingProblem::draw(&task, 1, 0)), Split::Train);
+/// assert!(TrainingProblem::new(&task, task.problem(1, Split::Test, 0)).is_none());
+/// ```
+#[derive(Clone, Debug, PartialEq)]
+pub struct TrainingProblem(Problem);
+
+impl TrainingProblem {
+    /// Problem `number` of the training split of a task, as [`Task::problem`] has it.
+    ///
+    /// # Panics
+    /// If the generator of the task gives a held-out problem.
+    pub fn draw(task: &Task, seed: u64, number: u64) -> Self {
+        let problem = Self::new(task, task.problem(seed, Split::Train, number));
+        problem.expect("invariant: a problem that is drawn for training is not held out")
+    }
+
+    /// The problem as one to train on; nothing if it is held out.
+    pub fn new(task: &Task, problem: Problem) -> Option<Self> {
+        (task.side(&problem) == Split::Train).then_some(Self(problem))
+    }
+}
+
+impl std::ops::Deref for TrainingProblem {
+    type Target = Problem;
+
+    fn deref(&self) -> &Problem {
+        &self.0
+    }
+}
+
 impl Task {
     /// Returns the name of the family.
     pub fn name(&self) -> &'static str {
@@ -132,6 +168,12 @@ impl Task {
     /// Returns problem `number` of a split: a function of its arguments. Numbers may repeat problems.
     pub fn problem(&self, seed: u64, split: Split, number: u64) -> Problem {
         each!(self, family => family.problem(seed, split, number))
+    }
+
+    /// The side that a problem is on, from what is asked alone: under every seed, and whatever it was drawn for. What is
+    /// no problem of this family counts as held out.
+    pub fn side(&self, problem: &Problem) -> Split {
+        each!(self, family => family.side(problem))
     }
 
     /// Returns up to `count` distinct problems of the test split, in the order in which they are first drawn.
@@ -166,5 +208,33 @@ impl Task {
     /// Returns training text for a problem.
     pub fn demonstrate(&self, problem: &Problem, style: Style, stream: &mut Stream) -> Demonstration {
         each!(self, family => family.demonstrate(problem, style, stream))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_drawn_for_a_side_is_on_it_and_nothing_held_out_is_trained_on() {
+        let tasks = [
+            Task::Countdown(Countdown::default()),
+            Task::Countdown(Countdown { counts: vec![2, 4], ..Countdown::default() }),
+            Task::Arithmetic(Arithmetic::default()),
+            Task::Programs(Programs::default()),
+        ];
+        for task in &tasks {
+            for (seed, number) in (0..400).map(|i| (i % 3, i)) {
+                let drawn = TrainingProblem::draw(task, seed, number);
+                assert_eq!(*drawn, task.problem(seed, Split::Train, number));
+                assert_eq!(task.side(&drawn), Split::Train);
+                let held_out = task.problem(seed, Split::Test, number);
+                assert_eq!(task.side(&held_out), Split::Test, "{}", held_out.question);
+                assert_eq!(TrainingProblem::new(task, held_out), None);
+            }
+        }
+        // Of another family, so that nothing is known about its side.
+        let foreign = tasks[2].problem(1, Split::Train, 0);
+        assert_eq!(TrainingProblem::new(&tasks[0], foreign), None);
     }
 }

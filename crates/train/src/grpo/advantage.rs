@@ -1,4 +1,4 @@
-//! How much better than its siblings was an output? No value network answers that in GRPO: the group does.
+//! Advantages: how much better an output is than the others of its group. GRPO has no value network.
 
 use super::config::Std;
 

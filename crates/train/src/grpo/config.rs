@@ -1,4 +1,4 @@
-//! What can be chosen about a GRPO stage? Every knob of the papers, and the two conventions that they leave open.
+//! The settings of a GRPO stage: every knob of the papers, and the two conventions that they leave open.
 
 use std::collections::BTreeMap;
 
@@ -8,9 +8,9 @@ use minke_spec::ModelConfig;
 use minke_tensor::{Device, TILE};
 use serde::{Deserialize, Serialize};
 
+use crate::Result;
 use crate::optimizer::{LearningRates, OptimizerConfig};
 use crate::schedule::Schedule;
-use crate::{Error, Result};
 
 /// What the ratio, the clip and the KL term are taken of, and how they become one number.
 ///
@@ -245,11 +245,8 @@ mod defaults {
 }
 
 impl GrpoConfig {
-    /// Returns nothing if every value makes sense.
-    ///
-    /// # Errors
-    /// Naming the first field that does not.
-    pub fn validate(&self) -> Result<()> {
+    /// What is wrong with the settings, if anything: the first field, and why.
+    pub(super) fn fault(&self) -> Option<String> {
         let positive = [
             ("steps", self.steps as usize),
             ("questions_per_step", self.questions_per_step),
@@ -258,45 +255,32 @@ impl GrpoConfig {
             ("micro_batch_tokens", self.micro_batch_tokens),
             ("checkpoint_every", self.checkpoint_every as usize),
         ];
-        let refuse = |field: &str, why: &str| Err(Error::Config(format!("stage {}: {field} {why}", self.name)));
         if let Some((field, _)) = positive.iter().find(|(_, value)| *value == 0) {
-            return refuse(field, "is 0; choose at least 1");
+            return Some(format!("{field} is 0; choose at least 1"));
         }
-        if self.group_size < 2 {
-            return refuse("group_size", "must be at least 2: an advantage is relative to a group");
-        }
-        if self.minibatches > self.questions_per_step {
-            return refuse("minibatches", "is more than questions_per_step; a minibatch holds whole groups");
-        }
-        if !(self.temperature > 0.0 && self.temperature.is_finite()) {
-            return refuse("temperature", "must be positive: greedy rollouts of a group are all the same");
-        }
-        if ![self.rewards.accuracy, self.rewards.format].iter().all(|weight| (0.0..=1e3).contains(weight)) {
-            return refuse("rewards", "must have weights between 0 and 1000");
-        }
-        if !(self.clip > 0.0 && self.kl_beta >= 0.0 && self.clip.is_finite() && self.kl_beta.is_finite()) {
-            return refuse("clip or kl_beta", "is out of range; choose clip > 0 and kl_beta >= 0");
-        }
-        let faults = [self.learning_rate.fault(), self.optimizer.fault(), self.schedule.fault(), self.engine.fault()];
-        if let Some(fault) = faults.into_iter().flatten().next() {
-            return Err(Error::Config(format!("stage {}: {fault}", self.name)));
-        }
-        if self.max_tokens.first().is_none_or(|(step, _)| *step != 0)
-            || !self.max_tokens.is_sorted_by(|a, b| a.0 < b.0)
-            || self.max_tokens.iter().any(|(_, cap)| *cap == 0)
-        {
-            return refuse(
-                "max_tokens",
-                "must be [[0, cap], [later step, cap], ...] with rising steps and caps above 0",
-            );
-        }
-        if self.tasks.values().any(|share| !(*share > 0.0 && share.is_finite())) {
-            return refuse("tasks", "must have positive shares; leave a task out to give it none");
-        }
-        if self.eval.is_some_and(|eval| eval.every == 0 || eval.problems == 0 || eval.samples == 0) {
-            return refuse("eval", "has a 0; leave the table out to evaluate nothing");
-        }
-        Ok(())
+        let caps = &self.max_tokens;
+        let rising = caps.first().is_some_and(|(step, _)| *step == 0) && caps.is_sorted_by(|a, b| a.0 < b.0);
+        let reason = if self.group_size < 2 {
+            "group_size must be at least 2: an advantage is relative to a group"
+        } else if self.minibatches > self.questions_per_step {
+            "minibatches is more than questions_per_step; a minibatch holds whole groups"
+        } else if !(self.temperature > 0.0 && self.temperature.is_finite()) {
+            "temperature must be positive: greedy rollouts of a group are all the same"
+        } else if ![self.rewards.accuracy, self.rewards.format].iter().all(|weight| (0.0..=1e3).contains(weight)) {
+            "rewards must have weights between 0 and 1000"
+        } else if !(self.clip > 0.0 && self.kl_beta >= 0.0 && self.clip.is_finite() && self.kl_beta.is_finite()) {
+            "clip or kl_beta is out of range; choose clip > 0 and kl_beta >= 0"
+        } else if !rising || caps.iter().any(|(_, cap)| *cap == 0) {
+            "max_tokens must be [[0, cap], [later step, cap], ...] with rising steps and caps above 0"
+        } else if self.tasks.values().any(|share| !(*share > 0.0 && share.is_finite())) {
+            "tasks must have positive shares; leave a task out to give it none"
+        } else if self.eval.is_some_and(|eval| eval.every == 0 || eval.problems == 0 || eval.samples == 0) {
+            "eval has a 0; leave the table out to evaluate nothing"
+        } else {
+            let rates = self.learning_rate.fault().or(self.optimizer.fault());
+            rates.or(self.schedule.fault()).or(self.engine.fault())?
+        };
+        Some(reason.into())
     }
 
     /// Returns the longest completion at a step, in tokens.
@@ -308,5 +292,20 @@ impl GrpoConfig {
     /// Returns the objective that the stage minimises the negative of.
     pub fn objective(&self) -> Objective {
         Objective { clip: self.clip, kl_beta: self.kl_beta, aggregation: self.aggregation }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_cap_is_the_last_that_has_begun() {
+        let text = "name = \"zero\"\nfrom = \"base\"\nsteps = 9\nmax_tokens = [[0, 12], [3, 48], [5, 24]]\n\
+                    learning_rate = { adamw = 1e-3 }\n";
+        let config: GrpoConfig = toml::from_str(text).unwrap();
+        assert_eq!(config.fault(), None);
+        let caps: Vec<usize> = (0..8).map(|step| config.cap(step)).collect();
+        assert_eq!(caps, [12, 12, 12, 48, 48, 24, 24, 24]);
     }
 }

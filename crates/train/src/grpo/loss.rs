@@ -1,9 +1,9 @@
-//! How are good outputs made more likely? The clipped ratio times the advantage, held near a reference.
+//! The loss of GRPO: the clipped ratio times the advantage, held near a reference.
 
 use minke_tensor::{Pass, Tensor};
 
 use super::config::Objective;
-use super::reference::k3;
+use super::oracle::k3;
 use super::types::TrainBatch;
 use crate::Result;
 
@@ -77,6 +77,7 @@ impl Diagnostics {
             self.kl += pairs.map(|(&p, &r)| k3(f64::from(p), f64::from(r))).sum::<f64>();
         }
     }
+
     /// Adds what another update shows.
     pub fn merge(&mut self, other: &Self) {
         self.tokens += other.tokens;

@@ -1,13 +1,14 @@
-//! How does a model learn to reason without being shown how? It answers, rules say which answers are right, and what it
-//! did more than usual in right ones becomes more likely.
+//! Group relative policy optimization: the model answers, rules say which answers are right, and what it did more than
+//! usual in right ones becomes more likely.
 //!
-//! Read [`types`] for the nouns, then `Grpo::update` in the order of the paper: [`rollout`], [`reward`], [`advantage`],
+//! Read [`types`] for the nouns, then the step of the stage in the order of the paper: [`rollout`], [`reward`], [`advantage`],
 //! [`loss`].
 
 pub mod advantage;
 pub mod config;
 pub mod loss;
-pub mod reference;
+pub mod oracle;
+mod record;
 pub mod reward;
 pub mod rollout;
 pub mod types;
@@ -15,55 +16,70 @@ pub mod types;
 use std::time::Instant;
 
 use minke_engine::Replicas;
-use minke_eval::{Answerer, EvalConfig, Verdict};
+use minke_eval::{EvalConfig, Evaluator};
+use minke_model::{ExpertLoad, Transformer};
 use minke_spec::ModelConfig;
-use minke_tensor::{Pass, backward};
-use serde::{Deserialize, Serialize};
+use minke_tensor::{Device, Pass, backward};
 
 pub use config::{Aggregation, EngineSizes, GrpoConfig, Objective, PromptForm, QuickEval, RewardWeights, Std};
+pub use record::{GroupRecord, RolloutRecord};
 
-use crate::Result;
 use crate::record::{Logs, Metrics};
-use crate::stage::{At, Context, Stage, StepRecord};
+use crate::stage::{Context, Progress, Stage, StageSettings, StepRecord};
 use crate::trainer::{StepOutcome, Trainer, load_violation, merge_loads};
-use advantage::{deviation, group_relative, mean};
+use crate::{Result, metric};
+use advantage::group_relative;
 use loss::Diagnostics;
-use rollout::Asker;
+use record::{Rollouts, Updates};
+use rollout::{Policy, QuestionSampler};
 use types::{Sample, ScoredGroup, TrainBatch};
 
-/// A stage of reinforcement learning while it runs.
-pub struct Grpo<'a> {
+impl StageSettings for GrpoConfig {
+    fn kind(&self) -> &'static str {
+        "grpo"
+    }
+
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn from(&self) -> Option<&str> {
+        Some(&self.from)
+    }
+
+    fn tasks(&self) -> Vec<&str> {
+        self.tasks.keys().map(String::as_str).collect()
+    }
+
+    fn checkpoint_every(&self) -> u64 {
+        self.checkpoint_every
+    }
+
+    fn fault(&self) -> Option<String> {
+        self.fault()
+    }
+
+    fn trainer(&self, device: &Device, model: Transformer) -> Trainer {
+        Trainer::new(device, model, self.learning_rate, self.optimizer, false)
+    }
+
+    fn start<'a>(&'a self, context: Context<'a>, model: &ModelConfig) -> Result<Box<dyn Stage + 'a>> {
+        let sampler = QuestionSampler::new(context, &self.tasks, self.prompt);
+        Ok(Box::new(Grpo { config: self, context, sampler, engines: self.engine.engines(context.device, model)? }))
+    }
+}
+
+/// A stage of reinforcement learning at work.
+struct Grpo<'a> {
     config: &'a GrpoConfig,
     context: Context<'a>,
-    asker: Asker<'a>,
+    sampler: QuestionSampler<'a>,
     engines: Replicas,
 }
 
-/// What the updates of a step gave, over all of them.
-#[derive(Default)]
-struct Updates {
-    /// Mean over the updates.
-    loss: f64,
-    /// Of the last update.
-    grad_norm: f64,
-    skipped: u64,
-    /// Samples that were learned from.
-    learned: usize,
-    all: Diagnostics,
-    /// Of the first update, where the policy is still the one that drew.
-    first: Diagnostics,
-    load_violation: Option<f64>,
-}
-
-impl<'a> Grpo<'a> {
-    /// Returns the stage, ready for any of its steps.
-    ///
-    /// # Errors
-    /// If an engine of these sizes cannot be made.
-    pub fn new(context: Context<'a>, config: &'a GrpoConfig, model: &ModelConfig) -> Result<Self> {
-        let asker = Asker::new(&context, &config.tasks, config.prompt);
-        let engines = config.engine.engines(context.device, model)?;
-        Ok(Self { config, context, asker, engines })
+impl Stage for Grpo<'_> {
+    fn total_steps(&self) -> u64 {
+        self.config.steps
     }
 
     /// Does one step of GRPO: questions, rollouts, rewards, advantages, and one or more updates.
@@ -71,51 +87,64 @@ impl<'a> Grpo<'a> {
     /// # Paper
     /// - R1 2.2.1 (the algorithm around eqs. 1-3)
     /// - Test: crates/train/tests/ratio_is_exactly_one.rs
-    ///
-    /// # Errors
-    /// If a prompt does not fit the engine, or a forward fails.
-    fn update(&mut self, trainer: &mut Trainer, at: At, logs: &mut Logs) -> Result<StepRecord> {
+    fn step(&mut self, trainer: &mut Trainer, progress: Progress, logs: &mut Logs) -> Result<StepRecord> {
         let config = self.config;
         let mut clock = Clock::start();
-        if config.kl_beta > 0.0 && at.step.is_multiple_of(config.reference_every) {
+        if config.kl_beta > 0.0 && progress.step.is_multiple_of(config.reference_every) {
             trainer.reference = Some(trainer.model.clone());
         }
-        let held_out = self.quick_eval(trainer, at)?;
+        let held_out = self.quick_eval(trainer, progress)?;
         clock.lap("eval");
-        let context = &self.context;
 
         // 2.2.1: a group of outputs for every question, from the policy as it is.
-        let questions = self.asker.questions(context, at.cursor, config.questions_per_step)?;
-        let params = rollout::sampling(self.asker.tokenizer, config.temperature, config.cap(at.step))?;
-        let (policy, how) = ((&trainer.model, trainer.optimizer.updates()), (&params, config.group_size));
-        let groups = rollout::sample(&mut self.engines, policy, questions, how, context, at.cursor)?;
+        let questions = self.sampler.questions(progress.cursor, config.questions_per_step)?;
+        let params = rollout::sampling(self.sampler.tokenizer(), config.temperature, config.cap(progress.step))?;
+        let policy = Policy { model: &trainer.model, version: trainer.optimizer.updates() };
+        let (engines, cursor) = (&mut self.engines, progress.cursor);
+        let groups = self.sampler.rollouts(engines, policy, questions, &params, config.group_size, cursor)?;
         clock.lap("rollout");
 
         // 2.2.2: rewards by rule.
-        let mut scored = reward::score(groups, &self.asker, config.rewards);
+        let mut scored = reward::score(groups, &self.sampler, config.rewards);
         if config.shuffle_rewards {
-            reward::shuffle(&mut scored, context, at.cursor);
+            reward::shuffle(&mut scored, &self.context, progress.cursor);
         }
         // Eq. 3: advantages; a group without any has nothing to teach.
         let advantages: Vec<Option<Vec<f64>>> = scored
             .iter()
             .map(|group| if group.usable() { group_relative(&group.rewards(), config.std) } else { None })
             .collect();
-        self.record(&scored, &advantages, at, logs)?;
+        for (group, advantages) in scored.iter().zip(&advantages) {
+            let task = &self.sampler.task(&group.question).name;
+            logs.rollouts.append(&GroupRecord::new(progress.step, task, group, advantages.as_deref()))?;
+        }
         clock.lap("scoring");
 
-        // Eqs. 1 and 2: the loss, and up its gradient.
+        // Eqs. 1 and 2: the loss, and up its gradient; minibatches of whole groups, each one update.
+        let inverse_temperature = params.inverse_temperature();
         let mut groups = samples(&scored, &advantages);
-        self.look_up_reference(trainer, &mut groups, params.inverse_temperature())?;
-        let updates = self.learn(trainer, &groups, params.inverse_temperature(), at)?;
+        self.look_up_reference(trainer, &mut groups, inverse_temperature)?;
+        let rates = config.learning_rate.scaled(config.schedule.factor(progress.step, config.steps));
+        let mut updates = Updates::default();
+        for minibatch in minibatches(&groups, config.minibatches) {
+            let (loss, seen, loads) = self.accumulate(trainer, &minibatch, inverse_temperature)?;
+            let outcome = trainer.apply(loss, rates);
+            if !outcome.skipped {
+                trainer.balance_experts(&loads, config.bias_gamma);
+            }
+            updates.add(loss, outcome, seen, &loads, minibatch.len());
+        }
         clock.lap("training");
 
-        let metrics = self.metrics(&scored, &advantages, &updates, at).followed_by(&held_out);
+        let rollouts = Rollouts::of(&scored, &advantages, config.std);
+        let metrics = rollouts.metrics(&updates, rates, config.kl_beta > 0.0).followed_by(&held_out);
         let drawn = scored.iter().flat_map(|group| &group.outputs).map(|output| output.rollout.token_ids.len());
         let tokens = drawn.sum::<usize>() as u64;
         Ok(StepRecord { metrics, timings: clock.timings(tokens), tokens, skipped: updates.skipped > 0 })
     }
+}
 
+impl Grpo<'_> {
     /// Gives every sample its log-probabilities under the reference, if that has a part in the loss.
     ///
     /// # Paper
@@ -135,153 +164,76 @@ impl<'a> Grpo<'a> {
         Ok(())
     }
 
-    /// Makes the updates of a step: minibatches of whole groups, each one update.
-    fn learn(
+    /// Adds the gradients of a minibatch to those of a trainer; returns its loss, and what its forwards saw.
+    fn accumulate(
         &self,
         trainer: &mut Trainer,
-        groups: &[Vec<Sample>],
+        minibatch: &[Sample],
         inverse_temperature: f32,
-        at: At,
-    ) -> Result<Updates> {
+    ) -> Result<(f64, Diagnostics, Vec<ExpertLoad>)> {
         let (config, objective) = (self.config, self.config.objective());
-        let rates = config.learning_rate.scaled(config.schedule.factor(at.step, config.steps));
         let device = trainer.device.clone();
         let pass = Pass::recording(&device).with_recompute(config.recompute);
-        let mut updates = Updates::default();
-        let mut made = 0;
-        for minibatch in groups.chunks(groups.len().div_ceil(config.minibatches).max(1)) {
-            let samples: Vec<Sample> = minibatch.concat();
-            let (mut loss, mut seen, mut loads) = (0.0, Diagnostics::default(), Vec::new());
-            for batch in TrainBatch::pack(&device, &samples, config.micro_batch_tokens, config.aggregation) {
-                let output = trainer.model.forward(pass, &batch.batch, None, false)?;
-                let hidden = output.hidden.gather_rows(pass, &batch.rows)?;
-                let log_probs = trainer.model.log_probs(pass, &hidden, &batch.targets, inverse_temperature)?.log_prob;
-                let part = loss::grpo(pass, &log_probs, &batch, &objective)?;
-                backward(&device, &part, &mut trainer.gradients)?;
-                loss += f64::from(part.item());
-                seen.add(log_probs.values(), &batch, &objective);
-                merge_loads(&mut loads, output.loads);
-            }
-            let StepOutcome { grad_norm, skipped } = trainer.apply(loss, rates);
-            if !skipped {
-                trainer.balance_experts(&loads, config.bias_gamma);
-            }
-            if made == 0 {
-                updates.first = seen;
-            }
-            made += 1;
-            updates.loss += loss;
-            updates.grad_norm = grad_norm;
-            updates.skipped += u64::from(skipped);
-            updates.learned += samples.len();
-            updates.all.merge(&seen);
-            updates.load_violation = load_violation(&loads).or(updates.load_violation);
+        let (mut loss, mut seen, mut loads) = (0.0, Diagnostics::default(), Vec::new());
+        for batch in TrainBatch::pack(&device, minibatch, config.micro_batch_tokens, config.aggregation) {
+            let output = trainer.model.forward(pass, &batch.batch, None, false)?;
+            let hidden = output.hidden.gather_rows(pass, &batch.rows)?;
+            let log_probs = trainer.model.log_probs(pass, &hidden, &batch.targets, inverse_temperature)?.log_prob;
+            let part = loss::grpo(pass, &log_probs, &batch, &objective)?;
+            backward(&device, &part, &mut trainer.gradients)?;
+            loss += f64::from(part.item());
+            seen.add(log_probs.values(), &batch, &objective);
+            merge_loads(&mut loads, output.loads);
         }
-        updates.loss /= f64::from(made.max(1));
-        Ok(updates)
+        Ok((loss, seen, loads))
     }
 
-    /// Returns what the seed determines about a step, under TRL's names where it has one.
-    fn metrics(&self, scored: &[ScoredGroup], advantages: &[Option<Vec<f64>>], updates: &Updates, at: At) -> Metrics {
-        let config = self.config;
-        let usable: Vec<&ScoredGroup> = scored.iter().filter(|group| group.usable()).collect();
-        let outputs: Vec<&types::Scored> = usable.iter().flat_map(|group| &group.outputs).collect();
-        let over = |value: &dyn Fn(&types::Scored) -> f64| {
-            outputs.iter().map(|output| value(output)).sum::<f64>() / outputs.len().max(1) as f64
-        };
-        let deviations: Vec<f64> = usable.iter().map(|group| deviation(&group.rewards(), config.std)).collect();
-        let flat = usable.len() - advantages.iter().flatten().count();
-        let tokens: usize = outputs.iter().map(|output| output.rollout.token_ids.len()).sum();
-        let entropy: f64 =
-            outputs.iter().flat_map(|output| &output.rollout.entropies).map(|&entropy| f64::from(entropy)).sum();
-        let share = |part: usize, of: usize| part as f64 / of.max(1) as f64;
-        let rate = config.learning_rate.scaled(config.schedule.factor(at.step, config.steps));
-        let (all, first) = (&updates.all, &updates.first);
+    /// The share of right answers to a few held-out problems of every task, if it is time for it.
+    fn quick_eval(&mut self, trainer: &Trainer, progress: Progress) -> Result<Metrics> {
         let mut metrics = Metrics::new();
-        metrics
-            .set("loss", updates.loss)
-            .set("grad_norm", updates.grad_norm)
-            .set("learning_rate", rate.muon.unwrap_or(rate.adamw))
-            .set("reward", over(&|output| output.reward))
-            .set("reward_std", if deviations.is_empty() { 0.0 } else { mean(&deviations) })
-            .set("frac_reward_zero_std", share(flat, usable.len()))
-            .set("rewards/accuracy/mean", over(&|output| output.accuracy))
-            .set("rewards/format/mean", over(&|output| output.format))
-            .set_if("kl", (config.kl_beta > 0.0).then(|| all.kl / all.tokens.max(1) as f64))
-            .set("entropy", entropy / tokens.max(1) as f64)
-            .set("clip_ratio", share(all.clipped, all.tokens))
-            .set("ratio_exact", if first.tokens == 0 { 1.0 } else { share(first.exact, first.tokens) })
-            .set("completions/mean_length", share(tokens, outputs.len()))
-            .set("completions/clipped_ratio", over(&|output| f64::from(u8::from(output.rollout.truncated()))))
-            .set("num_tokens", tokens)
-            .set("attempts", over(&|output| output.attempts as f64))
-            .set("learned", updates.learned)
-            .set("skipped", updates.skipped)
-            .set("gold_unusable", (scored.len() - usable.len()) * config.group_size)
-            .set_if("expert_load/max_violation", updates.load_violation);
-        metrics
-    }
-
-    /// Writes every rollout down, one line per group.
-    fn record(&self, scored: &[ScoredGroup], advantages: &[Option<Vec<f64>>], at: At, logs: &mut Logs) -> Result<()> {
-        for (group, advantages) in scored.iter().zip(advantages) {
-            let rollout = |(i, output): (usize, &types::Scored)| RolloutRecord {
-                text: output.text.clone(),
-                verdict: output.verdict,
-                format: output.format as u8,
-                reward: output.reward as f32,
-                advantage: advantages.as_ref().map_or(0.0, |advantages| advantages[i] as f32),
-                tokens: output.rollout.token_ids.len(),
-                truncated: output.rollout.truncated(),
-            };
-            logs.rollouts.append(&GroupRecord {
-                step: at.step,
-                task: self.asker.task(&group.question).name.clone(),
-                id: group.question.problem.id,
-                question: group.question.problem.question.clone(),
-                rollouts: group.outputs.iter().enumerate().map(rollout).collect(),
-            })?;
-        }
-        Ok(())
-    }
-
-    /// Returns pass@1 on a few held-out problems of every task, if it is time for it.
-    fn quick_eval(&mut self, trainer: &Trainer, at: At) -> Result<Metrics> {
-        let mut metrics = Metrics::new();
-        let Some(quick) = self.config.eval.filter(|quick| at.step.is_multiple_of(quick.every)) else {
+        let Some(quick) = self.config.eval.filter(|quick| progress.step.is_multiple_of(quick.every)) else {
             return Ok(metrics);
         };
         let config = EvalConfig {
             samples: quick.samples,
             temperature: self.config.temperature,
-            max_tokens: self.config.cap(at.step),
+            max_tokens: self.config.cap(progress.step),
             force_thought: self.config.prompt == PromptForm::ForcedThought,
             greedy: false,
             seed: self.context.seed,
             ..EvalConfig::default()
         };
-        for (named, _) in &self.asker.tasks {
+        let mut evaluator = Evaluator {
+            engines: &mut self.engines,
+            model: &trainer.model,
+            tokenizer: self.sampler.tokenizer(),
+            template: self.sampler.template(),
+        };
+        for named in self.sampler.tasks() {
             let problems = named.task.test_set(self.context.seed, quick.problems);
-            let (tokenizer, template) = (self.asker.tokenizer, &self.asker.template);
-            let mut answerer = Answerer { engines: &mut self.engines, model: &trainer.model, tokenizer, template };
-            let report = answerer.evaluate((&named.name, &named.task), &problems, &config, &mut |_, _| ())?;
-            metrics.set(format!("eval/{}/pass@1", named.name), report.pass_at_1.mean);
+            let report = evaluator.evaluate(&named.name, &named.task, &problems, &config, &mut |_, _| ())?;
+            metrics.set(metric::pass_at_1(&named.name), report.pass_at_1.mean);
         }
         Ok(metrics)
     }
 }
 
-impl Stage for Grpo<'_> {
-    fn total_steps(&self) -> u64 {
-        self.config.steps
-    }
-
-    fn step(&mut self, trainer: &mut Trainer, at: At, logs: &mut Logs) -> Result<StepRecord> {
-        self.update(trainer, at, logs)
+impl Updates {
+    fn add(&mut self, loss: f64, outcome: StepOutcome, seen: Diagnostics, loads: &[ExpertLoad], samples: usize) {
+        if self.made == 0 {
+            self.first = seen;
+        }
+        self.made += 1;
+        self.loss += loss;
+        self.grad_norm = outcome.grad_norm;
+        self.skipped += u64::from(outcome.skipped);
+        self.learned += samples;
+        self.all.merge(&seen);
+        self.load_violation = load_violation(loads).or(self.load_violation);
     }
 }
 
-/// Returns what can be learned from: the samples of every group that has advantages.
+/// What can be learned from: the samples of every group that has advantages.
 fn samples(scored: &[ScoredGroup], advantages: &[Option<Vec<f64>>]) -> Vec<Vec<Sample>> {
     let of_group = |(group, advantages): (&ScoredGroup, &Option<Vec<f64>>)| {
         let advantages = advantages.as_ref()?;
@@ -291,38 +243,9 @@ fn samples(scored: &[ScoredGroup], advantages: &[Option<Vec<f64>>]) -> Vec<Vec<S
     scored.iter().zip(advantages).filter_map(of_group).collect()
 }
 
-/// A line of `rollouts.jsonl`: a question with everything that was said to it.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct GroupRecord {
-    /// The step.
-    pub step: u64,
-    /// Name of the task.
-    pub task: String,
-    /// The problem's id.
-    pub id: u64,
-    /// What was asked.
-    pub question: String,
-    /// What was said.
-    pub rollouts: Vec<RolloutRecord>,
-}
-
-/// One output in a [`GroupRecord`].
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct RolloutRecord {
-    /// The completion.
-    pub text: String,
-    /// What the grader said: the accuracy reward.
-    pub verdict: Verdict,
-    /// The format reward before its weight.
-    pub format: u8,
-    /// The sum of the rewards.
-    pub reward: f32,
-    /// How much better than its group; 0 in groups that are not learned from.
-    pub advantage: f32,
-    /// Length in tokens.
-    pub tokens: usize,
-    /// Whether the cap cut it off.
-    pub truncated: bool,
+/// The samples of at most `count` minibatches, each of whole groups.
+fn minibatches(groups: &[Vec<Sample>], count: usize) -> impl Iterator<Item = Vec<Sample>> {
+    groups.chunks(groups.len().div_ceil(count).max(1)).map(<[_]>::concat)
 }
 
 /// Seconds of the parts of a step.
@@ -344,11 +267,37 @@ impl Clock {
     fn timings(&self, tokens: u64) -> Metrics {
         let mut timings = Metrics::new();
         for (part, seconds) in &self.laps {
-            timings.set(format!("{part}_s"), *seconds);
+            timings.set(metric::seconds(part), *seconds);
             if *part == "rollout" {
-                timings.set("rollout_tokens_per_second", tokens as f64 / seconds.max(1e-9));
+                timings.set(metric::ROLLOUT_TOKENS_PER_SECOND, tokens as f64 / seconds.max(1e-9));
             }
         }
         timings
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn minibatches_hold_every_group_once_and_whole() {
+        let sample = |group: u32, member: u32| Sample {
+            token_ids: vec![group, member],
+            loss_mask: vec![false, true],
+            old_log_probs: vec![-1.0],
+            ref_log_probs: None,
+            advantage: 1.0,
+        };
+        let groups: Vec<Vec<Sample>> = (0..7).map(|g| (0..1 + g % 3).map(|m| sample(g, m)).collect()).collect();
+        for (count, sizes) in [(1, vec![7]), (2, vec![4, 3]), (3, vec![3, 3, 1]), (7, vec![1; 7])] {
+            let parts: Vec<Vec<Sample>> = minibatches(&groups, count).collect();
+            let groups_of = |part: &Vec<Sample>| {
+                part.iter().map(|sample| sample.token_ids[0]).collect::<std::collections::BTreeSet<u32>>().len()
+            };
+            assert_eq!(parts.iter().map(groups_of).collect::<Vec<_>>(), sizes);
+            assert_eq!(parts.concat(), groups.concat());
+        }
+        assert_eq!(minibatches(&[], 2).count(), 0);
     }
 }

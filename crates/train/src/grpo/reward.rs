@@ -1,10 +1,10 @@
-//! How good was an output? The grader of its task says whether it is right, its form whether it thought.
+//! The reward of an output: the grader of its task says whether it is right, its form whether it thought.
 
 use minke_eval::{Verdict, judge};
 use minke_spec::draw::{Domain, draw, hash_name};
 
 use super::config::RewardWeights;
-use super::rollout::Asker;
+use super::rollout::QuestionSampler;
 use super::types::{Group, Rollout, Scored, ScoredGroup};
 use crate::stage::Context;
 
@@ -14,11 +14,11 @@ use crate::stage::Context;
 /// # Paper
 /// - R1 2.2.2 (accuracy and format rewards)
 /// - Test: crates/train/tests/rewards_follow_the_graders.rs
-pub fn score(groups: Vec<Group>, asker: &Asker<'_>, weights: RewardWeights) -> Vec<ScoredGroup> {
+pub fn score(groups: Vec<Group>, sampler: &QuestionSampler<'_>, weights: RewardWeights) -> Vec<ScoredGroup> {
     let score = |group: Group| {
-        let (task, question) = (&asker.task(&group.question).task, &group.question);
+        let (task, question) = (&sampler.task(&group.question).task, &group.question);
         let output = |rollout: Rollout| {
-            let text = asker.tokenizer.decode(&rollout.token_ids, true);
+            let text = sampler.tokenizer().decode(&rollout.token_ids, true);
             let judged = judge(task, &question.problem, &question.prompt, &text);
             let accuracy = f64::from(u8::from(judged.verdict == Verdict::Right));
             let format = f64::from(u8::from(judged.thought.format_ok));

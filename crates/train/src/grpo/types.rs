@@ -1,4 +1,4 @@
-//! What passes through a step of GRPO? The nouns, from question to packed batch.
+//! What passes through a step of GRPO, from question to packed batch.
 //!
 //! A [`Question`] is asked G times: a [`Group`] of [`Rollout`]s. Graders make [`ScoredGroup`]s of them, advantages make
 //! [`Sample`]s, and samples are packed into [`TrainBatch`]es.
@@ -6,9 +6,9 @@
 use std::ops::Range;
 
 use minke_engine::Finish;
-use minke_eval::{Problem, Verdict};
+use minke_eval::{TrainingProblem, Verdict};
 use minke_model::Batch;
-use minke_tensor::{Device, Indices, Pass, Tensor};
+use minke_tensor::{Device, Dispatch, Indices, Pass, Tensor};
 
 use super::config::Aggregation;
 use crate::Result;
@@ -19,7 +19,7 @@ pub struct Question {
     /// Which of the stage's tasks it is of.
     pub task: usize,
     /// What is asked, and how it is graded.
-    pub problem: Problem,
+    pub problem: TrainingProblem,
     /// The rendered prompt.
     pub prompt: String,
     /// Its tokens. [|q|]
@@ -161,28 +161,37 @@ pub struct TrainBatch {
     aggregation: Aggregation,
 }
 
+/// What an update has in all its batches.
+#[derive(Clone, Copy)]
+struct Totals {
+    outputs: usize,
+    /// Tokens that the policy chose.
+    tokens: usize,
+}
+
 impl TrainBatch {
     /// Returns the samples of one update, packed in order into batches of at most `tokens` tokens (a longer sample is a
     /// batch of its own).
     pub fn pack(device: &Device, samples: &[Sample], tokens: usize, aggregation: Aggregation) -> Vec<Self> {
-        let chosen: usize = samples.iter().map(|sample| sample.old_log_probs.len()).sum();
+        let tokens_chosen = samples.iter().map(|sample| sample.old_log_probs.len()).sum();
+        let totals = Totals { outputs: samples.len(), tokens: tokens_chosen };
         let mut batches = Vec::new();
         let (mut start, mut filled) = (0, 0);
         for (i, sample) in samples.iter().enumerate() {
             if i > start && filled + sample.token_ids.len() > tokens {
-                batches.push(Self::new(device, &samples[start..i], (samples.len(), chosen), aggregation));
+                batches.push(Self::new(device, &samples[start..i], totals, aggregation));
                 (start, filled) = (i, 0);
             }
             filled += sample.token_ids.len();
         }
         if start < samples.len() {
-            batches.push(Self::new(device, &samples[start..], (samples.len(), chosen), aggregation));
+            batches.push(Self::new(device, &samples[start..], totals, aggregation));
         }
         batches
     }
 
-    /// Returns one batch of an update with so many outputs and chosen tokens in all.
-    fn new(device: &Device, samples: &[Sample], totals: (usize, usize), aggregation: Aggregation) -> Self {
+    /// One batch of an update.
+    fn new(device: &Device, samples: &[Sample], totals: Totals, aggregation: Aggregation) -> Self {
         let (mut rows, mut targets, mut outputs, mut first) = (Vec::new(), Vec::new(), Vec::new(), 0);
         for sample in samples {
             let start = rows.len();
@@ -197,9 +206,9 @@ impl TrainBatch {
         let (mut advantages, mut weights) = (Vec::new(), Vec::new());
         for (output, &advantage) in outputs.iter().zip(&output_advantages) {
             let (units, weight) = match aggregation {
-                Aggregation::TokenMean => (output.len(), 1.0 / totals.1 as f64),
-                Aggregation::SequenceMean => (output.len(), 1.0 / (totals.0 * output.len()) as f64),
-                Aggregation::Sequence => (1, 1.0 / totals.0 as f64),
+                Aggregation::TokenMean => (output.len(), 1.0 / totals.tokens as f64),
+                Aggregation::SequenceMean => (output.len(), 1.0 / (totals.outputs * output.len()) as f64),
+                Aggregation::Sequence => (1, 1.0 / totals.outputs as f64),
             };
             advantages.extend(std::iter::repeat_n(advantage as f32, units));
             weights.extend(std::iter::repeat_n(weight as f32, units));
@@ -234,21 +243,16 @@ impl TrainBatch {
         if self.aggregation != Aggregation::Sequence {
             return Ok(x.clone());
         }
+        let (outputs, longest) = (&self.outputs, self.outputs.iter().map(Range::len).max().unwrap_or(0));
+        // A row for each output, as wide as the longest: what is missing repeats its first token and weighs nothing.
+        let places = outputs.iter().flat_map(|o| (0..longest).map(|t| o.start + if t < o.len() { t } else { 0 }));
+        let places: Vec<u32> = places.map(|place| place as u32).collect();
+        let present = outputs.iter().flat_map(|o| (0..longest).map(|t| if t < o.len() { 1.0 } else { 0.0 }));
+        let present = Tensor::from_slice(pass.device, &[outputs.len(), longest], &present.collect::<Vec<f32>>());
+        let in_order = Indices::from_slice(pass.device, &vec![0; places.len()]);
         let column = x.reshape(&[x.shape().elements(), 1])?;
-        let mut sums: Option<Tensor> = None;
-        for output in &self.outputs {
-            let tokens: Vec<u32> = output.clone().map(|t| t as u32).collect();
-            let ones = Tensor::from_slice(pass.device, &[tokens.len(), 1], &vec![1.0; tokens.len()]);
-            let tokens = column.gather_rows(pass, &Indices::from_slice(pass.device, &tokens))?;
-            let sum = tokens.weighted_sum(pass, &ones)?.reshape(&[1, 1])?;
-            sums = Some(match sums {
-                None => sum,
-                Some(before) => before.concat_columns(pass, &sum)?,
-            });
-        }
-        match sums {
-            Some(sums) => Ok(sums.reshape(&[self.outputs.len()])?),
-            None => Ok(x.clone()),
-        }
+        let rows = column.gather_rows(pass, &Indices::from_slice(pass.device, &places))?;
+        let sums = rows.combine(pass, &present, &Dispatch::new(pass, &in_order, longest, 1))?;
+        Ok(sums.reshape(&[outputs.len()])?)
     }
 }

@@ -1,4 +1,4 @@
-//! How is a run laid out on a page?
+//! A run laid out on a page.
 
 use std::fmt::Write;
 
@@ -6,6 +6,7 @@ use minke_eval::{EvalConfig, Interval, TaskReport, Transcript, Verdict};
 
 use super::plot::{Bar, Series, bars, lines};
 use super::read::{RunFiles, StageFiles};
+use crate::metric;
 
 const STYLE: &str = "body{font:15px/1.5 system-ui,sans-serif;max-width:1340px;margin:2em auto;padding:0 1em;color:#222}
 table{border-collapse:collapse;margin:1em 0;font-size:13px}th,td{border:1px solid #ddd;padding:3px 6px;text-align:right}
@@ -52,7 +53,7 @@ pub fn curve(run: &RunFiles) -> Option<String> {
         .stages
         .iter()
         .filter(|stage| stage.kind == "grpo")
-        .map(|stage| Series { name: stage.name.clone(), points: smoothed(&stage.curve("rewards/accuracy/mean")) })
+        .map(|stage| Series { name: stage.name.clone(), points: smoothed(&stage.curve(metric::ACCURACY)) })
         .filter(|series| !series.points.is_empty())
         .collect();
     lines("share of right answers to training questions, by step (mean of 9)", &series)
@@ -70,8 +71,15 @@ fn overview(html: &mut String, run: &RunFiles) {
     let rows: Vec<(&StageFiles, &TaskReport)> =
         run.stages.iter().flat_map(|stage| stage.scores.iter().map(move |report| (stage, report))).collect();
     let _ = writeln!(html, "<h2>Held-out scores</h2>");
+    let broken: Vec<(&StageFiles, &String)> =
+        run.stages.iter().flat_map(|stage| stage.broken.iter().map(move |reason| (stage, reason))).collect();
+    for (stage, reason) in &broken {
+        let _ = writeln!(html, "<p><b>{}: {}</b></p>", escape(&stage.name), escape(reason));
+    }
     if rows.is_empty() {
-        let _ = writeln!(html, "<p>Not evaluated yet.</p>");
+        if broken.is_empty() {
+            let _ = writeln!(html, "<p>Not evaluated yet.</p>");
+        }
         return;
     }
     let tasks: std::collections::BTreeSet<&str> = rows.iter().map(|(_, report)| report.task.as_str()).collect();
@@ -177,21 +185,21 @@ fn row(html: &mut String, stage: &StageFiles, report: &TaskReport) {
 fn section(html: &mut String, stage: &StageFiles) {
     let _ = writeln!(html, "<h2>{} <small>{}</small></h2>", escape(&stage.name), escape(&stage.kind));
     let steps = stage.metrics.len();
-    let seconds: f64 = stage.timings.iter().filter_map(|line| line["step_time"].as_f64()).sum();
+    let seconds: f64 = stage.timings.iter().filter_map(|line| line[metric::STEP_TIME].as_f64()).sum();
     let _ = writeln!(html, "<p><small>{steps} steps, {seconds:.0} s</small></p><div class=\"plots\">");
-    let evals = stage.metric_names("eval/");
-    let loads = stage.metric_names("expert_load/");
+    let evals = stage.metric_names(metric::EVAL);
+    let loads = stage.metric_names(metric::EXPERT_LOAD);
     let named = |names: &[&str]| names.iter().map(|name| (*name).to_string()).collect::<Vec<_>>();
     let figures = [
-        ("loss", named(&["loss", "next", "mtp"])),
-        ("held-out accuracy", evals.into_iter().filter(|name| name.ends_with("pass@1")).collect()),
-        ("reward", named(&["reward", "rewards/accuracy/mean", "rewards/format/mean"])),
-        ("length in tokens", named(&["completions/mean_length"])),
-        ("attempts", named(&["attempts"])),
-        ("entropy in nats", named(&["entropy"])),
-        ("groups without gradient", named(&["frac_reward_zero_std", "completions/clipped_ratio"])),
-        ("divergence from the reference", named(&["kl"])),
-        ("gradient norm", named(&["grad_norm"])),
+        ("loss", named(&[metric::LOSS, metric::NEXT, metric::MTP])),
+        ("held-out accuracy", evals.into_iter().filter(|name| name.ends_with(metric::PASS_AT_1)).collect()),
+        ("reward", named(&[metric::REWARD, metric::ACCURACY, metric::FORMAT])),
+        ("length in tokens", named(&[metric::MEAN_LENGTH])),
+        ("attempts", named(&[metric::ATTEMPTS])),
+        ("entropy in nats", named(&[metric::ENTROPY])),
+        ("groups without gradient", named(&[metric::FRAC_REWARD_ZERO_STD, metric::CUT_OFF])),
+        ("divergence from the reference", named(&[metric::KL])),
+        ("gradient norm", named(&[metric::GRAD_NORM])),
         ("expert load: fullest over mean, less 1", loads),
     ];
     for (title, names) in figures {

@@ -1,13 +1,14 @@
-//! What does a run's folder say? Its files, read leniently: a stage that has not begun is empty, and of a line that is
-//! half-written only the line is lost.
+//! The files of a run's folder, as far as they go: a stage that has not begun is empty, and a last line that is still being
+//! written is left out. What is broken is named.
 
 use std::path::Path;
 
 use minke_eval::{TaskReport, Transcript, Verdict};
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::grpo::GroupRecord;
-use crate::{Error, Result};
+use crate::{Error, Result, metric, scores};
 
 /// Rollouts shown of one step, of each verdict.
 const SHOWN: usize = 3;
@@ -35,12 +36,14 @@ pub struct StageFiles {
     pub scores: Vec<TaskReport>,
     /// Rollouts to read: where they come from, and they themselves.
     pub transcripts: Vec<(String, Vec<Transcript>)>,
+    /// What cannot be read, one sentence for each file.
+    pub broken: Vec<String>,
 }
 
 impl StageFiles {
     /// Returns a metric over steps.
     pub fn curve(&self, name: &str) -> Vec<(f64, f64)> {
-        self.metrics.iter().filter_map(|line| Some((line["step"].as_f64()?, line[name].as_f64()?))).collect()
+        self.metrics.iter().filter_map(|line| Some((line[metric::STEP].as_f64()?, line[name].as_f64()?))).collect()
     }
 
     /// Returns the names of all metrics that begin like this, in order.
@@ -69,27 +72,42 @@ fn read_stage(folder: &Path, config: &Value) -> StageFiles {
     let text = |key: &str| config[key].as_str().unwrap_or_default().to_string();
     let name = text("name");
     let folder = folder.join("stages").join(&name);
-    let scores: Vec<TaskReport> = std::fs::read_to_string(folder.join("eval.json"))
-        .ok()
-        .and_then(|text| serde_json::from_str(&text).ok())
-        .unwrap_or_default();
-    let mut transcripts = rollouts_to_read(&folder);
+    let mut broken = Vec::new();
+    let scores = scores::read(&folder).unwrap_or_else(|error| {
+        broken.push(scores::reason(&error));
+        Vec::new()
+    });
+    let metrics = lines(&folder, "metrics.jsonl", &mut broken);
+    let timings = lines(&folder, "timings.jsonl", &mut broken);
+    let mut transcripts = rollouts_to_read(&lines(&folder, "rollouts.jsonl", &mut broken));
     let held_out = scores.iter().filter(|report| !report.transcripts.is_empty());
     transcripts.extend(held_out.map(|report| (format!("held-out {}", report.task), report.transcripts.clone())));
-    let (metrics, timings) = (lines(&folder.join("metrics.jsonl")), lines(&folder.join("timings.jsonl")));
-    StageFiles { kind: text("kind"), name, metrics, timings, scores, transcripts }
+    StageFiles { kind: text("kind"), name, metrics, timings, scores, transcripts, broken }
 }
 
-/// Returns every whole line of a log.
-fn lines(path: &Path) -> Vec<Value> {
-    let text = std::fs::read_to_string(path).unwrap_or_default();
-    text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
+/// The lines of a log; none if there is no such file. A last line without its end is still being written.
+fn lines<T: DeserializeOwned>(folder: &Path, file: &str, broken: &mut Vec<String>) -> Vec<T> {
+    let text = match std::fs::read_to_string(folder.join(file)) {
+        Ok(text) => text,
+        Err(error) => {
+            if error.kind() != std::io::ErrorKind::NotFound {
+                broken.push(format!("{file}: {error}"));
+            }
+            return Vec::new();
+        }
+    };
+    let whole = text.rfind('\n').map_or("", |end| &text[..end]);
+    let mut bad = Vec::new();
+    let line = |(i, line)| serde_json::from_str(line).map_err(|_| bad.push(i + 1)).ok();
+    let lines = whole.lines().enumerate().filter_map(line).collect();
+    if let [first, ..] = bad[..] {
+        broken.push(format!("{file}: lines that are damaged and left out: {}, the first is line {first}", bad.len()));
+    }
+    lines
 }
 
 /// Returns rollouts of the first and the last step, right ones and wrong ones.
-fn rollouts_to_read(folder: &Path) -> Vec<(String, Vec<Transcript>)> {
-    let text = std::fs::read_to_string(folder.join("rollouts.jsonl")).unwrap_or_default();
-    let groups: Vec<GroupRecord> = text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
+fn rollouts_to_read(groups: &[GroupRecord]) -> Vec<(String, Vec<Transcript>)> {
     let (Some(first), Some(last)) = (groups.first(), groups.last()) else { return Vec::new() };
     let mut steps = vec![first.step, last.step];
     steps.dedup();

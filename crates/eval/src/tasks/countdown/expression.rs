@@ -5,14 +5,14 @@ use std::fmt;
 
 /// One of the four operations.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Op {
+pub(super) enum Operator {
     Add,
     Subtract,
     Multiply,
     Divide,
 }
 
-impl Op {
+impl Operator {
     pub(super) const ALL: [Self; 4] = [Self::Add, Self::Subtract, Self::Multiply, Self::Divide];
 
     /// Returns the character that stands for the operation.
@@ -42,7 +42,7 @@ impl Op {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Expression {
     Number(u32),
-    Binary(Op, Box<Expression>, Box<Expression>),
+    Binary(Operator, Box<Expression>, Box<Expression>),
 }
 
 impl Expression {
@@ -101,7 +101,7 @@ impl Expression {
     }
 
     /// Returns whether the expression needs parentheses beside an operation.
-    fn needs_parentheses(&self, beside: Op, on_the_right: bool) -> bool {
+    fn needs_parentheses(&self, beside: Operator, on_the_right: bool) -> bool {
         match self {
             Self::Number(_) => false,
             Self::Binary(op, ..) => {
@@ -138,7 +138,7 @@ impl Parser<'_> {
         self.rest.first().copied()
     }
 
-    fn take_op(&mut self, ops: [Op; 2]) -> Option<Op> {
+    fn take_op(&mut self, ops: [Operator; 2]) -> Option<Operator> {
         let next = self.peek()?;
         let op = ops.into_iter().find(|op| op.symbol() == char::from(next))?;
         self.rest = &self.rest[1..];
@@ -147,7 +147,7 @@ impl Parser<'_> {
 
     fn sum(&mut self, depth: usize) -> Option<Expression> {
         let mut left = self.product(depth)?;
-        while let Some(op) = self.take_op([Op::Add, Op::Subtract]) {
+        while let Some(op) = self.take_op([Operator::Add, Operator::Subtract]) {
             left = Expression::Binary(op, Box::new(left), Box::new(self.product(depth)?));
         }
         Some(left)
@@ -155,7 +155,7 @@ impl Parser<'_> {
 
     fn product(&mut self, depth: usize) -> Option<Expression> {
         let mut left = self.atom(depth)?;
-        while let Some(op) = self.take_op([Op::Multiply, Op::Divide]) {
+        while let Some(op) = self.take_op([Operator::Multiply, Operator::Divide]) {
             left = Expression::Binary(op, Box::new(left), Box::new(self.atom(depth)?));
         }
         Some(left)
@@ -191,14 +191,14 @@ pub(super) struct Ratio {
 
 impl Ratio {
     /// Returns the result of an operation; nothing for a division by zero or an overflow.
-    pub(super) fn apply(self, op: Op, right: Self) -> Option<Self> {
+    pub(super) fn apply(self, op: Operator, right: Self) -> Option<Self> {
         let (a, b) = (self.numerator, self.denominator);
         let (c, d) = (right.numerator, right.denominator);
         match op {
-            Op::Add => Self::reduced(a.checked_mul(d)?.checked_add(c.checked_mul(b)?)?, b.checked_mul(d)?),
-            Op::Subtract => Self::reduced(a.checked_mul(d)?.checked_sub(c.checked_mul(b)?)?, b.checked_mul(d)?),
-            Op::Multiply => Self::reduced(a.checked_mul(c)?, b.checked_mul(d)?),
-            Op::Divide => Self::reduced(a.checked_mul(d)?, b.checked_mul(c)?),
+            Operator::Add => Self::reduced(a.checked_mul(d)?.checked_add(c.checked_mul(b)?)?, b.checked_mul(d)?),
+            Operator::Subtract => Self::reduced(a.checked_mul(d)?.checked_sub(c.checked_mul(b)?)?, b.checked_mul(d)?),
+            Operator::Multiply => Self::reduced(a.checked_mul(c)?, b.checked_mul(d)?),
+            Operator::Divide => Self::reduced(a.checked_mul(d)?, b.checked_mul(c)?),
         }
     }
 

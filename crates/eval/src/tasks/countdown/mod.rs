@@ -96,6 +96,14 @@ impl Countdown {
             .expect("invariant: validated settings have problems on both sides")
     }
 
+    /// The side that a problem is on: the same for every order of its numbers.
+    pub fn side(&self, problem: &Problem) -> Split {
+        match &problem.gold {
+            Gold::Countdown(gold) => side(problem_id(gold.numbers_hash(), gold.target)),
+            _ => Split::Test,
+        }
+    }
+
     /// Returns the problem that a person typed, such as `Make 24 from 3, 8 and 1`; nothing if the text is no such
     /// question. Whether it has a solution is not checked.
     pub fn parse(question: &str) -> Option<Problem> {

@@ -1,6 +1,6 @@
 //! Which targets can be reached? All ways to combine the numbers, and random ones.
 
-use super::expression::{Expression, Op, Ratio};
+use super::expression::{Expression, Operator, Ratio};
 use minke_spec::draw::Stream;
 use std::fmt;
 use std::ops::ControlFlow;
@@ -19,7 +19,7 @@ pub(super) struct Attempt {
 #[derive(Clone, Copy, Debug)]
 struct Step {
     left: usize,
-    op: Op,
+    op: Operator,
     right: usize,
 }
 
@@ -84,12 +84,12 @@ impl Attempt {
     fn possible_steps(&self, i: usize, j: usize, largest: u32) -> impl Iterator<Item = (Step, u32)> + use<> {
         let (left, right) = if self.values[i] >= self.values[j] { (i, j) } else { (j, i) };
         let (a, b) = (self.values[left], self.values[right]);
-        Op::ALL.into_iter().filter_map(move |op| {
+        Operator::ALL.into_iter().filter_map(move |op| {
             let value = match op {
-                Op::Add => a.checked_add(b),
-                Op::Subtract => a.checked_sub(b),
-                Op::Multiply => a.checked_mul(b),
-                Op::Divide => (a.checked_rem(b) == Some(0)).then(|| a / b),
+                Operator::Add => a.checked_add(b),
+                Operator::Subtract => a.checked_sub(b),
+                Operator::Multiply => a.checked_mul(b),
+                Operator::Divide => (a.checked_rem(b) == Some(0)).then(|| a / b),
             }?;
             (1..=largest).contains(&value).then_some((Step { left, op, right }, value))
         })
@@ -180,7 +180,8 @@ fn reaches(values: &[Ratio], target: Ratio) -> bool {
     (0..values.len()).any(|i| {
         (0..values.len()).filter(|&j| j != i).any(|j| {
             // A sum or product needs only one of the two orders.
-            let ops = Op::ALL.into_iter().filter(|op| i < j || matches!(op, Op::Subtract | Op::Divide));
+            let ops =
+                Operator::ALL.into_iter().filter(|op| i < j || matches!(op, Operator::Subtract | Operator::Divide));
             ops.filter_map(|op| values[i].apply(op, values[j])).any(|value| {
                 let others = (0..values.len()).filter(|&k| k != i && k != j).map(|k| values[k]);
                 reaches(&others.chain([value]).collect::<Vec<_>>(), target)

@@ -10,7 +10,7 @@ const LARGEST: u32 = 99;
 
 /// An operation on a list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Op {
+pub(super) enum Operation {
     Rev,
     Sort,
     Tail,
@@ -28,7 +28,7 @@ pub(super) enum Op {
     Sums,
 }
 
-impl Op {
+impl Operation {
     const ALL: [(Self, &'static str); 15] = [
         (Self::Rev, "rev"),
         (Self::Sort, "sort"),
@@ -95,7 +95,7 @@ impl Op {
 
 /// Up to three operations, joined by `|` in text.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Program(Vec<Op>);
+pub(super) struct Program(Vec<Operation>);
 
 impl Program {
     /// Returns the program that a text is.
@@ -104,8 +104,8 @@ impl Program {
         if text.len() > LONGEST_PROGRAM * 16 {
             return None;
         }
-        let find = |name: &str| Op::ALL.iter().find(|(_, n)| *n == name.trim()).map(|&(op, _)| op);
-        let operations: Vec<Op> = text.split('|').map(find).collect::<Option<_>>()?;
+        let find = |name: &str| Operation::ALL.iter().find(|(_, n)| *n == name.trim()).map(|&(op, _)| op);
+        let operations: Vec<Operation> = text.split('|').map(find).collect::<Option<_>>()?;
         (operations.len() <= LONGEST_PROGRAM).then_some(Self(operations))
     }
 
@@ -122,12 +122,12 @@ impl Program {
 
     /// Returns a random program of so many operations.
     pub(super) fn random(length: usize, stream: &mut Stream) -> Self {
-        Self((0..length).map(|_| stream.choose(&Op::ALL).0).collect())
+        Self((0..length).map(|_| stream.choose(&Operation::ALL).0).collect())
     }
 
     /// Returns the programs that begin with this one and have one operation more.
     pub(super) fn extended(&self) -> impl Iterator<Item = Self> {
-        Op::ALL.into_iter().map(|(op, _)| Self([&self.0[..], &[op]].concat()))
+        Operation::ALL.into_iter().map(|(op, _)| Self([&self.0[..], &[op]].concat()))
     }
 
     /// Returns the number of operations.
@@ -136,7 +136,7 @@ impl Program {
     }
 
     /// Returns the operations.
-    pub(super) fn operations(&self) -> &[Op] {
+    pub(super) fn operations(&self) -> &[Operation] {
         &self.0
     }
 
@@ -185,6 +185,6 @@ mod tests {
 
     #[test]
     fn names_stand_at_their_numbers() {
-        assert!(Op::ALL.iter().enumerate().all(|(i, (op, _))| *op as usize == i));
+        assert!(Operation::ALL.iter().enumerate().all(|(i, (op, _))| *op as usize == i));
     }
 }

@@ -64,7 +64,14 @@ const TRIES: usize = 64;
 struct Behaviours {
     train: [Vec<Program>; LONGEST_PROGRAM],
     test: [Vec<Program>; LONGEST_PROGRAM],
+    /// What tells behaviours apart.
+    probes: Vec<Vec<u32>>,
+    /// The side of every behaviour in the table.
+    sides: HashMap<Outputs, Split>,
 }
+
+/// What a program makes of each probe.
+type Outputs = Vec<Option<Vec<u32>>>;
 
 impl Behaviours {
     /// Returns the table: made once, from the language alone.
@@ -72,14 +79,14 @@ impl Behaviours {
         static TABLE: OnceLock<Behaviours> = OnceLock::new();
         TABLE.get_or_init(|| {
             let probes: Vec<Vec<u32>> = (0..PROBES).map(|i| list(&mut draw(0, Domain::Problem, &[i]))).collect();
-            let mut shortest: HashMap<Vec<Option<Vec<u32>>>, Program> = HashMap::new();
+            let mut sides: HashMap<Outputs, Split> = HashMap::new();
             let (mut train, mut test) = (<[Vec<Program>; LONGEST_PROGRAM]>::default(), <_>::default());
             for program in Program::all() {
-                let outputs: Vec<Option<Vec<u32>>> = probes.iter().map(|probe| program.run(probe)).collect();
+                let outputs: Outputs = probes.iter().map(|probe| program.run(probe)).collect();
                 let telling = outputs.iter().flatten().filter(|output| !output.is_empty()).count();
                 let constant = outputs.iter().flatten().all(|output| Some(output) == outputs.iter().flatten().next());
                 let idle = outputs.iter().zip(&probes).all(|(output, probe)| output.as_ref() == Some(probe));
-                if telling * 4 < probes.len() * 3 || constant || idle || shortest.contains_key(&outputs) {
+                if telling * 4 < probes.len() * 3 || constant || idle || sides.contains_key(&outputs) {
                     continue;
                 }
                 let mix = |h: u64, output: &Option<Vec<u32>>| match output {
@@ -89,12 +96,18 @@ impl Behaviours {
                 let behaviour = outputs.iter().fold(0, mix);
                 // A single operation is a word of the language: only what words are put together to can be held out.
                 let held_out = program.len() > 1 && behaviour.is_multiple_of(TEST_SHARE);
-                let side = if held_out { &mut test } else { &mut train };
-                side[program.len() - 1].push(program.clone());
-                shortest.insert(outputs, program);
+                let (split, side) = if held_out { (Split::Test, &mut test) } else { (Split::Train, &mut train) };
+                side[program.len() - 1].push(program);
+                sides.insert(outputs, split);
             }
-            Self { train, test }
+            Self { train, test, probes, sides }
         })
+    }
+
+    /// The side of what a program does; nothing for what is never asked for.
+    fn side(&self, program: &Program) -> Option<Split> {
+        let outputs: Outputs = self.probes.iter().map(|probe| program.run(probe)).collect();
+        self.sides.get(&outputs).copied()
     }
 }
 
@@ -130,6 +143,13 @@ impl Programs {
         // Hidden tests follow from the problem alone, so that a problem is the same under every seed.
         let hidden = pairs(&program, HIDDEN_TESTS, &mut draw(id, Domain::Problem, &[1]));
         Problem { id, question, gold: Gold::Programs(ProgramsGold { program, visible, hidden }) }
+    }
+
+    pub(super) fn side(&self, problem: &Problem) -> Split {
+        match &problem.gold {
+            Gold::Programs(gold) => Behaviours::table().side(&gold.program).unwrap_or(Split::Test),
+            _ => Split::Test,
+        }
     }
 
     pub(super) fn grade(&self, problem: &Problem, answer: &str) -> Verdict {
@@ -265,6 +285,33 @@ mod tests {
         }
         let silent = Programs { self_check: false, ..Programs::default() };
         assert_eq!(silent.line(&Program::parse("rev").unwrap(), &problem("sort")), "rev [3,1,5] no");
+    }
+
+    #[test]
+    fn a_program_that_only_meets_the_examples_is_wrong() {
+        let program = |text: &str| Program::parse(text).unwrap();
+        let pair = |input: &[u32]| (input.to_vec(), program("sort").run(input).unwrap());
+        // On a list that falls, sorting is turning around: only hidden tests tell them apart.
+        let (visible, hidden) = (vec![pair(&[8, 4, 2]), pair(&[9, 7, 1])], vec![pair(&[1, 3, 2])]);
+        let gold = ProgramsGold { program: program("sort"), visible, hidden };
+        let problem = Problem { id: 0, question: String::new(), gold: Gold::Programs(gold) };
+        assert_eq!(task().grade(&problem, "sort"), Verdict::Right);
+        assert_eq!(task().grade(&problem, "rev"), Verdict::Wrong);
+        // The other way round: what meets the hidden tests and not the examples.
+        assert_eq!(task().grade(&problem, "rev|rot"), Verdict::Wrong);
+        // Of generated problems too: an answer that is right does what the gold does, on lists of any kind.
+        let mut only_examples = 0;
+        for number in 0..40 {
+            let problem = task().problem(3, Split::Test, number);
+            let Gold::Programs(gold) = &problem.gold else { panic!("a program problem") };
+            for candidate in Program::all().iter().filter(|candidate| candidate.len() <= 2) {
+                let meets = |tests: &[Pair]| tests.iter().all(|(i, o)| candidate.run(i).as_ref() == Some(o));
+                let right = task().grade(&problem, &candidate.to_string()) == Verdict::Right;
+                assert_eq!(right, meets(&gold.visible) && meets(&gold.hidden), "{candidate}: {}", problem.question);
+                only_examples += usize::from(meets(&gold.visible) && !right);
+            }
+        }
+        assert!(only_examples > 0, "no program meets the examples alone: this part cannot fail");
     }
 
     #[test]

@@ -1,9 +1,9 @@
-//! What does GRPO maximise, in plain loops and f64? The executable specification that [`super::loss`] is tested against.
+//! The objective of GRPO in plain loops and f64: the oracle that [`super::loss`] is tested against.
 
 use super::config::{Aggregation, Objective};
 
 /// The log-probabilities of one output under the three models, and its advantage.
-pub struct ReferenceOutput {
+pub struct OracleOutput {
     /// Under the policy. [|o|]
     pub new: Vec<f64>,
     /// Under the policy that drew it. [|o|]
@@ -41,11 +41,11 @@ pub fn gain(new: f64, old: f64, reference: f64, advantage: f64, config: &Objecti
 /// - R1 2.2.1 eq. 1
 /// - Test: crates/train/tests/grpo_matches_published_numbers.rs
 /// - Vector: testdata/vectors/grpo.json
-pub fn objective(outputs: &[ReferenceOutput], config: &Objective) -> f64 {
-    let by_token = |o: &ReferenceOutput| -> Vec<f64> {
+pub fn objective(outputs: &[OracleOutput], config: &Objective) -> f64 {
+    let by_token = |o: &OracleOutput| -> Vec<f64> {
         (0..o.new.len()).map(|t| gain(o.new[t], o.old[t], o.reference[t], o.advantage, config)).collect()
     };
-    let by_output = |o: &ReferenceOutput| {
+    let by_output = |o: &OracleOutput| {
         let sum = |values: &[f64]| values.iter().sum::<f64>();
         gain(sum(&o.new), sum(&o.old), sum(&o.reference), o.advantage, config)
     };

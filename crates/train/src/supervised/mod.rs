@@ -1,15 +1,26 @@
-//! How does a model learn from documents? Gradients of all micro-batches, losses as means over the step, one update.
+//! Learning from documents: pre-training, fine-tuning and distillation differ in where the documents come from.
+//!
+//! An update adds up the gradients of all micro-batches; its losses are means over the whole update.
 
-use minke_model::{Batch, ExpertLoad, LossWeights, Targets};
+mod distill;
+mod pretrain;
+mod sft;
+
+use minke_model::{Batch, ExpertLoad, LossWeights, Targets, Transformer};
 use minke_tensor::{Device, Pass, backward};
 use serde::{Deserialize, Serialize};
 
-use crate::Result;
+pub use distill::DistillConfig;
+pub use pretrain::PretrainConfig;
+pub use sft::SftConfig;
+
 use crate::data::Document;
 use crate::optimizer::{LearningRates, OptimizerConfig};
-use crate::record::Metrics;
-use crate::stage::StepRecord;
-use crate::trainer::{Trainer, load_violation, merge_loads};
+use crate::record::{Logs, Metrics};
+use crate::schedule::Schedule;
+use crate::stage::{Progress, Stage, StepRecord};
+use crate::trainer::{StepOutcome, Trainer, load_violation, merge_loads};
+use crate::{Result, metric};
 
 /// What pre-training, fine-tuning and distillation have in common: the `training` table of a stage.
 ///
@@ -17,7 +28,7 @@ use crate::trainer::{Trainer, load_violation, merge_loads};
 /// - V3 4.2 (lambda 0.3, gamma 0.001, alpha 0.0001)
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct Training {
+pub struct SupervisedConfig {
     /// Tokens of one update, at most.
     pub batch_tokens: usize,
     /// Tokens of one forward, at most; gradients add up over them.
@@ -36,7 +47,7 @@ pub struct Training {
     pub optimizer: OptimizerConfig,
 }
 
-impl Default for Training {
+impl Default for SupervisedConfig {
     fn default() -> Self {
         Self {
             batch_tokens: 4096,
@@ -51,7 +62,7 @@ impl Default for Training {
     }
 }
 
-impl Training {
+impl SupervisedConfig {
     /// Returns what is wrong with the settings, if anything.
     pub(crate) fn fault(&self) -> Option<&'static str> {
         if self.batch_tokens == 0 || self.micro_batch_tokens == 0 || self.checkpoint_every == 0 {
@@ -63,13 +74,13 @@ impl Training {
         }
     }
 
-    /// Makes one update from documents and reports it.
-    pub(crate) fn step(
-        &self,
-        trainer: &mut Trainer,
-        documents: &[Document],
-        rates: LearningRates,
-    ) -> Result<StepRecord> {
+    /// The model with the optimizer of these settings.
+    fn trainer(&self, device: &Device, model: Transformer, rates: LearningRates) -> Trainer {
+        Trainer::new(device, model, rates, self.optimizer, self.mtp_weight != 0.0)
+    }
+
+    /// Adds the gradients of documents to those of a trainer.
+    fn accumulate(&self, trainer: &mut Trainer, documents: &[Document]) -> Result<Losses> {
         let device = trainer.device.clone();
         let parts = micro_batches(documents, self.micro_batch_tokens);
         let prepared: Vec<(Batch, Vec<f32>)> = parts.iter().map(|part| pack(&device, part)).collect();
@@ -78,8 +89,7 @@ impl Training {
             let (next, mtp) = Targets::count(batch, counts);
             totals = (totals.0 + next, totals.1 + mtp);
         }
-        let (mut next, mut mtp, mut balance) = (0.0, None, None);
-        let mut loads: Vec<ExpertLoad> = Vec::new();
+        let mut sum = Losses::default();
         for ((batch, counts), part) in prepared.iter().zip(&parts) {
             // The balance loss is a mean over sequences: a micro-batch counts as much as it has of them.
             let share = part.len() as f32 / documents.len() as f32;
@@ -88,32 +98,87 @@ impl Training {
             let pass = Pass::recording(&device).with_recompute(self.recompute);
             let (losses, output) = trainer.model.loss(pass, batch, &targets, factors)?;
             backward(&device, &losses.total, &mut trainer.gradients)?;
-            next += f64::from(losses.next);
-            mtp = add(mtp, losses.mtp, 1.0);
-            balance = add(balance, losses.balance, share);
-            merge_loads(&mut loads, output.loads);
+            sum.next += f64::from(losses.next);
+            sum.mtp = add(sum.mtp, losses.mtp, 1.0);
+            sum.balance = add(sum.balance, losses.balance, share);
+            merge_loads(&mut sum.loads, output.loads);
         }
-        let loss = next
-            + f64::from(self.mtp_weight) * mtp.unwrap_or_default()
-            + f64::from(self.balance_weight) * balance.unwrap_or_default();
-        let outcome = trainer.apply(loss, rates);
-        if !outcome.skipped {
-            trainer.balance_experts(&loads, self.bias_gamma);
-        }
-        let tokens: usize = documents.iter().map(|document| document.token_ids.len()).sum();
+        sum.total = sum.next
+            + f64::from(self.mtp_weight) * sum.mtp.unwrap_or_default()
+            + f64::from(self.balance_weight) * sum.balance.unwrap_or_default();
+        sum.tokens = documents.iter().map(|document| document.token_ids.len()).sum();
+        Ok(sum)
+    }
+}
+
+/// The losses of an update, over all its micro-batches, and what its forwards saw.
+#[derive(Default)]
+struct Losses {
+    /// What is minimised.
+    total: f64,
+    /// Cross-entropy of the next token, in nats.
+    next: f64,
+    /// Cross-entropy of the token after it, in nats.
+    mtp: Option<f64>,
+    /// Balance loss without its factor.
+    balance: Option<f64>,
+    loads: Vec<ExpertLoad>,
+    tokens: usize,
+}
+
+impl Losses {
+    fn record(&self, outcome: StepOutcome, rates: LearningRates) -> StepRecord {
         let mut metrics = Metrics::new();
         metrics
-            .set("loss", loss)
-            .set("next", next)
-            .set_if("mtp", mtp)
-            .set_if("balance", balance)
-            .set("grad_norm", outcome.grad_norm)
-            .set("learning_rate", rates.muon.unwrap_or(rates.adamw))
-            .set("num_tokens", tokens)
-            .set("skipped", u64::from(outcome.skipped))
-            .set_if("expert_load/max_violation", load_violation(&loads));
-        Ok(StepRecord { metrics, timings: Metrics::new(), tokens: tokens as u64, skipped: outcome.skipped })
+            .set(metric::LOSS, self.total)
+            .set(metric::NEXT, self.next)
+            .set_if(metric::MTP, self.mtp)
+            .set_if(metric::BALANCE, self.balance)
+            .set(metric::GRAD_NORM, outcome.grad_norm)
+            .set(metric::LEARNING_RATE, rates.shown())
+            .set(metric::NUM_TOKENS, self.tokens)
+            .set(metric::SKIPPED, u64::from(outcome.skipped))
+            .set_if(metric::MAX_VIOLATION, load_violation(&self.loads));
+        StepRecord { metrics, timings: Metrics::new(), tokens: self.tokens as u64, skipped: outcome.skipped }
     }
+}
+
+/// The documents of a stage, by number of the step's data.
+pub(crate) trait Documents {
+    fn total_steps(&self) -> u64;
+
+    /// The documents with number `cursor`.
+    fn at(&self, cursor: u64) -> Vec<Document>;
+}
+
+/// A stage that learns from documents.
+pub(crate) struct Supervised<'a> {
+    pub(crate) documents: Box<dyn Documents + 'a>,
+    pub(crate) learning_rate: LearningRates,
+    pub(crate) schedule: &'a Schedule,
+    pub(crate) training: &'a SupervisedConfig,
+}
+
+impl Stage for Supervised<'_> {
+    fn total_steps(&self) -> u64 {
+        self.documents.total_steps()
+    }
+
+    fn step(&mut self, trainer: &mut Trainer, progress: Progress, _logs: &mut Logs) -> Result<StepRecord> {
+        let documents = self.documents.at(progress.cursor);
+        let rates = self.learning_rate.scaled(self.schedule.factor(progress.step, self.total_steps()));
+        let losses = self.training.accumulate(trainer, &documents)?;
+        let outcome = trainer.apply(losses.total, rates);
+        if !outcome.skipped {
+            trainer.balance_experts(&losses.loads, self.training.bias_gamma);
+        }
+        Ok(losses.record(outcome, rates))
+    }
+}
+
+/// What is wrong with the settings that all three kinds have, if anything.
+fn fault(rates: LearningRates, schedule: &Schedule, training: &SupervisedConfig) -> Option<String> {
+    rates.fault().or(schedule.fault()).or(training.fault()).map(str::to_owned)
 }
 
 fn add(sum: Option<f64>, part: Option<f32>, share: f32) -> Option<f64> {
@@ -145,10 +210,10 @@ fn pack(device: &Device, documents: &[Document]) -> (Batch, Vec<f32>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::{RATES, documents, trainer, weights};
+    use crate::testing::{RATES, documents, trainer, update, weights};
 
-    fn training(micro_batch_tokens: usize) -> Training {
-        Training { micro_batch_tokens, balance_weight: 0.01, ..Training::default() }
+    fn training(micro_batch_tokens: usize) -> SupervisedConfig {
+        SupervisedConfig { micro_batch_tokens, balance_weight: 0.01, ..SupervisedConfig::default() }
     }
 
     #[test]
@@ -166,8 +231,8 @@ mod tests {
     #[test]
     fn losses_and_gradients_do_not_depend_on_the_micro_batch() {
         let (mut whole, mut parts) = (trainer(true), trainer(true));
-        let a = training(1000).step(&mut whole, &documents(), RATES).unwrap().metrics;
-        let b = training(1).step(&mut parts, &documents(), RATES).unwrap().metrics;
+        let a = update(&training(1000), &mut whole, &documents(), RATES).unwrap().metrics;
+        let b = update(&training(1), &mut parts, &documents(), RATES).unwrap().metrics;
         for name in ["loss", "next", "mtp", "balance", "grad_norm"] {
             let (a, b) = (a.number(name).unwrap(), b.number(name).unwrap());
             assert!((a / b - 1.0).abs() < 1e-5, "{name}: {a} and {b}");
@@ -188,8 +253,8 @@ mod tests {
         let logits = trainer.model.logits(pass, &hidden).unwrap();
         let row: Vec<f64> = logits.values()[2 * 40..3 * 40].iter().map(|&x| f64::from(x)).collect();
         let expected = row.iter().map(|x| x.exp()).sum::<f64>().ln() - row[8];
-        let how = Training { mtp_weight: 0.0, ..training(1000) };
-        let metrics = how.step(&mut trainer, &[document], RATES).unwrap().metrics;
+        let how = SupervisedConfig { mtp_weight: 0.0, ..training(1000) };
+        let metrics = update(&how, &mut trainer, &[document], RATES).unwrap().metrics;
         assert!((metrics.number("next").unwrap() - expected).abs() < 1e-5);
     }
 
@@ -199,7 +264,7 @@ mod tests {
         let device = trainer.device.clone();
         trainer.model.params_mut()[3].update(&device, |values| values[0] = f32::NAN);
         let before = weights(&trainer.model);
-        let record = training(1000).step(&mut trainer, &documents(), RATES).unwrap();
+        let record = update(&training(1000), &mut trainer, &documents(), RATES).unwrap();
         assert!(record.skipped && !trainer.is_finite());
         assert_eq!((record.metrics.number("skipped"), record.metrics.number("loss")), (Some(1.0), None));
         let bits = |all: &[(String, Vec<f32>)]| -> Vec<u32> {
@@ -208,5 +273,36 @@ mod tests {
         assert_eq!(bits(&weights(&trainer.model)), bits(&before));
         assert_eq!(trainer.optimizer.updates(), 0);
         assert!(trainer.optimizer.tensors(&trainer.model).iter().all(|(_, t)| t.values().iter().all(|&v| v == 0.0)));
+    }
+
+    #[test]
+    fn each_factor_of_the_loss_reaches_the_gradient() {
+        // The first momentum of Muon is the gradient times a constant. That of the module of multi-token prediction comes
+        // from its loss alone; that of the gate has a part from the balance loss.
+        let momentum = |training: &SupervisedConfig, of: &str| -> Vec<f64> {
+            let mut trainer = trainer(true);
+            update(training, &mut trainer, &documents(), RATES).unwrap();
+            let tensors = trainer.optimizer.tensors(&trainer.model);
+            let (_, tensor) = tensors.iter().find(|(name, _)| name.starts_with(of)).unwrap();
+            tensor.values().iter().map(|&value| f64::from(value)).collect()
+        };
+        let optimizer = OptimizerConfig { clip_norm: 1e9, ..OptimizerConfig::default() };
+        let plain = SupervisedConfig { mtp_weight: 0.0, balance_weight: 0.0, optimizer, ..training(1000) };
+        let distance = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| (a - b).powi(2)).sum::<f64>().sqrt();
+        let size = |a: &[f64]| distance(a, &vec![0.0; a.len()]);
+
+        let module = "model.layers.2.eh_proj.weight";
+        let of = |mtp_weight| momentum(&SupervisedConfig { mtp_weight, ..plain.clone() }, module);
+        let (none, once, twice) = (of(0.0), of(0.1), of(0.2));
+        let doubled: Vec<f64> = once.iter().map(|value| 2.0 * value).collect();
+        assert!(size(&none) == 0.0 && size(&once) > 0.0);
+        assert!(distance(&doubled, &twice) < 1e-4 * size(&twice), "multi-token prediction");
+
+        let gate = "model.layers.1.mlp.gate.weight";
+        let of = |balance_weight| momentum(&SupervisedConfig { balance_weight, ..plain.clone() }, gate);
+        let (none, once, twice) = (of(0.0), of(0.5), of(1.0));
+        let middle: Vec<f64> = none.iter().zip(&twice).map(|(none, twice)| (none + twice) / 2.0).collect();
+        assert!(distance(&none, &once) > 1e-3 * size(&none), "the balance loss does not reach the gate");
+        assert!(distance(&middle, &once) < 1e-4 * size(&once), "balance");
     }
 }
