@@ -105,6 +105,7 @@ pub fn finish_reason(finish: Finish) -> &'static str {
         Finish::Length => "length",
         Finish::Cancelled => "interrupted",
         Finish::NotFinite => "not_finite",
+        Finish::NothingAllowed => "nothing_allowed",
     }
 }
 

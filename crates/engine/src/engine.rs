@@ -7,7 +7,7 @@ use minke_spec::ModelConfig;
 use minke_tensor::{Device, Pass, TILE};
 
 use crate::config::EngineConfig;
-use crate::sampler::{Request, Sampled, sample};
+use crate::sampler::{Outcome, Sampler};
 use crate::scheduler::{Plan, Scheduler};
 use crate::sequence::Sequence;
 use crate::{Completion, Counts, Error, Finish, Result, SamplingParams, SequenceId, Token};
@@ -69,6 +69,7 @@ pub struct Engine {
     limit: usize,
     cache: KvCache,
     scheduler: Scheduler,
+    sampler: Sampler,
     finished: BTreeMap<SequenceId, Completion>,
     steps: u64,
     generated: u64,
@@ -90,6 +91,7 @@ impl Engine {
             limit: config.max_position_embeddings.min(engine.pages * TILE),
             cache: KvCache::new(device, config, engine.pages, engine.form),
             scheduler: Scheduler::new(&engine),
+            sampler: Sampler::default(),
             finished: BTreeMap::new(),
             steps: 0,
             generated: 0,
@@ -124,6 +126,14 @@ impl Engine {
         if n == 0 {
             return Err(Error::Setting { field: "n", value: "0".into(), range: "at least 1" });
         }
+        let vocab_size = self.config.vocab_size;
+        if let Some((&id, _)) = params.logit_bias.last_key_value().filter(|(id, _)| **id as usize >= vocab_size) {
+            return Err(Error::Setting {
+                field: "logit_bias",
+                value: format!("token {id}"),
+                range: "of the vocabulary",
+            });
+        }
         if token_ids.is_empty() {
             return Err(Error::EmptyPrompt);
         }
@@ -135,7 +145,6 @@ impl Engine {
                 cache: self.cache.pages() * TILE,
             });
         }
-        let vocab_size = self.config.vocab_size;
         if let Some(position) = token_ids.iter().position(|&id| id as usize >= vocab_size) {
             return Err(Error::UnknownToken { token_id: token_ids[position], position, vocab_size });
         }
@@ -287,13 +296,14 @@ impl Engine {
 
     /// Runs the model over the planned tokens and samples where a sequence's last one is among them: one result for
     /// every sampler of the plan, in order.
-    fn compute(&mut self, model: &Transformer, plan: &Plan) -> Result<Vec<Option<Sampled>>> {
+    fn compute(&mut self, model: &Transformer, plan: &Plan) -> Result<Vec<Outcome>> {
         if plan.work.is_empty() {
             return Ok(Vec::new());
         }
         plan.copies.iter().for_each(|&(from, to)| self.cache.copy_page(from, to));
         let sequences = &self.scheduler.sequences;
-        let (mut chunks, mut requests, mut rows) = (Vec::new(), Vec::new(), 0);
+        let (mut chunks, mut rows) = (Vec::new(), 0);
+        self.sampler.clear();
         for work in &plan.work {
             let (sequence, end) = (&sequences[&work.id], work.first + work.rows);
             rows += work.rows;
@@ -302,17 +312,16 @@ impl Engine {
                 first_position: work.first,
                 pages: &sequence.pages[..end.div_ceil(TILE)],
             });
-            let request = |id| Request { row: rows - 1, params: &sequences[id].params, position: end };
-            requests.extend(work.samplers.iter().map(request));
+            work.samplers.iter().for_each(|id| self.sampler.add(&sequences[id], rows - 1, self.config.vocab_size));
         }
         let batch = Batch::paged(&self.device, &chunks);
         let pass = Pass::inference(&self.device);
         let output = model.forward(pass, &batch, Some(&mut self.cache), false)?;
-        sample(&self.device, model, &output.hidden, &requests)
+        self.sampler.sample(&self.device, model, &output.hidden)
     }
 
     /// Notes what was computed, gives every sampler its token, and ends those that are done.
-    fn commit(&mut self, plan: &Plan, samples: Vec<Option<Sampled>>) -> Vec<Token> {
+    fn commit(&mut self, plan: &Plan, samples: Vec<Outcome>) -> Vec<Token> {
         let mut tokens = Vec::with_capacity(samples.len());
         let mut samples = samples.into_iter();
         self.steps += u64::from(!plan.work.is_empty());
@@ -325,14 +334,18 @@ impl Engine {
                 self.scheduler.start_followers(work.id);
             }
             for (&id, sampled) in work.samplers.iter().zip(samples.by_ref()) {
-                let Some(sampled) = sampled else {
-                    self.end(id, Finish::NotFinite);
-                    continue;
+                let sampled = match sampled {
+                    Ok(sampled) => sampled,
+                    Err(finish) => {
+                        self.end(id, finish);
+                        continue;
+                    }
                 };
                 self.generated += 1;
+                let (token_id, log_prob) = (sampled.token_id, sampled.log_prob);
+                let top_log_probs = sampled.top_log_probs.clone();
                 let finish = self.scheduler.sequence(id).push(sampled);
-                let Sampled { token_id, log_prob, .. } = sampled;
-                tokens.push(Token { sequence: id, token_id, log_prob, finish });
+                tokens.push(Token { sequence: id, token_id, log_prob, top_log_probs, finish });
                 if let Some(finish) = finish {
                     self.end(id, finish);
                 }

@@ -5,6 +5,8 @@
 //! batch, the size of prefill chunks, prefix hits, preemption or the number of threads.
 
 mod config;
+mod constraint;
+mod edits;
 mod engine;
 mod error;
 mod pages;
@@ -15,11 +17,12 @@ mod scheduler;
 mod sequence;
 
 pub use config::EngineConfig;
+pub use constraint::{Constraint, Mask};
 pub use engine::{Engine, Stats};
 pub use error::Error;
 pub use params::SamplingParams;
 pub use replicas::Replicas;
-pub use sequence::{Completion, Counts, Finish, SequenceId, Token};
+pub use sequence::{Completion, Counts, Finish, SequenceId, Token, TokenLogProb};
 
 /// The result of a fallible operation of this crate.
 pub type Result<T> = std::result::Result<T, Error>;

@@ -10,7 +10,7 @@ use minke_tensor::TILE;
 ///
 /// A number that the allocator gives once and never again. So two prefixes are equal exactly if their numbers are: no
 /// prompt can be made to hit the pages of another, as it could if long prefixes were named by their hashes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub(crate) struct Prefix(u64);
 
 /// A full page: what stands before it, and its tokens.

@@ -1,13 +1,30 @@
 //! How a sequence is sampled.
 
-use minke_spec::draw::{Domain, draw};
+use std::collections::BTreeMap;
 
-use crate::{Error, Result};
+use minke_spec::draw::{Domain, draw};
+use minke_tensor::SampleRow;
+
+use crate::{Constraint, Error, Result};
 
 /// The lowest temperature above greedy: below it f32 logits over temperature lose their meaning.
 const LOWEST_TEMPERATURE: f32 = 1e-3;
 
 /// How the tokens of a sequence are chosen, and when it ends.
+///
+/// Logits z become a token in this order, where c counts how often the sequence has generated a token:
+/// ```text
+/// z + logit_bias
+/// z / repetition_penalty if z > 0, else z * repetition_penalty     of tokens of the prompt or with c > 0
+/// z - c * frequency_penalty - (presence_penalty if c > 0)
+/// constraint, temperature, top_k, top_p, min_p, draw
+/// ```
+/// The repetition penalty is that of CTRL (arXiv 1909.05858) and of transformers and llama.cpp, over all tokens; presence
+/// and frequency are those of OpenAI's API, over generated tokens.
+///
+/// Log-probabilities that are reported, and entropies, are those of the model at the temperature, `softmax(logits /
+/// temperature)` with 1 for greedy: bias, penalties, constraint and filters change what is drawn, never what is reported.
+/// A trainer computes the same number from the same weights. The numbers that API servers call logprobs have temperature 1.
 ///
 /// # Examples
 /// ```
@@ -32,6 +49,19 @@ pub struct SamplingParams {
     pub max_tokens: usize,
     /// Tokens that end the sequence; the one that did is part of it.
     pub stop_ids: Vec<u32>,
+    /// Divides positive logits of tokens that the prompt or the answer has, and multiplies negative ones; 1 for none.
+    pub repetition_penalty: f32,
+    /// Subtracted from the logits of tokens that were generated; 0 for none.
+    pub presence_penalty: f32,
+    /// Subtracted from the logit of a token for every time that it was generated; 0 for none.
+    pub frequency_penalty: f32,
+    /// Added to logits, by token; negative infinity forbids a token.
+    pub logit_bias: BTreeMap<u32, f32>,
+    /// What may be said.
+    pub constraint: Option<Constraint>,
+    /// How many of the most likely tokens are reported beside each one, with their log-probabilities. Whoever asks for
+    /// more than there are gets all.
+    pub top_log_probs: usize,
 }
 
 impl Default for SamplingParams {
@@ -45,6 +75,12 @@ impl Default for SamplingParams {
             seed: 0,
             max_tokens: usize::MAX,
             stop_ids: Vec::new(),
+            repetition_penalty: 1.0,
+            presence_penalty: 0.0,
+            frequency_penalty: 0.0,
+            logit_bias: BTreeMap::new(),
+            constraint: None,
+            top_log_probs: 0,
         }
     }
 }
@@ -92,6 +128,42 @@ impl SamplingParams {
         Self { stop_ids: stop_ids.into(), ..self }
     }
 
+    /// Sets [`repetition_penalty`](Self::repetition_penalty).
+    #[must_use]
+    pub fn with_repetition_penalty(self, repetition_penalty: f32) -> Self {
+        Self { repetition_penalty, ..self }
+    }
+
+    /// Sets [`presence_penalty`](Self::presence_penalty).
+    #[must_use]
+    pub fn with_presence_penalty(self, presence_penalty: f32) -> Self {
+        Self { presence_penalty, ..self }
+    }
+
+    /// Sets [`frequency_penalty`](Self::frequency_penalty).
+    #[must_use]
+    pub fn with_frequency_penalty(self, frequency_penalty: f32) -> Self {
+        Self { frequency_penalty, ..self }
+    }
+
+    /// Sets [`logit_bias`](Self::logit_bias).
+    #[must_use]
+    pub fn with_logit_bias(self, logit_bias: impl IntoIterator<Item = (u32, f32)>) -> Self {
+        Self { logit_bias: logit_bias.into_iter().collect(), ..self }
+    }
+
+    /// Sets [`constraint`](Self::constraint).
+    #[must_use]
+    pub fn with_constraint(self, constraint: Constraint) -> Self {
+        Self { constraint: Some(constraint), ..self }
+    }
+
+    /// Sets [`top_log_probs`](Self::top_log_probs).
+    #[must_use]
+    pub fn with_top_log_probs(self, top_log_probs: usize) -> Self {
+        Self { top_log_probs, ..self }
+    }
+
     /// Checks every field.
     ///
     /// # Errors
@@ -104,18 +176,25 @@ impl SamplingParams {
         check(t == 0.0 || (LOWEST_TEMPERATURE..=100.0).contains(&t), "temperature", &t, "0 (greedy) or 0.001 to 100")?;
         check(self.top_p > 0.0 && self.top_p <= 1.0, "top_p", &self.top_p, "above 0 and at most 1 (all tokens)")?;
         check((0.0..=1.0).contains(&self.min_p), "min_p", &self.min_p, "0 (all tokens) to 1")?;
-        check(self.max_tokens > 0, "max_tokens", &self.max_tokens, "at least 1")
-    }
-
-    /// Whether a token with a weight may be left out.
-    pub(crate) fn filters(&self) -> bool {
-        self.top_k > 0 || self.top_p < 1.0 || self.min_p > 0.0
+        check(self.max_tokens > 0, "max_tokens", &self.max_tokens, "at least 1")?;
+        let repetition = self.repetition_penalty;
+        check((0.01..=100.0).contains(&repetition), "repetition_penalty", &repetition, "0.01 to 100, and 1 for none")?;
+        for (field, value) in
+            [("presence_penalty", self.presence_penalty), ("frequency_penalty", self.frequency_penalty)]
+        {
+            check((-2.0..=2.0).contains(&value), field, &value, "-2 to 2, and 0 for none")?;
+        }
+        let bad = self.logit_bias.iter().find(|(_, bias)| bias.is_nan() || **bias == f32::INFINITY);
+        bad.map_or(Ok(()), |(id, bias)| {
+            let value = format!("{bias} for token {id}");
+            check(false, "logit_bias", &value, "a finite number, or negative infinity to forbid the token")
+        })
     }
 
     /// Returns what the logits are multiplied with; 1 for greedy. A trainer that wants the sampler's log-probabilities
     /// to the bit uses this number.
     pub fn inverse_temperature(&self) -> f32 {
-        if self.temperature == 0.0 { 1.0 } else { 1.0 / self.temperature }
+        SampleRow::inverse_temperature(self.temperature)
     }
 
     /// Returns the seed of sample `index` of a group submitted with `seed`. The first sample has the seed itself: sample

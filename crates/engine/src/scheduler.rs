@@ -233,7 +233,7 @@ mod tests {
 
     use super::*;
     use crate::SamplingParams;
-    use crate::sampler::Sampled;
+    use crate::sequence::Sampled;
 
     /// A scheduler with a cache that remembers which token was written where, instead of keys and values.
     struct Machine {
@@ -286,7 +286,8 @@ mod tests {
                     self.scheduler.start_followers(work.id);
                 }
                 for (i, &id) in work.samplers.iter().enumerate() {
-                    let sampled = Sampled { token_id: (i % 2) as u32, log_prob: 0.0, entropy: 0.0 };
+                    let sampled =
+                        Sampled { token_id: (i % 2) as u32, log_prob: 0.0, entropy: 0.0, top_log_probs: vec![] };
                     if self.scheduler.sequence(id).push(sampled).is_some() {
                         self.scheduler.remove(id);
                         self.ended += 1;
@@ -406,7 +407,12 @@ mod tests {
         assert_eq!(machine.owners().len(), 4);
         let ids: Vec<SequenceId> = machine.scheduler.sequences.keys().copied().collect();
         for id in ids {
-            machine.scheduler.sequence(id).push(Sampled { token_id: 3, log_prob: 0.0, entropy: 0.0 });
+            machine.scheduler.sequence(id).push(Sampled {
+                token_id: 3,
+                log_prob: 0.0,
+                entropy: 0.0,
+                top_log_probs: vec![],
+            });
         }
         // Each writes its first token: the partial page is copied for all but the last owner.
         let plan = machine.scheduler.schedule();

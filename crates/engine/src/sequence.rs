@@ -3,8 +3,8 @@
 use minke_tensor::TILE;
 
 use crate::SamplingParams;
+use crate::edits::Edits;
 use crate::pages::{PageAllocator, Prefix};
-use crate::sampler::Sampled;
 
 /// The name of a sequence; later submissions have larger ones.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -27,6 +27,18 @@ pub enum Finish {
     Cancelled,
     /// The model's logits held a value that is not a finite number: there was nothing to sample from.
     NotFinite,
+    /// Its constraint or its bias forbade every token.
+    NothingAllowed,
+}
+
+/// A token and its log-probability.
+#[derive(Clone, Copy, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct TokenLogProb {
+    /// The token.
+    pub token_id: u32,
+    /// Its log-probability, as in [`Completion::log_probs`].
+    pub log_prob: f32,
 }
 
 /// What a sequence took so far, in tokens.
@@ -55,18 +67,21 @@ pub struct Completion {
     pub id: SequenceId,
     /// The generated tokens, the stop id included.
     pub token_ids: Vec<u32>,
-    /// Log-probability of each of them under `softmax(logits / temperature)`, before top-k, top-p and min-p;
-    /// temperature 1 for greedy.
+    /// Log-probability of each of them under `softmax(logits / temperature)`, temperature 1 for greedy: before bias,
+    /// penalties, constraint, top-k, top-p and min-p.
     pub log_probs: Vec<f32>,
-    /// Entropy of the distribution that each was drawn from, before top-k, top-p and min-p, in nats.
+    /// Entropy of that distribution, in nats.
     pub entropies: Vec<f32>,
+    /// For each of them the most likely tokens under that distribution, the first one first; empty if none were asked for.
+    pub top_log_probs: Vec<Vec<TokenLogProb>>,
     /// Why it ended.
     pub finish: Finish,
     /// What it took.
     pub counts: Counts,
 }
 
-/// A token that a step gave one sequence. One that ends without a token (cancelled, not finite) gives none.
+/// A token that a step gave one sequence. One that ends without a token (cancelled, not finite, nothing
+/// allowed) gives none.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct Token {
@@ -76,8 +91,19 @@ pub struct Token {
     pub token_id: u32,
     /// Log-probability of the token, as in [`Completion::log_probs`].
     pub log_prob: f32,
+    /// The most likely tokens in its place, as many as were asked for, as in [`Completion::top_log_probs`].
+    pub top_log_probs: Vec<TokenLogProb>,
     /// Whether it ended with it, and why.
     pub finish: Option<Finish>,
+}
+
+/// One token that was sampled.
+#[derive(Clone, Debug)]
+pub(crate) struct Sampled {
+    pub token_id: u32,
+    pub log_prob: f32,
+    pub entropy: f32,
+    pub top_log_probs: Vec<TokenLogProb>,
 }
 
 /// A sequence that has not ended.
@@ -102,8 +128,10 @@ pub(crate) struct Sequence {
     pub prefix: Prefix,
     /// Members of the group that start when this one's prompt is computed.
     pub followers: Vec<SequenceId>,
+    pub edits: Edits,
     pub log_probs: Vec<f32>,
     pub entropies: Vec<f32>,
+    pub top_log_probs: Vec<Vec<TokenLogProb>>,
 }
 
 impl Sequence {
@@ -112,6 +140,7 @@ impl Sequence {
             token_ids: prompt.to_vec(),
             prompt: prompt.len(),
             limit: context.min(prompt.len().saturating_add(params.max_tokens)),
+            edits: Edits::new(&params, prompt),
             params,
             computed: 0,
             cached: 0,
@@ -122,7 +151,13 @@ impl Sequence {
             followers: Vec::new(),
             log_probs: Vec::new(),
             entropies: Vec::new(),
+            top_log_probs: Vec::new(),
         }
+    }
+
+    /// The tokens behind the prompt.
+    pub(crate) fn generated(&self) -> &[u32] {
+        &self.token_ids[self.prompt..]
     }
 
     /// Whether something of it was computed, or found in the cache.
@@ -194,6 +229,10 @@ impl Sequence {
         self.token_ids.push(sampled.token_id);
         self.log_probs.push(sampled.log_prob);
         self.entropies.push(sampled.entropy);
+        if self.params.top_log_probs > 0 {
+            self.top_log_probs.push(sampled.top_log_probs);
+        }
+        self.edits.push(&self.params, sampled.token_id);
         if self.params.stop_ids.contains(&sampled.token_id) {
             Some(Finish::Stop(sampled.token_id))
         } else {
@@ -205,7 +244,8 @@ impl Sequence {
     pub(crate) fn complete(mut self, id: SequenceId, finish: Finish) -> Completion {
         let counts = self.counts();
         let token_ids = self.token_ids.split_off(self.prompt);
-        Completion { id, token_ids, log_probs: self.log_probs, entropies: self.entropies, finish, counts }
+        let Self { log_probs, entropies, top_log_probs, .. } = self;
+        Completion { id, token_ids, log_probs, entropies, top_log_probs, finish, counts }
     }
 
     fn page_tokens(&self, page: usize) -> Option<&[u32; TILE]> {

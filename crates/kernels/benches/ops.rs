@@ -6,6 +6,7 @@ use std::time::Instant;
 use minke_kernels::format::Stored;
 use minke_kernels::ops::attention::{self, Heads, Memory, Span, Strides, TILE};
 use minke_kernels::ops::matmul::{self, Size};
+use minke_kernels::ops::sample::{self, SampleOutputs, SampleRow, SampleRows};
 use minke_kernels::ops::{grouped_matmul, log_prob, norm, stored_matmul, swiglu};
 use minke_kernels::{Cpu, Isa};
 use minke_spec::Format;
@@ -26,6 +27,7 @@ fn main() {
     run("attention", attention_rows);
     run("attention_decode", attention_decode_rows);
     run("log_prob", log_prob_rows);
+    run("sample", sample_rows);
     run("norm", norm_rows);
     run("swiglu", swiglu_rows);
 }
@@ -218,6 +220,41 @@ fn log_prob_rows(cpu: &Cpu) {
             log_prob::head_log_prob(cpu, &x, &packed, &targets, size, 1.0, outputs);
         });
         row("log_prob", &format!("{m}x{n}x{k}"), ns, 4 * (m * k + n * k), 2 * m * n * k);
+    }
+}
+
+/// Measures a token for each row: the whole distribution, a nucleus, and a nucleus under a mask that forbids every other
+/// token.
+fn sample_rows(cpu: &Cpu) {
+    for (m, n) in [(64, 640), (1, 151_936), (16, 151_936)] {
+        let logits: Vec<f32> = random(m * n).iter().map(|z| 8.0 * z).collect();
+        let masks = vec![0xaaaa_aaaa_u32; n.div_ceil(32)];
+        for (what, top_p, mask) in [("all", 1.0, None), ("top_p", 0.95, None), ("masked", 0.95, Some(0))] {
+            let uniform = 0.3;
+            let row_of = SampleRow {
+                temperature: 0.6,
+                top_k: 0,
+                top_p,
+                min_p: 0.0,
+                uniform,
+                edits: 0..0,
+                mask,
+                alternatives: 0,
+            };
+            let rows = vec![row_of; m];
+            let (mut token_ids, mut log_prob, mut entropy) = (vec![0; m], vec![0.0; m], vec![0.0; m]);
+            let ns = median_ns(|| {
+                let outputs = SampleOutputs {
+                    token_ids: &mut token_ids,
+                    log_prob: &mut log_prob,
+                    entropy: black_box(&mut entropy),
+                    alternative_ids: &mut [],
+                    alternative_log_probs: &mut [],
+                };
+                sample::sample(cpu, &logits, &SampleRows { rows: &rows, edits: &[], masks: &masks }, outputs);
+            });
+            row("sample", &format!("{m}x{n}-{what}"), ns, 4 * m * n, 0);
+        }
     }
 }
 

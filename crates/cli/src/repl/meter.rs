@@ -35,6 +35,7 @@ fn ending(finish: Finish) -> &'static str {
         Finish::Length => "; cut off at its longest",
         Finish::Cancelled => "; interrupted",
         Finish::NotFinite => "; values that are not numbers",
+        Finish::NothingAllowed => "; nothing more was allowed",
     }
 }
 

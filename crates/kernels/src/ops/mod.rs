@@ -15,6 +15,7 @@ pub mod pointwise;
 pub mod rope;
 pub mod route;
 pub mod rows;
+pub mod sample;
 pub(crate) mod split;
 pub mod stored_matmul;
 pub mod swiglu;

@@ -79,18 +79,6 @@ impl Tensor {
         Ok(TokenDistribution { log_prob: log_prob.made_by(pass, true, op), entropy })
     }
 
-    /// Returns `e^((z - max z) / T)` of every row: probabilities relative to the largest. Inference only.
-    ///
-    /// # Shapes
-    /// logits [R, vocabulary] -> [R, vocabulary]
-    pub fn weigh_rows(&self, pass: Pass<'_>, inverse_temperature: f32) -> Tensor {
-        let (cpu, width) = (pass.cpu(), self.shape().width());
-        let weights = Tensor::write(cpu, self.shape(), |weights| {
-            log_prob::weigh_rows(cpu, self.values(), width, inverse_temperature, weights);
-        });
-        weights.made_by(pass, self.recorded(), || Op::Inference { op: "weigh_rows", x: self.clone() })
-    }
-
     /// Returns log-probabilities of the targets under `softmax(logits / temperature)`. Inference only.
     ///
     /// # Shapes

@@ -8,8 +8,10 @@ mod loss;
 mod pointwise;
 mod route;
 mod rows;
+mod sample;
 
 pub use loss::TokenDistribution;
+pub use sample::Samples;
 
 use crate::error::mismatch;
 use crate::shape::Shape;

@@ -1,9 +1,8 @@
 //! The tuned version: chunks of rows whose logits stay in the cache.
 
-use super::{Head, RowOutputs};
+use super::{Head, RowOutputs, of_logit};
 use crate::device::{Cpu, Parts};
 use crate::ops::matmul::{Size, blocked, matmul_backward_weight_add, pack_columns, packed_len};
-use crate::ops::split::by_rows;
 use crate::simd::simd_fn;
 
 /// Rows whose logits are held at once.
@@ -13,7 +12,7 @@ const ROWS: usize = 16;
 
 simd_fn! {
     /// Returns (log-probability, log sum, entropy) of one row.
-    fn row<S>(s: S, logits: &[f32], target: usize, inverse_temperature: f32) -> (f32, f32, f32) {
+    pub(super) fn row<S>(s: S, logits: &[f32], target: usize, inverse_temperature: f32) -> (f32, f32, f32) {
         let scale = s.splat(inverse_temperature);
         let whole = logits.chunks_exact(S::LANES);
         let tail = whole.remainder();
@@ -42,21 +41,7 @@ simd_fn! {
         }
         let log = sum.ln();
         let log_sum = largest + log;
-        (logits[target] * inverse_temperature - log_sum, log_sum, log - weighted / sum)
-    }
-
-    /// Writes `e^((z - max z) / T)` for one row.
-    fn weigh_row<S>(s: S, logits: &[f32], inverse_temperature: f32, weights: &mut [f32]) {
-        let mut largest = s.splat(f32::NEG_INFINITY);
-        for chunk in logits.chunks_exact(S::LANES) {
-            largest = s.max(largest, s.load(chunk));
-        }
-        let tail = logits.chunks_exact(S::LANES).remainder();
-        let largest = s.splat(tail.iter().copied().fold(s.largest(largest), f32::max));
-        for (z, weight) in logits.chunks(S::LANES).zip(weights.chunks_mut(S::LANES)) {
-            let z = s.mul(s.sub(s.load_partial(z), largest), s.splat(inverse_temperature));
-            s.store_partial(s.exp(z), weight);
-        }
+        (of_logit(logits[target], inverse_temperature, log_sum), log_sum, log - weighted / sum)
     }
 
     /// Replaces a row of logits by the gradient of its log-probability, times `d`.
@@ -79,14 +64,6 @@ pub(super) fn rows(cpu: &Cpu, logits: &[f32], targets: &[u32], inverse_temperatu
             let found = row(cpu.isa(), &logits[i * n..][..n], targets[i] as usize, inverse_temperature);
             // SAFETY: each row is written by one task.
             unsafe { (log_prob.part(i, 1)[0], log_sum.part(i, 1)[0], entropy.part(i, 1)[0]) = found };
-        }
-    });
-}
-
-pub(super) fn weigh(cpu: &Cpu, logits: &[f32], n: usize, inverse_temperature: f32, weights: &mut [f32]) {
-    by_rows(cpu, logits.len() / n, n, [(weights, n)], |rows, [weights]| {
-        for (z, weights) in logits[rows.start * n..].chunks_exact(n).zip(weights.chunks_exact_mut(n)) {
-            weigh_row(cpu.isa(), z, inverse_temperature, weights);
         }
     });
 }

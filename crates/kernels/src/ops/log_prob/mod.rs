@@ -1,7 +1,7 @@
 //! How likely is the next token? `log p(target) = z[target] / T - log sum exp(z / T)` with `z = x W^T`.
 //!
 //! One function computes a log-probability, in one order over the vocabulary: the sampler reads it off logits
-//! ([`log_prob_rows`]), scoring and training go from hidden states in chunks of rows ([`head_log_prob`]) and never hold
+//! ([`super::sample`]), scoring and training go from hidden states in chunks of rows ([`head_log_prob`]) and never hold
 //! all logits. So all three agree to the bit.
 
 mod cpu;
@@ -41,15 +41,15 @@ pub fn log_prob_rows(cpu: &Cpu, logits: &[f32], targets: &[u32], inverse_tempera
     }
 }
 
-/// Computes what a sampler draws from: `e^((z - max z) / T)`, probabilities relative to the largest.
-///
-/// # Shapes
-/// logits and weights [m, n]
-pub fn weigh_rows(cpu: &Cpu, logits: &[f32], n: usize, inverse_temperature: f32, weights: &mut [f32]) {
-    assert!(logits.len() == weights.len() && (logits.is_empty() || logits.len().is_multiple_of(n)));
-    if !logits.is_empty() {
-        cpu::weigh(cpu, logits, n, inverse_temperature, weights);
-    }
+/// (log-probability, log sum, entropy) of one row of logits.
+pub(crate) fn row(cpu: &Cpu, logits: &[f32], target: u32, inverse_temperature: f32) -> (f32, f32, f32) {
+    cpu::row(cpu.isa(), logits, target as usize, inverse_temperature)
+}
+
+/// The log-probability of a token whose logit is given, where the log sum of its row is known.
+#[inline(always)]
+pub(crate) fn of_logit(logit: f32, inverse_temperature: f32, log_sum: f32) -> f32 {
+    logit * inverse_temperature - log_sum
 }
 
 /// Computes log-probabilities from hidden states and the packed head.

@@ -9,12 +9,6 @@ pub fn log_prob(logits: &[f64], target: usize, inverse_temperature: f64) -> (f64
     (z[target] - log_sum, log_sum, entropy)
 }
 
-/// Returns probabilities relative to the largest.
-pub fn weights(logits: &[f64], inverse_temperature: f64) -> Vec<f64> {
-    let largest = logits.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-    logits.iter().map(|l| ((l - largest) * inverse_temperature).exp()).collect()
-}
-
 /// Returns the gradient of the log-probability with respect to the logits.
 pub fn log_prob_backward(logits: &[f64], target: usize, inverse_temperature: f64) -> Vec<f64> {
     let (_, log_sum, _) = log_prob(logits, target, inverse_temperature);
