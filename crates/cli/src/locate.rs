@@ -62,10 +62,12 @@ pub fn find(argument: &Path) -> Result<Located> {
     let pull = if text == name.to_string() { String::new() } else { format!(", which is {name}") };
     let error = match environment::cache().find(&name) {
         Ok(path) => return Ok(Located::Here(path)),
-        Err(Absent::Unknown) => match near {
-            Some(near) => none(&format!(", and not downloaded; did you mean {near}?")),
-            None => none(&format!(", and not downloaded; check the spelling, or: minke pull {text}{pull}")),
-        },
+        Err(Absent::Unknown) => {
+            match near.filter(|near| ModelName::parse(near).is_ok_and(|near| near.repo != name.repo)) {
+                Some(near) => none(&format!(", and not downloaded; did you mean {near}?")),
+                None => none(&format!(", and not downloaded; check the spelling, or: minke pull {text}{pull}")),
+            }
+        }
         Err(Absent::Incomplete(file)) => Exit::BadFile
             .because(format!("{text}: was downloaded in part, {file} is missing; complete it with: minke pull {text}")),
         Err(Absent::Several(names)) => {

@@ -81,7 +81,7 @@ fn wrong_arguments() {
         (&["fit", "empty"], BAD_FILE, "empty: has no config.json"),
         (&["fit", "thinker", "--context", "1000"], USAGE, "--context 1000: this model holds 1 to 256 tokens"),
         (&["fit", "thinker", "--memory", "24 apples"], USAGE, "write a size such as 24G or 512M"),
-        (&["pull"], USAGE, "<MODEL>"),
+        (&["pull"], USAGE, "<NAME>"),
         (&["pull", "r1-distil-qwen-7b"], USAGE, "is no model; did you mean r1-distill-qwen-7b?"),
         (&["pull", "qwen"], USAGE, "write ORG/NAME as on the Hugging Face Hub, or a short name such as"),
         (&["pull", "../../etc"], USAGE, "../../etc: is no model"),
