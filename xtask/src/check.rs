@@ -14,7 +14,7 @@ type Reading = (&'static str, fn(&Path) -> Result<Vec<String>>);
 
 const READINGS: [Reading; 6] = [
     ("arrows between crates and modules", layers::complaints),
-    ("unsafe, features, environment", quarantine::complaints),
+    ("unsafe, features, environment, devices", quarantine::complaints),
     ("paper map", paper_map::complaints),
     ("paths in the pages", pages::complaints),
     ("figures of README.md", figures::complaints),

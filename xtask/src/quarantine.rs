@@ -1,4 +1,4 @@
-//! Words that may stand only in certain places: `unsafe`, `cfg(feature)` and reading the environment.
+//! Words that may stand only in certain places: `unsafe`, `cfg(feature)`, reading the environment, devices by name.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -14,6 +14,10 @@ const UNSAFE: [&str; 2] = ["crates/kernels/", "crates/sys/"];
 const ENVIRONMENT: [&str; 2] = [READS, "xtask/"];
 /// The file of the program that reads it.
 const READS: &str = "crates/cli/src/environment.rs";
+/// Where a device may be named: elsewhere one is opened by its name as text and given to operations (I3).
+const DEVICES: &str = "crates/kernels/";
+/// The variants of `minke_kernels::Device`.
+const DEVICE_VARIANTS: [&str; 2] = ["Cpu", "Reference"];
 /// How many `cfg(feature)` the workspace may have: the one that will switch a device on (I11).
 const FEATURES: usize = 1;
 
@@ -30,6 +34,11 @@ pub fn complaints(root: &Path) -> Result<Vec<String>> {
             found.extend(lines_of(&all, "unsafe").map(|line| {
                 let places = UNSAFE.join(" and ");
                 format!("{name}:{line}: `unsafe` outside {places}: move it there or use a safe library (I2)")
+            }));
+        }
+        if !name.starts_with(DEVICES) {
+            found.extend(devices_of(&all).map(|line| {
+                format!("{name}:{line}: names a device: only {DEVICES} may, move the operation there (I3)")
             }));
         }
         if name.contains("/src/") && !ENVIRONMENT.iter().any(|place| name.starts_with(place)) {
@@ -95,6 +104,12 @@ fn environment_reads(all: &[Token]) -> impl Iterator<Item = usize> + '_ {
         .map(|w| w[0].line)
 }
 
+fn devices_of(all: &[Token]) -> impl Iterator<Item = usize> + '_ {
+    all.windows(3)
+        .filter(|w| w[0].text == "Device" && w[1].text == "::" && DEVICE_VARIANTS.contains(&w[2].text.as_str()))
+        .map(|w| w[0].line)
+}
+
 fn features_of(all: &[Token]) -> impl Iterator<Item = usize> + '_ {
     let is_cfg = |t: &Token| t.text == "cfg" || t.text == "cfg_attr";
     all.iter().enumerate().filter(move |(_, t)| is_cfg(t)).flat_map(|(i, _)| {
@@ -131,6 +146,12 @@ mod tests {
         let lines = unnamed_variables(source, page);
         assert_eq!(lines.len(), 2, "{lines:?}");
         assert!(lines[0].contains("EDITOR is read") && lines[1].contains("MINKE_LOG is named"), "{lines:?}");
+    }
+
+    #[test]
+    fn a_device_is_named_by_its_variant() {
+        let text = "let Device::Cpu(cpu) = x; Device::open(\"cpu\", 1); Device::cpu(1, isa) // Device::Cpu\n Device::Reference(_)";
+        assert_eq!(devices_of(&tokens(text)).collect::<Vec<_>>(), [1, 2]);
     }
 
     #[test]

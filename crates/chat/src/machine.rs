@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use minke_spec::Format;
 use minke_spec::format::fp8_scale_shape;
-use minke_tensor::{Bytes, Cpu, Device, Param, Pass, StoredMatrix, StoredWeight, Tensor};
+use minke_tensor::{Bytes, Device, Indices, Param, Pass, StoredMatrix, StoredWeight, Tensor};
 
 use crate::Result;
 
@@ -54,14 +54,10 @@ fn group_memory(text: &str) -> Option<Memory> {
 ///
 /// # Units
 /// bytes per second
-pub fn bandwidth(cpu: &Cpu) -> f64 {
-    let words = vec![1u64; SPAN / 8];
-    let tasks = 4 * cpu.threads();
+pub fn bandwidth(device: &Device) -> f64 {
+    let words = Indices::from_slice(device, &vec![1u32; SPAN / 4]);
     rate(SPAN, || {
-        cpu.run(tasks, |task| {
-            let (first, end) = (words.len() * task / tasks, words.len() * (task + 1) / tasks);
-            black_box(words[first..end].iter().fold(0u64, |sum, word| sum.wrapping_add(*word)));
-        });
+        black_box(words.sum(device));
         Ok(())
     })
     .expect("invariant: reading memory does not fail")
@@ -74,7 +70,7 @@ pub fn bandwidth(cpu: &Cpu) -> f64 {
 ///
 /// # Errors
 /// If the format cannot be multiplied.
-pub fn weight_rate(cpu: &Cpu, format: Format, width: usize, bytes: u64) -> Result<f64> {
+pub fn weight_rate(device: &Device, format: Format, width: usize, bytes: u64) -> Result<f64> {
     let k = width.next_multiple_of(256);
     let row = format.bytes(k);
     let n = (SPAN.min(bytes as usize) / row).max(32);
@@ -82,10 +78,9 @@ pub fn weight_rate(cpu: &Cpu, format: Format, width: usize, bytes: u64) -> Resul
     let bytes = Bytes::from(vec![0x11u8; n * row]);
     let scales = if format == Format::F8E4M3 { vec![1.0; fp8_scale_shape(n, k).iter().product()] } else { Vec::new() };
     let weight = StoredWeight::new(format, &[n, k], vec![StoredMatrix { bytes, scales }])?;
-    let device = Device::Cpu(cpu.clone());
-    let (w, x) = (Param::new("measured", 0, weight), Tensor::from_slice(&device, &[1, k], &vec![1.0; k]));
+    let (w, x) = (Param::new("measured", 0, weight), Tensor::from_slice(device, &[1, k], &vec![1.0; k]));
     rate(n * row, || {
-        black_box(x.matmul(Pass::inference(&device), &w)?);
+        black_box(x.matmul(Pass::inference(device), &w)?);
         Ok(())
     })
 }

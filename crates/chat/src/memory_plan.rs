@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use minke_spec::config::AttentionConfig;
 use minke_spec::cost::kv_bytes_per_token;
 use minke_spec::{Format, ModelConfig};
-use minke_tensor::{Cpu, TILE};
+use minke_tensor::{Device, PAGE_TOKENS};
 use minke_weights::{Archive, Part, PartBytes};
 use serde::Serialize;
 
@@ -74,7 +74,7 @@ impl<'a> MemoryPlanner<'a> {
     pub fn plan(&self, context: usize) -> MemoryPlan {
         let config = &self.archive.config;
         let weights = self.resident_weights(context);
-        let cache = (context.next_multiple_of(TILE) * kv_bytes_per_token(config, CACHE_FORMAT)) as u64;
+        let cache = (context.next_multiple_of(PAGE_TOKENS) * kv_bytes_per_token(config, CACHE_FORMAT)) as u64;
         let logits = 4 * 4 * config.vocab_size as u64;
         let work = CHUNK_TOKENS.min(context) as u64 * work_per_token(config) + logits;
         let vocabulary = TEXT_PER_ID * self.ids;
@@ -84,14 +84,14 @@ impl<'a> MemoryPlanner<'a> {
 
     /// Returns the longest context that fits into so many bytes, in tokens, at most the model's own; nothing if none fits.
     pub fn longest_context(&self, memory: u64) -> Option<usize> {
-        let fits = |pages: usize| self.plan(pages * TILE).total <= memory;
+        let fits = |pages: usize| self.plan(pages * PAGE_TOKENS).total <= memory;
         let most = self.archive.config.max_position_embeddings;
-        let (mut fitting, mut beyond) = (0, most.div_ceil(TILE) + 1);
+        let (mut fitting, mut beyond) = (0, most.div_ceil(PAGE_TOKENS) + 1);
         while beyond - fitting > 1 {
             let middle = fitting.midpoint(beyond);
             if fits(middle) { fitting = middle } else { beyond = middle }
         }
-        (fitting > 0).then_some((fitting * TILE).min(most))
+        (fitting > 0).then_some((fitting * PAGE_TOKENS).min(most))
     }
 
     /// Returns the bytes of weights that are in memory after a sequence of so many tokens.
@@ -120,7 +120,7 @@ impl<'a> MemoryPlanner<'a> {
     ///
     /// # Errors
     /// If a format cannot be multiplied.
-    pub fn speed(&self, cpu: &Cpu, context: usize, bandwidth: f64) -> Result<SpeedEstimate> {
+    pub fn speed(&self, device: &Device, context: usize, bandwidth: f64) -> Result<SpeedEstimate> {
         let config = &self.archive.config;
         let mut by_format = BTreeMap::<Format, f64>::new();
         for ((part, name), bytes) in &self.parts {
@@ -133,7 +133,7 @@ impl<'a> MemoryPlanner<'a> {
         for (format, bytes) in by_format {
             // Norms and biases are not worth a measurement.
             if bytes > 0.01 * active {
-                seconds += bytes / weight_rate(cpu, format, config.hidden_size, bytes as u64)?;
+                seconds += bytes / weight_rate(device, format, config.hidden_size, bytes as u64)?;
             }
         }
         let cache = (context * kv_bytes_per_token(config, CACHE_FORMAT)) as f64 / bandwidth;

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use minke_engine::SamplingParams;
 use minke_model::Transformer;
-use minke_tensor::{Cpu, Device, Isa};
+use minke_tensor::Device;
 use minke_text::{ChatTemplate, Message, Tokenizer};
 use minke_weights::Archive;
 use sha2::{Digest, Sha256};
@@ -37,11 +37,11 @@ pub struct ChatModel {
 }
 
 impl ChatModel {
-    /// Loads the model of a folder or a GGUF file.
+    /// Loads the model of a folder or a GGUF file to a device.
     ///
     /// # Errors
     /// If a file is missing or broken, or the memory is too small: said before any weight is read.
-    pub fn open(path: &Path, threads: usize) -> Result<Self> {
+    pub fn open(path: &Path, device: &Device) -> Result<Self> {
         let archive = Archive::open(path)?;
         let have = memory().map_or(u64::MAX, |memory| memory.available);
         let context = MemoryPlanner::new(&archive).context(have, None)?;
@@ -49,8 +49,7 @@ impl ChatModel {
         let tokenizer = tokenizer(&archive)?;
         let (template, note) = template(&archive, &tokenizer)?;
         let generation = GenerationConfig::read(&archive)?;
-        let device = Device::Cpu(Cpu::new(threads, Isa::detect()));
-        let identity = identity(&archive);
+        let (device, identity) = (device.clone(), identity(&archive, device));
         let model = archive.load(&device)?;
         let notes = note.into_iter().collect();
         Ok(Self { device, model, tokenizer, template, generation, context, identity, notes })
@@ -73,9 +72,9 @@ impl ChatModel {
 
 /// A sum over what decides about the numbers in the cache: configuration, names, sizes and times of the files of weights,
 /// instructions and version. To sum up the weights themselves would take as long as to load them.
-fn identity(archive: &Archive) -> Identity {
+fn identity(archive: &Archive, device: &Device) -> Identity {
     let mut sum = Sha256::new();
-    sum.update(format!("{} {:?} {:?}", env!("CARGO_PKG_VERSION"), Isa::detect(), archive.config));
+    sum.update(format!("{} {} {:?}", env!("CARGO_PKG_VERSION"), device.name(), archive.config));
     for file in &archive.files {
         let changed = std::fs::metadata(&file.path).and_then(|data| data.modified()).ok();
         sum.update(format!("{:?} {} {changed:?}", file.path.file_name(), file.bytes.len()));

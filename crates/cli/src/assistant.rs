@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use anyhow::Result;
 use minke_chat::{CHUNK_TOKENS, ChatModel, SamplingOptions};
 use minke_engine::{Engine, EngineConfig, SamplingParams};
-use minke_tensor::TILE;
+use minke_tensor::{Device, PAGE_TOKENS};
 use minke_text::Message;
 
 /// A model that answers; clones share it and its cache.
@@ -17,16 +17,16 @@ pub struct Assistant {
 }
 
 impl Assistant {
-    /// Loads the model of a folder, with a cache for its whole context or as much as fits.
+    /// Loads the model of a folder to a device, with a cache for its whole context or as much as fits.
     ///
     /// # Errors
     /// As [`ChatModel::open`].
-    pub fn load(path: &Path, threads: usize) -> Result<Self> {
-        let loaded = ChatModel::open(path, threads)?;
+    pub fn load(path: &Path, device: &Device) -> Result<Self> {
+        let loaded = ChatModel::open(path, device)?;
         loaded.notes.iter().for_each(|note| eprintln!("minke: {note}"));
         let config = loaded.model.config();
         let sizes = EngineConfig::default()
-            .with_pages(loaded.context.div_ceil(TILE))
+            .with_pages(loaded.context.div_ceil(PAGE_TOKENS))
             .with_max_sequences(1)
             .with_chunk_tokens(CHUNK_TOKENS);
         let engine = Engine::new(&loaded.device, config, sizes)?;

@@ -5,7 +5,7 @@
 mod common;
 
 use common::{Done, command, minke, testdata, thinker};
-use minke_tensor::{Cpu, Device, Isa};
+use minke_tensor::Device;
 use minke_weights::{Archive, Importance, WeightFile, load_dense};
 use std::collections::BTreeMap;
 use std::fs;
@@ -104,10 +104,10 @@ fn fp8_becomes_the_nearest_bf16() {
     let wide = at.join("wide");
     assert!(!fs::read_to_string(wide.join("config.json")).unwrap().contains("quantization_config"));
     assert!(formats(&wide).values().all(|format| format == "BF16" || format == "F32"));
-    let device = Device::Cpu(Cpu::new(1, Isa::detect()));
+    let device = Device::open("cpu", 1).unwrap();
     let [fp8, bf16] = [&source, &wide].map(|path| load_dense(&device, path).unwrap());
     for (fp8, bf16) in fp8.params().into_iter().zip(bf16.params()) {
-        for (x, y) in fp8.values().iter().zip(bf16.values()) {
+        for (x, y) in fp8.value().read().into_iter().zip(bf16.value().read()) {
             assert!((x - y).abs() <= x.abs() / 256.0, "{}: {x} became {y}", fp8.name());
         }
     }
@@ -207,7 +207,7 @@ fn recipes_overrides_and_what_falls_back() {
             "*_exps.weight=q4_0",
         ],
     );
-    let device = Device::Cpu(Cpu::new(1, Isa::detect()));
+    let device = Device::open("cpu", 1).unwrap();
     Archive::open(&at.join("e.gguf")).unwrap().load(&device).unwrap();
 }
 

@@ -7,7 +7,7 @@ use std::time::Instant;
 use minke_engine::{EngineConfig, Replicas, SamplingParams};
 use minke_model::{MlaForm, Transformer};
 use minke_spec::{ModelConfig, Placement};
-use minke_tensor::{Cpu, Device, Isa};
+use minke_tensor::Device;
 
 fn config() -> ModelConfig {
     let json = serde_json::json!({
@@ -29,7 +29,7 @@ fn main() {
     let number = |i: usize, otherwise: usize| arguments.get(i).and_then(|v| v.parse().ok()).unwrap_or(otherwise);
     let (batch, tokens, threads) = (number(0, 64), number(1, 128), number(2, 2));
     let config = config();
-    let device = Device::Cpu(Cpu::new(threads, Isa::detect()));
+    let device = Device::open("cpu", threads).expect("the system gives threads");
     let model = Transformer::random(&device, &config, &Placement::single(), 1).expect("the family is implemented");
     let settings = EngineConfig::default()
         .with_pages(batch * (tokens + 64).div_ceil(32))

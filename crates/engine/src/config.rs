@@ -1,12 +1,12 @@
 //! Sizes of an engine, and the form of MLA that it serves.
 
 use minke_model::MlaForm;
-use minke_tensor::TILE;
+use minke_tensor::PAGE_TOKENS;
 
 use crate::{Error, Result};
 
 /// Most pages of a cache: a place in it (page * 32 + row) is a u32.
-const MOST_PAGES: usize = u32::MAX as usize / TILE;
+const MOST_PAGES: usize = u32::MAX as usize / PAGE_TOKENS;
 
 /// Sizes of an engine, and its form of MLA.
 ///

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use minke_model::{Batch, Chunk, KvCache, ModelId, Transformer};
 use minke_spec::ModelConfig;
-use minke_tensor::{Device, Pass, TILE};
+use minke_tensor::{Device, PAGE_TOKENS, Pass};
 
 use crate::config::EngineConfig;
 use crate::sampler::{Outcome, Sampler};
@@ -46,10 +46,10 @@ pub struct Stats {
 /// use minke_engine::{Engine, EngineConfig, SamplingParams};
 /// use minke_model::{MlaForm, Transformer};
 /// use minke_spec::{ModelConfig, Placement};
-/// use minke_tensor::{Cpu, Device, Isa};
+/// use minke_tensor::Device;
 /// # let text = include_str!("../../../testdata/tiny-v3/config.json");
 /// let config = ModelConfig::from_json(text)?.config;
-/// let device = Device::Cpu(Cpu::new(1, Isa::detect()));
+/// let device = Device::open("cpu", 1)?;
 /// let model = Transformer::random(&device, &config, &Placement::single(), 0)?;
 /// let mut engine = Engine::new(&device, &config, EngineConfig::default().with_form(MlaForm::Expanded))?;
 /// engine.submit(&[3, 1, 4], &SamplingParams::default().with_seed(7).with_max_tokens(5), 2)?;
@@ -88,7 +88,7 @@ impl Engine {
             config: config.clone(),
             model: None,
             most_unfinished: engine.max_sequences.saturating_add(engine.max_waiting),
-            limit: config.max_position_embeddings.min(engine.pages * TILE),
+            limit: config.max_position_embeddings.min(engine.pages * PAGE_TOKENS),
             cache: KvCache::new(device, config, engine.pages, engine.form),
             scheduler: Scheduler::new(&engine),
             sampler: Sampler::default(),
@@ -142,7 +142,7 @@ impl Engine {
                 tokens: token_ids.len(),
                 limit: self.limit,
                 context: self.config.max_position_embeddings,
-                cache: self.cache.pages() * TILE,
+                cache: self.cache.pages() * PAGE_TOKENS,
             });
         }
         if let Some(position) = token_ids.iter().position(|&id| id as usize >= vocab_size) {
@@ -235,7 +235,7 @@ impl Engine {
     ) -> std::result::Result<usize, E> {
         let mut owned = Vec::new();
         let result = self.fill_pages(token_ids, pages, &mut owned);
-        let known = owned.len() * TILE;
+        let known = owned.len() * PAGE_TOKENS;
         // The last page first, so that the cache gives up the end of a prefix before its beginning.
         owned.into_iter().rev().for_each(|page| self.scheduler.pages.release(page));
         result.map(|()| known)
@@ -300,7 +300,7 @@ impl Engine {
         if plan.work.is_empty() {
             return Ok(Vec::new());
         }
-        plan.copies.iter().for_each(|&(from, to)| self.cache.copy_page(from, to));
+        plan.copies.iter().for_each(|&(from, to)| self.cache.copy_page(&self.device, from, to));
         let sequences = &self.scheduler.sequences;
         let (mut chunks, mut rows) = (Vec::new(), 0);
         self.sampler.clear();
@@ -310,11 +310,11 @@ impl Engine {
             chunks.push(Chunk {
                 token_ids: &sequence.token_ids[work.first..end],
                 first_position: work.first,
-                pages: &sequence.pages[..end.div_ceil(TILE)],
+                pages: &sequence.pages[..end.div_ceil(PAGE_TOKENS)],
             });
             work.samplers.iter().for_each(|id| self.sampler.add(&sequences[id], rows - 1, self.config.vocab_size));
         }
-        let batch = Batch::paged(&self.device, &chunks);
+        let batch = Batch::paged(&self.device, &chunks)?;
         let pass = Pass::inference(&self.device);
         let output = model.forward(pass, &batch, Some(&mut self.cache), false)?;
         self.sampler.sample(&self.device, model, &output.hidden)

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use minke_model::MlaForm;
-use minke_tensor::TILE;
+use minke_tensor::PAGE_TOKENS;
 
 /// The tokens from the beginning of a sequence to the end of a full page, in a cache of one MLA form.
 ///
@@ -14,7 +14,7 @@ use minke_tensor::TILE;
 pub(crate) struct Prefix(u64);
 
 /// A full page: what stands before it, and its tokens.
-type Key = (Prefix, [u32; TILE]);
+type Key = (Prefix, [u32; PAGE_TOKENS]);
 
 #[derive(Clone, Default)]
 struct Page {
@@ -109,7 +109,7 @@ impl PageAllocator {
     }
 
     /// Returns the page that holds `tokens` behind `parent`, with one more owner, and the prefix that ends with it.
-    pub(crate) fn find(&mut self, parent: Prefix, tokens: &[u32; TILE]) -> Option<(u32, Prefix)> {
+    pub(crate) fn find(&mut self, parent: Prefix, tokens: &[u32; PAGE_TOKENS]) -> Option<(u32, Prefix)> {
         let &(page, prefix) = self.known.get(&(parent, *tokens))?;
         let entry = &mut self.pages[page as usize];
         if entry.references == 0 {
@@ -122,7 +122,7 @@ impl PageAllocator {
     /// Returns the known pages that hold the beginning of these tokens, in order; nobody becomes their owner.
     pub(crate) fn known_pages(&self, token_ids: &[u32]) -> Vec<u32> {
         let mut prefix = self.root;
-        let next = |tokens: &[u32; TILE]| {
+        let next = |tokens: &[u32; PAGE_TOKENS]| {
             let &(page, longer) = self.known.get(&(prefix, *tokens))?;
             prefix = longer;
             Some(page)
@@ -132,7 +132,7 @@ impl PageAllocator {
 
     /// Makes a full page known, and returns the prefix that ends with it. If another page with these tokens is known
     /// already, that one stays.
-    pub(crate) fn remember(&mut self, parent: Prefix, tokens: &[u32; TILE], page: u32) -> Prefix {
+    pub(crate) fn remember(&mut self, parent: Prefix, tokens: &[u32; PAGE_TOKENS], page: u32) -> Prefix {
         if !self.prefix_cache {
             return parent;
         }
@@ -245,7 +245,7 @@ mod tests {
                             // Continue the longest sequence that anybody remembered.
                             let before = prefixes.keys().max_by_key(|p| (p.len(), (*p).clone())).unwrap().clone();
                             let before = if before.len() > 2 { vec![] } else { before };
-                            let prefix = pages.remember(prefixes[&before], &[letter; TILE], page);
+                            let prefix = pages.remember(prefixes[&before], &[letter; PAGE_TOKENS], page);
                             let whole = [before, vec![letter]].concat();
                             prefixes.insert(whole.clone(), prefix);
                             content.insert(whole);
@@ -254,7 +254,7 @@ mod tests {
                     Action::Find(letters) => {
                         let mut prefix = pages.root();
                         for i in 0..letters.len() {
-                            let Some((page, next)) = pages.find(prefix, &[letters[i]; TILE]) else { break };
+                            let Some((page, next)) = pages.find(prefix, &[letters[i]; PAGE_TOKENS]) else { break };
                             owned.push(page);
                             prefix = next;
                             prop_assert_eq!(&contents[&page], &letters[..=i]);
@@ -262,7 +262,7 @@ mod tests {
                     }
                     Action::ForgetAll => {
                         pages.forget_all();
-                        prop_assert!(pages.find(pages.root(), &[0; TILE]).is_none());
+                        prop_assert!(pages.find(pages.root(), &[0; PAGE_TOKENS]).is_none());
                         prefixes = HashMap::from([(vec![], pages.root())]);
                     }
                     Action::Share(_) | Action::Release(_) | Action::Fill(..) => {}
@@ -282,10 +282,10 @@ mod tests {
         let mut pages = PageAllocator::new(3, MlaForm::Absorbed, true);
         let three: Vec<u32> = (0..3).map(|_| pages.allocate().unwrap()).collect();
         for (i, &page) in three.iter().enumerate() {
-            pages.remember(pages.root(), &[i as u32; TILE], page);
+            pages.remember(pages.root(), &[i as u32; PAGE_TOKENS], page);
         }
         [1, 0, 2].into_iter().for_each(|i| pages.release(three[i]));
-        let (again, _) = pages.find(pages.root(), &[1; TILE]).unwrap();
+        let (again, _) = pages.find(pages.root(), &[1; PAGE_TOKENS]).unwrap();
         pages.release(again);
         let evicted: Vec<u32> = (0..3).map(|_| pages.allocate().unwrap()).collect();
         assert_eq!(evicted, [three[0], three[2], three[1]]);

@@ -10,7 +10,7 @@ use std::sync::{Mutex, PoisonError};
 use minke_model::Transformer;
 use minke_spec::ModelConfig;
 use minke_spec::cost::parameter_counts;
-use minke_tensor::{Device, TILE};
+use minke_tensor::{Device, PAGE_TOKENS};
 
 use crate::{Completion, Engine, EngineConfig, Error, Result, SamplingParams};
 
@@ -49,7 +49,7 @@ impl Replicas {
         let small = parameter_counts(config).total <= MOST_PARAMETERS;
         let count = if small { device.threads().min(sizes.max_sequences) } else { 1 };
         let device = if count == 1 { device.clone() } else { device.serial() };
-        let longest = config.max_position_embeddings.div_ceil(TILE).min(sizes.pages);
+        let longest = config.max_position_embeddings.div_ceil(PAGE_TOKENS).min(sizes.pages);
         let each = EngineConfig {
             pages: sizes.pages.div_ceil(count).max(longest),
             max_sequences: sizes.max_sequences.div_ceil(count),

@@ -73,9 +73,9 @@ impl Sampler {
         let sampling = SampleRows { rows: &self.rows, edits: &self.edits, masks: &self.masks };
         let samples = model.logits(pass, &states)?.sample(pass, &sampling)?;
         let width = samples.alternative_log_probs.shape().width();
-        let (token_ids, alternative_ids) = (samples.token_ids.values(), samples.alternative_ids.values());
-        let (log_probs, entropies) = (samples.log_prob.values(), samples.entropy.values());
-        let alternative_log_probs = samples.alternative_log_probs.values();
+        let (token_ids, alternative_ids) = (samples.token_ids.read(), samples.alternative_ids.read());
+        let (log_probs, entropies) = (samples.log_prob.read(), samples.entropy.read());
+        let alternative_log_probs = samples.alternative_log_probs.read();
         let outcome = |(i, row): (usize, &SampleRow)| match token_ids[i] {
             NOTHING_ALLOWED => Err(Finish::NothingAllowed),
             NOT_FINITE => Err(Finish::NotFinite),
@@ -92,7 +92,7 @@ impl Sampler {
 
 #[cfg(test)]
 mod tests {
-    use minke_tensor::{Cpu, Isa};
+
     use safetensors::SafeTensors;
     use serde_json::Value;
 
@@ -112,7 +112,7 @@ mod tests {
             let data = golden.tensor(&name).unwrap().data().as_chunks().0;
             data.iter().map(|&bytes| f32::from_le_bytes(bytes)).collect()
         };
-        let device = Device::Cpu(Cpu::new(1, Isa::detect()));
+        let device = Device::open("cpu", 1).unwrap();
         let pass = Pass::inference(&device);
         let cases = facts["cases"].as_array().unwrap();
         for (i, case) in cases.iter().enumerate() {
@@ -155,7 +155,7 @@ mod tests {
             let rows = Tensor::from_slice(&device, &[draws, logits.len()], &logits.repeat(draws));
             let Sampler { rows: sample_rows, edits, masks, .. } = &sampler;
             let samples = rows.sample(pass, &SampleRows { rows: sample_rows, edits, masks }).unwrap();
-            for (row, &token_id) in sample_rows.iter().zip(samples.token_ids.values()) {
+            for (row, token_id) in sample_rows.iter().zip(samples.token_ids.read()) {
                 // The draw falls into the token's share of the probabilities, but for rounding.
                 let before: f32 = want[..token_id as usize].iter().sum();
                 let (uniform, share) = (row.uniform as f32, want[token_id as usize]);

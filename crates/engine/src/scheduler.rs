@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use minke_tensor::TILE;
+use minke_tensor::PAGE_TOKENS;
 
 use crate::config::EngineConfig;
 use crate::pages::PageAllocator;
@@ -188,9 +188,9 @@ impl Scheduler {
         if fresh {
             sequence.take_known_pages(&mut self.pages);
         }
-        let lacking = sequence.token_ids.len().div_ceil(TILE).saturating_sub(sequence.pages.len());
+        let lacking = sequence.token_ids.len().div_ceil(PAGE_TOKENS).saturating_sub(sequence.pages.len());
         // The next token may go to a page that other members of the group read too: then it is copied.
-        let written = sequence.computed / TILE;
+        let written = sequence.computed / PAGE_TOKENS;
         let shared = sequence.pages.get(written).copied().filter(|&page| self.pages.is_shared(page));
         if self.pages.available() < lacking + usize::from(shared.is_some()) {
             if fresh {
@@ -238,7 +238,7 @@ mod tests {
     /// A scheduler with a cache that remembers which token was written where, instead of keys and values.
     struct Machine {
         scheduler: Scheduler,
-        written: Vec<[Option<u32>; TILE]>,
+        written: Vec<[Option<u32>; PAGE_TOKENS]>,
         limit: usize,
         ended: usize,
     }
@@ -247,8 +247,8 @@ mod tests {
         fn new(config: &EngineConfig) -> Self {
             Self {
                 scheduler: Scheduler::new(config),
-                written: vec![[None; TILE]; config.pages],
-                limit: config.pages * TILE,
+                written: vec![[None; PAGE_TOKENS]; config.pages],
+                limit: config.pages * PAGE_TOKENS,
                 ended: 0,
             }
         }
@@ -275,9 +275,9 @@ mod tests {
                 let sequence = &self.scheduler.sequences[&work.id];
                 assert_eq!((work.first, self.scheduler.running.contains(&work.id)), (sequence.computed, true));
                 for position in work.first..work.first + work.rows {
-                    let page = sequence.pages[position / TILE];
+                    let page = sequence.pages[position / PAGE_TOKENS];
                     assert_eq!((owners[&page], self.scheduler.pages.is_known(page)), (1, false), "page {page}");
-                    self.written[page as usize][position % TILE] = Some(sequence.token_ids[position]);
+                    self.written[page as usize][position % PAGE_TOKENS] = Some(sequence.token_ids[position]);
                 }
             }
             for work in &plan.work {
@@ -312,8 +312,8 @@ mod tests {
             assert_eq!(sequences.len(), running.len() + waiting.len() + following);
             for sequence in sequences.values() {
                 for (position, &token) in sequence.token_ids[..sequence.computed].iter().enumerate() {
-                    let page = sequence.pages[position / TILE];
-                    assert_eq!(self.written[page as usize][position % TILE], Some(token), "position {position}");
+                    let page = sequence.pages[position / PAGE_TOKENS];
+                    assert_eq!(self.written[page as usize][position % PAGE_TOKENS], Some(token), "position {position}");
                 }
                 let counts = sequence.counts();
                 let read = counts.cached + counts.prefilled;

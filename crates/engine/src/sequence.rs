@@ -1,6 +1,6 @@
 //! A sequence: its tokens so far, how many of them are in the cache, and what became of it.
 
-use minke_tensor::TILE;
+use minke_tensor::PAGE_TOKENS;
 
 use crate::SamplingParams;
 use crate::edits::Edits;
@@ -198,19 +198,19 @@ impl Sequence {
     /// its state is what the next one is sampled from.
     pub(crate) fn take_known_pages(&mut self, pages: &mut PageAllocator) {
         while let Some(tokens) =
-            self.page_tokens(self.remembered).filter(|_| self.computed + TILE < self.token_ids.len())
+            self.page_tokens(self.remembered).filter(|_| self.computed + PAGE_TOKENS < self.token_ids.len())
         {
             let Some((page, prefix)) = pages.find(self.prefix, tokens) else { return };
             self.pages.push(page);
             self.prefix = prefix;
             self.remembered += 1;
-            self.computed += TILE;
+            self.computed += PAGE_TOKENS;
         }
     }
 
     /// Tells the prefix cache of pages that became full.
     pub(crate) fn remember_full_pages(&mut self, pages: &mut PageAllocator) {
-        while (self.remembered + 1) * TILE <= self.computed {
+        while (self.remembered + 1) * PAGE_TOKENS <= self.computed {
             let tokens = *self.page_tokens(self.remembered).expect("invariant: computed tokens exist");
             self.prefix = pages.remember(self.prefix, &tokens, self.pages[self.remembered]);
             self.remembered += 1;
@@ -248,7 +248,7 @@ impl Sequence {
         Completion { id, token_ids, log_probs, entropies, top_log_probs, finish, counts }
     }
 
-    fn page_tokens(&self, page: usize) -> Option<&[u32; TILE]> {
+    fn page_tokens(&self, page: usize) -> Option<&[u32; PAGE_TOKENS]> {
         self.token_ids.as_chunks().0.get(page)
     }
 }

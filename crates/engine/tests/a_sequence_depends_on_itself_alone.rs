@@ -11,6 +11,7 @@ use minke_tensor::{Device, Isa};
 
 /// A model, and what cases become alone.
 struct Fixture {
+    isa: Isa,
     device: Device,
     model: Transformer,
     form: MlaForm,
@@ -25,18 +26,13 @@ impl Fixture {
         let model = random(&device, &config(name));
         let cases = cases(count, model.config().vocab_size);
         let want = cases.iter().map(|case| alone(&device, &model, form, case)).collect();
-        Self { device, model, form, cases, want, name: format!("{name}, {form:?}, {}", isa.name()) }
+        Self { isa, device, model, form, cases, want, name: format!("{name}, {form:?}, {}", isa.name()) }
     }
 
     fn each(count: usize, check: impl Fn(&Self)) {
         for isa in Isa::available() {
             KINDS.iter().for_each(|&(name, form)| check(&Self::new(name, form, isa, count)));
         }
-    }
-
-    fn isa(&self) -> Isa {
-        let Device::Cpu(cpu) = &self.device;
-        cpu.isa()
     }
 
     /// Checks that the cases together become what they are alone.
@@ -116,7 +112,7 @@ fn a_second_time_with_a_warm_cache() {
 fn replicas_of_the_engine() {
     Fixture::each(40, |fixture| {
         for (threads, max_sequences) in [(1, 256), (3, 7), (3, 2)] {
-            let device = device(threads, fixture.isa());
+            let device = device(threads, fixture.isa);
             let sizes = spacious(fixture.form).with_max_sequences(max_sequences);
             let mut replicas = Replicas::new(&device, fixture.model.config(), &sizes).unwrap();
             for round in 0..2 {

@@ -7,30 +7,29 @@ mod common;
 
 use common::{KINDS, cases, config, params, random, run, spacious};
 use minke_engine::Engine;
-use minke_tensor::{Cpu, Device, Isa};
+use minke_tensor::Device;
 
 #[test]
 fn a_step_allocates_nothing() {
     for (name, form) in KINDS {
         // One thread: with two, the most scratch that is held at once depends on how their tasks overlap.
-        let cpu = Cpu::new(1, Isa::detect());
-        let device = Device::Cpu(cpu.clone());
+        let device = Device::open("cpu", 1).unwrap();
         let model = random(&device, &config(name));
         let mut engine = Engine::new(&device, model.config(), spacious(form)).unwrap();
         // Decoding: whatever page or tile is entered.
         engine.submit(&[1, 2, 3], &params(1.0, 0, 200), 16).unwrap();
         (0..3).for_each(|_| drop(engine.step(&model).unwrap()));
-        let warm = cpu.system_allocations();
+        let warm = device.system_allocations();
         assert!(warm > 0);
         while !engine.is_idle() {
             assert_eq!(engine.step(&model).unwrap().len(), 16);
-            assert_eq!(cpu.system_allocations(), warm, "{name}, {form:?}, after {:?}", engine.stats());
+            assert_eq!(device.system_allocations(), warm, "{name}, {form:?}, after {:?}", engine.stats());
         }
         // A mixed load of the same kind as one before.
         let cases = cases(30, model.config().vocab_size);
         run(&mut engine, &model, &cases);
-        let warm = cpu.system_allocations();
+        let warm = device.system_allocations();
         assert_eq!(run(&mut engine, &model, &cases).len(), 30);
-        assert_eq!(cpu.system_allocations(), warm, "{name}, {form:?}, mixed");
+        assert_eq!(device.system_allocations(), warm, "{name}, {form:?}, mixed");
     }
 }

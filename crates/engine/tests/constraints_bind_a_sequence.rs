@@ -201,7 +201,7 @@ fn biased_and_penalized_tokens_are_those_of_plain_loops() {
             let got = alone(&device, &model, MlaForm::Expanded, &Case { prompt: prompt.clone(), params });
             let mut tokens = prompt.clone();
             for (i, &token_id) in got.token_ids.iter().enumerate() {
-                let mut scores = logits(&device, &model, &tokens).values().to_vec();
+                let mut scores = logits(&device, &model, &tokens).read();
                 bias.iter().for_each(|&(id, bias)| scores[id as usize] += bias);
                 let repeated: std::collections::BTreeSet<u32> = tokens.iter().copied().collect();
                 for id in repeated {

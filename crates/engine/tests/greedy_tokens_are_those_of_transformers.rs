@@ -3,9 +3,9 @@
 
 mod common;
 
-use common::{FORMS, device, folder, params, spacious};
+use common::{FORMS, folder, params, spacious};
 use minke_engine::Engine;
-use minke_tensor::Isa;
+use minke_tensor::Device;
 use safetensors::SafeTensors;
 
 #[test]
@@ -21,14 +21,13 @@ fn greedy_tokens_are_those_of_transformers() {
         };
         let (prompt, want) = (ids("greedy.prompt"), ids("greedy.ids"));
         assert_eq!(want.len(), 64);
-        for isa in Isa::available() {
-            let device = device(2, isa);
+        for device in Device::all(2).unwrap() {
             let model = minke_weights::load(&device, &folder(name)).unwrap();
             for form in FORMS {
                 let mut engine = Engine::new(&device, model.config(), spacious(form)).unwrap();
                 engine.submit(&prompt, &params(0.0, 0, 64), 1).unwrap();
                 let got = engine.run(&model).unwrap().remove(0).token_ids;
-                assert_eq!(got, want, "{name}, {}, {form:?}", isa.name());
+                assert_eq!(got, want, "{name}, {}, {form:?}", device.name());
             }
         }
     }

@@ -19,7 +19,7 @@ fn naive(device: &Device, model: &Transformer, prompt: &[u32], count: usize, lik
         let hidden = model.forward(pass, &batch, None, false).unwrap().hidden;
         let last = hidden.gather_rows(pass, &Indices::from_slice(device, &[tokens.len() as u32 - 1])).unwrap();
         let logits = model.logits(pass, &last).unwrap();
-        let values = logits.values();
+        let values = logits.read();
         let best = (0..values.len()).fold(0, |best, i| if values[i] > values[best] { i } else { best }) as u32;
         let said = logits.log_prob_rows(pass, &Indices::from_slice(device, &[best]), 1.0).unwrap();
         log_probs.push(said.log_prob.item());

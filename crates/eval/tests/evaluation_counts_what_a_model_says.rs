@@ -8,7 +8,7 @@ use minke_eval::tasks::Arithmetic;
 use minke_eval::{EvalConfig, Evaluator, Problem, Task, TaskReport, Verdict};
 use minke_model::{MlaForm, Transformer};
 use minke_spec::{ModelConfig, Placement};
-use minke_tensor::{Cpu, Device, Isa, Tensor};
+use minke_tensor::{Device, Tensor};
 use minke_text::{ASSISTANT, ChatTemplate, EOS, THINK_CLOSE, THINK_OPEN, Tokenizer, TrainOptions};
 
 /// What follows a token, with which probability. Three quarters think for one token, `a`; the answer is 7 or 8.
@@ -37,7 +37,7 @@ const EIGHTS: usize = 20;
 const OTHERS: usize = 10;
 
 fn world() -> World {
-    let device = Device::Cpu(Cpu::new(2, Isa::detect()));
+    let device = Device::open("cpu", 2).unwrap();
     let options = TrainOptions { vocab_size: 263, added_tokens: Vec::new() };
     let tokenizer = Tokenizer::train(["compute"].iter(), &options).unwrap();
     let id = |token: &str| match *tokenizer.encode(token) {

@@ -7,18 +7,19 @@ use minke_kernels::format::Stored;
 use minke_kernels::ops::attention::{self, Heads, Memory, Span, Strides, TILE};
 use minke_kernels::ops::matmul::{self, Size};
 use minke_kernels::ops::sample::{self, SampleOutputs, SampleRow, SampleRows};
-use minke_kernels::ops::{grouped_matmul, log_prob, norm, stored_matmul, swiglu};
-use minke_kernels::{Cpu, Isa};
+use minke_kernels::ops::{grouped_matmul, log_prob, norm, stored_matmul, stream, swiglu};
+use minke_kernels::{Buffer, Device};
 use minke_spec::Format;
 
 fn main() {
     let wanted = std::env::args().skip(1).find(|a| !a.starts_with("--")).unwrap_or_else(|| "all".into());
-    let cpu = Cpu::new(std::thread::available_parallelism().map_or(1, usize::from), Isa::detect());
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let device = Device::open("cpu", threads).expect("the system gives a thread per core");
     println!("op,format,shape,ns,bytes,flops");
-    roof(&cpu);
-    let run = |op: &str, bench: fn(&Cpu)| {
+    roof(&device);
+    let run = |op: &str, bench: fn(&Device)| {
         if wanted == "all" || wanted == op {
-            bench(&cpu);
+            bench(&device);
         }
     };
     run("matmul", matmul_rows);
@@ -49,58 +50,60 @@ fn row(op: &str, shape: &str, ns: f64, bytes: usize, flops: usize) {
     println!("{op},f32,{shape},{ns:.0},{bytes},{flops}");
 }
 
-fn random(len: usize) -> Vec<f32> {
+/// Numbers between -1 and 1 in memory of the device.
+fn random(device: &Device, len: usize) -> Buffer {
+    device.upload(&numbers(len))
+}
+
+fn numbers(len: usize) -> Vec<f32> {
     (0..len).map(|i| ((i * 7919 + 13) % 1009) as f32 / 504.5 - 1.0).collect()
 }
 
+/// Room for floats in memory of the device.
+fn room(device: &Device, len: usize) -> Buffer {
+    device.zeros::<f32>(len)
+}
+
 /// Measures what the machine can do: reading memory, and multiply-adds that stay in registers and cache.
-fn roof(cpu: &Cpu) {
-    let memory = random(64 << 20);
-    let part = memory.len() / cpu.threads();
+fn roof(device: &Device) {
+    let memory = random(device, 64 << 20);
     let ns = median_ns(|| {
-        cpu.run(cpu.threads(), |t| {
-            let mut sums = [0.0f32; 64];
-            for chunk in memory[t * part..(t + 1) * part].chunks_exact(64) {
-                for (sum, x) in sums.iter_mut().zip(chunk) {
-                    *sum += x;
-                }
-            }
-            black_box(sums);
-        });
+        black_box(stream::sum(device, memory.view()));
     });
-    println!("roof,-,read,{ns:.0},{},0", memory.len() * 4);
+    println!("roof,-,read,{ns:.0},{},0", memory.bytes());
     let size = Size { m: 96 * 8, n: 256, k: 256 };
-    let (ns, flops) = matmul_ns(cpu, size);
+    let (ns, flops) = matmul_ns(device, size);
     println!("roof,f32,fma,{ns:.0},0,{flops}");
 }
 
 /// Measures weights as they lie in a file: one row as in decoding, some, and many as in reading a prompt.
-fn stored_matmul_rows(cpu: &Cpu) {
+fn stored_matmul_rows(device: &Device) {
     let (n, k) = (4096, 2048);
     for format in Format::ALL {
         // Around 0x38 or 0x3c a high byte makes a float of ordinary size, a scale of blocks as well.
         let bytes: Vec<u8> = (0..n * format.bytes(k)).map(|i| 0x38 + (i * 7919 % 5) as u8).collect();
-        let scales = if format == Format::F8E4M3 { random(n / 128 * (k / 128)) } else { Vec::new() };
+        let scales = if format == Format::F8E4M3 { numbers(n / 128 * (k / 128)) } else { Vec::new() };
         let w = Stored::new(format, &bytes, &scales, n, k);
         for m in [1, 16, 256] {
-            let (x, mut y) = (random(m * k), vec![0.0; m * n]);
-            let ns = median_ns(|| stored_matmul::matmul(cpu, &x, w, m, black_box(&mut y)));
-            let (name, touched) = (format.name().to_lowercase(), bytes.len() + 4 * (x.len() + y.len()));
+            let (x, mut y) = (random(device, m * k), room(device, m * n));
+            let ns = median_ns(|| stored_matmul::matmul(device, x.view(), w, m, black_box(y.view_mut())));
+            let (name, touched) = (format.name().to_lowercase(), bytes.len() + x.bytes() + y.bytes());
             println!("stored_matmul,{name},{m}x{n}x{k},{ns:.0},{touched},{}", 2 * m * n * k);
         }
     }
 }
 
-fn matmul_ns(cpu: &Cpu, size: Size) -> (f64, usize) {
+fn matmul_ns(device: &Device, size: Size) -> (f64, usize) {
     let Size { m, n, k } = size;
-    let (x, w) = (random(m * k), random(n * k));
-    let mut packed = vec![0.0; matmul::packed_len(cpu, n, k)];
-    matmul::pack(cpu, &w, n, k, &mut packed);
-    let mut y = vec![0.0; m * n];
-    (median_ns(|| matmul::matmul(cpu, &x, &packed, size, black_box(&mut y))), 2 * m * n * k)
+    let (x, w) = (random(device, m * k), random(device, n * k));
+    let mut packed = room(device, matmul::packed_len(device, n, k));
+    matmul::pack(device, w.view(), n, k, packed.view_mut());
+    let mut y = room(device, m * n);
+    let call = || matmul::matmul(device, x.view(), packed.view(), size, black_box(y.view_mut()));
+    (median_ns(call), 2 * m * n * k)
 }
 
-fn matmul_rows(cpu: &Cpu) {
+fn matmul_rows(device: &Device) {
     for (m, n, k) in [
         (1, 1024, 1024),
         (8, 1024, 1024),
@@ -116,47 +119,54 @@ fn matmul_rows(cpu: &Cpu) {
         let size = Size { m, n, k };
         let shape = format!("{m}x{n}x{k}");
         let bytes = 4 * (m * k + n * k + m * n);
-        let (ns, flops) = matmul_ns(cpu, size);
+        let (ns, flops) = matmul_ns(device, size);
         row("matmul", &shape, ns, bytes, flops);
-        let (x, dy, w) = (random(m * k), random(m * n), random(n * k));
-        let (mut dx, mut dw) = (vec![0.0; m * k], vec![0.0; n * k]);
-        let ns = median_ns(|| matmul::matmul_by_plain(cpu, &dy, &w, size, black_box(&mut dx)));
-        row("matmul_by_plain", &shape, ns, bytes, flops);
-        let ns = median_ns(|| matmul::matmul_backward_weight_add(cpu, &dy, &x, size, black_box(&mut dw)));
+        let (x, dy, w) = (random(device, m * k), random(device, m * n), random(device, n * k));
+        let (mut dx, mut dw) = (room(device, m * k), room(device, n * k));
+        let ns = median_ns(|| matmul::matmul_nn(device, dy.view(), w.view(), size, black_box(dx.view_mut())));
+        row("matmul_nn", &shape, ns, bytes, flops);
+        let ns = median_ns(|| {
+            matmul::matmul_backward_weight_add(device, dy.view(), x.view(), size, black_box(dw.view_mut()));
+        });
         row("matmul_backward_weight", &shape, ns, bytes, flops);
     }
 }
 
-fn grouped_matmul_rows(cpu: &Cpu) {
+fn grouped_matmul_rows(device: &Device) {
     for (m, experts, n, k) in [(128, 8, 96, 96), (8192, 8, 96, 96), (4096, 64, 256, 128)] {
         let size = Size { m, n, k };
-        let (x, w) = (random(m * k), random(experts * n * k));
-        let mut packed = vec![0.0; experts * matmul::packed_len(cpu, n, k)];
-        grouped_matmul::pack(cpu, &w, experts, n, k, &mut packed);
+        let (x, w) = (random(device, m * k), random(device, experts * n * k));
+        let mut packed = room(device, experts * matmul::packed_len(device, n, k));
+        grouped_matmul::pack(device, w.view(), experts, n, k, packed.view_mut());
         let offsets: Vec<u32> = (0..=experts).map(|e| (e * m / experts) as u32).collect();
-        let mut y = vec![0.0; m * n];
-        let ns = median_ns(|| grouped_matmul::grouped_matmul(cpu, &x, &packed, &offsets, size, black_box(&mut y)));
+        let (offsets, mut y) = (device.upload(&offsets), room(device, m * n));
+        let ns = median_ns(|| {
+            let (x, packed, offsets) = (x.view(), packed.view(), offsets.view());
+            grouped_matmul::grouped_matmul(device, x, packed, offsets, size, black_box(y.view_mut()));
+        });
         let bytes = 4 * (m * k + experts * n * k + m * n);
         let shape = format!("{m}x{experts}x{n}x{k}");
         row("grouped_matmul", &shape, ns, bytes, 2 * m * n * k);
-        let (dy, mut dx, mut dw) = (random(m * n), vec![0.0; m * k], vec![0.0; experts * n * k]);
+        let (dy, mut dx, mut dw) = (random(device, m * n), room(device, m * k), room(device, experts * n * k));
         let ns = median_ns(|| {
-            grouped_matmul::grouped_matmul_by_plain(cpu, &dy, &w, &offsets, size, black_box(&mut dx));
+            let (dy, w, offsets) = (dy.view(), w.view(), offsets.view());
+            grouped_matmul::grouped_matmul_nn(device, dy, w, offsets, size, black_box(dx.view_mut()));
         });
-        row("grouped_matmul_by_plain", &shape, ns, bytes, 2 * m * n * k);
+        row("grouped_matmul_nn", &shape, ns, bytes, 2 * m * n * k);
         let ns = median_ns(|| {
-            grouped_matmul::grouped_matmul_backward_weight_add(cpu, &dy, &x, &offsets, size, black_box(&mut dw));
+            let (dy, x, offsets) = (dy.view(), x.view(), offsets.view());
+            grouped_matmul::grouped_matmul_backward_weight_add(device, dy, x, offsets, size, black_box(dw.view_mut()));
         });
         row("grouped_matmul_backward_weight", &shape, ns, bytes, 2 * m * n * k);
     }
 }
 
-fn attention_rows(cpu: &Cpu) {
+fn attention_rows(device: &Device) {
     for (sequences, length, heads, width) in [(16, 256, 4, 64), (8, 512, 6, 64), (64, 96, 4, 24)] {
         let heads = Heads { query: heads, key_value: heads, width, value_width: width };
         let rows = sequences * length;
         let len = rows * heads.query * width;
-        let (q, k, v) = (random(len), random(len), random(len));
+        let (q, k, v) = (random(device, len), random(device, len), random(device, len));
         let mut tiles = Vec::new();
         let spans: Vec<Span> = (0..sequences)
             .map(|s| {
@@ -166,24 +176,30 @@ fn attention_rows(cpu: &Cpu) {
             })
             .collect();
         let strides = attention::batch_strides(heads.key_value, width);
-        let memory = Memory { keys: &k, values: &v, key_strides: strides, value_strides: strides, tiles: &tiles };
-        let (mut out, mut log_sum) = (vec![0.0; len], vec![0.0; rows * heads.query]);
-        let call = || attention::attention(cpu, &q, memory, &spans, heads, 0.1, &mut out, black_box(&mut log_sum));
+        let memory =
+            Memory { keys: k.view(), values: v.view(), key_strides: strides, value_strides: strides, tiles: &tiles };
+        let (mut out, mut log_sum) = (room(device, len), room(device, rows * heads.query));
+        let call = || {
+            let to = (out.view_mut(), black_box(log_sum.view_mut()));
+            attention::attention(device, q.view(), memory, &spans, heads, 0.1, to.0, to.1);
+        };
         let pairs = sequences * heads.query * length * (length + 1) / 2;
         let shape = format!("{sequences}x{length}x{}x{width}", heads.query);
         row("attention", &shape, median_ns(call), 16 * len, 4 * pairs * width);
-        let (mut dq, mut dk, mut dv) = (vec![0.0; len], vec![0.0; len], vec![0.0; len]);
-        let saved = attention::Saved { q: &q, k: &k, v: &v, out: &out, log_sum: &log_sum };
+        let (mut dq, mut dk, mut dv) = (room(device, len), room(device, len), room(device, len));
+        let saved =
+            attention::Saved { q: q.view(), k: k.view(), v: v.view(), out: out.view(), log_sum: log_sum.view() };
         let ns = median_ns(|| {
-            let gradients = attention::Gradients { q: &mut dq, k: &mut dk, v: black_box(&mut dv) };
-            attention::attention_backward(cpu, saved, &q, &spans, heads, 0.1, gradients);
+            let (q_to, k_to, v_to) = (dq.view_mut(), dk.view_mut(), black_box(dv.view_mut()));
+            let gradients = attention::Gradients { q: q_to, k: k_to, v: v_to };
+            attention::attention_backward(device, saved, q.view(), &spans, heads, 0.1, gradients);
         });
         row("attention_backward", &shape, ns, 32 * len, 10 * pairs * width);
     }
 }
 
 /// One row of each of many sequences against its pages, on one thread, as a replica of the engine decodes.
-fn attention_decode_rows(cpu: &Cpu) {
+fn attention_decode_rows(device: &Device) {
     let heads = Heads { query: 4, key_value: 4, width: 24, value_width: 16 };
     let (key, value) = (heads.width * TILE, heads.value_width * TILE);
     let key_strides = Strides { unit: heads.key_value * key, head: key, key: 1, component: TILE };
@@ -191,33 +207,37 @@ fn attention_decode_rows(cpu: &Cpu) {
     for (sequences, length) in [(4, 100), (32, 100), (128, 100), (128, 250)] {
         let per_sequence = usize::div_ceil(length, TILE);
         let pages = sequences * per_sequence;
-        let (k, v) = (random(pages * key_strides.unit), random(pages * value_strides.unit));
-        let q = random(sequences * heads.query * heads.width);
+        let (k, v) = (random(device, pages * key_strides.unit), random(device, pages * value_strides.unit));
+        let q = random(device, sequences * heads.query * heads.width);
         // Sequences took their pages in turn as they grew.
         let tiles: Vec<u32> = (0..pages).map(|i| (i % per_sequence * sequences + i / per_sequence) as u32).collect();
         let span = |s| Span { first_row: s, rows: 1, first_position: length - 1, first_tile: s * per_sequence };
         let spans: Vec<Span> = (0..sequences).map(span).collect();
-        let memory = Memory { keys: &k, values: &v, key_strides, value_strides, tiles: &tiles };
-        let mut out = vec![0.0; sequences * heads.query * heads.value_width];
-        let mut log_sum = vec![0.0; sequences * heads.query];
-        let cpu = cpu.serial();
-        let call = || attention::attention(&cpu, &q, memory, &spans, heads, 0.1, &mut out, black_box(&mut log_sum));
+        let memory = Memory { keys: k.view(), values: v.view(), key_strides, value_strides, tiles: &tiles };
+        let mut out = room(device, sequences * heads.query * heads.value_width);
+        let mut log_sum = room(device, sequences * heads.query);
+        let device = device.serial();
+        let call = || {
+            let to = (out.view_mut(), black_box(log_sum.view_mut()));
+            attention::attention(&device, q.view(), memory, &spans, heads, 0.1, to.0, to.1);
+        };
         let floats = sequences * heads.query * length * (heads.width + heads.value_width);
         row("attention_decode", &format!("{sequences}x{length}x4x24+16"), median_ns(call), 4 * floats, 2 * floats);
     }
 }
 
-fn log_prob_rows(cpu: &Cpu) {
+fn log_prob_rows(device: &Device) {
     for (m, n, k) in [(4096, 4096, 256), (4096, 640, 96)] {
         let size = Size { m, n, k };
-        let (x, w) = (random(m * k), random(n * k));
-        let mut packed = vec![0.0; matmul::packed_len(cpu, n, k)];
-        matmul::pack(cpu, &w, n, k, &mut packed);
+        let (x, w) = (random(device, m * k), random(device, n * k));
+        let mut packed = room(device, matmul::packed_len(device, n, k));
+        matmul::pack(device, w.view(), n, k, packed.view_mut());
         let targets: Vec<u32> = (0..m).map(|i| (i % n) as u32).collect();
-        let (mut a, mut b, mut c) = (vec![0.0; m], vec![0.0; m], vec![0.0; m]);
+        let (targets, [mut a, mut b, mut c]) = (device.upload(&targets), [(); 3].map(|()| room(device, m)));
         let ns = median_ns(|| {
-            let outputs = log_prob::RowOutputs { log_prob: &mut a, log_sum: &mut b, entropy: black_box(&mut c) };
-            log_prob::head_log_prob(cpu, &x, &packed, &targets, size, 1.0, outputs);
+            let (log_prob, log_sum, entropy) = (a.view_mut(), b.view_mut(), black_box(c.view_mut()));
+            let outputs = log_prob::RowOutputs { log_prob, log_sum, entropy };
+            log_prob::head_log_prob(device, x.view(), packed.view(), targets.view(), size, 1.0, outputs);
         });
         row("log_prob", &format!("{m}x{n}x{k}"), ns, 4 * (m * k + n * k), 2 * m * n * k);
     }
@@ -225,9 +245,10 @@ fn log_prob_rows(cpu: &Cpu) {
 
 /// Measures a token for each row: the whole distribution, a nucleus, and a nucleus under a mask that forbids every other
 /// token.
-fn sample_rows(cpu: &Cpu) {
+fn sample_rows(device: &Device) {
     for (m, n) in [(64, 640), (1, 151_936), (16, 151_936)] {
-        let logits: Vec<f32> = random(m * n).iter().map(|z| 8.0 * z).collect();
+        let logits: Vec<f32> = numbers(m * n).iter().map(|z| 8.0 * z).collect();
+        let logits = device.upload(&logits);
         let masks = vec![0xaaaa_aaaa_u32; n.div_ceil(32)];
         for (what, top_p, mask) in [("all", 1.0, None), ("top_p", 0.95, None), ("masked", 0.95, Some(0))] {
             let uniform = 0.3;
@@ -242,34 +263,39 @@ fn sample_rows(cpu: &Cpu) {
                 alternatives: 0,
             };
             let rows = vec![row_of; m];
-            let (mut token_ids, mut log_prob, mut entropy) = (vec![0; m], vec![0.0; m], vec![0.0; m]);
+            let (mut token_ids, [mut log_prob, mut entropy]) =
+                (device.zeros::<u32>(m), [(); 2].map(|()| room(device, m)));
+            let (mut alternative_ids, mut alternative_log_probs) = (device.zeros::<u32>(0), room(device, 0));
             let ns = median_ns(|| {
                 let outputs = SampleOutputs {
-                    token_ids: &mut token_ids,
-                    log_prob: &mut log_prob,
-                    entropy: black_box(&mut entropy),
-                    alternative_ids: &mut [],
-                    alternative_log_probs: &mut [],
+                    token_ids: token_ids.view_mut(),
+                    log_prob: log_prob.view_mut(),
+                    entropy: black_box(entropy.view_mut()),
+                    alternative_ids: alternative_ids.view_mut(),
+                    alternative_log_probs: alternative_log_probs.view_mut(),
                 };
-                sample::sample(cpu, &logits, &SampleRows { rows: &rows, edits: &[], masks: &masks }, outputs);
+                let sampling = SampleRows { rows: &rows, edits: &[], masks: &masks };
+                sample::sample(device, logits.view(), &sampling, outputs);
             });
             row("sample", &format!("{m}x{n}-{what}"), ns, 4 * m * n, 0);
         }
     }
 }
 
-fn norm_rows(cpu: &Cpu) {
+fn norm_rows(device: &Device) {
     let (m, width) = (4096, 256);
-    let (x, w) = (random(m * width), random(width));
-    let (mut y, mut inverse) = (vec![0.0; m * width], vec![0.0; m]);
-    let ns = median_ns(|| norm::rms_norm(cpu, &x, &w, 1e-6, &mut y, black_box(&mut inverse)));
+    let (x, w) = (random(device, m * width), random(device, width));
+    let (mut y, mut inverse) = (room(device, m * width), room(device, m));
+    let ns = median_ns(|| {
+        norm::rms_norm(device, x.view(), w.view(), 1e-6, y.view_mut(), black_box(inverse.view_mut()));
+    });
     row("norm", &format!("{m}x{width}"), ns, 8 * m * width, 4 * m * width);
 }
 
-fn swiglu_rows(cpu: &Cpu) {
+fn swiglu_rows(device: &Device) {
     let len = 4096 * 768;
-    let (gate, up) = (random(len), random(len));
-    let mut y = vec![0.0; len];
-    let ns = median_ns(|| swiglu::swiglu(cpu, &gate, &up, black_box(&mut y)));
+    let (gate, up) = (random(device, len), random(device, len));
+    let mut y = room(device, len);
+    let ns = median_ns(|| swiglu::swiglu(device, gate.view(), up.view(), black_box(y.view_mut())));
     row("swiglu", "4096x768", ns, 12 * len, 5 * len);
 }

@@ -1,36 +1,141 @@
-//! Where do numbers live and who computes them? In buffers of a [`Cpu`], on threads that it owns.
+//! Devices, and the buffers that belong to them.
 //!
 //! A buffer goes back to its device when it is dropped and is handed out again, so a step that repeats allocates
-//! nothing from the system; [`Cpu::system_allocations`] counts, and a test of the engine holds it at zero.
+//! nothing from the system; [`Device::system_allocations`] counts, and a test of the engine holds it at zero.
 
 use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use crate::error::{DEVICE_NAMES, Error};
 use crate::isa::Isa;
+use crate::pod::Pod;
 use crate::threads::Threads;
+use crate::view::{View, ViewMut};
 
-/// A device: what every operation of `tensor` matches on. One kind exists today.
-#[derive(Clone)]
+/// What computes: every operation matches on it once. Cheap to clone.
+#[derive(Clone, Debug)]
 pub enum Device {
-    /// Threads of this process and the memory they see.
+    /// The tuned kernels, on threads of this process.
     Cpu(Cpu),
+    /// The references of all operations: plain loops in f64 on one thread, rounded to f32 where a result is stored.
+    Reference(Reference),
 }
 
 impl Device {
-    /// The number of threads that an operation may use.
-    pub fn threads(&self) -> usize {
-        match self {
-            Self::Cpu(cpu) => cpu.threads(),
+    /// What [`Device::open`] knows.
+    pub const NAMES: [&str; 2] = DEVICE_NAMES;
+
+    /// The device called `name`, with `threads` threads where a device has threads.
+    ///
+    /// # Errors
+    /// If there is no such device, or the system does not give the threads.
+    pub fn open(name: &str, threads: usize) -> Result<Self, Error> {
+        match name {
+            "cpu" => Self::cpu(threads, Isa::detect()),
+            "reference" => Ok(Self::reference()),
+            _ => Err(Error::UnknownDevice { name: name.into() }),
         }
     }
 
-    /// The same device restricted to the caller's thread: for callers that bring threads of their own.
+    /// The processor with `threads` threads (the caller's is one of them) on an instruction-set path.
+    ///
+    /// # Errors
+    /// If the system does not give the threads.
+    pub fn cpu(threads: usize, isa: Isa) -> Result<Self, Error> {
+        Cpu::new(threads, isa).map(Self::Cpu)
+    }
+
+    /// The device of references.
+    pub fn reference() -> Self {
+        Self::Reference(Reference::default())
+    }
+
+    /// Every path of this machine with `threads` threads, the fastest first, and the device of references.
+    ///
+    /// # Errors
+    /// If the system does not give the threads.
+    pub fn all(threads: usize) -> Result<Vec<Self>, Error> {
+        let paths = Isa::available().into_iter().map(|isa| Self::cpu(threads, isa));
+        paths.chain([Ok(Self::reference())]).collect()
+    }
+
+    /// What results depend on beside the inputs: the instruction-set path, or `reference`.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Cpu(cpu) => cpu.isa().name(),
+            Self::Reference(_) => "reference",
+        }
+    }
+
+    /// The number of threads.
+    pub fn threads(&self) -> usize {
+        match self {
+            Self::Cpu(cpu) => cpu.threads(),
+            Self::Reference(_) => 1,
+        }
+    }
+
+    /// The same device, which keeps to the thread of the caller: for several callers at once.
     pub fn serial(&self) -> Self {
         match self {
             Self::Cpu(cpu) => Self::Cpu(cpu.serial()),
+            Self::Reference(reference) => Self::Reference(reference.clone()),
         }
+    }
+
+    /// A buffer for `len` values of type `T`; its contents are unspecified but initialized.
+    pub fn buffer<T: Pod>(&self, len: usize) -> Buffer {
+        match self {
+            Self::Cpu(cpu) => cpu.buffer::<T>(len),
+            Self::Reference(reference) => Buffer::new::<T>(&reference.store, len),
+        }
+    }
+
+    /// A buffer of `len` zeros of type `T`.
+    pub fn zeros<T: Pod>(&self, len: usize) -> Buffer {
+        let mut buffer = self.buffer::<T>(len);
+        match self {
+            Self::Cpu(_) | Self::Reference(_) => buffer.as_mut_slice::<u8>().fill(0),
+        }
+        buffer
+    }
+
+    /// A buffer with a copy of values of the host.
+    pub fn upload<T: Pod>(&self, values: &[T]) -> Buffer {
+        let mut buffer = self.buffer::<T>(values.len());
+        buffer.view_mut().write(values);
+        buffer
+    }
+
+    /// How often memory was asked of the system since the device was made.
+    pub fn system_allocations(&self) -> u64 {
+        self.store().allocations.load(Ordering::Relaxed)
+    }
+
+    /// The bytes that the device holds, in use or waiting for reuse.
+    pub fn held_bytes(&self) -> u64 {
+        self.store().held_bytes.load(Ordering::Relaxed)
+    }
+
+    fn store(&self) -> &Store {
+        match self {
+            Self::Cpu(cpu) => &cpu.inner.store,
+            Self::Reference(reference) => &reference.store,
+        }
+    }
+}
+
+/// The device of references. Cheap to clone.
+#[derive(Clone, Default)]
+pub struct Reference {
+    store: Arc<Store>,
+}
+
+impl std::fmt::Debug for Reference {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Reference")
     }
 }
 
@@ -49,30 +154,31 @@ struct Inner {
 }
 
 impl Cpu {
-    /// Returns a device with `threads` threads (the caller's is one of them) on the given instruction-set path.
-    pub fn new(threads: usize, isa: Isa) -> Self {
-        let inner = Inner { isa, threads: Threads::new(threads.max(1)), store: Arc::default() };
-        Self { inner: Arc::new(inner), serial: false }
+    fn new(threads: usize, isa: Isa) -> Result<Self, Error> {
+        let threads = threads.max(1);
+        let threads = Threads::new(threads).map_err(|source| Error::Thread { threads, source })?;
+        let inner = Inner { isa, threads, store: Arc::default() };
+        Ok(Self { inner: Arc::new(inner), serial: false })
     }
 
     /// Returns the same device restricted to the caller's thread: for work inside a task.
-    pub fn serial(&self) -> Self {
+    pub(crate) fn serial(&self) -> Self {
         Self { inner: Arc::clone(&self.inner), serial: true }
     }
 
     /// Returns the instruction-set path.
-    pub fn isa(&self) -> Isa {
+    pub(crate) fn isa(&self) -> Isa {
         self.inner.isa
     }
 
     /// Returns the number of threads.
-    pub fn threads(&self) -> usize {
+    pub(crate) fn threads(&self) -> usize {
         if self.serial { 1 } else { self.inner.threads.count() }
     }
 
     /// Runs `task(0)` to `task(tasks - 1)`, each once, on any thread. Tasks must write disjoint memory, and no sum may
     /// cross a task, so that results depend on neither threads nor timing.
-    pub fn run(&self, tasks: usize, task: impl Fn(usize) + Sync) {
+    pub(crate) fn run(&self, tasks: usize, task: impl Fn(usize) + Sync) {
         self.run_if(true, tasks, task);
     }
 
@@ -82,21 +188,8 @@ impl Cpu {
     }
 
     /// Returns a buffer for `len` values of type `T`; its contents are unspecified but initialized.
-    pub fn buffer<T: Pod>(&self, len: usize) -> Buffer {
-        Buffer::new(
-            &self.inner.store,
-            len.checked_mul(size_of::<T>()).expect("invariant: sizes were checked by the caller"),
-        )
-    }
-
-    /// Returns how often memory was asked of the system since the device was made.
-    pub fn system_allocations(&self) -> u64 {
-        self.inner.store.allocations.load(Ordering::Relaxed)
-    }
-
-    /// Returns the bytes that the device holds, in use or waiting for reuse.
-    pub fn held_bytes(&self) -> u64 {
-        self.inner.store.held_bytes.load(Ordering::Relaxed)
+    pub(crate) fn buffer<T: Pod>(&self, len: usize) -> Buffer {
+        Buffer::new::<T>(&self.inner.store, len)
     }
 }
 
@@ -185,25 +278,7 @@ impl Drop for Store {
     }
 }
 
-/// Types that any initialized bytes are a value of.
-///
-/// # Safety
-/// Implementors have no padding and no invalid bit pattern, and an alignment of at most 64.
-pub unsafe trait Pod: Copy + Send + Sync + 'static {}
-// SAFETY: plain numbers.
-unsafe impl Pod for f32 {}
-// SAFETY: plain numbers.
-unsafe impl Pod for u32 {}
-// SAFETY: plain numbers.
-unsafe impl Pod for u16 {}
-// SAFETY: plain numbers.
-unsafe impl Pod for u8 {}
-// SAFETY: plain numbers.
-unsafe impl Pod for i32 {}
-// SAFETY: plain numbers.
-unsafe impl Pod for i8 {}
-
-/// Owned memory of a device, aligned to 64 bytes, given back when dropped.
+/// Memory of a device, given back when dropped. What lies in it is reached through views.
 pub struct Buffer {
     pointer: NonNull<u8>,
     bytes: usize,
@@ -217,24 +292,35 @@ unsafe impl Send for Buffer {}
 unsafe impl Sync for Buffer {}
 
 impl Buffer {
-    fn new(store: &Arc<Store>, bytes: usize) -> Self {
+    fn new<T: Pod>(store: &Arc<Store>, len: usize) -> Self {
+        let bytes = len.checked_mul(size_of::<T>()).expect("invariant: sizes were checked by the caller");
         let class = class_of(bytes);
         Self { pointer: store.take(class), bytes, class, store: Arc::clone(store) }
     }
 
-    /// Returns the size in bytes.
+    /// The size in bytes.
     pub fn bytes(&self) -> usize {
         self.bytes
     }
 
+    /// The contents as values of type `T`.
+    pub fn view<T: Pod>(&self) -> View<'_, T> {
+        View::of(self.as_slice())
+    }
+
+    /// The contents as values of type `T`, for writing.
+    pub fn view_mut<T: Pod>(&mut self) -> ViewMut<'_, T> {
+        ViewMut::of(self.as_mut_slice())
+    }
+
     /// Returns the contents as values of type `T`.
-    pub fn as_slice<T: Pod>(&self) -> &[T] {
+    pub(crate) fn as_slice<T: Pod>(&self) -> &[T] {
         // SAFETY: the memory is initialized (zeroed once, then only written), aligned to 64, and `T` is plain.
         unsafe { std::slice::from_raw_parts(self.pointer.as_ptr().cast(), self.bytes / size_of::<T>()) }
     }
 
     /// Returns the contents as values of type `T`, for writing.
-    pub fn as_mut_slice<T: Pod>(&mut self) -> &mut [T] {
+    pub(crate) fn as_mut_slice<T: Pod>(&mut self) -> &mut [T] {
         // SAFETY: as in `as_slice`; the borrow is exclusive.
         unsafe { std::slice::from_raw_parts_mut(self.pointer.as_ptr().cast(), self.bytes / size_of::<T>()) }
     }
@@ -244,6 +330,15 @@ impl Drop for Buffer {
     fn drop(&mut self) {
         self.store.give_back(self.class, self.pointer);
     }
+}
+
+/// Reads one float behind a buffer: the overflow that `cargo xtask sanitize` plants.
+#[cfg(exact_buffers)]
+pub fn read_behind_a_buffer() -> f32 {
+    let buffer = Device::reference().zeros::<f32>(1000);
+    let values = buffer.as_slice::<f32>();
+    // SAFETY: none, the read is out of bounds; without the sanitizer it may give any number.
+    unsafe { values.as_ptr().add(std::hint::black_box(values.len())).read_volatile() }
 }
 
 /// A mutable slice that tasks of [`Cpu::run`] write disjoint parts of.
@@ -286,6 +381,7 @@ impl<'a, T> Parts<'a, T> {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 
@@ -301,13 +397,19 @@ mod tests {
     #[cfg(not(exact_buffers))]
     #[test]
     fn a_dropped_buffer_is_handed_out_again() {
-        let cpu = Cpu::new(1, Isa::detect());
-        let first = cpu.buffer::<f32>(1000);
-        drop(first);
-        let _second = cpu.buffer::<f32>(990);
-        assert_eq!(cpu.system_allocations(), 1);
-        let mut third = cpu.buffer::<u32>(990);
-        third.as_mut_slice::<u32>().fill(7);
-        assert_eq!((cpu.system_allocations(), third.as_slice::<u32>()[989]), (2, 7));
+        for device in Device::all(1).unwrap() {
+            let first = device.buffer::<f32>(1000);
+            drop(first);
+            let _second = device.buffer::<f32>(990);
+            assert_eq!(device.system_allocations(), 1);
+            let third = device.upload(&[7u32; 990]);
+            assert_eq!((device.system_allocations(), third.view::<u32>().read()[989]), (2, 7));
+        }
+    }
+
+    #[test]
+    fn a_device_that_cannot_be_had_is_an_error() {
+        let refused = Device::open("cuda", 1).err().unwrap().to_string();
+        assert_eq!(refused, "no device is called 'cuda'; there are cpu and reference");
     }
 }

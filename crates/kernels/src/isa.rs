@@ -24,6 +24,11 @@ impl Isa {
         Self::available()[0]
     }
 
+    /// The path that every machine has.
+    pub fn portable() -> Self {
+        Self(Kind::Portable)
+    }
+
     /// Returns every path of this machine, the fastest first; `portable` is always the last.
     pub fn available() -> Vec<Self> {
         let mut found = Vec::new();

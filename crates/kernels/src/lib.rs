@@ -1,15 +1,23 @@
 //! Arithmetic on buffers: references, tuned CPU versions, weight formats.
 //!
-//! The one crate with `unsafe`. Sizes are checked by `tensor` before they come here; kernels repeat the checks they
-//! need for soundness.
+//! An operation takes a [`Device`] and views of its buffers ([`View`], [`ViewMut`]), checks their sizes, and holds the one
+//! `match` that chooses the code of the device. Nothing outside this crate sees where a buffer lies.
 
 pub mod device;
+mod dtype;
+mod error;
 pub mod format;
 pub mod isa;
 pub mod ops;
+mod pod;
 mod simd;
 mod threads;
 mod tile;
+mod view;
 
-pub use device::{Buffer, Cpu, Device, Pod};
+pub use device::{Buffer, Device};
+pub use dtype::Dtype;
+pub use error::Error;
 pub use isa::Isa;
+pub use pod::Pod;
+pub use view::{View, ViewMut};

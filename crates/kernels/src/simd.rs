@@ -190,47 +190,60 @@ pub(crate) trait Simd: Copy {
 /// Compiles functions that are generic over [`Simd`] for every path and dispatches on the device's.
 ///
 /// The body sees its first parameter as the token of the path and `S` as its type; callers pass an `Isa` there. A second type
-/// parameter is the caller's choice.
+/// parameter is the caller's choice. A function that is declared `unsafe` is so for its callers.
 macro_rules! simd_fn {
-    ($(
-        $(#[$meta:meta])*
-        $vis:vis fn $name:ident<S $(, $F:ident: $bound:path)?>($s:ident: S $(, $arg:ident: $ty:ty)* $(,)?) $(-> $ret:ty)? $body:block
-    )*) => {$(
-        $(#[$meta])*
+    () => {};
+    ($(#[$meta:meta])* $vis:vis unsafe fn $($rest:tt)*) => {
+        $crate::simd::simd_fn! { @one [unsafe] [$(#[$meta])* $vis] $($rest)* }
+    };
+    ($(#[$meta:meta])* $vis:vis fn $($rest:tt)*) => {
+        $crate::simd::simd_fn! { @one [] [$(#[$meta])* $vis] $($rest)* }
+    };
+    (
+        @one [$($unsafe:tt)?] [$($head:tt)*]
+        $name:ident<S $(, $F:ident: $bound:path)?>($s:ident: S $(, $arg:ident: $ty:ty)* $(,)?) $(-> $ret:ty)? $body:block
+        $($rest:tt)*
+    ) => {
         #[allow(clippy::too_many_arguments)]
-        $vis fn $name$(<$F: $bound>)?(isa: $crate::isa::Isa $(, $arg: $ty)*) $(-> $ret)? {
+        $($head)* $($unsafe)? fn $name$(<$F: $bound>)?(isa: $crate::isa::Isa $(, $arg: $ty)*) $(-> $ret)? {
             #[inline(always)]
             #[allow(clippy::too_many_arguments)]
-            fn generic<S: $crate::simd::Simd $(, $F: $bound)?>($s: S $(, $arg: $ty)*) $(-> $ret)? $body
+            $($unsafe)? fn generic<S: $crate::simd::Simd $(, $F: $bound)?>($s: S $(, $arg: $ty)*) $(-> $ret)? $body
             #[cfg(target_arch = "x86_64")]
             #[target_feature(enable = "avx512f,avx512vl,avx512bw,avx512dq,avx512vnni,avx2,fma")]
-            #[allow(clippy::too_many_arguments)]
-            fn avx512$(<$F: $bound>)?(token: $crate::simd::Avx512 $(, $arg: $ty)*) $(-> $ret)? {
-                generic::<_ $(, $F)?>(token $(, $arg)*)
+            #[allow(clippy::too_many_arguments, unused_unsafe)]
+            $($unsafe)? fn avx512$(<$F: $bound>)?(token: $crate::simd::Avx512 $(, $arg: $ty)*) $(-> $ret)? {
+                // SAFETY: the promise of the caller, if there is one.
+                unsafe { generic::<_ $(, $F)?>(token $(, $arg)*) }
             }
             #[cfg(target_arch = "x86_64")]
             #[target_feature(enable = "avx2,fma")]
-            #[allow(clippy::too_many_arguments)]
-            fn avx2$(<$F: $bound>)?(token: $crate::simd::Avx2 $(, $arg: $ty)*) $(-> $ret)? {
-                generic::<_ $(, $F)?>(token $(, $arg)*)
+            #[allow(clippy::too_many_arguments, unused_unsafe)]
+            $($unsafe)? fn avx2$(<$F: $bound>)?(token: $crate::simd::Avx2 $(, $arg: $ty)*) $(-> $ret)? {
+                // SAFETY: as above.
+                unsafe { generic::<_ $(, $F)?>(token $(, $arg)*) }
             }
             // Like the other paths a function of its own, not part of its callers.
             #[inline(never)]
-            #[allow(clippy::too_many_arguments)]
-            fn portable$(<$F: $bound>)?(token: $crate::simd::Portable $(, $arg: $ty)*) $(-> $ret)? {
-                generic::<_ $(, $F)?>(token $(, $arg)*)
-            }
-            match isa.0 {
-                #[cfg(target_arch = "x86_64")]
-                // SAFETY: an `Isa` of this kind exists only if the machine has these features.
-                $crate::isa::Kind::Avx512 => unsafe { avx512$(::<$F>)?($crate::simd::Avx512::detected() $(, $arg)*) },
-                #[cfg(target_arch = "x86_64")]
+            #[allow(clippy::too_many_arguments, unused_unsafe)]
+            $($unsafe)? fn portable$(<$F: $bound>)?(token: $crate::simd::Portable $(, $arg: $ty)*) $(-> $ret)? {
                 // SAFETY: as above.
-                $crate::isa::Kind::Avx2 => unsafe { avx2$(::<$F>)?($crate::simd::Avx2::detected() $(, $arg)*) },
-                $crate::isa::Kind::Portable => portable$(::<$F>)?($crate::simd::Portable $(, $arg)*),
+                unsafe { generic::<_ $(, $F)?>(token $(, $arg)*) }
+            }
+            // SAFETY: as above, and an `Isa` of a kind exists only if the machine has its features.
+            #[allow(unused_unsafe)]
+            unsafe {
+                match isa.0 {
+                    #[cfg(target_arch = "x86_64")]
+                    $crate::isa::Kind::Avx512 => avx512$(::<$F>)?($crate::simd::Avx512::detected() $(, $arg)*),
+                    #[cfg(target_arch = "x86_64")]
+                    $crate::isa::Kind::Avx2 => avx2$(::<$F>)?($crate::simd::Avx2::detected() $(, $arg)*),
+                    $crate::isa::Kind::Portable => portable$(::<$F>)?($crate::simd::Portable $(, $arg)*),
+                }
             }
         }
-    )*};
+        $crate::simd::simd_fn! { $($rest)* }
+    };
 }
 pub(crate) use simd_fn;
 

@@ -49,7 +49,14 @@ pub(crate) struct Threads {
 const SPINS: usize = 2_000;
 
 impl Threads {
-    pub(crate) fn new(count: usize) -> Self {
+    /// # Errors
+    /// If the system does not start a thread; those that run end.
+    pub(crate) fn new(count: usize) -> std::io::Result<Self> {
+        Self::start(count, |i| std::thread::Builder::new().name(format!("minke-{i}")))
+    }
+
+    /// Starts thread i as `builder(i)` says.
+    fn start(count: usize, builder: impl Fn(usize) -> std::thread::Builder) -> std::io::Result<Self> {
         let shared = Arc::new(Shared {
             epoch: AtomicUsize::new(0),
             job: AtomicUsize::new(0),
@@ -59,16 +66,12 @@ impl Threads {
             wake: Condvar::new(),
             stop: AtomicBool::new(false),
         });
-        let workers = (1..count)
-            .map(|i| {
-                let shared = Arc::clone(&shared);
-                std::thread::Builder::new()
-                    .name(format!("minke-{i}"))
-                    .spawn(move || shared.work(i))
-                    .expect("invariant: the system can start a thread")
-            })
-            .collect();
-        Self { shared, workers, turn: Mutex::new(()) }
+        let mut threads = Self { shared, workers: Vec::new(), turn: Mutex::new(()) };
+        for i in 1..count {
+            let shared = Arc::clone(&threads.shared);
+            threads.workers.push(builder(i).spawn(move || shared.work(i))?);
+        }
+        Ok(threads)
     }
 
     pub(crate) fn count(&self) -> usize {
@@ -184,13 +187,14 @@ impl Drop for Threads {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 
     #[test]
     fn every_task_runs_once_whatever_the_number_of_threads() {
         for count in [1, 2, 5] {
-            let threads = Threads::new(count);
+            let threads = Threads::new(count).unwrap();
             for tasks in [0, 1, 2, 3, 17, 1000] {
                 for _ in 0..50 {
                     let hits: Vec<AtomicUsize> = (0..tasks).map(|_| AtomicUsize::new(0)).collect();
@@ -204,8 +208,19 @@ mod tests {
     }
 
     #[test]
+    fn a_thread_that_does_not_start_is_an_error() {
+        // The third asks for a stack that no address space holds.
+        let builder = |i| {
+            let builder = std::thread::Builder::new();
+            if i < 2 { builder } else { builder.stack_size(1 << 62) }
+        };
+        assert!(Threads::start(2, builder).is_ok());
+        assert!(Threads::start(3, builder).is_err());
+    }
+
+    #[test]
     fn threads_wake_from_sleep_and_survive_a_panic() {
-        let threads = Threads::new(3);
+        let threads = Threads::new(3).unwrap();
         std::thread::sleep(std::time::Duration::from_millis(30));
         let total = AtomicUsize::new(0);
         threads.run(100, &|i| {

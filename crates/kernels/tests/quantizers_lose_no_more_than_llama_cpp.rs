@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 use minke_kernels::format::{Stored, can_quantize, decode_rows, quantize};
-use minke_kernels::{Cpu, Isa};
+use minke_kernels::{Device, Isa};
 use minke_spec::Format;
 use safetensors::SafeTensors;
 
@@ -32,10 +32,10 @@ fn errors_are_at_most_those_of_llama_cpp() {
         let theirs = floats(&file, format.name());
         for (weights, theirs) in [(&[][..], theirs[0]), (&importance, theirs[1])] {
             let mut bytes = vec![0; format.bytes(values.len())];
-            quantize(&Cpu::new(2, Isa::detect()), format, &values, k, weights, &mut bytes);
+            quantize(&Device::cpu(2, Isa::detect()).unwrap(), format, &values, k, weights, &mut bytes);
             for isa in Isa::available() {
                 let mut again = vec![0; bytes.len()];
-                quantize(&Cpu::new(1, isa), format, &values, k, weights, &mut again);
+                quantize(&Device::cpu(1, isa).unwrap(), format, &values, k, weights, &mut again);
                 assert!(again == bytes, "{} differs on {}", format.name(), isa.name());
             }
             let weight = |i: usize| weights.get(i % k).map_or(1.0, |&w| f64::from(w));
@@ -106,7 +106,7 @@ fn what_a_format_can_say_exactly_comes_back_exactly() {
             }
         }
         let mut bytes = vec![0; format.bytes(values.len())];
-        quantize(&Cpu::new(2, Isa::detect()), format, &values, k, &[], &mut bytes);
+        quantize(&Device::cpu(2, Isa::detect()).unwrap(), format, &values, k, &[], &mut bytes);
         let wrong = decoded(format, &bytes, k).iter().zip(&values).filter(|(a, b)| a != b).count();
         assert_eq!(wrong, 0, "{}", format.name());
     }
@@ -136,7 +136,7 @@ fn strange_rows_stay_finite() {
         for (i, row) in rows.iter().enumerate() {
             for weights in [vec![], vec![0.0; k], scaled(1.0).iter().map(|w| w.abs()).collect()] {
                 let mut bytes = vec![0; format.bytes(k)];
-                quantize(&Cpu::new(1, Isa::detect()), format, row, k, &weights, &mut bytes);
+                quantize(&Device::cpu(1, Isa::detect()).unwrap(), format, row, k, &weights, &mut bytes);
                 let back = decoded(format, &bytes, k);
                 let worst = back.iter().zip(row).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
                 let largest = row.iter().map(|x| x.abs()).fold(0.0, f32::max);

@@ -10,7 +10,7 @@ use minke_model::{Batch, LossWeights, Targets, Transformer};
 use minke_spec::draw::{Domain, draw};
 use minke_spec::{ModelConfig, Placement};
 use minke_tensor::optimize::{AdamW, adamw_step};
-use minke_tensor::{Cpu, Device, Gradients, Isa, Pass, Tensor, backward};
+use minke_tensor::{Device, Gradients, Pass, Tensor, backward};
 
 /// (hidden, layers, feed-forward, vocabulary, sequence)
 fn shape(name: &str) -> (usize, usize, usize, usize, usize) {
@@ -56,7 +56,7 @@ fn main() {
 
     let config = config(name);
     let sequence = config.max_position_embeddings;
-    let device = Device::Cpu(Cpu::new(threads, Isa::detect()));
+    let device = Device::open("cpu", threads).expect("the system gives threads");
     let mut model = Transformer::random(&device, &config, &Placement::single(), 1).expect("the family is implemented");
     let mut state: Vec<(Tensor, Tensor)> = model
         .params()

@@ -1,33 +1,36 @@
-//! What does the model compute in one forward? Rows of tokens, packed, whatever they are for.
+//! Rows of tokens that one forward computes, packed, whatever they are for.
 
 use std::sync::Arc;
 
-use minke_tensor::{Device, Indices, Span, TILE};
+use minke_tensor::{Device, Error, Indices, PAGE_TOKENS, Places, Span};
+
+use crate::Result;
 
 /// Packed rows of tokens: whole training sequences, prefill chunks and decode rows are the same thing.
+///
+/// What a batch says is checked when it is made, so that no operation has to: rows of sequences lie one behind the other,
+/// pages suffice, and no two rows have one place in the cache.
 ///
 /// # Examples
 /// ```
 /// use minke_model::Batch;
-/// use minke_tensor::{Cpu, Device, Isa};
-/// let device = Device::Cpu(Cpu::new(1, Isa::detect()));
+/// use minke_tensor::Device;
+/// let device = Device::open("cpu", 1)?;
 /// // Two sequences of three and two tokens: rows 0..3 and 3..5.
 /// let batch = Batch::packed(&device, &[&[5, 6, 7], &[8, 9]]);
-/// assert_eq!(batch.positions.values(), [0, 1, 2, 0, 1]);
-/// assert_eq!(batch.spans[1].first_row, 3);
+/// assert_eq!(batch.positions().read(), [0, 1, 2, 0, 1]);
+/// assert_eq!(batch.spans()[1].first_row, 3);
+/// # Ok::<(), minke_tensor::DeviceError>(())
 /// ```
 #[derive(Clone)]
 pub struct Batch {
-    /// Token of each row. `[T]`
-    pub token_ids: Indices,
-    /// Position of each row in its sequence. `[T]`
-    pub positions: Indices,
-    /// The rows of each sequence.
-    pub spans: Arc<[Span]>,
-    /// Pages of each sequence, in order, one list behind the other (`Span::first_tile`); empty without a cache.
-    pub page_table: Arc<[u32]>,
-    /// Where each row's keys and values go: page * 32 + row in the page; empty without a cache. `[T]`
-    pub places: Arc<[u32]>,
+    /// What `token_ids` holds, on the host.
+    tokens: Arc<[u32]>,
+    token_ids: Indices,
+    positions: Indices,
+    spans: Arc<[Span]>,
+    page_table: Arc<[u32]>,
+    places: Places,
 }
 
 /// Neighbouring tokens of one sequence whose keys and values live in pages.
@@ -40,8 +43,20 @@ pub struct Chunk<'a> {
     pub pages: &'a [u32],
 }
 
+/// What multi-token prediction computes: the rows of a batch that have two more tokens behind them in their sequence.
+pub(crate) struct MtpRows {
+    /// These rows.
+    pub batch: Batch,
+    /// Which rows of the whole batch they are. `[R]`
+    pub rows: Vec<u32>,
+    /// The token behind each. `[R]`
+    pub next_ids: Indices,
+    /// The token behind that. `[R]`
+    pub target_ids: Indices,
+}
+
 impl Batch {
-    /// Returns a batch of whole sequences that need no cache.
+    /// A batch of whole sequences that need no cache.
     pub fn packed(device: &Device, sequences: &[&[u32]]) -> Self {
         let (mut ids, mut positions, mut spans) = (Vec::new(), Vec::new(), Vec::new());
         for tokens in sequences {
@@ -51,24 +66,28 @@ impl Batch {
         }
         Self {
             token_ids: Indices::from_slice(device, &ids),
+            tokens: ids.into(),
             positions: Indices::from_slice(device, &positions),
             spans: spans.into(),
             page_table: Arc::default(),
-            places: Arc::default(),
+            places: Places::default(),
         }
     }
 
-    /// Returns a batch of chunks that read and write pages.
+    /// A batch of chunks that read and write pages.
     ///
-    /// # Panics
-    /// If a chunk has too few pages for its tokens.
-    pub fn paged(device: &Device, chunks: &[Chunk<'_>]) -> Self {
+    /// # Errors
+    /// If a chunk has too few pages for its tokens, or two chunks would write to the same place.
+    pub fn paged(device: &Device, chunks: &[Chunk<'_>]) -> Result<Self> {
         let (mut ids, mut positions, mut spans) = (Vec::new(), Vec::new(), Vec::new());
         let (mut page_table, mut places) = (Vec::new(), Vec::new());
         for chunk in chunks {
             let rows = chunk.token_ids.len();
             let end = chunk.first_position + rows;
-            assert!(chunk.pages.len() * TILE >= end, "{end} tokens do not fit {} pages", chunk.pages.len());
+            if chunk.pages.len() * PAGE_TOKENS < end {
+                let (left, right) = (format!("a sequence of {end} tokens"), format!("{} pages", chunk.pages.len()));
+                return Err(Error::Shape { op: "batch", left, right }.into());
+            }
             spans.push(Span {
                 first_row: ids.len(),
                 rows,
@@ -77,34 +96,85 @@ impl Batch {
             });
             ids.extend_from_slice(chunk.token_ids);
             positions.extend(chunk.first_position as u32..end as u32);
-            places.extend((chunk.first_position..end).map(|p| chunk.pages[p / TILE] * TILE as u32 + (p % TILE) as u32));
+            let place = |p: usize| chunk.pages[p / PAGE_TOKENS] * PAGE_TOKENS as u32 + (p % PAGE_TOKENS) as u32;
+            places.extend((chunk.first_position..end).map(place));
             page_table.extend_from_slice(chunk.pages);
         }
-        Self {
+        Ok(Self {
             token_ids: Indices::from_slice(device, &ids),
+            tokens: ids.into(),
             positions: Indices::from_slice(device, &positions),
             spans: spans.into(),
             page_table: page_table.into(),
-            places: places.into(),
+            places: Places::new(places).map_err(Error::from)?,
+        })
+    }
+
+    /// The number of rows, T.
+    pub fn rows(&self) -> usize {
+        self.tokens.len()
+    }
+
+    /// The token of each row, on the host. `[T]`
+    pub fn tokens(&self) -> &[u32] {
+        &self.tokens
+    }
+
+    /// The token of each row. `[T]`
+    pub fn token_ids(&self) -> &Indices {
+        &self.token_ids
+    }
+
+    /// The position of each row in its sequence. `[T]`
+    pub fn positions(&self) -> &Indices {
+        &self.positions
+    }
+
+    /// The rows of each sequence.
+    pub fn spans(&self) -> &Arc<[Span]> {
+        &self.spans
+    }
+
+    /// Pages of each sequence, in order, one list behind the other (`Span::first_tile`); empty without a cache.
+    pub fn page_table(&self) -> &[u32] {
+        &self.page_table
+    }
+
+    /// Where each row's keys and values go; empty without a cache. `[T]`
+    pub fn places(&self) -> &Places {
+        &self.places
+    }
+
+    /// The rows for multi-token prediction. Only for batches of whole sequences.
+    pub(crate) fn mtp_rows(&self, device: &Device) -> MtpRows {
+        let range = |s: &Span| s.first_row..s.first_row + s.rows.saturating_sub(2);
+        let sequences: Vec<&[u32]> = self.spans.iter().map(|s| &self.tokens[range(s)]).collect();
+        let rows: Vec<u32> = self.spans.iter().flat_map(|s| range(s).map(|row| row as u32)).collect();
+        let ahead = |by: usize| -> Vec<u32> { rows.iter().map(|&row| self.tokens[row as usize + by]).collect() };
+        MtpRows {
+            batch: Self::packed(device, &sequences),
+            next_ids: Indices::from_slice(device, &ahead(1)),
+            target_ids: Indices::from_slice(device, &ahead(2)),
+            rows,
         }
     }
+}
 
-    /// Returns the number of rows, T.
-    pub fn rows(&self) -> usize {
-        self.token_ids.len()
-    }
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
 
-    /// Returns the batch of the rows that have two more tokens behind them in their sequence, and which rows they are.
-    /// Only for batches of whole sequences.
-    pub(crate) fn rows_before_the_last_two(&self, device: &Device) -> (Self, Indices) {
-        let tokens = self.token_ids.values();
-        let sequences: Vec<&[u32]> =
-            self.spans.iter().map(|s| &tokens[s.first_row..s.first_row + s.rows.saturating_sub(2)]).collect();
-        let rows: Vec<u32> = self
-            .spans
-            .iter()
-            .flat_map(|s| s.first_row as u32..(s.first_row + s.rows.saturating_sub(2)) as u32)
-            .collect();
-        (Self::packed(device, &sequences), Indices::from_slice(device, &rows))
+    #[test]
+    fn what_does_not_fit_is_refused_when_a_batch_is_made() {
+        let device = Device::open("cpu", 1).unwrap();
+        let chunk = |first_position, pages: &'static [u32]| Chunk { token_ids: &[1, 2], first_position, pages };
+        let refused = |chunks: &[Chunk<'_>]| Batch::paged(&device, chunks).err().unwrap().to_string();
+        assert_eq!(refused(&[chunk(31, &[4])]), "batch: a sequence of 33 tokens does not fit 1 pages");
+        // The second token of the first chunk and the first of the second.
+        assert_eq!(refused(&[chunk(2, &[4]), chunk(3, &[4])]), "two tokens would go to row 3 of page 4");
+        let batch = Batch::paged(&device, &[chunk(31, &[4, 0]), chunk(0, &[7])]).unwrap();
+        assert_eq!(batch.places().read(), [159, 0, 224, 225]);
+        assert_eq!((batch.page_table(), batch.places().pages()), (&[4, 0, 7][..], 8));
     }
 }

@@ -8,7 +8,7 @@ use crate::cache::KvCache;
 use crate::gqa::Gqa;
 use crate::mla::Mla;
 use crate::mlp::Mlp;
-use crate::moe::{ExpertLoad, Moe, Report};
+use crate::moe::{ExpertLoad, Moe, Routed};
 use crate::source::{HasParams, Source, params};
 use crate::{Batch, Error, Result};
 
@@ -97,7 +97,7 @@ impl Block {
         batch: &Batch,
         cos_sin: &Tensor,
         cache: Option<&mut KvCache>,
-    ) -> Result<(Tensor, Option<Report>)> {
+    ) -> Result<(Tensor, Option<Routed>)> {
         // The one place that decides what is kept for the backward and what is computed again.
         let again = pass.record && pass.recompute && cache.is_none();
         let x = if again {

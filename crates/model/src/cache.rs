@@ -54,9 +54,9 @@ impl KvCache {
     }
 
     /// Copies one page onto another, in all layers.
-    pub fn copy_page(&mut self, from: u32, to: u32) {
+    pub fn copy_page(&mut self, device: &Device, from: u32, to: u32) {
         for layer in &mut self.layers {
-            layer.copy_page(from as usize, to as usize);
+            layer.copy_page(device, from as usize, to as usize);
         }
     }
 

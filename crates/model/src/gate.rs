@@ -25,7 +25,7 @@ pub(crate) struct Gate {
 params!(Gate { weight, e_score_correction_bias });
 
 /// What the gate decided.
-pub(crate) struct Routed {
+pub(crate) struct Choice {
     /// Chosen experts, best first. [T, K]
     pub indices: Indices,
     /// Their mixing weights. [T, K]
@@ -69,20 +69,20 @@ impl Gate {
     /// - V2 2.2.1 (softmax scores, no bias), V2 2.2.2 (a group counts its best)
     /// - Test: crates/kernels/src/ops/route/tests.rs
     /// - Vector: testdata/vectors/gate_routing.json
-    pub(crate) fn route(&self, pass: Pass<'_>, x: &Tensor) -> Result<Routed> {
+    pub(crate) fn route(&self, pass: Pass<'_>, x: &Tensor) -> Result<Choice> {
         let logits = x.matmul(pass, &self.weight)?;
         let scores = match self.scoring_func {
-            ScoringFunc::Sigmoid => logits.sigmoid(pass),
-            ScoringFunc::Softmax => logits.softmax_rows(pass),
+            ScoringFunc::Sigmoid => logits.sigmoid(pass)?,
+            ScoringFunc::Softmax => logits.softmax_rows(pass)?,
         };
         pass.tap(|| format!("layers.{}.gate.scores", self.layer), &scores);
-        let bias = self.e_score_correction_bias.as_ref().map(Param::values);
+        let bias = self.e_score_correction_bias.as_ref().map(|bias| bias.value());
         let indices = Indices::select_experts(pass, &scores, bias, &self.routing)?;
         let mut weights = scores.pick_columns(pass, &indices)?;
         if self.normalize {
-            weights = weights.normalize_rows(pass, NORMALIZATION_EPSILON);
+            weights = weights.normalize_rows(pass, NORMALIZATION_EPSILON)?;
         }
-        Ok(Routed { indices, weights: weights.scale(pass, self.scale), scores })
+        Ok(Choice { indices, weights: weights.scale(pass, self.scale)?, scores })
     }
 
     /// Returns the number of choices per token.
@@ -142,21 +142,6 @@ pub fn balance_loss(pass: Pass<'_>, scores: &Tensor, per_token: usize, spans: &[
     // Eq. 18 counts the largest scores as they are: neither the selection bias nor groups take part.
     let routing = Routing { experts, groups: 1, kept_groups: 1, per_token, group_score: GroupScore::Best };
     let indices = Indices::select_experts(pass, scores, None, &routing)?;
-    let sequences = spans.iter().filter(|span| span.rows > 0).count().max(1);
-    let mut factors = vec![0.0f32; scores.shape().elements()];
-    for span in spans.iter().filter(|span| span.rows > 0) {
-        let rows = span.first_row..span.first_row + span.rows;
-        let mut chosen = vec![0u32; experts];
-        for &expert in &indices.values()[rows.start * per_token..rows.end * per_token] {
-            chosen[expert as usize] += 1;
-        }
-        let tokens = span.rows as f64;
-        let factor = experts as f64 / (per_token as f64 * tokens) / tokens / sequences as f64;
-        let row: Vec<f32> = chosen.iter().map(|&count| (f64::from(count) * factor) as f32).collect();
-        for row_factors in factors[rows.start * experts..rows.end * experts].chunks_exact_mut(experts) {
-            row_factors.copy_from_slice(&row);
-        }
-    }
-    let factors = Tensor::from_slice(pass.device, scores.shape().dims(), &factors);
-    Ok(scores.normalize_rows(pass, 0.0).weighted_sum(pass, &factors)?)
+    let factors = Tensor::balance_factors(pass, &indices, spans, [per_token, experts])?;
+    Ok(scores.normalize_rows(pass, 0.0)?.weighted_sum(pass, &factors)?)
 }

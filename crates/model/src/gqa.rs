@@ -96,11 +96,11 @@ impl Gqa {
         let k = rotated(&self.k_proj, &self.k_norm, groups)?;
         let v = self.v_proj.forward(pass, x)?.reshape(&[tokens, groups, width])?;
         let out = match cache {
-            None => Tensor::attention(pass, &q, &k, &v, &batch.spans, self.scale)?,
+            None => Tensor::attention(pass, &q, &k, &v, batch.spans(), self.scale)?,
             Some(cache) => {
                 let pages = cache.layer(self.layer);
-                pages.append(pass, &k, Some(&v), &batch.places)?;
-                pages.attention(pass, &q, &batch.spans, &batch.page_table, self.scale)?
+                pages.append(pass, &k, Some(&v), batch.places())?;
+                pages.attention(pass, &q, batch.spans(), batch.page_table(), self.scale)?
             }
         };
         self.o_proj.forward(pass, &out.reshape(&[tokens, self.heads * width])?)

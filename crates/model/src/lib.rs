@@ -24,7 +24,7 @@ pub use cache::{KvCache, MlaForm};
 pub use error::Error;
 pub use loss::{LossWeights, Losses, Targets};
 pub use moe::ExpertLoad;
-pub use transformer::{Further, ModelId, Output, Transformer};
+pub use transformer::{ModelId, MtpOutput, Output, Transformer};
 
 /// The result of a fallible operation of this crate.
 pub type Result<T> = std::result::Result<T, Error>;

@@ -39,10 +39,10 @@ impl Targets {
     /// `counts[i]` says; last rows never do. The losses are means over counts: `totals` are the sums of
     /// [`Targets::count`] over all batches of a step.
     pub fn next_tokens(device: &Device, batch: &Batch, counts: &[f32], totals: (f32, f32)) -> Self {
-        let tokens = batch.token_ids.values();
+        let tokens = batch.tokens();
         assert_eq!(counts.len(), tokens.len());
         let (mut ids, mut counts) = (tokens.to_vec(), counts.to_vec());
-        for span in batch.spans.iter().filter(|span| span.rows > 0) {
+        for span in batch.spans().iter().filter(|span| span.rows > 0) {
             let last = span.first_row + span.rows - 1;
             ids[span.first_row..last].copy_from_slice(&tokens[span.first_row + 1..=last]);
             counts[last] = 0.0;
@@ -61,7 +61,7 @@ impl Targets {
     pub fn count(batch: &Batch, counts: &[f32]) -> (f32, f32) {
         let of = |skip: usize| -> f32 {
             let rows = |s: &minke_tensor::Span| s.first_row + skip..(s.first_row + s.rows).saturating_sub(1);
-            batch.spans.iter().filter(|s| s.rows > skip + 1).flat_map(rows).map(|row| counts[row]).sum()
+            batch.spans().iter().filter(|s| s.rows > skip + 1).flat_map(rows).map(|row| counts[row]).sum()
         };
         (of(0), of(1))
     }
@@ -86,16 +86,16 @@ impl Transformer {
         let output = self.forward(pass, batch, None, factors.mtp != 0.0)?;
         let cross_entropy = |hidden: &Tensor, ids: &Indices, weights: &Tensor| -> Result<Tensor> {
             let log_prob = self.log_probs(pass, hidden, ids, 1.0)?.log_prob;
-            Ok(log_prob.weighted_sum(pass, weights)?.scale(pass, -1.0))
+            Ok(log_prob.weighted_sum(pass, weights)?.scale(pass, -1.0)?)
         };
         let next = cross_entropy(&output.hidden, &targets.ids, &targets.weights)?;
         let mut total = next.clone();
         let mut mtp = None;
-        if let Some(further) = &output.further {
+        if let Some(module) = &output.mtp {
             let weight = |&row: &u32| targets.counts[row as usize + 1] / targets.mtp_total.max(f32::MIN_POSITIVE);
-            let weights: Vec<f32> = further.rows.values().iter().map(weight).collect();
+            let weights: Vec<f32> = module.rows.iter().map(weight).collect();
             let weights = Tensor::from_slice(pass.device, &[weights.len()], &weights);
-            let loss = cross_entropy(&further.hidden, &further.target_ids, &weights)?;
+            let loss = cross_entropy(&module.hidden, &module.target_ids, &weights)?;
             total = total.add_scaled(pass, &loss, factors.mtp)?;
             mtp = Some(loss.item());
         }

@@ -119,11 +119,11 @@ impl Mla {
         let k = kv.columns(pass, 0, n)?.append_shared(pass, k_rope)?;
         let v = kv.columns(pass, n, v)?;
         let Some(cache) = cache else {
-            return Ok(Tensor::attention(pass, q, &k, &v, &batch.spans, self.scale)?);
+            return Ok(Tensor::attention(pass, q, &k, &v, batch.spans(), self.scale)?);
         };
         let pages = cache.layer(self.layer);
-        pages.append(pass, &k, Some(&v), &batch.places)?;
-        Ok(pages.attention(pass, q, &batch.spans, &batch.page_table, self.scale)?)
+        pages.append(pass, &k, Some(&v), batch.places())?;
+        Ok(pages.attention(pass, q, batch.spans(), batch.page_table(), self.scale)?)
     }
 
     /// Attends to latents, with `kv_b_proj` moved to the query and to the output. Shapes as in `expanded`.
@@ -138,10 +138,10 @@ impl Mla {
     ) -> Result<Tensor> {
         let (n, r) = (self.sizes.qk_nope_head_dim, self.sizes.qk_rope_head_dim);
         let pages = cache.layer(self.layer);
-        pages.append(pass, &c_kv.concat_columns(pass, k_rope)?, None, &batch.places)?;
-        let q_latent = q.columns(pass, 0, n)?.heads_by_plain(pass, &self.kv_b_proj, 0)?;
+        pages.append(pass, &c_kv.concat_columns(pass, k_rope)?, None, batch.places())?;
+        let q_latent = q.columns(pass, 0, n)?.heads_matmul_nn(pass, &self.kv_b_proj, 0)?;
         let q_latent = q_latent.concat_columns(pass, &q.columns(pass, n, r)?)?;
-        let z = pages.attention(pass, &q_latent, &batch.spans, &batch.page_table, self.scale)?;
+        let z = pages.attention(pass, &q_latent, batch.spans(), batch.page_table(), self.scale)?;
         Ok(z.heads_matmul(pass, &self.kv_b_proj, n)?)
     }
 }

@@ -1,9 +1,9 @@
 //! How does a layer with experts compute? Tokens are sent to their experts, multiplied group by group, and combined.
 
 use minke_spec::config::MoeConfig;
-use minke_tensor::{Device, Dispatch, Param, Pass, Tensor, recompute};
+use minke_tensor::{Device, Dispatch, Indices, Param, Pass, Tensor, recompute};
 
-use crate::gate::{Gate, Routed, balance_loss};
+use crate::gate::{Choice, Gate, balance_loss};
 use crate::mlp::Mlp;
 use crate::source::{Source, params};
 use crate::{Batch, Result};
@@ -38,11 +38,22 @@ pub struct ExpertLoad {
     pub tokens: Vec<u64>,
 }
 
-/// What a layer with experts reports beside its output.
-pub(crate) struct Report {
-    pub load: ExpertLoad,
+/// What the routing of one layer says beside its output.
+pub(crate) struct Routed {
+    /// Layer id.
+    pub layer: usize,
+    /// First slot of each expert. [E + 1]
+    pub offsets: Indices,
     /// Sequence-wise balance loss, without alpha.
     pub balance: Tensor,
+}
+
+impl Routed {
+    /// Tells the host how many tokens each expert was given.
+    pub(crate) fn load(&self) -> ExpertLoad {
+        let tokens = self.offsets.read().windows(2).map(|pair| u64::from(pair[1] - pair[0])).collect();
+        ExpertLoad { layer: self.layer, tokens }
+    }
 }
 
 impl Moe {
@@ -63,14 +74,12 @@ impl Moe {
     ///
     /// # Paper
     /// - V3 2.1.2 eqs. 12-13 (shared and routed experts)
-    pub(crate) fn forward(&self, pass: Pass<'_>, x: &Tensor, batch: &Batch) -> Result<(Tensor, Option<Report>)> {
-        let Routed { indices, weights, scores } = self.gate.route(pass, x)?;
-        let plan = Dispatch::new(pass, &indices, self.gate.per_token(), self.gate.experts());
+    pub(crate) fn forward(&self, pass: Pass<'_>, x: &Tensor, batch: &Batch) -> Result<(Tensor, Option<Routed>)> {
+        let Choice { indices, weights, scores } = self.gate.route(pass, x)?;
+        let plan = Dispatch::new(pass, &indices, self.gate.per_token(), self.gate.experts())?;
         let report = if pass.record {
-            let offsets = plan.offsets.values();
-            let tokens = offsets.windows(2).map(|pair| u64::from(pair[1] - pair[0])).collect();
-            let balance = balance_loss(pass, &scores, self.gate.per_token(), &batch.spans)?;
-            Some(Report { load: ExpertLoad { layer: self.layer, tokens }, balance })
+            let balance = balance_loss(pass, &scores, self.gate.per_token(), batch.spans())?;
+            Some(Routed { layer: self.layer, offsets: plan.offsets.clone(), balance })
         } else {
             None
         };
@@ -88,9 +97,9 @@ impl Moe {
     fn mix(&self, pass: Pass<'_>, x: &Tensor, weights: &Tensor, plan: &Dispatch) -> minke_tensor::Result<Tensor> {
         let Experts { gate_proj, up_proj, down_proj } = &self.experts;
         let rows = x.dispatch(pass, plan)?;
-        let up = rows.grouped_matmul(pass, up_proj, &plan.offsets)?;
-        let hidden = rows.grouped_matmul(pass, gate_proj, &plan.offsets)?.swiglu(pass, &up)?;
-        let routed = hidden.grouped_matmul(pass, down_proj, &plan.offsets)?.combine(pass, weights, plan)?;
+        let up = rows.grouped_matmul(pass, up_proj, plan)?;
+        let hidden = rows.grouped_matmul(pass, gate_proj, plan)?.swiglu(pass, &up)?;
+        let routed = hidden.grouped_matmul(pass, down_proj, plan)?.combine(pass, weights, plan)?;
         match &self.shared_experts {
             Some(shared) => shared.forward(pass, x)?.add(pass, &routed),
             None => Ok(routed),

@@ -4,7 +4,7 @@ use minke_spec::ModelConfig;
 use minke_tensor::{Indices, Param, Pass, Tensor};
 
 use crate::block::Block;
-use crate::moe::Report;
+use crate::moe::Routed;
 use crate::source::{Source, params};
 use crate::{Batch, Result};
 
@@ -46,7 +46,7 @@ impl Mtp {
         embed_tokens: &Param,
         batch: &Batch,
         cos_sin: &Tensor,
-    ) -> Result<(Tensor, Option<Report>)> {
+    ) -> Result<(Tensor, Option<Routed>)> {
         let next = Tensor::embed(pass, embed_tokens, next_ids)?;
         let next = next.rms_norm(pass, &self.enorm, self.epsilon)?;
         let hidden = hidden.rms_norm(pass, &self.hnorm, self.epsilon)?;

@@ -6,9 +6,10 @@ use minke_spec::draw::{Domain, draw, hash_name};
 use minke_spec::{ModelConfig, ParamRole, ParamSpec, Placement, parameters};
 use minke_tensor::{Device, Indices, Param, Pass, Tensor, TokenDistribution, Weight};
 
+use crate::batch::MtpRows;
 use crate::block::Block;
 use crate::cache::KvCache;
-use crate::moe::{ExpertLoad, Report};
+use crate::moe::{ExpertLoad, Routed};
 use crate::mtp::Mtp;
 use crate::rope::Rope;
 use crate::source::{HasParams, Source, params};
@@ -53,7 +54,7 @@ pub struct Output {
     /// State after the final norm, which the head reads. [T, D]
     pub hidden: Tensor,
     /// What the multi-token prediction module says, if it was asked for.
-    pub further: Option<Further>,
+    pub mtp: Option<MtpOutput>,
     /// Sum over layers of the sequence-wise balance loss, without alpha; in recording passes of models with experts.
     pub balance: Option<Tensor>,
     /// Tokens by expert of every layer with experts; in recording passes.
@@ -61,13 +62,13 @@ pub struct Output {
 }
 
 /// The states of the multi-token prediction module, for the rows that have two more tokens behind them.
-pub struct Further {
+pub struct MtpOutput {
     /// State that the shared head reads: it predicts the token after the next. [R, D]
     pub hidden: Tensor,
     /// That token. `[R]`
     pub target_ids: Indices,
-    /// Which rows of the batch these are. `[R]`
-    pub rows: Indices,
+    /// Which rows of the batch these are, on the host. `[R]`
+    pub rows: Vec<u32>,
 }
 
 impl Transformer {
@@ -140,38 +141,34 @@ impl Transformer {
     /// # Errors
     /// If the batch does not fit the model.
     pub fn forward(&self, pass: Pass<'_>, batch: &Batch, mut cache: Option<&mut KvCache>, mtp: bool) -> Result<Output> {
-        let cos_sin = self.rope.cos_sin(pass, &batch.positions);
-        let mut reports = Vec::new();
-        let mut x = Tensor::embed(pass, &self.embed_tokens, &batch.token_ids)?;
+        let cos_sin = self.rope.cos_sin(pass, batch.positions());
+        let mut routed = Vec::new();
+        let mut x = Tensor::embed(pass, &self.embed_tokens, batch.token_ids())?;
         for block in &self.blocks {
-            let (y, report) = block.forward(pass, &x, batch, &cos_sin, cache.as_deref_mut())?;
-            reports.extend(report);
+            let (y, of_layer) = block.forward(pass, &x, batch, &cos_sin, cache.as_deref_mut())?;
+            routed.extend(of_layer);
             x = y;
         }
         let hidden = x.rms_norm(pass, &self.norm, self.config.rms_norm_eps)?;
-        let mut further = None;
+        let mut mtp_output = None;
         if let Some(module) = self.mtp.first().filter(|_| mtp) {
-            let (rows_batch, rows) = batch.rows_before_the_last_two(pass.device);
-            let tokens = batch.token_ids.values();
-            let ahead = |by: usize| -> Vec<u32> { rows.values().iter().map(|&r| tokens[r as usize + by]).collect() };
-            let next_ids = Indices::from_slice(pass.device, &ahead(1));
-            let cos_sin = self.rope.cos_sin(pass, &rows_batch.positions);
-            let states = hidden.gather_rows(pass, &rows)?;
-            let (hidden, report) =
-                module.forward(pass, &states, &next_ids, &self.embed_tokens, &rows_batch, &cos_sin)?;
-            reports.extend(report);
-            further = Some(Further { hidden, target_ids: Indices::from_slice(pass.device, &ahead(2)), rows });
+            let MtpRows { batch, rows, next_ids, target_ids } = batch.mtp_rows(pass.device);
+            let cos_sin = self.rope.cos_sin(pass, batch.positions());
+            let states = hidden.gather_rows(pass, &Indices::from_slice(pass.device, &rows))?;
+            let (hidden, of_layer) = module.forward(pass, &states, &next_ids, &self.embed_tokens, &batch, &cos_sin)?;
+            routed.extend(of_layer);
+            mtp_output = Some(MtpOutput { hidden, target_ids, rows });
         }
         let mut balance: Option<Tensor> = None;
-        let mut loads = Vec::new();
-        for Report { load, balance: of_layer } in reports {
+        for layer in &routed {
             balance = Some(match balance {
-                Some(sum) => sum.add(pass, &of_layer)?,
-                None => of_layer,
+                Some(sum) => sum.add(pass, &layer.balance)?,
+                None => layer.balance.clone(),
             });
-            loads.push(load);
         }
-        Ok(Output { hidden, further, balance, loads })
+        // The host looks at the loads when everything is computed.
+        let loads = routed.iter().map(Routed::load).collect();
+        Ok(Output { hidden, mtp: mtp_output, balance, loads })
     }
 
     /// Returns the head: the embedding if they are tied.

@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 use minke_model::gate::{balance_loss, update_bias};
-use minke_tensor::{Cpu, Device, Isa, Pass, Span, Tensor};
+use minke_tensor::{Device, Pass, Span, Tensor};
 
 #[test]
 fn loss_and_update_are_those_of_the_example() {
@@ -12,7 +12,7 @@ fn loss_and_update_are_those_of_the_example() {
         value.as_array().unwrap().iter().map(|v| v.as_f64().unwrap()).collect()
     };
     let scores: Vec<f32> = vector["scores"].as_array().unwrap().iter().flat_map(&numbers).map(|v| v as f32).collect();
-    let device = Device::Cpu(Cpu::new(2, Isa::detect()));
+    let device = Device::open("cpu", 2).unwrap();
     let pass = Pass::inference(&device);
     let scores = Tensor::from_slice(&device, &[3, 4], &scores);
     let per_token = vector["K"].as_u64().unwrap() as usize;

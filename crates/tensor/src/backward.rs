@@ -7,7 +7,7 @@ use minke_kernels::ops::attention::{self, Saved};
 use minke_kernels::ops::matmul::Size;
 use minke_kernels::ops::rope::{self, Direction};
 use minke_kernels::ops::{embed, grouped_matmul, log_prob, matmul, norm, pointwise, route, rows, swiglu};
-use minke_kernels::{Cpu, Device};
+use minke_kernels::{Device, ViewMut};
 
 use crate::error::Error;
 use crate::tensor::{Node, Op, Param, Pass, Region, Result, Tensor};
@@ -31,25 +31,19 @@ impl Gradients {
 
     /// Sets all gradients to zero, keeping their memory.
     pub fn clear(&mut self, device: &Device) {
-        let Device::Cpu(cpu) = device;
         for gradient in self.by_param.iter_mut().flatten() {
-            pointwise::fill(cpu, 0.0, own(gradient));
+            pointwise::fill(device, 0.0, gradient.view_mut());
         }
     }
 
     /// Returns the gradient of a parameter for adding to.
-    fn of(&mut self, cpu: &Cpu, param: &Param) -> &mut [f32] {
+    fn of(&mut self, device: &Device, param: &Param) -> ViewMut<'_, f32> {
         if self.by_param.len() <= param.id() {
             self.by_param.resize(param.id() + 1, None);
         }
-        let zeros = || Tensor::write(cpu, param.shape(), |to| to.fill(0.0));
-        own(self.by_param[param.id()].get_or_insert_with(zeros))
+        let zeros = || Tensor::zeros(device, param.shape().dims());
+        self.by_param[param.id()].get_or_insert_with(zeros).view_mut()
     }
-}
-
-/// Returns the values of a gradient for writing: the walk is their only owner.
-fn own(gradient: &mut Tensor) -> &mut [f32] {
-    gradient.values_mut().expect("invariant: gradients in the walk are not shared")
 }
 
 /// Adds the gradients of a recorded scalar with respect to every parameter it depends on to `gradients`.
@@ -119,223 +113,200 @@ impl Walk<'_> {
         Ok(())
     }
 
-    /// Returns a new tensor of the shape of `like`, written by `fill`.
-    fn write(&self, like: &Tensor, fill: impl FnOnce(&Cpu, &mut [f32])) -> Tensor {
-        let cpu = self.pass.cpu();
-        Tensor::write(cpu, like.shape(), |to| fill(cpu, to))
+    /// Returns a tensor of the shape of `like` that an operation has yet to write.
+    fn like(&self, like: &Tensor) -> Tensor {
+        Tensor::unwritten(self.pass.device, like.shape())
     }
 
     /// Hands a gradient to an input: the first is kept, later ones are added to it.
-    fn give(&mut self, input: &Tensor, gradient: Tensor) {
-        let Some(node) = &input.node else { return };
-        let cpu = self.pass.cpu();
+    fn give(&mut self, input: &Tensor, gradient: Tensor) -> Result<()> {
+        let Some(node) = &input.node else { return Ok(()) };
+        let device = self.pass.device;
         let slot = self.slots.of(node);
         let Some(sum) = slot else {
             *slot = Some(gradient);
-            return;
+            return Ok(());
         };
-        if let Some(values) = sum.values_mut() {
-            pointwise::accumulate(cpu, gradient.values(), 1.0, values);
+        if sum.is_unshared() {
+            pointwise::accumulate(device, gradient.view("backward")?, 1.0, sum.view_mut());
         } else {
             // The same tensor was handed to another input as well; this one gets its own.
-            let both = (sum.values(), gradient.values());
-            *sum = Tensor::write(cpu, node.shape, |to| pointwise::add_scaled(cpu, both.0, both.1, 1.0, to));
+            let both = (sum.view("backward")?, gradient.view("backward")?);
+            *sum = Tensor::write(device, node.shape, |to| pointwise::add_scaled(device, both.0, both.1, 1.0, to));
         }
+        Ok(())
     }
 
     /// Computes and hands over the gradient of an input if it is wanted.
-    fn give_with(&mut self, input: &Tensor, fill: impl FnOnce(&Cpu, &mut [f32])) {
-        if input.recorded() {
-            let gradient = self.write(input, fill);
-            self.give(input, gradient);
+    fn give_with(&mut self, input: &Tensor, fill: impl FnOnce(&Device, ViewMut<'_, f32>)) -> Result<()> {
+        if !input.recorded() {
+            return Ok(());
         }
+        let device = self.pass.device;
+        self.give(input, Tensor::write(device, input.shape(), |to| fill(device, to)))
     }
 
     #[allow(clippy::too_many_lines)]
     fn step(&mut self, op: &Op, dy: &Tensor) -> Result<()> {
-        let d = dy.values();
-        let cpu = self.pass.cpu();
+        const OP: &str = "backward";
+        let d = dy.view(OP)?;
+        let device = self.pass.device;
         match op {
             Op::Leaf => {}
             Op::Matmul { x, w } => {
                 let size = Size { m: x.shape().rows(), n: w.shape().rows(), k: w.shape().width() };
-                self.give_with(x, |cpu, dx| matmul::matmul_by_plain(cpu, d, w.values(), size, dx));
-                matmul::matmul_backward_weight_add(cpu, d, x.values(), size, self.gradients.of(cpu, w));
+                let weight = w.view(OP)?;
+                self.give_with(x, |device, dx| matmul::matmul_nn(device, d, weight, size, dx))?;
+                matmul::matmul_backward_weight_add(device, d, x.view(OP)?, size, self.gradients.of(device, w));
             }
-            Op::GroupedMatmul { x, w, offsets } => {
-                let (shape, offsets) = (w.shape(), offsets.values());
+            Op::GroupedMatmul { x, w, plan } => {
+                let (shape, offsets, weight) = (w.shape(), plan.offsets.view(), w.view(OP)?);
                 let size = Size { m: x.shape().rows(), n: shape.dims()[1], k: shape.width() };
-                self.give_with(x, |cpu, dx| {
-                    grouped_matmul::grouped_matmul_by_plain(cpu, d, w.values(), offsets, size, dx);
-                });
-                let dw = self.gradients.of(cpu, w);
-                grouped_matmul::grouped_matmul_backward_weight_add(cpu, d, x.values(), offsets, size, dw);
+                self.give_with(x, |device, dx| {
+                    grouped_matmul::grouped_matmul_nn(device, d, weight, offsets, size, dx);
+                })?;
+                let (x, dw) = (x.view(OP)?, self.gradients.of(device, w));
+                grouped_matmul::grouped_matmul_backward_weight_add(device, d, x, offsets, size, dw);
             }
             Op::Embed { w, ids } => {
-                embed::embed_backward_add(cpu, w.shape().width(), ids.values(), d, self.gradients.of(cpu, w));
+                embed::embed_backward_add(device, w.shape().width(), ids.view(), d, self.gradients.of(device, w));
             }
             Op::RmsNorm { x, w, inverse_rms } => {
-                let dw = self.gradients.of(cpu, w);
-                let dx = Tensor::write(cpu, x.shape(), |dx| {
-                    norm::rms_norm_backward(cpu, x.values(), w.values(), inverse_rms.values(), d, dx, dw);
-                });
-                self.give(x, dx);
+                let (mut dx, dw) = (self.like(x), self.gradients.of(device, w));
+                let given = (x.view(OP)?, w.view(OP)?, inverse_rms.view(OP)?);
+                norm::rms_norm_backward(device, given.0, given.1, given.2, d, dx.view_mut(), dw);
+                self.give(x, dx)?;
             }
             Op::AddRow { x, w } => {
-                rows::column_sums_add(cpu, d, x.shape().width(), self.gradients.of(cpu, w));
-                self.give(x, dy.clone());
+                rows::column_sums_add(device, d, x.shape().width(), self.gradients.of(device, w));
+                self.give(x, dy.clone())?;
             }
             Op::Rope { x, cos_sin, start, layout } => {
                 let shape = x.shape();
                 let (heads, width) = (shape.dims()[1], shape.width());
-                let table = cos_sin.values();
-                self.give_with(x, |cpu, dx| {
-                    rope::rotate(cpu, d, table, heads, width, *start, *layout, Direction::Inverse, dx);
-                });
+                let table = cos_sin.view(OP)?;
+                self.give_with(x, |device, dx| {
+                    rope::rotate(device, d, table, heads, width, *start, *layout, Direction::Inverse, dx);
+                })?;
             }
             Op::Attention { q, k, v, out, log_sum, spans, heads, scale } => {
-                let saved =
-                    Saved { q: q.values(), k: k.values(), v: v.values(), out: out.values(), log_sum: log_sum.values() };
-                let (mut dk, mut dv) = (None, None);
-                let dq = self.write(q, |cpu, dq| {
-                    dk = Some(self.write(k, |_, dk| {
-                        dv = Some(self.write(v, |_, dv| {
-                            let to = attention::Gradients { q: dq, k: dk, v: dv };
-                            attention::attention_backward(cpu, saved, d, spans, *heads, *scale, to);
-                        }));
-                    }));
-                });
-                self.give(q, dq);
-                for (input, gradient) in [(k, dk), (v, dv)] {
-                    self.give(input, gradient.expect("invariant: written above"));
+                let [of_q, of_k, of_v] = [q, k, v].map(|x| x.view(OP));
+                let saved = Saved { q: of_q?, k: of_k?, v: of_v?, out: out.view(OP)?, log_sum: log_sum.view(OP)? };
+                let (mut dq, mut dk, mut dv) = (self.like(q), self.like(k), self.like(v));
+                let to = attention::Gradients { q: dq.view_mut(), k: dk.view_mut(), v: dv.view_mut() };
+                attention::attention_backward(device, saved, d, spans, *heads, *scale, to);
+                for (input, gradient) in [(q, dq), (k, dk), (v, dv)] {
+                    self.give(input, gradient)?;
                 }
             }
             Op::Swiglu { gate, up } => {
-                let mut dup = None;
-                let dgate = self.write(gate, |cpu, dgate| {
-                    dup = Some(self.write(up, |_, dup| {
-                        swiglu::swiglu_backward(cpu, gate.values(), up.values(), d, dgate, dup);
-                    }));
-                });
-                self.give(gate, dgate);
-                self.give(up, dup.expect("invariant: written above"));
+                let (mut dgate, mut dup) = (self.like(gate), self.like(up));
+                let (g, u) = (gate.view(OP)?, up.view(OP)?);
+                swiglu::swiglu_backward(device, g, u, d, dgate.view_mut(), dup.view_mut());
+                self.give(gate, dgate)?;
+                self.give(up, dup)?;
             }
             Op::AddScaled { a, b, scale } => {
-                self.give(a, dy.clone());
+                self.give(a, dy.clone())?;
                 if *scale == 1.0 {
-                    self.give(b, dy.clone());
+                    self.give(b, dy.clone())?;
                 } else {
-                    self.give_with(b, |cpu, db| pointwise::scale(cpu, d, *scale, db));
+                    self.give_with(b, |device, db| pointwise::scale(device, d, *scale, db))?;
                 }
             }
-            Op::Scale { x, scale } => self.give_with(x, |cpu, dx| pointwise::scale(cpu, d, *scale, dx)),
+            Op::Scale { x, scale } => self.give_with(x, |device, dx| pointwise::scale(device, d, *scale, dx))?,
             Op::Mul { a, b } => {
-                self.give_with(a, |cpu, da| pointwise::mul(cpu, d, b.values(), da));
-                self.give_with(b, |cpu, db| pointwise::mul(cpu, d, a.values(), db));
+                let (of_a, of_b) = (a.view(OP)?, b.view(OP)?);
+                self.give_with(a, |device, da| pointwise::mul(device, d, of_b, da))?;
+                self.give_with(b, |device, db| pointwise::mul(device, d, of_a, db))?;
             }
-            Op::Exp { x, y } => self.give_with(x, |cpu, dx| pointwise::mul(cpu, d, y.values(), dx)),
-            Op::Sigmoid { x, y } => self.give_with(x, |cpu, dx| pointwise::sigmoid_backward(cpu, y.values(), d, dx)),
+            Op::Exp { x, y } => {
+                let y = y.view(OP)?;
+                self.give_with(x, |device, dx| pointwise::mul(device, d, y, dx))?;
+            }
+            Op::Sigmoid { x, y } => {
+                let y = y.view(OP)?;
+                self.give_with(x, |device, dx| pointwise::sigmoid_backward(device, y, d, dx))?;
+            }
             Op::Clamp { x, low, high } => {
-                self.give_with(x, |cpu, dx| pointwise::clamp_backward(cpu, x.values(), *low, *high, d, dx));
+                let from = x.view(OP)?;
+                self.give_with(x, |device, dx| pointwise::clamp_backward(device, from, *low, *high, d, dx))?;
             }
             Op::Min { a, b } => {
-                let mut db = None;
-                let da = self.write(a, |cpu, da| {
-                    db = Some(self.write(b, |_, db| {
-                        pointwise::min_backward(cpu, a.values(), b.values(), d, da, db);
-                    }));
-                });
-                self.give(a, da);
-                self.give(b, db.expect("invariant: written above"));
+                let (mut da, mut db) = (self.like(a), self.like(b));
+                pointwise::min_backward(device, a.view(OP)?, b.view(OP)?, d, da.view_mut(), db.view_mut());
+                self.give(a, da)?;
+                self.give(b, db)?;
             }
             Op::WeightedSum { x, weights } => {
-                self.give_with(x, |cpu, dx| pointwise::scale(cpu, weights.values(), d[0], dx));
+                let weights = weights.view(OP)?;
+                self.give_with(x, |device, dx| pointwise::scale_by(device, weights, d, dx))?;
             }
             Op::Columns { x, start } => {
                 let (width, len) = (x.shape().width(), dy.shape().width());
-                self.give_with(x, |cpu, dx| {
-                    pointwise::fill(cpu, 0.0, dx);
-                    rows::columns_backward_add(cpu, d, width, *start, len, dx);
-                });
+                self.give_with(x, |device, mut dx| {
+                    pointwise::fill(device, 0.0, dx.again());
+                    rows::columns_backward_add(device, d, width, *start, len, dx);
+                })?;
             }
             Op::ConcatColumns { a, b } => {
                 let (left, right) = (a.shape().width(), b.shape().width());
-                self.give_with(a, |cpu, da| rows::columns(cpu, d, left + right, 0, left, da));
-                self.give_with(b, |cpu, db| rows::columns(cpu, d, left + right, left, right, db));
+                self.give_with(a, |device, da| rows::columns(device, d, left + right, 0, left, da))?;
+                self.give_with(b, |device, db| rows::columns(device, d, left + right, left, right, db))?;
             }
             Op::AppendShared { x, shared } => {
                 let shape = x.shape();
                 let (heads, n, r) = (shape.dims()[1], shape.width(), shared.shape().width());
-                let mut dshared = None;
-                let dx = self.write(x, |cpu, dx| {
-                    dshared = Some(self.write(shared, |_, dshared| {
-                        rows::append_shared_backward(cpu, d, heads, n, r, dx, dshared);
-                    }));
-                });
-                self.give(x, dx);
-                self.give(shared, dshared.expect("invariant: written above"));
+                let (mut dx, mut dshared) = (self.like(x), self.like(shared));
+                rows::append_shared_backward(device, d, (heads, n, r), dx.view_mut(), dshared.view_mut());
+                self.give(x, dx)?;
+                self.give(shared, dshared)?;
             }
             Op::GatherRows { x, ids } => {
                 let width = x.shape().width();
-                self.give_with(x, |cpu, dx| {
-                    pointwise::fill(cpu, 0.0, dx);
-                    embed::embed_backward_add(cpu, width, ids.values(), d, dx);
-                });
+                self.give_with(x, |device, mut dx| {
+                    pointwise::fill(device, 0.0, dx.again());
+                    embed::embed_backward_add(device, width, ids.view(), d, dx);
+                })?;
             }
             Op::Dispatch { x, plan } => {
                 let width = x.shape().width();
-                self.give_with(x, |cpu, dx| {
-                    route::gather_backward(cpu, d, plan.slot_of.values(), plan.per_token, width, dx);
-                });
+                self.give_with(x, |device, dx| {
+                    route::gather_backward(device, d, plan.slot_of.view(), plan.per_token, width, dx);
+                })?;
             }
             Op::Combine { ys, weights, plan } => {
                 let width = ys.shape().width();
-                let mut dweights = None;
-                let dys = self.write(ys, |cpu, dys| {
-                    dweights = Some(self.write(weights, |_, dweights| {
-                        let (w, slots) = (weights.values(), plan.slot_of.values());
-                        route::combine_backward(cpu, ys.values(), w, slots, d, width, dys, dweights);
-                    }));
-                });
-                self.give(ys, dys);
-                self.give(weights, dweights.expect("invariant: written above"));
+                let (mut dys, mut dweights) = (self.like(ys), self.like(weights));
+                let (from, w, slots) = (ys.view(OP)?, weights.view(OP)?, plan.slot_of.view());
+                route::combine_backward(device, from, w, slots, d, width, dys.view_mut(), dweights.view_mut());
+                self.give(ys, dys)?;
+                self.give(weights, dweights)?;
             }
             Op::PickColumns { x, indices } => {
                 let (experts, per_token) = (x.shape().width(), dy.shape().width());
-                self.give_with(x, |cpu, dx| {
-                    route::pick_columns_backward(cpu, d, indices.values(), per_token, experts, dx);
-                });
+                self.give_with(x, |device, dx| {
+                    route::pick_columns_backward(device, d, indices.view(), per_token, experts, dx);
+                })?;
             }
             Op::NormalizeRows { x, epsilon } => {
-                let width = x.shape().width();
-                self.give_with(x, |cpu, dx| {
-                    route::normalize_rows_backward(cpu, x.values(), width, *epsilon, d, dx);
-                });
+                let (from, width) = (x.view(OP)?, x.shape().width());
+                self.give_with(x, |device, dx| {
+                    route::normalize_rows_backward(device, from, width, *epsilon, d, dx);
+                })?;
             }
             Op::SoftmaxRows { x, y } => {
-                let width = x.shape().width();
-                self.give_with(x, |cpu, dx| route::softmax_rows_backward(cpu, y.values(), width, d, dx));
+                let (y, width) = (y.view(OP)?, x.shape().width());
+                self.give_with(x, |device, dx| route::softmax_rows_backward(device, y, width, d, dx))?;
             }
             Op::HeadLogProb { x, w, targets, inverse_temperature, log_sum } => {
                 let size = Size { m: x.shape().rows(), n: w.shape().rows(), k: w.shape().width() };
-                let head = log_prob::Head { weight: w.values(), packed: w.packed(cpu) };
-                let dw = self.gradients.of(cpu, w);
-                let dx = Tensor::write(cpu, x.shape(), |dx| {
-                    let given = (log_sum.values(), d);
-                    let targets = targets.values();
-                    let to = (dx, dw);
-                    log_prob::head_log_prob_backward(
-                        cpu,
-                        x.values(),
-                        head,
-                        targets,
-                        size,
-                        *inverse_temperature,
-                        given,
-                        to,
-                    );
-                });
-                self.give(x, dx);
+                let head = log_prob::Head { weight: w.view(OP)?, packed: w.packed(device, OP)? };
+                let (mut dx, dw) = (self.like(x), self.gradients.of(device, w));
+                let (x_view, given, to) = (x.view(OP)?, (log_sum.view(OP)?, d), (dx.view_mut(), dw));
+                let targets = targets.view();
+                log_prob::head_log_prob_backward(device, x_view, head, targets, size, *inverse_temperature, given, to);
+                self.give(x, dx)?;
             }
             Op::Recompute(region) => self.recompute(region, dy)?,
             Op::Inference { op, .. } => return Err(Error::NotDifferentiable { op }),
@@ -356,7 +327,7 @@ impl Walk<'_> {
             let node = leaf.node.as_ref().expect("invariant: a leaf has a node");
             let found = slots.index.contains_key(&Arc::as_ptr(node)).then(|| slots.of(node).take()).flatten();
             if let Some(gradient) = found {
-                self.give(outer, gradient);
+                self.give(outer, gradient)?;
             }
         }
         Ok(())

@@ -1,5 +1,7 @@
 //! What can go wrong with an operation: shapes that do not fit, or a gradient that does not exist.
 
+use minke_kernels::Dtype;
+
 use crate::shape::Shape;
 
 /// An operation that cannot be done.
@@ -15,6 +17,17 @@ pub enum Error {
         /// Name and shape of the other.
         right: String,
     },
+    /// An operation was given numbers of a type that it does not compute with.
+    #[error("{op} does not take {}", dtype.name())]
+    Dtype {
+        /// The operation.
+        op: &'static str,
+        /// The type.
+        dtype: Dtype,
+    },
+    /// Two new tokens have the same place in the cache.
+    #[error(transparent)]
+    SharedPlace(#[from] minke_kernels::ops::cache::SharedPlace),
     /// A gradient was asked of an operation that serves inference only.
     #[error("{op} has no gradient: it serves inference only")]
     NotDifferentiable {

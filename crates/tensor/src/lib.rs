@@ -1,6 +1,6 @@
 //! Shape-checked operations on tensors and their reverse mode.
 //!
-//! A [`Tensor`] is a contiguous block of f32 on a device. Operations are methods that take the [`Pass`] they belong to;
+//! A [`Tensor`] is a contiguous block of numbers in memory of a device. Operations are methods that take the [`Pass`] they belong to;
 //! in a recording pass a result remembers how it was made (its `node`), and [`backward`] walks those nodes once, in one
 //! exhaustive `match`. Parameters ([`Param`]) enter the tape only as arguments of operations in a recording pass.
 
@@ -15,11 +15,12 @@ mod tensor;
 
 pub use backward::{Gradients, backward};
 pub use error::Error;
-pub use minke_kernels::ops::attention::{Span, TILE};
+pub use minke_kernels::ops::attention::Span;
+pub use minke_kernels::ops::cache::{PAGE_TOKENS, Places};
 pub use minke_kernels::ops::rope::Layout;
 pub use minke_kernels::ops::route::{GroupScore, Routing};
 pub use minke_kernels::ops::sample::{Edit, NOT_FINITE, NOTHING_ALLOWED, SampleRow, SampleRows};
-pub use minke_kernels::{Cpu, Device, Isa};
+pub use minke_kernels::{Device, Dtype, Error as DeviceError, Isa};
 pub use minke_sys::Bytes;
 pub use ops::cache::Pages;
 pub use ops::{Samples, TokenDistribution};

@@ -3,13 +3,13 @@
 use std::sync::Arc;
 
 use minke_kernels::ops::{adamw, grouped_matmul, matmul, muon};
-use minke_kernels::{Cpu, Device};
+use minke_kernels::{Device, View, ViewMut};
 use minke_spec::Format;
 
 use crate::backward::Gradients;
 use crate::shape::Shape;
 use crate::stored::{SplitHeads, StoredWeight};
-use crate::tensor::{Dense, Param, Result, Tensor, Weight};
+use crate::tensor::{Dense, Packed, Param, Result, Tensor, Weight};
 
 impl Param {
     /// Returns a parameter with the given name, row in the table and weight.
@@ -49,65 +49,74 @@ impl Param {
         }
     }
 
-    /// Returns the values.
-    ///
-    /// # Panics
-    /// If the weight stays as it lies in a file ([`Param::is_dense`]).
-    pub fn values(&self) -> &[f32] {
-        self.dense().value.values()
+    /// Returns the values as an operation reads them.
+    pub(crate) fn view(&self, op: &'static str) -> Result<View<'_, f32>> {
+        self.dense().value.view(op)
     }
 
     /// Returns the values as a tensor without history.
     ///
     /// # Panics
-    /// As [`Param::values`].
+    /// If the weight stays as it lies in a file ([`Param::is_dense`]).
     pub fn value(&self) -> &Tensor {
         &self.dense().value
     }
 
-    /// Changes the values in place and forgets what was derived from the old ones.
+    /// Replaces the values by those of the host and forgets what was derived from the old ones.
     ///
     /// # Panics
-    /// As [`Param::values`].
+    /// If the weight stays as it lies in a file ([`Param::is_dense`]), or there is another number of values.
+    pub fn write(&mut self, device: &Device, values: &[f32]) {
+        self.view_mut(device).write(values);
+    }
+
+    /// Reads the values, changes them on the host, and writes them back.
+    ///
+    /// # Panics
+    /// If the weight stays as it lies in a file ([`Param::is_dense`]).
     pub fn update(&mut self, device: &Device, change: impl FnOnce(&mut [f32])) {
-        change(self.values_mut(device));
+        let mut values = self.value().read();
+        change(&mut values);
+        self.write(device, &values);
     }
 
     /// Returns the values to be changed; what was derived from the old ones is forgotten.
-    fn values_mut(&mut self, device: &Device) -> &mut [f32] {
+    fn view_mut(&mut self, device: &Device) -> ViewMut<'_, f32> {
         let Weight::Dense(dense) = &mut self.weight else { panic!("invariant: what is trained is held as f32") };
         dense.packed = Arc::default();
-        if dense.value.values_mut().is_none() {
-            // Somebody still reads the old version (a tape, a frozen reference): leave it to them.
-            dense.value = Tensor::from_slice(device, dense.value.shape().dims(), dense.value.values());
+        if !dense.value.is_unshared() {
+            // A tape or a frozen reference still reads the old version: leave it to them.
+            dense.value = dense.value.copy(device);
         }
-        dense.value.values_mut().expect("invariant: the copy above is not shared")
+        dense.value.view_mut()
     }
 
     /// Returns the packed values of a matrix `[n, k]` or of stacked experts `[E, n, k]`.
-    pub(crate) fn packed(&self, cpu: &Cpu) -> &[f32] {
-        self.dense().packed(cpu, &self.name)
+    pub(crate) fn packed(&self, device: &Device, op: &'static str) -> Result<View<'_, f32>> {
+        self.dense().packed(device, op, &self.name)
     }
 }
 
 impl Dense {
     /// Returns the packed values of a matrix `[n, k]` or of stacked experts `[E, n, k]`.
-    pub(crate) fn packed(&self, cpu: &Cpu, name: &str) -> &[f32] {
+    fn packed(&self, device: &Device, op: &'static str, name: &str) -> Result<View<'_, f32>> {
+        let (values, shape) = (self.value.view(op)?, self.value.shape());
         let pack = || {
-            let (values, shape) = (self.value.values(), self.value.shape());
             let (experts, n, k) = match *shape.dims() {
                 [n, k] => (None, n, k),
                 [experts, n, k] => (Some(experts), n, k),
                 _ => panic!("invariant: {name} {shape} is a matrix or a stack of them"),
             };
-            let mut packed = cpu.buffer::<f32>(experts.unwrap_or(1) * matmul::packed_len(cpu, n, k));
+            let mut buffer = device.buffer::<f32>(experts.unwrap_or(1) * matmul::packed_len(device, n, k));
             match experts {
-                None => matmul::pack(cpu, values, n, k, packed.as_mut_slice()),
-                Some(experts) => grouped_matmul::pack(cpu, values, experts, n, k, packed.as_mut_slice()),
+                None => matmul::pack(device, values, n, k, buffer.view_mut()),
+                Some(experts) => grouped_matmul::pack(device, values, experts, n, k, buffer.view_mut()),
             }
-            packed
+            Packed { buffer, device: device.name() }
         };
-        self.packed.get_or_init(pack).as_slice()
+        let packed = self.packed.get_or_init(pack);
+        assert_eq!(packed.device, device.name(), "{name} was packed for another device");
+        Ok(packed.buffer.view())
     }
 }
 
@@ -130,10 +139,10 @@ impl Weight {
         }
     }
 
-    /// Returns the format in which the weight is held: F32 unless it stays as it lies in a file; of halves, the keys'.
+    /// Returns the format in which the weight is held; of halves, the keys'.
     pub fn format(&self) -> Format {
         match self {
-            Self::Dense(_) => Format::F32,
+            Self::Dense(dense) => dense.value.dtype().format(),
             Self::Stored(stored) => stored.format(),
             Self::Split(split) => split.keys.format(),
         }
@@ -141,11 +150,10 @@ impl Weight {
 
     /// Returns the values as f32.
     pub fn decode(&self, device: &Device) -> Tensor {
-        let Device::Cpu(cpu) = device;
         match self {
             Self::Dense(dense) => dense.value.clone(),
-            Self::Stored(stored) => Tensor::write(cpu, stored.shape(), |out| stored.decode(cpu, out)),
-            Self::Split(split) => Tensor::write(cpu, split.shape(), |out| split.decode(cpu, out)),
+            Self::Stored(stored) => Tensor::write(device, stored.shape(), |out| stored.decode(device, out)),
+            Self::Split(split) => Tensor::write(device, split.shape(), |out| split.decode(device, out)),
         }
     }
 }
@@ -183,29 +191,25 @@ pub mod optimize {
         settings: &AdamW,
         step: u64,
     ) {
-        let Device::Cpu(cpu) = device;
-        let (m, v) = (m.values_mut(), v.values_mut());
-        let (m, v) = m.zip(v).expect("invariant: optimizer state is not shared");
-        param.update(device, |values| adamw::step(cpu, values, gradient.values(), m, v, settings, step));
+        let gradient = gradient.view("adamw").expect("invariant: gradients are F32");
+        adamw::step(device, param.view_mut(device), gradient, m.view_mut(), v.view_mut(), settings, step);
     }
 
     /// Takes one Muon step on parameters that are matrices or stacks of them, each with its gradient and momentum. All of
     /// them are one operation, so that threads share their matrices evenly.
     pub fn muon_step(device: &Device, mut params: Vec<(&mut Param, Tensor, &mut Tensor)>, settings: &Muon) {
-        let Device::Cpu(cpu) = device;
         let matrices = params.iter_mut().map(|(param, gradient, momentum)| {
             let shape = param.shape();
             let [.., rows, columns] = *shape.dims() else { panic!("invariant: Muon is for matrices, not {shape}") };
-            let momentum = momentum.values_mut().expect("invariant: optimizer state is not shared");
-            muon::Matrices { param: param.values_mut(device), grad: gradient.values(), momentum, rows, columns }
+            let grad = gradient.view("muon").expect("invariant: gradients are F32");
+            muon::Matrices { param: param.view_mut(device), grad, momentum: momentum.view_mut(), rows, columns }
         });
-        muon::step(cpu, matrices.collect(), settings);
+        muon::step(device, matrices.collect(), settings);
     }
 
-    /// Returns the Euclidean norm of all gradients, summed in the order of the table.
+    /// Tells the host the Euclidean norm of all gradients, summed in the order of the table.
     pub fn gradient_norm(device: &Device, gradients: &Gradients) -> f64 {
-        let Device::Cpu(cpu) = device;
-        let squares = gradients.iter().map(|(_, g)| minke_kernels::ops::pointwise::sum_squares(cpu, g.values()));
-        squares.sum::<f64>().sqrt()
+        let all = gradients.iter().map(|(_, g)| g.view("gradient_norm").expect("invariant: gradients are F32"));
+        minke_kernels::ops::pointwise::sum_squares(device, all).sqrt()
     }
 }

@@ -2,7 +2,7 @@
 
 use minke_kernels::format::{self, Stored};
 use minke_kernels::ops::stored_matmul;
-use minke_kernels::{Cpu, Device};
+use minke_kernels::{Device, ViewMut};
 use minke_spec::Format;
 use minke_spec::format::fp8_scale_shape;
 use minke_sys::Bytes;
@@ -58,20 +58,22 @@ impl StoredWeight {
     }
 
     /// Writes the values as f32.
-    pub(crate) fn decode(&self, cpu: &Cpu, out: &mut [f32]) {
-        let each = out.len() / self.matrices.len().max(1);
-        for (expert, out) in out.chunks_exact_mut(each.max(1)).enumerate() {
-            stored_matmul::decode(cpu, self.matrix(expert), 0, out);
+    pub(crate) fn decode(&self, device: &Device, mut out: ViewMut<'_, f32>) {
+        let each = self.shape.elements() / self.matrices.len().max(1);
+        for expert in 0..self.matrices.len() {
+            let out = out.again().part(expert * each..(expert + 1) * each);
+            stored_matmul::decode(device, self.matrix(expert), 0, out);
         }
     }
 
-    /// Writes the values of rows `first..` of the first matrix, as many as `out` holds.
+    /// Copies the values of rows `first..` of the first matrix to the host, as many as `out` holds.
     ///
     /// # Panics
     /// If the matrix has fewer.
     pub fn decode_rows(&self, device: &Device, first: usize, out: &mut [f32]) {
-        let Device::Cpu(cpu) = device;
-        stored_matmul::decode(cpu, self.matrix(0), first, out);
+        let mut rows = device.buffer::<f32>(out.len());
+        stored_matmul::decode(device, self.matrix(0), first, rows.view_mut());
+        rows.view().read_into(out);
     }
 
     /// Returns the bytes of the first matrix, row by row.
@@ -101,8 +103,7 @@ pub fn can_quantize(format: Format) -> bool {
 /// # Panics
 /// If the format cannot be written or a length does not fit.
 pub fn quantize(device: &Device, format: Format, x: &[f32], k: usize, weights: &[f32], out: &mut [u8]) {
-    let Device::Cpu(cpu) = device;
-    format::quantize(cpu, format, x, k, weights, out);
+    format::quantize(device, format, x, k, weights, out);
 }
 
 /// MLA's `kv_b_proj [H (N + V), C]` in two halves, by head: what makes keys, transposed, and what makes values.
@@ -133,24 +134,8 @@ impl SplitHeads {
     }
 
     /// Writes the values of the whole as f32.
-    pub(crate) fn decode(&self, cpu: &Cpu, out: &mut [f32]) {
-        let decoded = |half: &StoredWeight| {
-            let mut values = cpu.buffer::<f32>(half.shape().elements());
-            half.decode(cpu, values.as_mut_slice());
-            values
-        };
-        let (keys, values) = (decoded(&self.keys), decoded(&self.values));
-        let (keys, values) = (keys.as_slice::<f32>(), values.as_slice::<f32>());
-        let (n, latent) = (self.keys.shape().width(), self.values.shape().width());
-        let v = self.values.shape().rows() / self.heads;
-        for (h, out) in out.chunks_exact_mut((n + v) * latent).enumerate() {
-            let (key_rows, value_rows) = out.split_at_mut(n * latent);
-            let keys = &keys[h * latent * n..][..latent * n];
-            for (i, row) in key_rows.chunks_exact_mut(latent).enumerate() {
-                row.iter_mut().enumerate().for_each(|(c, value)| *value = keys[c * n + i]);
-            }
-            value_rows.copy_from_slice(&values[h * v * latent..][..v * latent]);
-        }
+    pub(crate) fn decode(&self, device: &Device, out: ViewMut<'_, f32>) {
+        stored_matmul::decode_split(device, self.keys.matrix(0), self.values.matrix(0), self.heads, out);
     }
 
     /// Returns the shape of the whole.

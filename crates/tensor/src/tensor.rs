@@ -5,9 +5,10 @@
 
 use std::sync::{Arc, OnceLock};
 
+use minke_kernels::format::bf16;
 use minke_kernels::ops::attention::{Heads, Span};
 use minke_kernels::ops::rope::Layout;
-use minke_kernels::{Buffer, Cpu, Device};
+use minke_kernels::{Buffer, Device, Dtype, View, ViewMut};
 
 use crate::error::Error;
 use crate::shape::Shape;
@@ -16,10 +17,13 @@ use crate::stored::{SplitHeads, StoredWeight};
 /// The result of a fallible operation of this crate.
 pub type Result<T> = std::result::Result<T, Error>;
 
-/// A contiguous tensor of f32. Clones share the values.
+/// A contiguous tensor in memory of a device. Clones share the values.
+///
+/// The host sees values only where it asks for a copy of them ([`Tensor::read`]).
 #[derive(Clone)]
 pub struct Tensor {
     shape: Shape,
+    dtype: Dtype,
     storage: Arc<Buffer>,
     pub(crate) node: Option<Arc<Node>>,
 }
@@ -32,21 +36,32 @@ impl Tensor {
     pub fn from_slice(device: &Device, shape: &[usize], values: &[f32]) -> Self {
         let shape = Shape::new(shape);
         assert_eq!(shape.elements(), values.len(), "{shape} holds another number of values");
-        let Device::Cpu(cpu) = device;
-        Self::write(cpu, shape, |to| to.copy_from_slice(values))
+        Self { shape, dtype: Dtype::F32, storage: Arc::new(device.upload(values)), node: None }
+    }
+
+    /// Returns a tensor of zeros in F32.
+    pub fn zeros(device: &Device, shape: &[usize]) -> Self {
+        Self::zeros_as(device, Dtype::F32, shape)
     }
 
     /// Returns a tensor of zeros.
-    pub fn zeros(device: &Device, shape: &[usize]) -> Self {
-        let Device::Cpu(cpu) = device;
-        Self::write(cpu, Shape::new(shape), |to| to.fill(0.0))
+    pub fn zeros_as(device: &Device, dtype: Dtype, shape: &[usize]) -> Self {
+        let shape = Shape::new(shape);
+        let storage = Arc::new(device.zeros::<u8>(shape.elements() * dtype.bytes()));
+        Self { shape, dtype, storage, node: None }
     }
 
-    /// Returns a tensor whose values `fill` writes, all of them.
-    pub(crate) fn write(cpu: &Cpu, shape: Shape, fill: impl FnOnce(&mut [f32])) -> Self {
-        let mut buffer = cpu.buffer::<f32>(shape.elements());
-        fill(buffer.as_mut_slice());
-        Self { shape, storage: Arc::new(buffer), node: None }
+    /// Returns a tensor in F32 whose values an operation has yet to write.
+    pub(crate) fn unwritten(device: &Device, shape: Shape) -> Self {
+        let storage = Arc::new(device.buffer::<f32>(shape.elements()));
+        Self { shape, dtype: Dtype::F32, storage, node: None }
+    }
+
+    /// Returns a tensor in F32 whose values `fill` writes, all of them.
+    pub(crate) fn write(device: &Device, shape: Shape, fill: impl FnOnce(ViewMut<'_, f32>)) -> Self {
+        let mut y = Self::unwritten(device, shape);
+        fill(y.view_mut());
+        y
     }
 
     /// Returns the shape.
@@ -54,18 +69,42 @@ impl Tensor {
         self.shape
     }
 
-    /// Returns the values, row-major.
-    pub fn values(&self) -> &[f32] {
-        self.storage.as_slice()
+    /// What the elements are.
+    pub fn dtype(&self) -> Dtype {
+        self.dtype
     }
 
-    /// Returns the only value.
+    /// Returns a copy that shares no memory, without history.
+    pub(crate) fn copy(&self, device: &Device) -> Self {
+        let bytes = self.storage.view::<u8>();
+        let mut storage = device.buffer::<u8>(bytes.len());
+        minke_kernels::ops::copy(device, bytes, storage.view_mut());
+        Self { shape: self.shape, dtype: self.dtype, storage: Arc::new(storage), node: None }
+    }
+
+    /// Copies the values to the host, row-major; those of other types than F32 are widened.
+    pub fn read(&self) -> Vec<f32> {
+        match self.dtype {
+            Dtype::F32 => self.storage.view::<f32>().read(),
+            Dtype::Bf16 => self.storage.view::<u16>().read().into_iter().map(bf16::decode).collect(),
+        }
+    }
+
+    /// Copies the only value to the host.
     ///
     /// # Panics
     /// If there is another number of them.
     pub fn item(&self) -> f32 {
         assert_eq!(self.shape.elements(), 1, "{} is not a scalar", self.shape);
-        self.values()[0]
+        self.read()[0]
+    }
+
+    /// Returns the values as an operation reads them.
+    pub(crate) fn view(&self, op: &'static str) -> Result<View<'_, f32>> {
+        match self.dtype {
+            Dtype::F32 => Ok(self.storage.view()),
+            dtype => Err(Error::Dtype { op, dtype }),
+        }
     }
 
     /// Returns the same values under another shape.
@@ -103,9 +142,18 @@ impl Tensor {
         self.node.is_some()
     }
 
-    /// Returns the values for writing, if nobody else holds them.
-    pub(crate) fn values_mut(&mut self) -> Option<&mut [f32]> {
-        Arc::get_mut(&mut self.storage).map(Buffer::as_mut_slice)
+    /// Returns whether no other tensor holds the values.
+    pub(crate) fn is_unshared(&mut self) -> bool {
+        Arc::get_mut(&mut self.storage).is_some()
+    }
+
+    /// Returns the values for writing.
+    ///
+    /// # Panics
+    /// If another tensor holds them too, or they are not F32.
+    pub(crate) fn view_mut(&mut self) -> ViewMut<'_, f32> {
+        assert_eq!(self.dtype, Dtype::F32, "invariant: only F32 is written in place");
+        Arc::get_mut(&mut self.storage).expect("invariant: what is written in place is not shared").view_mut()
     }
 
     /// Checks that the tensor has the given rank.
@@ -119,39 +167,65 @@ impl Tensor {
 
 impl std::fmt::Debug for Tensor {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Tensor {}", self.shape)
+        write!(f, "Tensor {} {}", self.dtype.name(), self.shape)
     }
 }
 
 /// A list of u32 on a device: token ids, positions, choices of experts. Never differentiable. Clones share the values.
+///
+/// What they may index is checked when they are made, once: an operation compares [`Indices::below`] with its size.
 #[derive(Clone)]
-pub struct Indices(Arc<Buffer>);
+pub struct Indices {
+    storage: Arc<Buffer>,
+    below: usize,
+}
 
 impl Indices {
     /// Returns a list with the given values.
     pub fn from_slice(device: &Device, values: &[u32]) -> Self {
-        let Device::Cpu(cpu) = device;
-        Self::write(cpu, values.len(), |to| to.copy_from_slice(values))
+        let below = values.iter().max().map_or(0, |&most| most as usize + 1);
+        Self { storage: Arc::new(device.upload(values)), below }
     }
 
-    /// Returns a list whose values `fill` writes, all of them.
-    pub(crate) fn write(cpu: &Cpu, len: usize, fill: impl FnOnce(&mut [u32])) -> Self {
-        let mut buffer = cpu.buffer::<u32>(len);
-        fill(buffer.as_mut_slice());
-        Self(Arc::new(buffer))
+    /// Returns a list whose values, all below `below`, an operation has yet to write.
+    pub(crate) fn unwritten(device: &Device, len: usize, below: usize) -> Self {
+        Self { storage: Arc::new(device.buffer::<u32>(len)), below }
     }
 
-    /// Returns the values.
-    pub fn values(&self) -> &[u32] {
-        self.0.as_slice()
+    /// Copies the values to the host.
+    pub fn read(&self) -> Vec<u32> {
+        self.view().read()
     }
 
-    /// Returns their number.
+    /// Tells the host the sum of all values, modulo 2^32: what it takes to read them once.
+    pub fn sum(&self, device: &Device) -> u32 {
+        minke_kernels::ops::stream::sum(device, self.view())
+    }
+
+    /// A number that every value is below: the largest and one, or what the operation that made them had to choose from.
+    pub fn below(&self) -> usize {
+        self.below
+    }
+
+    /// Returns the values as an operation reads them.
+    pub(crate) fn view(&self) -> View<'_, u32> {
+        self.storage.view()
+    }
+
+    /// Returns the values for writing.
+    ///
+    /// # Panics
+    /// If other indices share them.
+    pub(crate) fn view_mut(&mut self) -> ViewMut<'_, u32> {
+        Arc::get_mut(&mut self.storage).expect("invariant: what is written in place is not shared").view_mut()
+    }
+
+    /// The number of values.
     pub fn len(&self) -> usize {
-        self.values().len()
+        self.view().len()
     }
 
-    /// Returns whether there are none.
+    /// Whether there are none.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -199,12 +273,6 @@ impl<'a> Pass<'a> {
             listener(&name(), value);
         }
     }
-
-    /// Returns the processor. The one `match` over devices until a second kind exists.
-    pub(crate) fn cpu(&self) -> &'a Cpu {
-        let Device::Cpu(cpu) = self.device;
-        cpu
-    }
 }
 
 /// A parameter: its published name, its place in the table, its weight.
@@ -230,7 +298,14 @@ pub enum Weight {
 #[derive(Clone)]
 pub struct Dense {
     pub(crate) value: Tensor,
-    pub(crate) packed: Arc<OnceLock<Buffer>>,
+    pub(crate) packed: Arc<OnceLock<Packed>>,
+}
+
+/// A matrix, or stacked experts, as the product of a device reads it.
+pub(crate) struct Packed {
+    pub buffer: Buffer,
+    /// The device whose layout it has, by its name.
+    pub device: &'static str,
 }
 
 /// Where each copy of a token goes: slots are sorted by expert, tokens in order within an expert.
@@ -273,7 +348,7 @@ pub(crate) enum Op {
     GroupedMatmul {
         x: Tensor,
         w: Param,
-        offsets: Indices,
+        plan: Dispatch,
     },
     Embed {
         w: Param,

@@ -4,7 +4,7 @@
 
 use minke_spec::Format;
 use minke_spec::draw::{Domain, draw};
-use minke_tensor::{Cpu, Device, Error, Indices, Isa, Param, Pass, StoredMatrix, StoredWeight, Tensor, Weight};
+use minke_tensor::{Device, Dispatch, Dtype, Error, Indices, Param, Pass, StoredMatrix, StoredWeight, Tensor, Weight};
 
 fn random(seed: u64, len: usize) -> Vec<f32> {
     let mut stream = draw(seed, Domain::Data, &[len as u64]);
@@ -32,11 +32,11 @@ fn both(device: &Device, shape: &[usize], seed: u64) -> [Param; 2] {
 }
 
 fn bits(x: &Tensor) -> Vec<u32> {
-    x.values().iter().map(|value| value.to_bits()).collect()
+    x.read().iter().map(|value| value.to_bits()).collect()
 }
 
 fn each_device(check: impl Fn(&Device)) {
-    Isa::available().into_iter().for_each(|isa| check(&Device::Cpu(Cpu::new(2, isa))));
+    Device::all(2).unwrap().iter().for_each(check);
 }
 
 #[test]
@@ -53,14 +53,15 @@ fn floats_have_the_same_bits_in_every_operation() {
         assert_eq!((bits(&a.log_prob), bits(&a.entropy)), (bits(&b.log_prob), bits(&b.entropy)));
 
         let [dense, kept] = both(device, &[3, 20, 70], 3);
-        let offsets = Indices::from_slice(device, &[0, 6, 6, 13]);
-        let [a, b] = [&dense, &kept].map(|w| bits(&x.grouped_matmul(pass, w, &offsets).unwrap()));
+        let chosen = Indices::from_slice(device, &[0, 0, 0, 0, 0, 0, 2, 2, 2, 2, 2, 2, 2]);
+        let plan = Dispatch::new(pass, &chosen, 1, 3).unwrap();
+        let [a, b] = [&dense, &kept].map(|w| bits(&x.grouped_matmul(pass, w, &plan).unwrap()));
         assert_eq!(a, b);
 
         // Two heads of 9 + 5 rows over a latent of 70.
         let [dense, kept] = both(device, &[2 * (9 + 5), 70], 4);
         let (q, z) = (tensor(device, &[13, 2, 9], 5), tensor(device, &[13, 2, 70], 6));
-        let [a, b] = [&dense, &kept].map(|w| bits(&q.heads_by_plain(pass, w, 0).unwrap()));
+        let [a, b] = [&dense, &kept].map(|w| bits(&q.heads_matmul_nn(pass, w, 0).unwrap()));
         assert_eq!(a, b);
         let [a, b] = [&dense, &kept].map(|w| bits(&z.heads_matmul(pass, w, 9).unwrap()));
         assert_eq!(a, b);
@@ -85,12 +86,12 @@ fn halves_are_the_whole() {
         let dense = Param::new("kv_b_proj", 0, Tensor::from_slice(device, &[heads * (n + v), latent], &whole));
         let halves = Param::new("kv_b_proj", 0, split(&[heads * latent, n]).unwrap());
         assert_eq!(halves.shape(), dense.shape());
-        assert_eq!(halves.weight().decode(device).values(), whole);
+        assert_eq!(halves.weight().decode(device).read(), whole);
         let x = tensor(device, &[5, latent], 8);
         let (q, z) = (tensor(device, &[5, heads, n], 9), tensor(device, &[5, heads, latent], 10));
         let [a, b] = [&dense, &halves].map(|w| bits(&x.matmul(pass, w).unwrap()));
         assert_eq!(a, b);
-        let [a, b] = [&dense, &halves].map(|w| bits(&q.heads_by_plain(pass, w, 0).unwrap()));
+        let [a, b] = [&dense, &halves].map(|w| bits(&q.heads_matmul_nn(pass, w, 0).unwrap()));
         assert_eq!(a, b);
         let [a, b] = [&dense, &halves].map(|w| bits(&z.heads_matmul(pass, w, n).unwrap()));
         assert_eq!(a, b);
@@ -120,4 +121,48 @@ fn bytes_of_another_size_are_refused() {
     ] {
         assert!(StoredWeight::new(format, shape, matrix(bytes)).is_err(), "{format:?} {shape:?} in {bytes} bytes");
     }
+}
+
+#[test]
+fn numbers_of_another_type_are_refused_by_name() {
+    each_device(|device| {
+        let pass = Pass::inference(device);
+        let halves = Tensor::zeros_as(device, Dtype::Bf16, &[4, 6]);
+        assert_eq!((halves.dtype(), halves.read()), (Dtype::Bf16, vec![0.0; 24]));
+        let [dense, _] = both(device, &[6, 6], 1);
+        let whole = Tensor::zeros(device, &[4, 6]);
+        let of_halves = Param::new("w", 0, Tensor::zeros_as(device, Dtype::Bf16, &[6, 6]));
+        let refused = [
+            ("matmul", halves.matmul(pass, &dense).err()),
+            ("matmul", whole.matmul(pass, &of_halves).err()),
+            ("add_scaled", whole.add(pass, &halves).err()),
+            ("scale", halves.scale(pass, 2.0).err()),
+            ("softmax_rows", halves.softmax_rows(pass).err()),
+            ("exp", halves.exp(pass).err()),
+            ("swiglu", halves.swiglu(pass, &whole).err()),
+            ("columns", halves.columns(pass, 1, 2).err()),
+        ];
+        for (op, refused) in refused {
+            assert_eq!(refused.unwrap().to_string(), format!("{op} does not take BF16"));
+        }
+    });
+}
+
+#[test]
+fn indices_are_compared_with_sizes_by_their_bound() {
+    each_device(|device| {
+        let pass = Pass::inference(device);
+        let [dense, _] = both(device, &[6, 3], 1);
+        let x = tensor(device, &[4, 3], 2);
+        let ids = Indices::from_slice(device, &[0, 6, 2]);
+        assert_eq!((ids.below(), ids.read()), (7, vec![0, 6, 2]));
+        let refused = [
+            Tensor::embed(pass, &dense, &ids).err(),
+            x.gather_rows(pass, &ids).err(),
+            Dispatch::new(pass, &ids, 1, 6).err(),
+        ];
+        for refused in refused {
+            assert!(refused.unwrap().to_string().contains("indices up to 6 [3] does not fit"));
+        }
+    });
 }

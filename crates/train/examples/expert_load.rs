@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use minke_tensor::{Cpu, Device, Isa};
+use minke_tensor::Device;
 use minke_train::report::plot::{Series, lines};
 
 #[path = "../tests/skewed/mod.rs"]
@@ -13,7 +13,7 @@ mod skewed;
 const WINDOW: usize = 10;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let device = Device::Cpu(Cpu::new(1, Isa::detect()));
+    let device = Device::open("cpu", 1)?;
     let mut series = Vec::new();
     for (gamma, name) in [(0.0, "gamma = 0"), (1e-3, "gamma = 0.001")] {
         let violations = skewed::violations(&device, gamma)?;

@@ -192,7 +192,7 @@ fn restore(trainer: &mut Trainer, files: &BTreeMap<String, Vec<u8>>, state: &Sta
 
 fn fill_param(device: &Device, param: &mut Param, saved: &SafeTensors<'_>) -> std::result::Result<(), String> {
     let values = values(saved, param.name(), param.shape().dims())?;
-    param.update(device, |to| to.copy_from_slice(&values));
+    param.write(device, &values);
     Ok(())
 }
 
@@ -208,7 +208,7 @@ fn values(saved: &SafeTensors<'_>, name: &str, shape: &[usize]) -> std::result::
 fn pack<'a>(tensors: impl Iterator<Item = (String, &'a Tensor)>) -> Vec<u8> {
     let bytes: Vec<(String, Vec<usize>, Vec<u8>)> = tensors
         .map(|(name, tensor)| {
-            let bytes = tensor.values().iter().flat_map(|value| value.to_le_bytes()).collect();
+            let bytes = tensor.read().iter().flat_map(|value| value.to_le_bytes()).collect();
             (name, tensor.shape().dims().to_vec(), bytes)
         })
         .collect();

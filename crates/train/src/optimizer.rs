@@ -288,7 +288,7 @@ mod tests {
             let squares = tensors.iter().filter(|(name, _)| name.ends_with(".first") || name.ends_with(".momentum"));
             let scaled = |(name, t): &(String, &Tensor)| {
                 let rate = if name.ends_with(".first") { 0.1 } else { 0.05 };
-                t.values().iter().map(|&v| (f64::from(v) / rate).powi(2)).sum::<f64>()
+                t.read().iter().map(|&v| (f64::from(v) / rate).powi(2)).sum::<f64>()
             };
             (squares.map(scaled).sum::<f64>().sqrt(), record.metrics.number("grad_norm").unwrap())
         };

@@ -54,9 +54,8 @@ pub fn execute(
         // Before anything is written: what is there must be of this run.
         is_done(config, stage, out)?;
     }
-    let Device::Cpu(cpu) = device;
     let machine = serde_json::json!({
-        "arch": std::env::consts::ARCH, "os": std::env::consts::OS, "isa": cpu.isa().name(), "threads": cpu.threads(),
+        "arch": std::env::consts::ARCH, "os": std::env::consts::OS, "isa": device.name(), "threads": device.threads(),
     });
     let record = serde_json::json!({
         "name": config.name, "seed": config.seed, "version": env!("CARGO_PKG_VERSION"), "commit": commit,

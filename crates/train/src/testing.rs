@@ -2,7 +2,7 @@
 
 use minke_model::Transformer;
 use minke_spec::{ModelConfig, Placement};
-use minke_tensor::{Cpu, Device, Isa};
+use minke_tensor::Device;
 
 use crate::Result;
 use crate::data::Document;
@@ -16,7 +16,7 @@ use crate::trainer::Trainer;
 pub(crate) const RATES: LearningRates = LearningRates { muon: Some(0.02), adamw: 3e-3 };
 
 pub(crate) fn device() -> Device {
-    Device::Cpu(Cpu::new(2, Isa::detect()))
+    Device::open("cpu", 2).unwrap()
 }
 
 pub(crate) fn model(device: &Device) -> Transformer {
@@ -74,5 +74,5 @@ pub(crate) fn update(
 
 /// All weights, by name.
 pub(crate) fn weights(model: &Transformer) -> Vec<(String, Vec<f32>)> {
-    model.params().iter().map(|param| (param.name().to_owned(), param.values().to_vec())).collect()
+    model.params().iter().map(|param| (param.name().to_owned(), param.value().read())).collect()
 }

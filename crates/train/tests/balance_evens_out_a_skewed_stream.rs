@@ -5,11 +5,11 @@
 
 mod skewed;
 
-use minke_tensor::{Cpu, Device, Isa};
+use minke_tensor::Device;
 
 #[test]
 fn the_fullest_expert_comes_down_to_the_mean() {
-    let device = Device::Cpu(Cpu::new(2, Isa::detect()));
+    let device = Device::open("cpu", 2).unwrap();
     let end = |gamma: f32| skewed::end(&skewed::violations(&device, gamma).unwrap());
     let (without, with) = (end(0.0), end(1e-3));
     println!("second half of the steps: gamma 0: {without:.2}, gamma 1e-3: {with:.2}");

@@ -2,7 +2,7 @@
 //! published formulae (`testdata/vectors/grpo.json`).
 #![allow(clippy::unwrap_used)]
 
-use minke_tensor::{Cpu, Device, Isa, Param, Pass, Tensor, backward};
+use minke_tensor::{Device, Param, Pass, Tensor, backward};
 use minke_train::grpo::advantage::{deviation, group_relative, mean};
 use minke_train::grpo::loss::{Diagnostics, grpo};
 use minke_train::grpo::oracle::{OracleOutput, gain, k3, objective};
@@ -121,7 +121,7 @@ fn tensor_loss(device: &Device, outputs: &[OracleOutput], tokens: usize, config:
         let mut gradients = Default::default();
         backward(device, &part, &mut gradients).unwrap();
         loss += f64::from(part.item());
-        gradient.extend(gradients.get(&said).unwrap().values().iter().map(|&g| f64::from(g)));
+        gradient.extend(gradients.get(&said).unwrap().read().iter().map(|&g| f64::from(g)));
     }
     (loss, gradient)
 }
@@ -147,7 +147,7 @@ fn slopes(outputs: &mut [OracleOutput], config: &Objective) -> Vec<f64> {
 
 #[test]
 fn the_loss_on_the_tape_is_the_oracle() {
-    let device = Device::Cpu(Cpu::new(1, Isa::detect()));
+    let device = Device::open("cpu", 1).unwrap();
     for (config, expected, _) in cases() {
         let mut outputs = outputs();
         // In one batch, and in one batch for each output.
@@ -164,7 +164,7 @@ fn the_loss_on_the_tape_is_the_oracle() {
 fn the_clip_holds_back_gains_and_never_losses() {
     // What PPO's figure 1 shows: of a good output the ratio counts up to 1 + eps, of a bad one down to 1 - eps, and on the
     // other side of 1 without any limit, so that what went too far is always pulled back.
-    let device = Device::Cpu(Cpu::new(1, Isa::detect()));
+    let device = Device::open("cpu", 1).unwrap();
     let config = Objective { clip: 0.2, kl_beta: 0.0, aggregation: Aggregation::TokenMean };
     for (log_ratio, advantage, expected, slope) in [
         (0.5f64, 1.0, 1.2, 0.0),
@@ -187,7 +187,7 @@ fn the_clip_holds_back_gains_and_never_losses() {
 
 #[test]
 fn whole_outputs_are_summed_whatever_their_lengths() {
-    let device = Device::Cpu(Cpu::new(1, Isa::detect()));
+    let device = Device::open("cpu", 1).unwrap();
     let config = Objective { clip: 0.2, kl_beta: 0.04, aggregation: Aggregation::Sequence };
     let logs = |n: usize, shift: f64| -> Vec<f64> { (0..n).map(|t| -1.0 - 0.01 * t as f64 + shift).collect() };
     let output = |n: usize, advantage| {
@@ -203,7 +203,7 @@ fn whole_outputs_are_summed_whatever_their_lengths() {
 
 #[test]
 fn without_a_reference_there_is_no_divergence() {
-    let device = Device::Cpu(Cpu::new(1, Isa::detect()));
+    let device = Device::open("cpu", 1).unwrap();
     let config = Objective { clip: 0.2, kl_beta: 0.0, aggregation: Aggregation::TokenMean };
     let (loss, _) = tensor_loss(&device, &outputs(), 100, &config);
     assert_near(-loss, objective(&outputs(), &config), 1e-5);
@@ -211,7 +211,7 @@ fn without_a_reference_there_is_no_divergence() {
 
 #[test]
 fn diagnostics_count_what_the_clip_holds_back() {
-    let device = Device::Cpu(Cpu::new(1, Isa::detect()));
+    let device = Device::open("cpu", 1).unwrap();
     let config = Objective { clip: 0.2, kl_beta: 0.04, aggregation: Aggregation::TokenMean };
     let outputs = outputs();
     let new: Vec<f32> = outputs.iter().flat_map(|o| &o.new).map(|&v| v as f32).collect();
@@ -225,17 +225,17 @@ fn diagnostics_count_what_the_clip_holds_back() {
 
 #[test]
 fn packing_finds_the_rows_that_predict_outputs() {
-    let device = Device::Cpu(Cpu::new(1, Isa::detect()));
+    let device = Device::open("cpu", 1).unwrap();
     let config = Objective { clip: 0.2, kl_beta: 0.04, aggregation: Aggregation::SequenceMean };
     let batches = pack(&device, &outputs(), 100, &config);
     assert_eq!(batches.len(), 1);
     let batch = &batches[0];
     // Prompts of one and two tokens, outputs of three and two: [q o o o] [q q o o].
-    assert_eq!(batch.rows.values(), [0, 1, 2, 5, 6]);
-    assert_eq!(batch.targets.values(), [1, 2, 3, 2, 3]);
+    assert_eq!(batch.rows.read(), [0, 1, 2, 5, 6]);
+    assert_eq!(batch.targets.read(), [1, 2, 3, 2, 3]);
     assert_eq!(batch.outputs, [0..3, 3..5]);
-    assert_eq!(batch.advantages.values(), [1.0, 1.0, 1.0, -1.0, -1.0]);
-    let sum: f32 = batch.weights.values().iter().sum();
+    assert_eq!(batch.advantages.read(), [1.0, 1.0, 1.0, -1.0, -1.0]);
+    let sum: f32 = batch.weights.read().iter().sum();
     assert!((sum - 1.0).abs() < 1e-6);
     assert_eq!(pack(&device, &outputs(), 4, &config).len(), 2);
 }

@@ -7,7 +7,7 @@
 use std::path::Path;
 
 use minke_tensor::optimize::{AdamW, Muon, adamw_step, muon_step};
-use minke_tensor::{Cpu, Device, Isa, Param, Tensor};
+use minke_tensor::{Device, Param, Tensor};
 use minke_train::optimizer::{LearningRates, OptimizerConfig};
 use safetensors::SafeTensors;
 
@@ -36,13 +36,16 @@ fn distance(a: &[f32], b: &[f32]) -> f64 {
 }
 
 fn check(name: &str, ours: &[f32], golden: &Tensor) {
-    let distance = distance(ours, golden.values());
+    let distance = distance(ours, &golden.read());
     assert!(distance < 4e-6, "{name}: relative distance {distance:e}");
 }
 
 #[test]
 fn adamw() {
-    let device = Device::Cpu(Cpu::new(2, Isa::detect()));
+    Device::all(2).unwrap().iter().for_each(adamw_on);
+}
+
+fn adamw_on(device: &Device) {
     let (golden, config) = (Golden::load(), OptimizerConfig::default());
     let settings = AdamW {
         lr: RATES.adamw,
@@ -53,22 +56,25 @@ fn adamw() {
         grad_scale: 1.0,
     };
     for case in ["adamw.matrix", "adamw.vector"] {
-        let tensor = |what: &str| golden.tensor(&device, &format!("{case}.{what}"));
+        let tensor = |what: &str| golden.tensor(device, &format!("{case}.{what}"));
         let mut param = Param::new(case, 0, tensor("start"));
         let dims = param.shape();
-        let (mut m, mut v) = (Tensor::zeros(&device, dims.dims()), Tensor::zeros(&device, dims.dims()));
+        let (mut m, mut v) = (Tensor::zeros(device, dims.dims()), Tensor::zeros(device, dims.dims()));
         for step in 1..=5 {
-            adamw_step(&device, &mut param, &tensor(&format!("grad.{step}")), (&mut m, &mut v), &settings, step);
-            check(&format!("{case} step {step}"), param.values(), &tensor(&format!("step.{step}")));
+            adamw_step(device, &mut param, &tensor(&format!("grad.{step}")), (&mut m, &mut v), &settings, step);
+            check(&format!("{case} step {step}"), &param.value().read(), &tensor(&format!("step.{step}")));
         }
-        check(&format!("{case} first"), m.values(), &tensor("first"));
-        check(&format!("{case} second"), v.values(), &tensor("second"));
+        check(&format!("{case} first"), &m.read(), &tensor("first"));
+        check(&format!("{case} second"), &v.read(), &tensor("second"));
     }
 }
 
 #[test]
 fn muon() {
-    let device = Device::Cpu(Cpu::new(2, Isa::detect()));
+    Device::all(2).unwrap().iter().for_each(muon_on);
+}
+
+fn muon_on(device: &Device) {
     let (golden, config) = (Golden::load(), OptimizerConfig::default());
     let settings = Muon {
         lr: RATES.muon.unwrap() as f32,
@@ -77,13 +83,13 @@ fn muon() {
         grad_scale: 1.0,
     };
     for case in ["muon.wide", "muon.tall", "muon.experts"] {
-        let tensor = |what: &str| golden.tensor(&device, &format!("{case}.{what}"));
+        let tensor = |what: &str| golden.tensor(device, &format!("{case}.{what}"));
         let mut param = Param::new(case, 0, tensor("start"));
-        let mut momentum = Tensor::zeros(&device, param.shape().dims());
+        let mut momentum = Tensor::zeros(device, param.shape().dims());
         for step in 1..=3 {
-            muon_step(&device, vec![(&mut param, tensor(&format!("grad.{step}")), &mut momentum)], &settings);
-            check(&format!("{case} step {step}"), param.values(), &tensor(&format!("step.{step}")));
+            muon_step(device, vec![(&mut param, tensor(&format!("grad.{step}")), &mut momentum)], &settings);
+            check(&format!("{case} step {step}"), &param.value().read(), &tensor(&format!("step.{step}")));
         }
-        check(&format!("{case} momentum"), momentum.values(), &tensor("momentum"));
+        check(&format!("{case} momentum"), &momentum.read(), &tensor("momentum"));
     }
 }

@@ -81,7 +81,7 @@ fn look(model: &Transformer, groups: &[Group], inverse_temperature: f32) -> Diag
         let output = model.forward(pass, &batch.batch, None, false).unwrap();
         let hidden = output.hidden.gather_rows(pass, &batch.rows).unwrap();
         let log_probs = model.log_probs(pass, &hidden, &batch.targets, inverse_temperature).unwrap().log_prob;
-        seen.add(log_probs.values(), &batch, &objective);
+        seen.add(&log_probs.read(), &batch, &objective);
     }
     seen
 }

@@ -136,7 +136,7 @@ fn threads_change_nothing_and_an_observer_can_stop() {
     }
     let config = run(STAGES);
     let (whole, out) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-    let one = minke_tensor::Device::Cpu(minke_tensor::Cpu::new(1, minke_tensor::Isa::detect()));
+    let one = minke_tensor::Device::open("cpu", 1).unwrap();
     execute(&config, whole.path(), &one, None, &mut Silent).unwrap();
     let stopped = execute(&config, out.path(), &device(), None, &mut Stops);
     assert!(matches!(stopped, Err(Error::Interrupted { step: 5, .. })), "{stopped:?}");

@@ -54,7 +54,7 @@ const STAGES: &str = r#"
 "#;
 
 fn by_name(model: &Transformer) -> BTreeMap<String, Vec<f32>> {
-    model.params().iter().map(|param| (param.name().to_owned(), param.values().to_vec())).collect()
+    model.params().iter().map(|param| (param.name().to_owned(), param.value().read())).collect()
 }
 
 fn of_stage(out: &Path, stage: &str) -> BTreeMap<String, Vec<f32>> {

@@ -58,7 +58,9 @@ struct Encoded {
 fn encode(model: &Transformer, format: Format) -> Vec<Encoded> {
     let specs = parameters(model.config());
     let params = model.params();
-    let one = |tensor: minke_spec::params::Published| {
+    // Experts of one stack are read once.
+    let mut read: Option<(usize, Vec<f32>)> = None;
+    let mut one = |tensor: minke_spec::params::Published| {
         let (param, expert) = match &tensor.source {
             Source::Own { param, expert } => (*param, *expert),
             Source::CopyOf(name) => {
@@ -67,7 +69,11 @@ fn encode(model: &Transformer, format: Format) -> Vec<Encoded> {
             }
         };
         let elements: usize = tensor.shape.iter().product();
-        let values = &params[param].values()[expert.unwrap_or(0) * elements..][..elements];
+        if read.as_ref().is_none_or(|(id, _)| *id != param) {
+            read = Some((param, params[param].value().read()));
+        }
+        let (_, values) = read.as_ref().expect("invariant: it was just read");
+        let values = &values[expert.unwrap_or(0) * elements..][..elements];
         let wide = format == Format::F32 || specs[param].role == ParamRole::CorrectionBias;
         let (dtype, bytes) = if wide {
             (Dtype::F32, values.iter().flat_map(|v| v.to_le_bytes()).collect())
@@ -76,7 +82,7 @@ fn encode(model: &Transformer, format: Format) -> Vec<Encoded> {
         };
         Encoded { name: tensor.name, shape: tensor.shape, dtype, bytes }
     };
-    published_tensors(model.config()).into_iter().map(one).collect()
+    published_tensors(model.config()).into_iter().map(&mut one).collect()
 }
 
 fn write_shard(path: &Path, tensors: &[&Encoded]) -> Result<()> {

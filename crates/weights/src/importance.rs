@@ -128,7 +128,7 @@ impl Importance {
             let experts = if spec.role == ParamRole::Experts { spec.shape[0] } else { 1 };
             let expert = expert.strip_prefix('.').and_then(|expert| expert.parse().ok()).unwrap_or(0);
             let add = |name: &str| {
-                into.borrow_mut().add(name, (expert, experts), value.values(), value.shape().width());
+                into.borrow_mut().add(name, (expert, experts), &value.read(), value.shape().width());
             };
             add(&gguf_model::name_of(spec));
             if let (true, Some(layer)) = (spec.name.ends_with(".kv_b_proj.weight"), spec.layer) {

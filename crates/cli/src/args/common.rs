@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use minke_tensor::{Cpu, Device, Isa};
+use minke_tensor::Device;
 use minke_train::RunConfig;
 
 use super::values;
@@ -24,6 +24,9 @@ pub struct Compute {
     /// CPU threads [default: MINKE_THREADS, else all]
     #[arg(long, value_parser = values::threads)]
     threads: Option<usize>,
+    /// What computes: cpu, or reference (plain loops in f64, slow)
+    #[arg(long, hide = true, default_value = "cpu", value_parser = Device::NAMES)]
+    device: String,
 }
 
 impl Compute {
@@ -31,7 +34,7 @@ impl Compute {
     ///
     /// # Errors
     /// If the variable is not a number of threads.
-    pub fn threads(&self) -> anyhow::Result<usize> {
+    fn threads(&self) -> anyhow::Result<usize> {
         match (self.threads, environment::threads()) {
             (Some(threads), _) => Ok(threads),
             (None, Some(text)) => values::threads(&text)
@@ -40,20 +43,12 @@ impl Compute {
         }
     }
 
-    /// A CPU with that many threads.
-    ///
-    /// # Errors
-    /// As [`Compute::threads`].
-    pub fn cpu(&self) -> anyhow::Result<Cpu> {
-        Ok(Cpu::new(self.threads()?, Isa::detect()))
-    }
-
     /// The device that models are loaded to.
     ///
     /// # Errors
-    /// As [`Compute::threads`].
+    /// As [`Compute::threads`], and if the system does not give them.
     pub fn device(&self) -> anyhow::Result<Device> {
-        Ok(Device::Cpu(self.cpu()?))
+        Ok(Device::open(&self.device, self.threads()?)?)
     }
 }
 

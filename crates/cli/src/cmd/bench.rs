@@ -9,7 +9,7 @@ use minke_engine::{Engine, EngineConfig, SamplingParams};
 use minke_spec::Format;
 use minke_spec::cost::kv_bytes_per_token;
 use minke_spec::draw::{Domain, draw};
-use minke_tensor::TILE;
+use minke_tensor::PAGE_TOKENS;
 use minke_weights::Archive;
 use serde::Serialize;
 
@@ -40,7 +40,7 @@ pub fn run(args: &Bench) -> Result<()> {
     let vocabulary = archive.config.vocab_size as u64;
     let mut speeds = Vec::new();
     for &prompt_tokens in &args.prompt {
-        let pages = (prompt_tokens + args.generate).div_ceil(TILE) + 1;
+        let pages = (prompt_tokens + args.generate).div_ceil(PAGE_TOKENS) + 1;
         let sizes = EngineConfig::default()
             .with_pages(pages)
             .with_max_sequences(1)

@@ -90,7 +90,8 @@ fn taps(args: &DebugText, compute: &Compute) -> Result<()> {
     let model = archive.load(&device)?;
     let seen = RefCell::new(Vec::new());
     let listen = |name: &str, value: &Tensor| {
-        let (values, count) = (value.values(), value.values().len() as f64);
+        let values = value.read();
+        let count = values.len() as f64;
         let mean = values.iter().map(|&v| f64::from(v)).sum::<f64>() / count;
         let variance = values.iter().map(|&v| (f64::from(v) - mean).powi(2)).sum::<f64>() / count;
         let extremes = values.iter().fold((f32::INFINITY, f32::NEG_INFINITY), |(a, b), &v| (a.min(v), b.max(v)));
@@ -145,12 +146,12 @@ fn logits(args: &DebugLogits) -> Result<()> {
     let model = archive.load(&device)?;
     let pass = Pass::inference(&device);
     let hidden = model.forward(pass, &Batch::packed(&device, &[&ids]), None, false)?.hidden;
-    let logits = model.logits(pass, &hidden)?;
+    let logits = model.logits(pass, &hidden)?.read();
     if let Some(path) = &args.out {
-        let bytes: Vec<u8> = logits.values().iter().flat_map(|value| value.to_le_bytes()).collect();
+        let bytes: Vec<u8> = logits.iter().flat_map(|value| value.to_le_bytes()).collect();
         atomic::replace(path, &bytes)?;
     }
-    let last = &logits.values()[logits.values().len() - vocabulary..];
+    let last = &logits[logits.len() - vocabulary..];
     let mut order: Vec<usize> = (0..vocabulary).collect();
     order.sort_by(|&a, &b| last[b].total_cmp(&last[a]));
     order.truncate(TOP);

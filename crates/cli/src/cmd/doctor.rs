@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 use minke_chat::gigabytes;
 use minke_chat::machine::{bandwidth, memory};
-use minke_tensor::Cpu;
+use minke_tensor::Device;
 use serde::Serialize;
 
 use super::{print_json, print_line};
@@ -98,14 +98,14 @@ struct Sandbox {
 
 /// Runs `minke doctor`.
 pub fn run(args: &Doctor) -> Result<()> {
-    let cpu = args.compute.cpu()?;
+    let device = args.compute.device()?;
     let memory = memory();
     let report = Report {
-        cpu: cpu_report(&cpu),
+        cpu: cpu_report(&device),
         memory: MemoryReport {
             total_bytes: memory.map(|memory| memory.total),
             available_bytes: memory.map(|memory| memory.available),
-            read_bytes_per_second: bandwidth(&cpu),
+            read_bytes_per_second: bandwidth(&device),
         },
         disk: disk(environment::cache().root()),
         gpu: gpu(),
@@ -118,7 +118,7 @@ fn read(path: &str) -> Option<String> {
     fs::read_to_string(path).ok()
 }
 
-fn cpu_report(cpu: &Cpu) -> CpuReport {
+fn cpu_report(device: &Device) -> CpuReport {
     let text = read("/proc/cpuinfo").unwrap_or_default();
     let of = |name: &str| {
         let line = text.lines().find(|line| line.split(':').next().is_some_and(|key| key.trim() == name))?;
@@ -130,9 +130,9 @@ fn cpu_report(cpu: &Cpu) -> CpuReport {
         name: of("model name"),
         architecture: std::env::consts::ARCH,
         cores: std::thread::available_parallelism().map_or(1, usize::from),
-        threads: cpu.threads(),
+        threads: device.threads(),
         features: FEATURES.into_iter().filter(|feature| flags.contains(feature)).collect(),
-        path: cpu.isa().name(),
+        path: device.name(),
     }
 }
 

@@ -8,7 +8,7 @@ use minke_engine::{EngineConfig, Replicas};
 use minke_eval::tasks::{Arithmetic, Countdown, Programs};
 use minke_eval::{EvalConfig, Evaluator, Interval, Problem, Task, TaskReport};
 use minke_model::MlaForm;
-use minke_tensor::TILE;
+use minke_tensor::{Device, PAGE_TOKENS};
 use minke_train::config::StageConfig;
 use minke_train::data::NamedTask;
 use minke_train::publish::refresh_card;
@@ -61,7 +61,7 @@ fn of_model(args: &Eval) -> Result<Scores> {
     let tasks: Vec<NamedTask> = families.map(|task| NamedTask { name: task.name().to_owned(), task }).into();
     let sets = problem_sets(args, &tasks)?;
     let model = locate::model(&args.target)?;
-    let reports = grade(&model, "", &sets, &[mode(args)], args.compute.threads()?)?;
+    let reports = grade(&model, "", &sets, &[mode(args)], &args.compute.device()?)?;
     Ok(Scores { stage: None, model, reports })
 }
 
@@ -81,10 +81,10 @@ fn of_run(args: &Eval) -> Result<Vec<Scores>> {
     let folder = |stage: &StageConfig| out.join("stages").join(stage.name());
     // Scores that could not be added to what is there are refused before they are made.
     stages.iter().try_for_each(|stage| scores::read(&folder(stage)).map(|_| ()))?;
-    let mut all = Vec::new();
+    let (device, mut all) = (args.compute.device()?, Vec::new());
     for stage in stages {
         let model = runs::model_folder(&out, stage.name());
-        let reports = grade(&model, stage.name(), &sets, &modes(args, stage), args.compute.threads()?)?;
+        let reports = grade(&model, stage.name(), &sets, &modes(args, stage), &device)?;
         scores::add(&folder(stage), &reports)?;
         refresh_card(&config, &out, stage.name())?;
         all.push(Scores { stage: Some(stage.name().to_owned()), model, reports });
@@ -135,14 +135,14 @@ fn grade(
     name: &str,
     sets: &[(&NamedTask, Vec<Problem>)],
     modes: &[EvalConfig],
-    threads: usize,
+    device: &Device,
 ) -> Result<Vec<TaskReport>> {
-    let loaded = ChatModel::open(folder, threads)?;
+    let loaded = ChatModel::open(folder, device)?;
     loaded.notes.iter().for_each(|note| eprintln!("minke: {note}"));
     let context = loaded.model.config().max_position_embeddings;
     let longest = modes.iter().map(|mode| mode.max_tokens).max().unwrap_or(0);
     // A prompt takes a few pages; where they run out, sequences wait for each other and nothing else changes.
-    let pages = BATCH * context.min(longest + context / 4).div_ceil(TILE);
+    let pages = BATCH * context.min(longest + context / 4).div_ceil(PAGE_TOKENS);
     let sizes = EngineConfig::default()
         .with_pages(pages)
         .with_max_sequences(BATCH)

@@ -74,8 +74,8 @@ pub fn run(args: &Fit) -> Result<()> {
     let have = args.memory.or_else(|| memory().map(|memory| memory.available)).unwrap_or(u64::MAX);
     let context = planner.context(have, args.context);
     let context_tokens = *context.as_ref().unwrap_or(&args.context.unwrap_or(MIN_CONTEXT));
-    let (cpu, parts) = (args.compute.cpu()?, planner.parts());
-    let memory_bytes_per_second = bandwidth(&cpu);
+    let (device, parts) = (args.compute.device()?, planner.parts());
+    let memory_bytes_per_second = bandwidth(&device);
     let answer = Answer {
         path: archive.path.display().to_string(),
         parameters: parameter_counts(config).total,
@@ -93,7 +93,7 @@ pub fn run(args: &Fit) -> Result<()> {
         need: planner.plan(context_tokens),
         have_bytes: have,
         memory_bytes_per_second,
-        speed: planner.speed(&cpu, context_tokens, memory_bytes_per_second)?,
+        speed: planner.speed(&device, context_tokens, memory_bytes_per_second)?,
         fits: context.is_ok(),
         reason: context.as_ref().err().map(ToString::to_string),
     };

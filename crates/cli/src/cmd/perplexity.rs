@@ -57,7 +57,7 @@ pub fn run(args: &Perplexity) -> Result<()> {
             let states = hidden.gather_rows(pass, &Indices::from_slice(&device, rows))?;
             let next: Vec<u32> = rows.iter().map(|&row| chunk[row as usize + 1]).collect();
             let found = model.log_probs(pass, &states, &Indices::from_slice(&device, &next), 1.0)?;
-            losses.extend(found.log_prob.values().iter().map(|&log_prob| -f64::from(log_prob)));
+            losses.extend(found.log_prob.read().iter().map(|&log_prob| -f64::from(log_prob)));
         }
         bar.set(i as u64 + 1, &format!("perplexity {:.4}", summary(&losses).0));
     }

@@ -33,14 +33,14 @@ pub fn run(args: Run) -> Result<()> {
     if args.session.is_some() && !talks {
         return Err(Exit::Usage.because("--session: is for conversations; leave the question out, at a terminal"));
     }
-    let threads = args.compute.threads()?;
+    let device = args.compute.device()?;
     let no_quotes = model.is_none() && !args.question.is_empty();
     let path = model.map_or_else(default_model, Ok)?;
     if let Some(question) = question.as_ref().filter(|_| no_quotes) {
         eprintln!("minke: asking {}: {question}", path.display());
     }
     let interrupt = Interrupt::install()?;
-    let assistant = Assistant::load(&path, threads)?;
+    let assistant = Assistant::load(&path, &device)?;
     let dim = std::io::stdout().is_terminal() && environment::may_colour();
     if talks {
         return repl::run(

@@ -14,7 +14,7 @@ use anyhow::{Context, Result, bail, ensure};
 use minke_chat::{Identity, SamplingOptions};
 use minke_engine::Engine;
 use minke_sys::atomic;
-use minke_tensor::TILE;
+use minke_tensor::PAGE_TOKENS;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
@@ -107,12 +107,12 @@ impl Session {
 /// If the file cannot be written; what was there before is then still there.
 pub fn write_cache(path: &Path, identity: &Identity, engine: &Engine, token_ids: &[u32]) -> Result<usize> {
     let pages = engine.export_prefix(token_ids);
-    let tokens = pages.len() * TILE;
+    let tokens = pages.len() * PAGE_TOKENS;
     replace(path, |file| {
         let mut out = Summed { inner: file, sum: Sha256::new() };
         out.write_all(MAGIC)?;
         out.write_all(&VERSION.to_le_bytes())?;
-        out.write_all(&(TILE as u32).to_le_bytes())?;
+        out.write_all(&(PAGE_TOKENS as u32).to_le_bytes())?;
         out.write_all(identity)?;
         out.write_all(&(tokens as u64).to_le_bytes())?;
         out.write_all(&(engine.page_bytes() as u64).to_le_bytes())?;
@@ -137,17 +137,17 @@ pub fn read_cache(path: &Path, identity: &Identity, engine: &mut Engine) -> Resu
     let number = |at: usize| u64::from_le_bytes(*header[at..].first_chunk().expect("invariant: within the header"));
     let short = |at: usize| u32::from_le_bytes(*header[at..].first_chunk().expect("invariant: within the header"));
     ensure!(&header[..8] == MAGIC, "is no cache of a session");
-    ensure!((short(8), short(12)) == (VERSION, TILE as u32), "is of another version");
+    ensure!((short(8), short(12)) == (VERSION, PAGE_TOKENS as u32), "is of another version");
     ensure!(header[16..48] == identity[..], "was computed by another model or another build");
     let (tokens, page_bytes) = (number(48), number(56));
     ensure!(page_bytes == engine.page_bytes() as u64, "has pages of another size");
     let ids_bytes = tokens.checked_mul(4);
-    let expected = (tokens / TILE as u64)
+    let expected = (tokens / PAGE_TOKENS as u64)
         .checked_mul(page_bytes)
         .zip(ids_bytes)
         .and_then(|(pages, ids)| pages.checked_add(ids)?.checked_add(HEADER + SUM));
     // The file is as long as its header says, so nothing that is allocated below is longer than it.
-    ensure!(expected == Some(length) && tokens % TILE as u64 == 0, "is cut short");
+    ensure!(expected == Some(length) && tokens % PAGE_TOKENS as u64 == 0, "is cut short");
     file.rewind()?;
     check_sum(&mut file, length)?;
     file.seek(std::io::SeekFrom::Start(HEADER))?;
@@ -157,7 +157,7 @@ pub fn read_cache(path: &Path, identity: &Identity, engine: &mut Engine) -> Resu
     let ids: Vec<u32> = ids.as_chunks().0.iter().map(|id| u32::from_le_bytes(*id)).collect();
     engine.import_prefix(
         &ids,
-        (0..tokens / TILE as u64).map(|_| {
+        (0..tokens / PAGE_TOKENS as u64).map(|_| {
             let mut page = vec![0; page_bytes as usize];
             file.read_exact(&mut page).map(|()| page).map_err(anyhow::Error::from)
         }),
@@ -223,7 +223,7 @@ mod tests {
     #[test]
     fn what_comes_behind_a_loaded_session_is_the_same_to_the_bit() {
         let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models/first-light");
-        let load = || Assistant::load(&model, 1).unwrap();
+        let load = || Assistant::load(&model, &minke_tensor::Device::open("cpu", 1).unwrap()).unwrap();
         let (kept, loaded, fresh) = (load(), load(), load());
         let numbers: String = (0..60).map(|i| format!("{i} ")).collect();
         let conversation = [Message::user(format!("make 24 from {numbers}")), Message::assistant("8*3")];
@@ -234,7 +234,7 @@ mod tests {
         let path = folder.path().join("a.kv");
         let identity = &kept.loaded().identity;
         let tokens = write_cache(&path, identity, &kept.engine(), &token_ids).unwrap();
-        assert!(tokens > 96 && tokens == token_ids.len() / TILE * TILE, "{tokens}");
+        assert!(tokens > 96 && tokens == token_ids.len() / PAGE_TOKENS * PAGE_TOKENS, "{tokens}");
         assert_eq!(read_cache(&path, &loaded.loaded().identity, &mut loaded.engine()).unwrap(), tokens);
         assert_eq!(next(&loaded, &token_ids), want);
         assert_eq!(loaded.engine().stats().prefix_hits, tokens as u64);

@@ -9,7 +9,7 @@ use std::process::{Command, Output, Stdio};
 
 use minke_model::Transformer;
 use minke_spec::{Format, ModelConfig, Placement};
-use minke_tensor::{Cpu, Device, Isa, Tensor};
+use minke_tensor::{Device, Tensor};
 use minke_text::{ASSISTANT, ChatTemplate, EOS, THINK_CLOSE, THINK_OPEN, Tokenizer, TrainOptions};
 
 /// What a command did.
@@ -93,7 +93,7 @@ fn write_scripted(folder: &Path, chains: &[&[&str]], context: usize) {
     };
     let pairs = chains.iter().flat_map(|chain| chain.windows(2));
     let next: BTreeSet<(usize, usize)> = pairs.map(|pair| (id(pair[0]), id(pair[1]))).collect();
-    let device = Device::Cpu(Cpu::new(1, Isa::detect()));
+    let device = Device::open("cpu", 1).unwrap();
     let model = Transformer::new::<_, minke_model::Error>(&config, &Placement::single(), |spec, shape| {
         let mut values = vec![0.0; shape.iter().product()];
         match spec.name.as_str() {

@@ -7,7 +7,7 @@ use minke_engine::{Completion, Engine, EngineConfig, SamplingParams};
 use minke_model::{MlaForm, Transformer};
 use minke_spec::draw::{Domain, draw};
 use minke_spec::{ModelConfig, Placement};
-use minke_tensor::{Cpu, Device, Isa};
+use minke_tensor::{Device, Isa};
 
 pub const FORMS: [MlaForm; 2] = [MlaForm::Expanded, MlaForm::Absorbed];
 
@@ -20,7 +20,7 @@ pub fn folder(name: &str) -> PathBuf {
 }
 
 pub fn device(threads: usize, isa: Isa) -> Device {
-    Device::Cpu(Cpu::new(threads, isa))
+    Device::cpu(threads, isa).unwrap()
 }
 
 pub fn config(name: &str) -> ModelConfig {

@@ -86,7 +86,7 @@ mod tests {
             random(1, 30_000).iter().enumerate().map(|(i, x)| x * 10f32.powi(i as i32 % 60 - 30)).collect();
         for isa in Isa::available() {
             for threads in [1, 2, 3] {
-                let cpu = Cpu::new(threads, isa);
+                let cpu = crate::ops::testing::cpu(threads, isa);
                 let (mut y, mut back) = (vec![0; x.len()], vec![0.0; x.len()]);
                 encode_slice(&cpu, &x, &mut y);
                 decode_slice(&cpu, &y, &mut back);

@@ -283,7 +283,7 @@ mod tests {
         let tile = &vectors()["tile"];
         let (x, want) = (floats(&tile["input"]), floats(&tile["dequant"]));
         for isa in Isa::available() {
-            let cpu = Cpu::new(1, isa);
+            let cpu = crate::ops::testing::cpu(1, isa);
             let (mut got, mut scale, mut back) = (vec![0; 128], vec![0.0], vec![0.0; 128]);
             quantize_tiles(&cpu, &x, 128, Scales::F32, &mut got, &mut scale);
             dequantize_tiles(&cpu, &got, &scale, 128, &mut back);
@@ -317,7 +317,7 @@ mod tests {
                 let mut first = None;
                 for isa in Isa::available() {
                     for threads in [1, 2, 3] {
-                        let cpu = Cpu::new(threads, isa);
+                        let cpu = crate::ops::testing::cpu(threads, isa);
                         let (mut a, mut a_scales) = (vec![9; x.len()], vec![f32::NAN; rows * tiles]);
                         let (mut b, mut b_scales) = (vec![9; x.len()], vec![f32::NAN; row_blocks * tiles]);
                         let (mut y, mut w) = (vec![f32::NAN; x.len()], vec![f32::NAN; x.len()]);
@@ -344,7 +344,7 @@ mod tests {
 
     #[test]
     fn blocks_share_their_scale_and_zeros_stay_zero() {
-        let cpu = Cpu::new(1, Isa::detect());
+        let cpu = crate::ops::testing::cpu(1, Isa::detect());
         let mut w = vec![0.0; 129 * 130];
         w[130 * 127 + 127] = -896.0;
         w[130 * 128 + 129] = 44.8;

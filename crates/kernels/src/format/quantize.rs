@@ -3,7 +3,8 @@
 use minke_spec::Format;
 
 use super::{Iq4Nl, Iq4Xs, Q2K, Q3K, Q4_0, Q4_1, Q4K, Q5_0, Q5_1, Q5K, Q6K, Q8_0, Quantized, bf16, f16};
-use crate::device::{Cpu, Parts};
+use crate::Device;
+use crate::device::Parts;
 use crate::isa::Isa;
 
 /// Rows of at least so many values are one task.
@@ -60,7 +61,7 @@ pub fn can_quantize(format: Format) -> bool {
 ///
 /// # Panics
 /// If [`can_quantize`] says no, rows are not whole blocks, or lengths do not fit.
-pub fn quantize(cpu: &Cpu, format: Format, x: &[f32], k: usize, weights: &[f32], out: &mut [u8]) {
+pub fn quantize(device: &Device, format: Format, x: &[f32], k: usize, weights: &[f32], out: &mut [u8]) {
     let encode = encoder(format).expect("invariant: the caller asked whether the format can be written");
     assert!(k > 0 && k.is_multiple_of(format.block_elements()) && x.len().is_multiple_of(k));
     assert!(weights.is_empty() || weights.len() == k);
@@ -68,14 +69,23 @@ pub fn quantize(cpu: &Cpu, format: Format, x: &[f32], k: usize, weights: &[f32],
     let weights = normalized(weights, k);
     let (rows, each) = (x.len() / k, format.bytes(k));
     let group = (TASK / k).max(1);
-    let parts = Parts::new(out);
-    cpu.run(rows.div_ceil(group), |task| {
-        for row in task * group..rows.min((task + 1) * group) {
-            // SAFETY: every row is one task's.
-            let out = unsafe { parts.part(row * each, each) };
-            encode(cpu.isa(), &x[row * k..][..k], &weights, out);
+    match device {
+        Device::Cpu(cpu) => {
+            let parts = Parts::new(out);
+            cpu.run(rows.div_ceil(group), |task| {
+                for row in task * group..rows.min((task + 1) * group) {
+                    // SAFETY: every row is one task's.
+                    let out = unsafe { parts.part(row * each, each) };
+                    encode(cpu.isa(), &x[row * k..][..k], &weights, out);
+                }
+            });
         }
-    });
+        Device::Reference(_) => {
+            for (x, out) in x.chunks_exact(k).zip(out.chunks_exact_mut(each)) {
+                encode(Isa::portable(), x, &weights, out);
+            }
+        }
+    }
 }
 
 /// Returns weights whose mean is 1 and of which none is 0: columns that were never seen still count a little.

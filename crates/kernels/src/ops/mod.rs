@@ -1,5 +1,6 @@
-//! The operations, one folder each: `reference.rs` is the executable specification, `cpu.rs` the tuned version,
-//! `mod.rs` states equation, shapes and numerics.
+//! The operations, one folder each: `reference.rs` is the executable specification, which the device of references runs,
+//! `cpu.rs` the tuned version; `mod.rs` states equation, shapes and numerics, checks sizes, and has the `match` over
+//! devices.
 
 pub mod adamw;
 pub mod attention;
@@ -18,6 +19,16 @@ pub mod rows;
 pub mod sample;
 pub(crate) mod split;
 pub mod stored_matmul;
+pub mod stream;
 pub mod swiglu;
 #[cfg(test)]
 pub(crate) mod testing;
+
+use crate::{Device, Pod, View, ViewMut};
+
+/// Copies values from one buffer of a device to another.
+pub fn copy<T: Pod>(device: &Device, from: View<'_, T>, to: ViewMut<'_, T>) {
+    match device {
+        Device::Cpu(_) | Device::Reference(_) => to.host().copy_from_slice(from.host()),
+    }
+}

@@ -1,6 +1,9 @@
-//! What every test of an op does: all paths, one to three threads, bounds, derivatives.
+//! What every test of an op does: all devices and paths, one to three threads, bounds, derivatives.
+#![allow(clippy::unwrap_used)]
 
-use crate::{Cpu, Isa};
+use crate::device::Cpu;
+use crate::pod::Pod;
+use crate::{Device, Isa, View, ViewMut};
 use minke_spec::draw::{Domain, draw};
 
 /// Returns standard normal floats.
@@ -30,15 +33,47 @@ pub(crate) fn bits(x: &[f32]) -> Vec<u32> {
     x.iter().map(|v| v.to_bits()).collect()
 }
 
-/// Runs `run` on every path, holds 2 and 3 threads to the bits of 1, and hands the outputs to `check`.
-pub(crate) fn on_every_path(run: impl Fn(&Cpu) -> Vec<Vec<f32>>, check: impl Fn(&[Vec<f32>], &str)) {
-    for isa in Isa::available() {
-        let one = run(&Cpu::new(1, isa));
-        for threads in [2, 3] {
-            let more = run(&Cpu::new(threads, isa));
-            assert!(one.iter().map(|y| bits(y)).eq(more.iter().map(|y| bits(y))), "{} {threads} threads", isa.name());
+/// Values of the host as operations take them.
+pub(crate) fn view<T: Pod>(x: &[T]) -> View<'_, T> {
+    View::of(x)
+}
+
+/// The same, for writing.
+pub(crate) fn view_mut<T: Pod>(x: &mut [T]) -> ViewMut<'_, T> {
+    ViewMut::of(x)
+}
+
+/// A path of the processor.
+pub(crate) fn path(threads: usize, isa: Isa) -> Device {
+    Device::cpu(threads, isa).unwrap()
+}
+
+/// The same for what only the processor has.
+pub(crate) fn cpu(threads: usize, isa: Isa) -> Cpu {
+    let Device::Cpu(cpu) = path(threads, isa) else { unreachable!("a path is one of the processor") };
+    cpu
+}
+
+/// Every device and path, with each number of threads.
+pub(crate) fn devices<const N: usize>(threads: [usize; N]) -> Vec<Device> {
+    threads.into_iter().flat_map(|threads| Device::all(threads).unwrap()).collect()
+}
+
+/// Devices that give the same bits: every path with one to three threads, and the device of references.
+pub(crate) fn groups() -> Vec<Vec<Device>> {
+    let paths = Isa::available().into_iter().map(|isa| [1, 2, 3].map(|threads| path(threads, isa)).into());
+    paths.chain([vec![Device::reference()]]).collect()
+}
+
+/// Runs `run` on every device and path, holds 2 and 3 threads to the bits of 1, and hands the outputs to `check`.
+pub(crate) fn on_every_path(run: impl Fn(&Device) -> Vec<Vec<f32>>, check: impl Fn(&[Vec<f32>], &str)) {
+    for devices in groups() {
+        let one = run(&devices[0]);
+        for device in &devices[1..] {
+            let more = run(device);
+            assert!(one.iter().map(|y| bits(y)).eq(more.iter().map(|y| bits(y))), "{device:?}");
         }
-        check(&one, isa.name());
+        check(&one, devices[0].name());
     }
 }
 

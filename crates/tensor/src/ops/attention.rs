@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use minke_kernels::View;
 use minke_kernels::ops::attention::{self, Heads, Memory, Span, TILE};
 use minke_kernels::ops::rope::{self, Direction, Layout};
 
@@ -15,9 +16,8 @@ impl Tensor {
     /// # Shapes
     /// positions `[T]`, inverse_frequencies [R / 2] -> [T, R] (cosine and sine of each pair beside each other)
     pub fn cos_sin(pass: Pass<'_>, positions: &Indices, inverse_frequencies: &[f32], multiplier: f32) -> Tensor {
-        let cpu = pass.cpu();
-        Tensor::write(cpu, Shape::new(&[positions.len(), 2 * inverse_frequencies.len()]), |out| {
-            rope::cos_sin(cpu, positions.values(), inverse_frequencies, multiplier, out);
+        Tensor::write(pass.device, Shape::new(&[positions.len(), 2 * inverse_frequencies.len()]), |out| {
+            rope::cos_sin(pass.device, positions.view(), inverse_frequencies, multiplier, out);
         })
     }
 
@@ -34,9 +34,9 @@ impl Tensor {
         if table.rows() != tokens || start + table.width() > width {
             return Err(mismatch("rope", ("x", &x), ("cos_sin", &table)));
         }
-        let cpu = pass.cpu();
-        let y = Tensor::write(cpu, x, |y| {
-            rope::rotate(cpu, self.values(), cos_sin.values(), heads, width, start, layout, Direction::Forward, y);
+        let (device, from, turns) = (pass.device, self.view("rope")?, cos_sin.view("rope")?);
+        let y = Tensor::write(device, x, |y| {
+            rope::rotate(device, from, turns, heads, width, start, layout, Direction::Forward, y);
         });
         let op = || Op::Rope { x: self.clone(), cos_sin: cos_sin.detach(), start, layout };
         Ok(y.made_by(pass, self.recorded(), op))
@@ -73,13 +73,13 @@ impl Tensor {
             })
             .collect();
         let memory = Memory {
-            keys: k.values(),
-            values: v.values(),
+            keys: k.view("attention")?,
+            values: v.view("attention")?,
             key_strides: attention::batch_strides(heads.key_value, heads.width),
             value_strides: attention::batch_strides(heads.key_value, heads.value_width),
             tiles: &tiles,
         };
-        let (out, log_sum) = run(pass, q, memory, &spans_here, heads, scale);
+        let (out, log_sum) = run(pass, q, memory, &spans_here, heads, scale)?;
         let wanted = q.recorded() || k.recorded() || v.recorded();
         Ok(out.clone().made_by(pass, wanted, || Op::Attention {
             q: q.clone(),
@@ -109,21 +109,17 @@ fn heads_of(q: Shape, k: Shape, v: Shape) -> Result<Heads> {
 }
 
 /// Runs the kernel and returns (out, log_sum).
-pub(super) fn run(
+pub(super) fn run<'a>(
     pass: Pass<'_>,
     q: &Tensor,
-    memory: Memory<'_>,
+    memory: Memory<'a, View<'a, f32>>,
     spans: &[Span],
     heads: Heads,
     scale: f32,
-) -> (Tensor, Tensor) {
-    let cpu = pass.cpu();
-    let shape = q.shape().with_width(heads.value_width);
-    let mut out = None;
-    let log_sum = Tensor::write(cpu, Shape::new(&[shape.rows()]), |log_sum| {
-        out = Some(Tensor::write(cpu, shape, |out| {
-            attention::attention(cpu, q.values(), memory, spans, heads, scale, out, log_sum);
-        }));
-    });
-    (out.expect("invariant: written above"), log_sum)
+) -> Result<(Tensor, Tensor)> {
+    let (device, shape, q) = (pass.device, q.shape().with_width(heads.value_width), q.view("attention")?);
+    let mut out = Tensor::unwritten(device, shape);
+    let mut log_sum = Tensor::unwritten(device, Shape::new(&[shape.rows()]));
+    attention::attention(device, q, memory, spans, heads, scale, out.view_mut(), log_sum.view_mut());
+    Ok((out, log_sum))
 }

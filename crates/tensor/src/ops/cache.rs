@@ -1,8 +1,8 @@
 //! Where do the keys and values of earlier tokens lie? In pages of 32 tokens, one buffer per layer.
 
 use minke_kernels::Device;
-use minke_kernels::ops::attention::{Heads, Memory, Span, Strides, TILE};
-use minke_kernels::ops::cache;
+use minke_kernels::ops::attention::{Heads, Memory, Span, Strides};
+use minke_kernels::ops::cache::{self, PAGE_TOKENS, Places};
 
 use super::attention::run;
 use crate::error::mismatch;
@@ -25,8 +25,8 @@ impl Pages {
     /// Returns `pages` pages for keys and values of `heads` heads.
     pub fn keys_and_values(device: &Device, pages: usize, heads: usize, width: usize, value_width: usize) -> Self {
         Self {
-            keys: Tensor::zeros(device, &[pages, heads, width, TILE]),
-            values: Some(Tensor::zeros(device, &[pages, heads, TILE, value_width])),
+            keys: Tensor::zeros(device, &[pages, heads, width, PAGE_TOKENS]),
+            values: Some(Tensor::zeros(device, &[pages, heads, PAGE_TOKENS, value_width])),
             heads,
             width,
             value_width,
@@ -35,7 +35,7 @@ impl Pages {
 
     /// Returns `pages` pages for latents of `width` columns, of which the first `value_width` are values.
     pub fn latents(device: &Device, pages: usize, width: usize, value_width: usize) -> Self {
-        Self { keys: Tensor::zeros(device, &[pages, TILE, width]), values: None, heads: 1, width, value_width }
+        Self { keys: Tensor::zeros(device, &[pages, PAGE_TOKENS, width]), values: None, heads: 1, width, value_width }
     }
 
     /// Returns the number of pages.
@@ -45,24 +45,24 @@ impl Pages {
 
     /// Returns the bytes of one page.
     pub fn page_bytes(&self) -> usize {
-        let floats = self.keys.values().len() + self.values.as_ref().map_or(0, |v| v.values().len());
-        floats * size_of::<f32>() / self.count().max(1)
+        let of = |x: &Tensor| x.shape().elements() * x.dtype().bytes();
+        (of(&self.keys) + self.values.as_ref().map_or(0, of)) / self.count().max(1)
     }
 
     fn key_strides(&self) -> Strides {
         match self.values {
             Some(_) => {
-                let head = self.width * TILE;
-                Strides { unit: self.heads * head, head, key: 1, component: TILE }
+                let head = self.width * PAGE_TOKENS;
+                Strides { unit: self.heads * head, head, key: 1, component: PAGE_TOKENS }
             }
-            None => Strides { unit: TILE * self.width, head: 0, key: self.width, component: 1 },
+            None => Strides { unit: PAGE_TOKENS * self.width, head: 0, key: self.width, component: 1 },
         }
     }
 
     fn value_strides(&self) -> Strides {
         match self.values {
             Some(_) => {
-                let head = self.value_width * TILE;
+                let head = self.value_width * PAGE_TOKENS;
                 Strides { unit: self.heads * head, head, key: self.value_width, component: 1 }
             }
             None => self.key_strides(),
@@ -72,44 +72,43 @@ impl Pages {
     /// Writes keys and values of new tokens; the one operation that works in place, and it has no gradient.
     ///
     /// # Shapes
-    /// k [T, KV, W], v [T, KV, V] (no v for latents: k [T, 1, C + R]), places `[T]` = page * 32 + row in the page
+    /// k [T, KV, W], v [T, KV, V] (no v for latents: k [T, 1, C + R]), places `[T]`
     ///
     /// # Errors
     /// If the shapes do not fit the pages or a place lies outside.
-    pub fn append(&mut self, pass: Pass<'_>, k: &Tensor, v: Option<&Tensor>, places: &[u32]) -> Result<()> {
+    pub fn append(&mut self, pass: Pass<'_>, k: &Tensor, v: Option<&Tensor>, places: &Places) -> Result<()> {
         let tokens = places.len();
         let fits = |x: &Tensor, width: usize| x.shape().elements() == tokens * self.heads * width;
-        let last = places.iter().map(|&p| p as usize / TILE).max().unwrap_or(0);
-        if !fits(k, self.width) || v.is_some_and(|v| !fits(v, self.value_width)) || last >= self.count() {
+        if !fits(k, self.width) || v.is_some_and(|v| !fits(v, self.value_width)) || places.pages() > self.count() {
             return Err(mismatch("append", ("k", &k.shape()), ("pages", &self.keys.shape())));
         }
         let (key_strides, value_strides) = (self.key_strides(), self.value_strides());
-        let write = |x: &Tensor, to: &mut Tensor, width: usize, strides: Strides| {
-            let to = to.values_mut().expect("invariant: pages are not shared");
-            cache::append(pass.cpu(), x.values(), (self.heads, width), places, strides, to);
+        let write = |x: &Tensor, to: &mut Tensor, width: usize, strides: Strides| -> Result<()> {
+            cache::append(pass.device, x.view("append")?, (self.heads, width), places, strides, to.view_mut());
+            Ok(())
         };
-        write(k, &mut self.keys, self.width, key_strides);
+        write(k, &mut self.keys, self.width, key_strides)?;
         if let (Some(v), Some(values)) = (v, &mut self.values) {
-            write(v, values, self.value_width, value_strides);
+            write(v, values, self.value_width, value_strides)?;
         }
         Ok(())
     }
 
     /// Copies one page onto another.
-    pub fn copy_page(&mut self, from: usize, to: usize) {
+    pub fn copy_page(&mut self, device: &Device, from: usize, to: usize) {
+        let count = self.count();
         for buffer in [Some(&mut self.keys), self.values.as_mut()].into_iter().flatten() {
-            let len = buffer.values().len() / buffer.shape().dims()[0];
-            let values = buffer.values_mut().expect("invariant: pages are not shared");
-            values.copy_within(from * len..(from + 1) * len, to * len);
+            cache::copy_page(device, buffer.view_mut(), count, from, to);
         }
     }
 
     /// Appends the contents of one page to `bytes`: keys, then values, as they lie; f32, little-endian.
     pub fn export_page(&self, page: usize, bytes: &mut Vec<u8>) {
         for buffer in [Some(&self.keys), self.values.as_ref()].into_iter().flatten() {
-            let len = buffer.values().len() / self.count();
-            let values = &buffer.values()[page * len..(page + 1) * len];
-            bytes.extend(values.iter().flat_map(|value| value.to_le_bytes()));
+            let len = buffer.shape().elements() / self.count();
+            let values =
+                buffer.view("export_page").expect("invariant: pages are F32").part(page * len..(page + 1) * len);
+            bytes.extend(values.read().iter().flat_map(|value| value.to_le_bytes()));
         }
     }
 
@@ -119,11 +118,13 @@ impl Pages {
     /// If there are not exactly [`Pages::page_bytes`] bytes.
     pub fn import_page(&mut self, page: usize, bytes: &[u8]) {
         assert_eq!(bytes.len(), self.page_bytes(), "the contents of one page");
-        let mut rest = bytes.as_chunks().0.iter().map(|bytes| f32::from_le_bytes(*bytes));
+        let (count, mut rest) = (self.count(), bytes.as_chunks().0);
         for buffer in [Some(&mut self.keys), self.values.as_mut()].into_iter().flatten() {
-            let len = buffer.values().len() / buffer.shape().dims()[0];
-            let values = buffer.values_mut().expect("invariant: pages are not shared");
-            values[page * len..(page + 1) * len].iter_mut().zip(&mut rest).for_each(|(to, from)| *to = from);
+            let len = buffer.shape().elements() / count;
+            let (own, behind) = rest.split_at(len);
+            let values: Vec<f32> = own.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect();
+            buffer.view_mut().part(page * len..(page + 1) * len).write(&values);
+            rest = behind;
         }
     }
 
@@ -144,13 +145,13 @@ impl Pages {
         }
         let heads = Heads { query, key_value: self.heads, width, value_width: self.value_width };
         let memory = Memory {
-            keys: self.keys.values(),
-            values: self.values.as_ref().unwrap_or(&self.keys).values(),
+            keys: self.keys.view("attention")?,
+            values: self.values.as_ref().unwrap_or(&self.keys).view("attention")?,
             key_strides: self.key_strides(),
             value_strides: self.value_strides(),
             tiles,
         };
-        let (out, _) = run(pass, q, memory, spans, heads, scale);
+        let (out, _) = run(pass, q, memory, spans, heads, scale)?;
         Ok(out.made_by(pass, q.recorded(), || Op::Inference { op: "attention over pages", x: q.clone() }))
     }
 }

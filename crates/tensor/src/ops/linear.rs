@@ -3,10 +3,11 @@
 use minke_kernels::ops::matmul::Size;
 use minke_kernels::ops::{embed, grouped_matmul, matmul, norm, rows, stored_matmul};
 
+use super::expect_below;
 use crate::error::Error;
 use crate::error::mismatch;
 use crate::shape::Shape;
-use crate::tensor::{Indices, Op, Param, Pass, Result, Tensor, Weight};
+use crate::tensor::{Dispatch, Indices, Op, Param, Pass, Result, Tensor, Weight};
 
 /// Refuses to record an operation whose weight nobody can train.
 fn trainable(pass: Pass<'_>, op: &'static str, w: &Param) -> Result<()> {
@@ -32,15 +33,18 @@ impl Tensor {
         }
         trainable(pass, "matmul", w)?;
         pass.tap(|| format!("{}.input", w.name()), self);
-        let (cpu, m) = (pass.cpu(), x.rows());
-        let y = Tensor::write(cpu, x.with_width(n), |y| match &w.weight {
-            Weight::Dense(_) => matmul::matmul(cpu, self.values(), w.packed(cpu), Size { m, n, k }, y),
-            Weight::Stored(stored) => stored_matmul::matmul(cpu, self.values(), stored.matrix(0), m, y),
+        let (device, m, from) = (pass.device, x.rows(), self.view("matmul")?);
+        let mut y = Tensor::unwritten(device, x.with_width(n));
+        match &w.weight {
+            Weight::Dense(_) => {
+                matmul::matmul(device, from, w.packed(device, "matmul")?, Size { m, n, k }, y.view_mut());
+            }
+            Weight::Stored(stored) => stored_matmul::matmul(device, from, stored.matrix(0), m, y.view_mut()),
             Weight::Split(split) => {
                 let (keys, values) = (split.keys.matrix(0), split.values.matrix(0));
-                stored_matmul::split_heads_matmul(cpu, self.values(), keys, values, split.heads, y);
+                stored_matmul::split_heads_matmul(device, from, keys, values, split.heads, y.view_mut());
             }
-        });
+        }
         Ok(y.made_by(pass, true, || Op::Matmul { x: self.clone(), w: w.clone() }))
     }
 
@@ -52,8 +56,8 @@ impl Tensor {
     ///
     /// # Errors
     /// If the shapes do not fit.
-    pub fn heads_by_plain(&self, pass: Pass<'_>, w: &Param, first: usize) -> Result<Tensor> {
-        self.per_head("heads_by_plain", pass, w, first, false)
+    pub fn heads_matmul_nn(&self, pass: Pass<'_>, w: &Param, first: usize) -> Result<Tensor> {
+        self.per_head("heads_matmul_nn", pass, w, first, false)
     }
 
     /// Returns `x W[rows]^T` per head. Inference only.
@@ -78,61 +82,67 @@ impl Tensor {
         if rows % heads != 0 || first + count > per_head || (transposed && width != latent) {
             return Err(refuse());
         }
-        let cpu = pass.cpu();
+        let device = pass.device;
         let slice = matmul::HeadSlice { heads, per_head, first, count, latent };
         let to = if transposed { count } else { latent };
-        let y = Tensor::write(cpu, Shape::new(&[tokens, heads, to]), |y| match (&w.weight, transposed) {
-            (Weight::Dense(_), true) => matmul::heads_matmul(cpu, self.values(), w.values(), slice, y),
-            (Weight::Dense(_), false) => matmul::heads_by_plain(cpu, self.values(), w.values(), slice, y),
-            (Weight::Stored(w), true) => stored_matmul::heads_matmul(cpu, self.values(), w.matrix(0), slice, y),
-            (Weight::Stored(w), false) => stored_matmul::heads_by_plain(cpu, self.values(), w.matrix(0), slice, y),
+        let from = self.view(op)?;
+        let mut out = Tensor::unwritten(device, Shape::new(&[tokens, heads, to]));
+        let y = out.view_mut();
+        match (&w.weight, transposed) {
+            (Weight::Dense(_), true) => matmul::heads_matmul(device, from, w.view(op)?, slice, y),
+            (Weight::Dense(_), false) => matmul::heads_matmul_nn(device, from, w.view(op)?, slice, y),
+            (Weight::Stored(w), true) => stored_matmul::heads_matmul(device, from, w.matrix(0), slice, y),
+            (Weight::Stored(w), false) => stored_matmul::heads_matmul_nn(device, from, w.matrix(0), slice, y),
             (Weight::Split(split), transposed) => {
                 // A half is a matrix of its own; that of keys is transposed already.
                 let half = if transposed { &split.values } else { &split.keys };
                 let per_head = half.shape().rows() / heads;
                 let slice =
                     matmul::HeadSlice { heads, per_head, first: 0, count: per_head, latent: half.shape().width() };
-                stored_matmul::heads_matmul(cpu, self.values(), half.matrix(0), slice, y);
+                stored_matmul::heads_matmul(device, from, half.matrix(0), slice, y);
             }
-        });
-        Ok(y.made_by(pass, true, || Op::Inference { op, x: self.clone() }))
+        }
+        Ok(out.made_by(pass, true, || Op::Inference { op, x: self.clone() }))
     }
 
     /// Returns `x[s] W_e^T` for rows sorted by expert.
     ///
     /// # Shapes
-    /// x [S, K], W [E, N, K], offsets [E + 1] -> [S, N]
+    /// x [S, K], W [E, N, K], a plan for S slots and E experts -> [S, N]
     ///
     /// # Errors
     /// If the shapes do not fit.
-    pub fn grouped_matmul(&self, pass: Pass<'_>, w: &Param, offsets: &Indices) -> Result<Tensor> {
+    pub fn grouped_matmul(&self, pass: Pass<'_>, w: &Param, plan: &Dispatch) -> Result<Tensor> {
         let (x, shape) = (self.shape(), w.shape());
         let refuse = || mismatch("grouped_matmul", ("x", &x), (w.name(), &shape));
         let &[experts, n, k] = shape.dims() else { return Err(refuse()) };
-        if x.width() != k || offsets.len() != experts + 1 {
+        if x.width() != k || plan.offsets.len() != experts + 1 || plan.token_of.len() != x.rows() {
             return Err(refuse());
         }
         trainable(pass, "grouped_matmul", w)?;
-        let (cpu, x_values, starts) = (pass.cpu(), self.values(), offsets.values());
+        let (device, from, offsets) = (pass.device, self.view("grouped_matmul")?, plan.offsets.view());
         if pass.tap.is_some() {
             // What each expert is given, by expert.
-            for (e, rows) in starts.windows(2).enumerate().filter(|(_, rows)| rows[0] < rows[1]) {
-                let rows = &x_values[rows[0] as usize * k..rows[1] as usize * k];
-                let inputs = Tensor::from_slice(pass.device, &[rows.len() / k, k], rows);
+            let (rows, starts) = (from.read(), offsets.read());
+            for (e, range) in starts.windows(2).enumerate().filter(|(_, range)| range[0] < range[1]) {
+                let rows = &rows[range[0] as usize * k..range[1] as usize * k];
+                let inputs = Tensor::from_slice(device, &[rows.len() / k, k], rows);
                 pass.tap(|| format!("{}.input.{e}", w.name()), &inputs);
             }
         }
-        let y = Tensor::write(cpu, x.with_width(n), |y| match &w.weight {
+        let mut y = Tensor::unwritten(device, x.with_width(n));
+        match &w.weight {
             Weight::Dense(_) => {
-                let size = Size { m: x.rows(), n, k };
-                grouped_matmul::grouped_matmul(cpu, x_values, w.packed(cpu), starts, size, y);
+                let (packed, size) = (w.packed(device, "grouped_matmul")?, Size { m: x.rows(), n, k });
+                grouped_matmul::grouped_matmul(device, from, packed, offsets, size, y.view_mut());
             }
             Weight::Split(_) => unreachable!("invariant: only kv_b_proj has halves"),
             Weight::Stored(stored) => {
-                stored_matmul::grouped_matmul(cpu, x_values, |expert| stored.matrix(expert), starts, [n, k], y);
+                let expert = |expert| stored.matrix(expert);
+                stored_matmul::grouped_matmul(device, from, expert, offsets, [n, k], y.view_mut());
             }
-        });
-        Ok(y.made_by(pass, true, || Op::GroupedMatmul { x: self.clone(), w: w.clone(), offsets: offsets.clone() }))
+        }
+        Ok(y.made_by(pass, true, || Op::GroupedMatmul { x: self.clone(), w: w.clone(), plan: plan.clone() }))
     }
 
     /// Returns the rows of an embedding table.
@@ -144,16 +154,15 @@ impl Tensor {
     /// If an id lies outside the table.
     pub fn embed(pass: Pass<'_>, w: &Param, ids: &Indices) -> Result<Tensor> {
         let shape = w.shape();
-        if let Some(&id) = ids.values().iter().find(|&&id| id as usize >= shape.rows()) {
-            return Err(mismatch("embed", (&format!("id {id} in ids"), &Shape::new(&[ids.len()])), (w.name(), &shape)));
-        }
+        expect_below("embed", ids, shape.rows())?;
         trainable(pass, "embed", w)?;
-        let cpu = pass.cpu();
-        let y = Tensor::write(cpu, Shape::new(&[ids.len(), shape.width()]), |y| match &w.weight {
-            Weight::Dense(_) => embed::embed(cpu, w.values(), shape.width(), ids.values(), y),
-            Weight::Stored(stored) => stored_matmul::embed(cpu, stored.matrix(0), ids.values(), y),
+        let device = pass.device;
+        let mut y = Tensor::unwritten(device, Shape::new(&[ids.len(), shape.width()]));
+        match &w.weight {
+            Weight::Dense(_) => embed::embed(device, w.view("embed")?, shape.width(), ids.view(), y.view_mut()),
+            Weight::Stored(stored) => stored_matmul::embed(device, stored.matrix(0), ids.view(), y.view_mut()),
             Weight::Split(_) => unreachable!("invariant: only kv_b_proj has halves"),
-        });
+        }
         Ok(y.made_by(pass, true, || Op::Embed { w: w.clone(), ids: ids.clone() }))
     }
 
@@ -169,14 +178,10 @@ impl Tensor {
         if w.shape() != Shape::new(&[x.width()]) {
             return Err(mismatch("rms_norm", ("x", &x), (w.name(), &w.shape())));
         }
-        let cpu = pass.cpu();
-        let mut y = None;
-        let inverse_rms = Tensor::write(cpu, Shape::new(&[x.rows()]), |inverse_rms| {
-            y = Some(Tensor::write(cpu, x, |y| {
-                norm::rms_norm(cpu, self.values(), w.values(), epsilon, y, inverse_rms);
-            }));
-        });
-        let y = y.expect("invariant: written above");
+        let (from, weight) = (self.view("rms_norm")?, w.view("rms_norm")?);
+        let mut y = Tensor::unwritten(pass.device, x);
+        let mut inverse_rms = Tensor::unwritten(pass.device, Shape::new(&[x.rows()]));
+        norm::rms_norm(pass.device, from, weight, epsilon, y.view_mut(), inverse_rms.view_mut());
         Ok(y.made_by(pass, true, || Op::RmsNorm { x: self.clone(), w: w.clone(), inverse_rms }))
     }
 
@@ -192,8 +197,8 @@ impl Tensor {
         if w.shape() != Shape::new(&[x.width()]) {
             return Err(mismatch("add_row", ("x", &x), (w.name(), &w.shape())));
         }
-        let cpu = pass.cpu();
-        let y = Tensor::write(cpu, x, |y| rows::add_row(cpu, self.values(), w.values(), y));
+        let (from, row) = (self.view("add_row")?, w.view("add_row")?);
+        let y = Tensor::write(pass.device, x, |y| rows::add_row(pass.device, from, row, y));
         Ok(y.made_by(pass, true, || Op::AddRow { x: self.clone(), w: w.clone() }))
     }
 }

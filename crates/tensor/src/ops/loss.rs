@@ -3,6 +3,7 @@
 use minke_kernels::ops::log_prob::{self, RowOutputs};
 use minke_kernels::ops::matmul::Size;
 
+use super::expect_below;
 use crate::error::mismatch;
 use crate::shape::Shape;
 use crate::tensor::{Indices, Op, Param, Pass, Result, Tensor};
@@ -15,25 +16,19 @@ pub struct TokenDistribution {
     pub entropy: Tensor,
 }
 
-/// Fills the three outputs of a row-wise distribution and returns (log_prob, log_sum, entropy).
-fn fill(pass: Pass<'_>, rows: usize, run: impl FnOnce(RowOutputs<'_>)) -> [Tensor; 3] {
-    let (cpu, shape) = (pass.cpu(), Shape::new(&[rows]));
-    let (mut b, mut c) = (None, None);
-    let a = Tensor::write(cpu, shape, |log_prob| {
-        b = Some(Tensor::write(cpu, shape, |log_sum| {
-            c = Some(Tensor::write(cpu, shape, |entropy| run(RowOutputs { log_prob, log_sum, entropy })));
-        }));
-    });
-    [a, b.expect("invariant: written above"), c.expect("invariant: written above")]
+/// Returns log_prob, log_sum and entropy of every row, as `run` writes them.
+fn of_rows(pass: Pass<'_>, rows: usize, run: impl FnOnce(RowOutputs<'_>)) -> [Tensor; 3] {
+    let [mut a, mut b, mut c] = [(); 3].map(|()| Tensor::unwritten(pass.device, Shape::new(&[rows])));
+    run(RowOutputs { log_prob: a.view_mut(), log_sum: b.view_mut(), entropy: c.view_mut() });
+    [a, b, c]
 }
 
 fn check_targets(op: &'static str, targets: &Indices, rows: usize, vocabulary: usize) -> Result<()> {
-    let bad = targets.values().iter().find(|&&id| id as usize >= vocabulary);
-    if targets.len() == rows && bad.is_none() {
-        return Ok(());
+    if targets.len() != rows {
+        let (targets, logits) = (Shape::new(&[targets.len()]), Shape::new(&[rows, vocabulary]));
+        return Err(mismatch(op, ("targets", &targets), ("logits", &logits)));
     }
-    let name = bad.map_or("targets".to_string(), |id| format!("id {id} in targets"));
-    Err(mismatch(op, (&name, &Shape::new(&[targets.len()])), ("logits", &Shape::new(&[rows, vocabulary]))))
+    expect_below(op, targets, vocabulary)
 }
 
 impl Tensor {
@@ -63,11 +58,11 @@ impl Tensor {
         if !w.is_dense() {
             return self.matmul(pass, w)?.log_prob_rows(pass, targets, inverse_temperature);
         }
-        let cpu = pass.cpu();
         let size = Size { m: x.rows(), n: shape.rows(), k: x.width() };
-        let [log_prob, log_sum, entropy] = fill(pass, x.rows(), |outputs| {
-            let (x, w) = (self.values(), w.packed(cpu));
-            log_prob::head_log_prob(cpu, x, w, targets.values(), size, inverse_temperature, outputs);
+        let (states, packed) = (self.view("head_log_prob")?, w.packed(pass.device, "head_log_prob")?);
+        let [log_prob, log_sum, entropy] = of_rows(pass, x.rows(), |outputs| {
+            let (device, targets) = (pass.device, targets.view());
+            log_prob::head_log_prob(device, states, packed, targets, size, inverse_temperature, outputs);
         });
         let op = || Op::HeadLogProb {
             x: self.clone(),
@@ -94,8 +89,9 @@ impl Tensor {
     ) -> Result<TokenDistribution> {
         let x = self.shape();
         check_targets("log_prob_rows", targets, x.rows(), x.width())?;
-        let [log_prob, _, entropy] = fill(pass, x.rows(), |outputs| {
-            log_prob::log_prob_rows(pass.cpu(), self.values(), targets.values(), inverse_temperature, outputs);
+        let logits = self.view("log_prob_rows")?;
+        let [log_prob, _, entropy] = of_rows(pass, x.rows(), |outputs| {
+            log_prob::log_prob_rows(pass.device, logits, targets.view(), inverse_temperature, outputs);
         });
         let op = || Op::Inference { op: "log_prob_rows", x: self.clone() };
         Ok(TokenDistribution { log_prob: log_prob.made_by(pass, self.recorded(), op), entropy })

@@ -15,7 +15,19 @@ pub use sample::Samples;
 
 use crate::error::mismatch;
 use crate::shape::Shape;
-use crate::tensor::Result;
+use crate::tensor::{Indices, Result};
+
+/// Checks that indices lie below a size.
+pub(crate) fn expect_below(op: &'static str, ids: &Indices, size: usize) -> Result<()> {
+    if ids.below() <= size {
+        return Ok(());
+    }
+    Err(mismatch(
+        op,
+        (&format!("indices up to {}", ids.below() - 1), &Shape::new(&[ids.len()])),
+        ("rows", &Shape::new(&[size])),
+    ))
+}
 
 /// Checks that two shapes are equal.
 pub(crate) fn expect_same(op: &'static str, left: (&str, Shape), right: (&str, Shape)) -> Result<()> {

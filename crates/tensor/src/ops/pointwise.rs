@@ -1,5 +1,6 @@
 //! Operations element by element, and sums.
 
+use minke_kernels::Device;
 use minke_kernels::ops::{pointwise, swiglu};
 
 use super::expect_same;
@@ -13,8 +14,8 @@ impl Tensor {
     /// If the shapes differ.
     pub fn add_scaled(&self, pass: Pass<'_>, b: &Tensor, scale: f32) -> Result<Tensor> {
         expect_same("add_scaled", ("a", self.shape()), ("b", b.shape()))?;
-        let cpu = pass.cpu();
-        let y = Tensor::write(cpu, self.shape(), |y| pointwise::add_scaled(cpu, self.values(), b.values(), scale, y));
+        let (x, z) = (self.view("add_scaled")?, b.view("add_scaled")?);
+        let y = Tensor::write(pass.device, self.shape(), |y| pointwise::add_scaled(pass.device, x, z, scale, y));
         Ok(y.made_by(pass, self.recorded() || b.recorded(), || Op::AddScaled { a: self.clone(), b: b.clone(), scale }))
     }
 
@@ -27,10 +28,13 @@ impl Tensor {
     }
 
     /// Returns `scale * x`.
-    pub fn scale(&self, pass: Pass<'_>, scale: f32) -> Tensor {
-        let cpu = pass.cpu();
-        let y = Tensor::write(cpu, self.shape(), |y| pointwise::scale(cpu, self.values(), scale, y));
-        y.made_by(pass, self.recorded(), || Op::Scale { x: self.clone(), scale })
+    ///
+    /// # Errors
+    /// If x is not F32.
+    pub fn scale(&self, pass: Pass<'_>, scale: f32) -> Result<Tensor> {
+        let x = self.view("scale")?;
+        let y = Tensor::write(pass.device, self.shape(), |y| pointwise::scale(pass.device, x, scale, y));
+        Ok(y.made_by(pass, self.recorded(), || Op::Scale { x: self.clone(), scale }))
     }
 
     /// Returns `a * b` element by element.
@@ -39,8 +43,8 @@ impl Tensor {
     /// If the shapes differ.
     pub fn mul(&self, pass: Pass<'_>, b: &Tensor) -> Result<Tensor> {
         expect_same("mul", ("a", self.shape()), ("b", b.shape()))?;
-        let cpu = pass.cpu();
-        let y = Tensor::write(cpu, self.shape(), |y| pointwise::mul(cpu, self.values(), b.values(), y));
+        let (x, z) = (self.view("mul")?, b.view("mul")?);
+        let y = Tensor::write(pass.device, self.shape(), |y| pointwise::mul(pass.device, x, z, y));
         Ok(y.made_by(pass, self.recorded() || b.recorded(), || Op::Mul { a: self.clone(), b: b.clone() }))
     }
 
@@ -50,30 +54,39 @@ impl Tensor {
     /// If the shapes differ.
     pub fn min(&self, pass: Pass<'_>, b: &Tensor) -> Result<Tensor> {
         expect_same("min", ("a", self.shape()), ("b", b.shape()))?;
-        let cpu = pass.cpu();
-        let y = Tensor::write(cpu, self.shape(), |y| pointwise::min(cpu, self.values(), b.values(), y));
+        let (x, z) = (self.view("min")?, b.view("min")?);
+        let y = Tensor::write(pass.device, self.shape(), |y| pointwise::min(pass.device, x, z, y));
         Ok(y.made_by(pass, self.recorded() || b.recorded(), || Op::Min { a: self.clone(), b: b.clone() }))
     }
 
     /// Returns e^x.
-    pub fn exp(&self, pass: Pass<'_>) -> Tensor {
-        let cpu = pass.cpu();
-        let y = Tensor::write(cpu, self.shape(), |y| pointwise::exp(cpu, self.values(), y));
-        y.clone().made_by(pass, self.recorded(), || Op::Exp { x: self.clone(), y })
+    ///
+    /// # Errors
+    /// If x is not F32.
+    pub fn exp(&self, pass: Pass<'_>) -> Result<Tensor> {
+        let x = self.view("exp")?;
+        let y = Tensor::write(pass.device, self.shape(), |y| pointwise::exp(pass.device, x, y));
+        Ok(y.clone().made_by(pass, self.recorded(), || Op::Exp { x: self.clone(), y }))
     }
 
     /// Returns 1 / (1 + e^-x).
-    pub fn sigmoid(&self, pass: Pass<'_>) -> Tensor {
-        let cpu = pass.cpu();
-        let y = Tensor::write(cpu, self.shape(), |y| pointwise::sigmoid(cpu, self.values(), y));
-        y.clone().made_by(pass, self.recorded(), || Op::Sigmoid { x: self.clone(), y })
+    ///
+    /// # Errors
+    /// If x is not F32.
+    pub fn sigmoid(&self, pass: Pass<'_>) -> Result<Tensor> {
+        let x = self.view("sigmoid")?;
+        let y = Tensor::write(pass.device, self.shape(), |y| pointwise::sigmoid(pass.device, x, y));
+        Ok(y.clone().made_by(pass, self.recorded(), || Op::Sigmoid { x: self.clone(), y }))
     }
 
     /// Returns x limited to `[low, high]`.
-    pub fn clamp(&self, pass: Pass<'_>, low: f32, high: f32) -> Tensor {
-        let cpu = pass.cpu();
-        let y = Tensor::write(cpu, self.shape(), |y| pointwise::clamp(cpu, self.values(), low, high, y));
-        y.made_by(pass, self.recorded(), || Op::Clamp { x: self.clone(), low, high })
+    ///
+    /// # Errors
+    /// If x is not F32.
+    pub fn clamp(&self, pass: Pass<'_>, low: f32, high: f32) -> Result<Tensor> {
+        let x = self.view("clamp")?;
+        let y = Tensor::write(pass.device, self.shape(), |y| pointwise::clamp(pass.device, x, low, high, y));
+        Ok(y.made_by(pass, self.recorded(), || Op::Clamp { x: self.clone(), low, high }))
     }
 
     /// Returns the scalar `sum(x * weights)`; the weights are constants.
@@ -85,9 +98,8 @@ impl Tensor {
     /// If the numbers of elements differ.
     pub fn weighted_sum(&self, pass: Pass<'_>, weights: &Tensor) -> Result<Tensor> {
         expect_same("weighted_sum", ("x", self.shape()), ("weights", weights.shape()))?;
-        let cpu = pass.cpu();
-        let sum = pointwise::dot(cpu, self.values(), weights.values()) as f32;
-        let y = Tensor::write(cpu, Shape::new(&[1]), |y| y[0] = sum);
+        let (x, w) = (self.view("weighted_sum")?, weights.view("weighted_sum")?);
+        let y = Tensor::write(pass.device, Shape::new(&[1]), |y| pointwise::weighted_sum(pass.device, x, w, y));
         Ok(y.made_by(pass, self.recorded(), || Op::WeightedSum { x: self.clone(), weights: weights.detach() }))
     }
 
@@ -97,14 +109,17 @@ impl Tensor {
     /// If the shapes differ.
     pub fn swiglu(&self, pass: Pass<'_>, up: &Tensor) -> Result<Tensor> {
         expect_same("swiglu", ("gate", self.shape()), ("up", up.shape()))?;
-        let cpu = pass.cpu();
-        let y = Tensor::write(cpu, self.shape(), |y| swiglu::swiglu(cpu, self.values(), up.values(), y));
+        let (g, u) = (self.view("swiglu")?, up.view("swiglu")?);
+        let y = Tensor::write(pass.device, self.shape(), |y| swiglu::swiglu(pass.device, g, u, y));
         let wanted = self.recorded() || up.recorded();
         Ok(y.made_by(pass, wanted, || Op::Swiglu { gate: self.clone(), up: up.clone() }))
     }
 
-    /// Returns whether every value is finite.
-    pub fn all_finite(&self, pass: Pass<'_>) -> bool {
-        pointwise::all_finite(pass.cpu(), self.values())
+    /// Tells the host whether every value is finite.
+    ///
+    /// # Errors
+    /// If x is not F32.
+    pub fn all_finite(&self, device: &Device) -> Result<bool> {
+        Ok(pointwise::all_finite(device, self.view("all_finite")?))
     }
 }

@@ -1,8 +1,10 @@
 //! Operations that send tokens to experts and back. Shapes depend on sizes, never on the choices.
 
+use minke_kernels::ops::attention::Span;
 use minke_kernels::ops::route::{self, Routing};
 use minke_kernels::ops::rows;
 
+use super::expect_below;
 use crate::error::mismatch;
 use crate::shape::Shape;
 use crate::tensor::{Dispatch, Indices, Op, Pass, Result, Tensor};
@@ -12,20 +14,18 @@ impl Dispatch {
     ///
     /// # Shapes
     /// indices [T, K] of experts below `experts`
-    pub fn new(pass: Pass<'_>, indices: &Indices, per_token: usize, experts: usize) -> Self {
-        let cpu = pass.cpu();
-        let (mut token_of, mut slot_of) = (None, None);
-        let slots = indices.len();
-        let offsets = Indices::write(cpu, experts + 1, |offsets| {
-            token_of = Some(Indices::write(cpu, slots, |token_of| {
-                slot_of = Some(Indices::write(cpu, slots, |slot_of| {
-                    route::plan(indices.values(), per_token, experts, offsets, token_of, slot_of);
-                }));
-            }));
-        });
-        let token_of = token_of.expect("invariant: written above");
-        let slot_of = slot_of.expect("invariant: written above");
-        Self { offsets, token_of, slot_of, per_token }
+    ///
+    /// # Errors
+    /// If there are fewer experts.
+    pub fn new(pass: Pass<'_>, indices: &Indices, per_token: usize, experts: usize) -> Result<Self> {
+        expect_below("dispatch", indices, experts)?;
+        let (device, slots) = (pass.device, indices.len());
+        let mut offsets = Indices::unwritten(device, experts + 1, slots + 1);
+        let mut token_of = Indices::unwritten(device, slots, slots / per_token.max(1));
+        let mut slot_of = Indices::unwritten(device, slots, slots);
+        let to = (offsets.view_mut(), token_of.view_mut(), slot_of.view_mut());
+        route::plan(device, indices.view(), per_token, to.0, to.1, to.2);
+        Ok(Self { offsets, token_of, slot_of, per_token })
     }
 }
 
@@ -37,15 +37,21 @@ impl Indices {
     ///
     /// # Errors
     /// If the shapes do not fit.
-    pub fn select_experts(pass: Pass<'_>, scores: &Tensor, bias: Option<&[f32]>, routing: &Routing) -> Result<Indices> {
-        let (shape, biased) = (scores.shape(), bias.map_or(routing.experts, <[f32]>::len));
+    pub fn select_experts(
+        pass: Pass<'_>,
+        scores: &Tensor,
+        bias: Option<&Tensor>,
+        routing: &Routing,
+    ) -> Result<Indices> {
+        let (shape, biased) = (scores.shape(), bias.map_or(routing.experts, |bias| bias.shape().elements()));
         if shape.width() != routing.experts || biased != routing.experts {
             return Err(mismatch("select_experts", ("scores", &shape), ("bias", &Shape::new(&[biased]))));
         }
-        let cpu = pass.cpu();
-        Ok(Indices::write(cpu, shape.rows() * routing.per_token, |indices| {
-            route::select(cpu, scores.values(), bias, routing, indices);
-        }))
+        let (scores, bias) =
+            (scores.view("select_experts")?, bias.map(|bias| bias.view("select_experts")).transpose()?);
+        let mut indices = Indices::unwritten(pass.device, shape.rows() * routing.per_token, routing.experts);
+        route::select(pass.device, scores, bias, routing, indices.view_mut());
+        Ok(indices)
     }
 }
 
@@ -62,9 +68,9 @@ impl Tensor {
         if x.rows() * plan.per_token != plan.token_of.len() {
             return Err(mismatch("dispatch", ("x", &x), ("plan", &Shape::new(&[plan.token_of.len()]))));
         }
-        let cpu = pass.cpu();
-        let y = Tensor::write(cpu, Shape::new(&[plan.token_of.len(), x.width()]), |y| {
-            rows::gather_rows(cpu, self.values(), x.width(), plan.token_of.values(), y);
+        let from = self.view("dispatch")?;
+        let y = Tensor::write(pass.device, Shape::new(&[plan.token_of.len(), x.width()]), |y| {
+            rows::gather_rows(pass.device, from, x.width(), plan.token_of.view(), y);
         });
         Ok(y.made_by(pass, self.recorded(), || Op::Dispatch { x: self.clone(), plan: plan.clone() }))
     }
@@ -81,9 +87,9 @@ impl Tensor {
         if ys.rows() != plan.slot_of.len() || w.elements() != ys.rows() || w.width() != plan.per_token {
             return Err(mismatch("combine", ("ys", &ys), ("weights", &w)));
         }
-        let cpu = pass.cpu();
-        let y = Tensor::write(cpu, Shape::new(&[w.rows(), ys.width()]), |y| {
-            route::combine(cpu, self.values(), weights.values(), plan.slot_of.values(), ys.width(), y);
+        let (from, factors) = (self.view("combine")?, weights.view("combine")?);
+        let y = Tensor::write(pass.device, Shape::new(&[w.rows(), ys.width()]), |y| {
+            route::combine(pass.device, from, factors, plan.slot_of.view(), ys.width(), y);
         });
         let wanted = self.recorded() || weights.recorded();
         Ok(y.made_by(pass, wanted, || Op::Combine { ys: self.clone(), weights: weights.clone(), plan: plan.clone() }))
@@ -102,26 +108,59 @@ impl Tensor {
         if per_token * x.rows() != indices.len() {
             return Err(mismatch("pick_columns", ("x", &x), ("indices", &Shape::new(&[indices.len()]))));
         }
-        let cpu = pass.cpu();
-        let y = Tensor::write(cpu, x.with_width(per_token), |y| {
-            route::pick_columns(cpu, self.values(), x.width(), indices.values(), per_token, y);
+        expect_below("pick_columns", indices, x.width())?;
+        let from = self.view("pick_columns")?;
+        let y = Tensor::write(pass.device, x.with_width(per_token), |y| {
+            route::pick_columns(pass.device, from, x.width(), indices.view(), per_token, y);
         });
         Ok(y.made_by(pass, self.recorded(), || Op::PickColumns { x: self.clone(), indices: indices.clone() }))
     }
 
     /// Returns `x / (sum of its row + epsilon)`.
-    pub fn normalize_rows(&self, pass: Pass<'_>, epsilon: f32) -> Tensor {
-        let x = self.shape();
-        let cpu = pass.cpu();
-        let y = Tensor::write(cpu, x, |y| route::normalize_rows(cpu, self.values(), x.width(), epsilon, y));
-        y.made_by(pass, self.recorded(), || Op::NormalizeRows { x: self.clone(), epsilon })
+    ///
+    /// # Errors
+    /// If x is not F32.
+    pub fn normalize_rows(&self, pass: Pass<'_>, epsilon: f32) -> Result<Tensor> {
+        let (x, shape) = (self.view("normalize_rows")?, self.shape());
+        let y = Tensor::write(pass.device, shape, |y| {
+            route::normalize_rows(pass.device, x, shape.width(), epsilon, y);
+        });
+        Ok(y.made_by(pass, self.recorded(), || Op::NormalizeRows { x: self.clone(), epsilon }))
     }
 
     /// Returns e^x / (sum of e^x over the row).
-    pub fn softmax_rows(&self, pass: Pass<'_>) -> Tensor {
-        let x = self.shape();
-        let cpu = pass.cpu();
-        let y = Tensor::write(cpu, x, |y| route::softmax_rows(cpu, self.values(), x.width(), y));
-        y.clone().made_by(pass, self.recorded(), || Op::SoftmaxRows { x: self.clone(), y })
+    ///
+    /// # Errors
+    /// If x is not F32.
+    pub fn softmax_rows(&self, pass: Pass<'_>) -> Result<Tensor> {
+        let (x, shape) = (self.view("softmax_rows")?, self.shape());
+        let y = Tensor::write(pass.device, shape, |y| route::softmax_rows(pass.device, x, shape.width(), y));
+        Ok(y.clone().made_by(pass, self.recorded(), || Op::SoftmaxRows { x: self.clone(), y }))
+    }
+
+    /// Returns the constants of the sequence-wise balance loss of the given choices: see
+    /// [`route::balance_factors`](minke_kernels::ops::route::balance_factors).
+    ///
+    /// # Shapes
+    /// indices [T, K] -> [T, E]
+    ///
+    /// # Errors
+    /// If an expert is not below `experts`, or the choices are not K for every token.
+    pub fn balance_factors(
+        pass: Pass<'_>,
+        indices: &Indices,
+        spans: &[Span],
+        [per_token, experts]: [usize; 2],
+    ) -> Result<Tensor> {
+        expect_below("balance_factors", indices, experts)?;
+        let sequences: Vec<_> = spans.iter().map(|span| span.first_row..span.first_row + span.rows).collect();
+        let tokens = indices.len() / per_token.max(1);
+        if tokens * per_token != indices.len() || sequences.iter().any(|rows| rows.end > tokens) {
+            let shapes = (Shape::new(&[indices.len()]), Shape::new(&[sequences.len()]));
+            return Err(mismatch("balance_factors", ("indices", &shapes.0), ("spans", &shapes.1)));
+        }
+        Ok(Tensor::write(pass.device, Shape::new(&[tokens, experts]), |factors| {
+            route::balance_factors(pass.device, indices.view(), &sequences, [per_token, experts], factors);
+        }))
     }
 }

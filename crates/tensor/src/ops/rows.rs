@@ -2,6 +2,7 @@
 
 use minke_kernels::ops::rows;
 
+use super::expect_below;
 use crate::error::mismatch;
 use crate::shape::Shape;
 use crate::tensor::{Indices, Op, Pass, Result, Tensor};
@@ -19,8 +20,10 @@ impl Tensor {
         if start.checked_add(len).is_none_or(|end| end > x.width()) {
             return Err(mismatch("columns", ("x", &x), ("start and length", &Shape::new(&[start, len]))));
         }
-        let cpu = pass.cpu();
-        let y = Tensor::write(cpu, x.with_width(len), |y| rows::columns(cpu, self.values(), x.width(), start, len, y));
+        let from = self.view("columns")?;
+        let y = Tensor::write(pass.device, x.with_width(len), |y| {
+            rows::columns(pass.device, from, x.width(), start, len, y);
+        });
         Ok(y.made_by(pass, self.recorded(), || Op::Columns { x: self.clone(), start }))
     }
 
@@ -36,9 +39,9 @@ impl Tensor {
         if a.rows() != other.rows() {
             return Err(mismatch("concat_columns", ("a", &a), ("b", &other)));
         }
-        let cpu = pass.cpu();
-        let y = Tensor::write(cpu, a.with_width(a.width() + other.width()), |y| {
-            rows::concat_columns(cpu, self.values(), a.width(), b.values(), other.width(), y);
+        let (left, right) = (self.view("concat_columns")?, b.view("concat_columns")?);
+        let y = Tensor::write(pass.device, a.with_width(a.width() + other.width()), |y| {
+            rows::concat_columns(pass.device, left, a.width(), right, other.width(), y);
         });
         let wanted = self.recorded() || b.recorded();
         Ok(y.made_by(pass, wanted, || Op::ConcatColumns { a: self.clone(), b: b.clone() }))
@@ -59,9 +62,9 @@ impl Tensor {
         if tokens != rows {
             return Err(mismatch("append_shared", ("x", &x), ("shared", &other)));
         }
-        let cpu = pass.cpu();
-        let y = Tensor::write(cpu, Shape::new(&[tokens, heads, n + r]), |y| {
-            rows::append_shared(cpu, self.values(), shared.values(), heads, n, r, y);
+        let (own, common) = (self.view("append_shared")?, shared.view("append_shared")?);
+        let y = Tensor::write(pass.device, Shape::new(&[tokens, heads, n + r]), |y| {
+            rows::append_shared(pass.device, own, common, (heads, n, r), y);
         });
         let wanted = self.recorded() || shared.recorded();
         Ok(y.made_by(pass, wanted, || Op::AppendShared { x: self.clone(), shared: shared.clone() }))
@@ -76,12 +79,10 @@ impl Tensor {
     /// If a number lies outside.
     pub fn gather_rows(&self, pass: Pass<'_>, ids: &Indices) -> Result<Tensor> {
         let x = self.shape();
-        if let Some(&id) = ids.values().iter().find(|&&id| id as usize >= x.rows()) {
-            return Err(mismatch("gather_rows", ("x", &x), (&format!("row {id} in ids"), &Shape::new(&[ids.len()]))));
-        }
-        let cpu = pass.cpu();
-        let y = Tensor::write(cpu, Shape::new(&[ids.len(), x.width()]), |y| {
-            rows::gather_rows(cpu, self.values(), x.width(), ids.values(), y);
+        expect_below("gather_rows", ids, x.rows())?;
+        let from = self.view("gather_rows")?;
+        let y = Tensor::write(pass.device, Shape::new(&[ids.len(), x.width()]), |y| {
+            rows::gather_rows(pass.device, from, x.width(), ids.view(), y);
         });
         Ok(y.made_by(pass, self.recorded(), || Op::GatherRows { x: self.clone(), ids: ids.clone() }))
     }

@@ -1,4 +1,4 @@
-//! SampleRows of tokens from logits.
+//! Tokens sampled from logits.
 
 use minke_kernels::ops::sample::{self, SampleOutputs, SampleRows};
 
@@ -37,28 +37,20 @@ impl Tensor {
             return Err(mismatch("sample", ("logits", &shape), ("sampling", &Shape::new(&[rows]))));
         }
         let width = sampling.rows.iter().map(|row| row.alternatives).max().unwrap_or(0);
-        let cpu = pass.cpu();
-        let (row, table) = (Shape::new(&[rows]), Shape::new(&[rows, width]));
-        let (mut b, mut c, mut d, mut e) = (None, None, None, None);
-        let token_ids = Indices::write(cpu, rows, |token_ids| {
-            b = Some(Tensor::write(cpu, row, |log_prob| {
-                c = Some(Tensor::write(cpu, row, |entropy| {
-                    d = Some(Indices::write(cpu, rows * width, |alternative_ids| {
-                        e = Some(Tensor::write(cpu, table, |alternative_log_probs| {
-                            let sampled =
-                                SampleOutputs { token_ids, log_prob, entropy, alternative_ids, alternative_log_probs };
-                            sample::sample(cpu, self.values(), sampling, sampled);
-                        }));
-                    }));
-                }));
-            }));
-        });
-        Ok(Samples {
-            token_ids,
-            log_prob: b.expect("invariant: written above"),
-            entropy: c.expect("invariant: written above"),
-            alternative_ids: d.expect("invariant: written above"),
-            alternative_log_probs: e.expect("invariant: written above"),
-        })
+        let (device, logits) = (pass.device, self.view("sample")?);
+        let vocab_size = shape.width();
+        let mut token_ids = Indices::unwritten(device, rows, usize::MAX);
+        let mut alternative_ids = Indices::unwritten(device, rows * width, vocab_size);
+        let [mut log_prob, mut entropy] = [(); 2].map(|()| Tensor::unwritten(device, Shape::new(&[rows])));
+        let mut alternative_log_probs = Tensor::unwritten(device, Shape::new(&[rows, width]));
+        let sampled = SampleOutputs {
+            token_ids: token_ids.view_mut(),
+            log_prob: log_prob.view_mut(),
+            entropy: entropy.view_mut(),
+            alternative_ids: alternative_ids.view_mut(),
+            alternative_log_probs: alternative_log_probs.view_mut(),
+        };
+        sample::sample(device, logits, sampling, sampled);
+        Ok(Samples { token_ids, log_prob, entropy, alternative_ids, alternative_log_probs })
     }
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use minke_engine::{EngineConfig, Replicas};
 use minke_model::MlaForm;
 use minke_spec::ModelConfig;
-use minke_tensor::{Device, TILE};
+use minke_tensor::{Device, PAGE_TOKENS};
 use serde::{Deserialize, Serialize};
 
 use crate::Result;
@@ -123,7 +123,7 @@ impl EngineSizes {
     /// If a size is out of range.
     pub fn engines(&self, device: &Device, model: &ModelConfig) -> Result<Replicas> {
         let config = EngineConfig::default()
-            .with_pages(self.cache_tokens.div_ceil(TILE))
+            .with_pages(self.cache_tokens.div_ceil(PAGE_TOKENS))
             .with_max_sequences(self.max_sequences)
             .with_chunk_tokens(self.chunk_tokens)
             .with_form(MlaForm::Expanded)

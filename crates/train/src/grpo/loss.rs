@@ -30,8 +30,8 @@ use crate::Result;
 pub fn grpo(pass: Pass<'_>, log_probs: &Tensor, batch: &TrainBatch, config: &Objective) -> Result<Tensor> {
     // Eq. 1: the ratio, clipped.
     let log_ratio = batch.by_unit(pass, &log_probs.add_scaled(pass, &batch.old_log_probs, -1.0)?)?;
-    let ratio = log_ratio.exp(pass);
-    let clipped = ratio.clamp(pass, (1.0 - config.clip) as f32, (1.0 + config.clip) as f32);
+    let ratio = log_ratio.exp(pass)?;
+    let clipped = ratio.clamp(pass, (1.0 - config.clip) as f32, (1.0 + config.clip) as f32)?;
     let (free, held) = (ratio.mul(pass, &batch.advantages)?, clipped.mul(pass, &batch.advantages)?);
     let mut objective = free.min(pass, &held)?;
 
@@ -39,10 +39,10 @@ pub fn grpo(pass: Pass<'_>, log_probs: &Tensor, batch: &TrainBatch, config: &Obj
     if let Some(ref_log_probs) = &batch.ref_log_probs {
         let log_ratio = batch.by_unit(pass, &ref_log_probs.add_scaled(pass, log_probs, -1.0)?)?;
         let ones = Tensor::from_slice(pass.device, log_ratio.shape().dims(), &vec![1.0; log_ratio.shape().elements()]);
-        let divergence = log_ratio.exp(pass).add_scaled(pass, &log_ratio, -1.0)?.add_scaled(pass, &ones, -1.0)?;
+        let divergence = log_ratio.exp(pass)?.add_scaled(pass, &log_ratio, -1.0)?.add_scaled(pass, &ones, -1.0)?;
         objective = objective.add_scaled(pass, &divergence, -config.kl_beta as f32)?;
     }
-    Ok(objective.weighted_sum(pass, &batch.weights)?.scale(pass, -1.0))
+    Ok(objective.weighted_sum(pass, &batch.weights)?.scale(pass, -1.0)?)
 }
 
 /// What can be said about an update beside its loss: sums over tokens.
@@ -61,7 +61,7 @@ pub struct Diagnostics {
 impl Diagnostics {
     /// Adds what a packed batch shows.
     pub fn add(&mut self, log_probs: &[f32], batch: &TrainBatch, config: &Objective) {
-        let old = batch.old_log_probs.values();
+        let old = batch.old_log_probs.read();
         self.tokens += log_probs.len();
         for (output, &advantage) in batch.outputs.iter().zip(&batch.output_advantages) {
             for t in output.clone() {
@@ -73,8 +73,8 @@ impl Diagnostics {
             }
         }
         if let Some(ref_log_probs) = &batch.ref_log_probs {
-            let pairs = log_probs.iter().zip(ref_log_probs.values());
-            self.kl += pairs.map(|(&p, &r)| k3(f64::from(p), f64::from(r))).sum::<f64>();
+            let pairs = log_probs.iter().zip(ref_log_probs.read());
+            self.kl += pairs.map(|(&p, r)| k3(f64::from(p), f64::from(r))).sum::<f64>();
         }
     }
 

@@ -158,7 +158,8 @@ impl Grpo<'_> {
         for batch in TrainBatch::pack(device, &samples, self.config.micro_batch_tokens, self.config.aggregation) {
             let hidden = reference.forward(pass, &batch.batch, None, false)?.hidden.gather_rows(pass, &batch.rows)?;
             let log_probs = reference.log_probs(pass, &hidden, &batch.targets, inverse_temperature)?.log_prob;
-            found.extend(batch.outputs.iter().map(|output| log_probs.values()[output.clone()].to_vec()));
+            let log_probs = log_probs.read();
+            found.extend(batch.outputs.iter().map(|output| log_probs[output.clone()].to_vec()));
         }
         groups.iter_mut().flatten().zip(found).for_each(|(sample, found)| sample.ref_log_probs = Some(found));
         Ok(())
@@ -182,7 +183,7 @@ impl Grpo<'_> {
             let part = loss::grpo(pass, &log_probs, &batch, &objective)?;
             backward(&device, &part, &mut trainer.gradients)?;
             loss += f64::from(part.item());
-            seen.add(log_probs.values(), &batch, &objective);
+            seen.add(&log_probs.read(), &batch, &objective);
             merge_loads(&mut loads, output.loads);
         }
         Ok((loss, seen, loads))

@@ -252,7 +252,7 @@ impl TrainBatch {
         let in_order = Indices::from_slice(pass.device, &vec![0; places.len()]);
         let column = x.reshape(&[x.shape().elements(), 1])?;
         let rows = column.gather_rows(pass, &Indices::from_slice(pass.device, &places))?;
-        let sums = rows.combine(pass, &present, &Dispatch::new(pass, &in_order, longest, 1))?;
+        let sums = rows.combine(pass, &present, &Dispatch::new(pass, &in_order, longest, 1)?)?;
         Ok(sums.reshape(&[outputs.len()])?)
     }
 }

@@ -251,7 +251,7 @@ mod tests {
         let pass = Pass::inference(&device);
         let hidden = trainer.model.forward(pass, &batch, None, false).unwrap().hidden;
         let logits = trainer.model.logits(pass, &hidden).unwrap();
-        let row: Vec<f64> = logits.values()[2 * 40..3 * 40].iter().map(|&x| f64::from(x)).collect();
+        let row: Vec<f64> = logits.read()[2 * 40..3 * 40].iter().map(|&x| f64::from(x)).collect();
         let expected = row.iter().map(|x| x.exp()).sum::<f64>().ln() - row[8];
         let how = SupervisedConfig { mtp_weight: 0.0, ..training(1000) };
         let metrics = update(&how, &mut trainer, &[document], RATES).unwrap().metrics;
@@ -272,7 +272,7 @@ mod tests {
         };
         assert_eq!(bits(&weights(&trainer.model)), bits(&before));
         assert_eq!(trainer.optimizer.updates(), 0);
-        assert!(trainer.optimizer.tensors(&trainer.model).iter().all(|(_, t)| t.values().iter().all(|&v| v == 0.0)));
+        assert!(trainer.optimizer.tensors(&trainer.model).iter().all(|(_, t)| t.read().iter().all(|&v| v == 0.0)));
     }
 
     #[test]
@@ -284,7 +284,7 @@ mod tests {
             update(training, &mut trainer, &documents(), RATES).unwrap();
             let tensors = trainer.optimizer.tensors(&trainer.model);
             let (_, tensor) = tensors.iter().find(|(name, _)| name.starts_with(of)).unwrap();
-            tensor.values().iter().map(|&value| f64::from(value)).collect()
+            tensor.read().into_iter().map(f64::from).collect()
         };
         let optimizer = OptimizerConfig { clip_norm: 1e9, ..OptimizerConfig::default() };
         let plain = SupervisedConfig { mtp_weight: 0.0, balance_weight: 0.0, optimizer, ..training(1000) };

@@ -4,7 +4,7 @@
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
-use minke_tensor::{Cpu, Device, Isa};
+use minke_tensor::Device;
 use minke_train::{Observer, RunConfig, StepView, execute};
 use serde_json::Value;
 
@@ -60,7 +60,7 @@ training = { batch_tokens = 1024, mtp_weight = 0.0, checkpoint_every = 1000 }
 "#;
 
 pub fn device() -> Device {
-    Device::Cpu(Cpu::new(2, Isa::detect()))
+    Device::open("cpu", 2).unwrap()
 }
 
 /// Does a run: the base and the given stages. Returns its folder.

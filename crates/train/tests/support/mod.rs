@@ -4,11 +4,11 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use minke_tensor::{Cpu, Device, Isa};
+use minke_tensor::Device;
 use minke_train::RunConfig;
 
 pub fn device() -> Device {
-    Device::Cpu(Cpu::new(2, Isa::detect()))
+    Device::open("cpu", 2).unwrap()
 }
 
 /// The run and its model, without tasks and stages.

@@ -3,15 +3,10 @@
 
 use std::path::PathBuf;
 
-use minke_tensor::{Cpu, Device, Isa};
 use safetensors::SafeTensors;
 
 pub fn folder(name: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../testdata").join(name)
-}
-
-pub fn device(isa: Isa) -> Device {
-    Device::Cpu(Cpu::new(2, isa))
 }
 
 /// A golden file held in memory.
@@ -73,7 +68,7 @@ pub fn check_gradients(
         let gradient = gradients.get(param).unwrap_or_else(|| panic!("{} has no gradient", spec.name));
         for (i, published) in spec.published().iter().enumerate() {
             let elements: usize = published.shape.iter().product();
-            let got = &gradient.values()[i * elements..][..elements];
+            let got = &gradient.read()[i * elements..][..elements];
             let difference = relative(got, &golden.floats(&format!("grad.{}", published.name)));
             assert!(difference <= bound, "gradient of {}: {difference:.2e}", published.name);
             worst = worst.max(difference);

@@ -14,7 +14,7 @@ pub mod reference;
 #[cfg(test)]
 mod tests;
 
-use crate::Cpu;
+use crate::{Device, View, ViewMut};
 
 /// The settings of one step. Doubles, because `1 - beta2` loses half its digits in f32.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -47,8 +47,26 @@ pub struct AdamW {
 ///
 /// # Panics
 /// If t is 0.
-pub fn step(cpu: &Cpu, param: &mut [f32], grad: &[f32], m: &mut [f32], v: &mut [f32], settings: &AdamW, t: u64) {
+pub fn step(
+    device: &Device,
+    param: ViewMut<'_, f32>,
+    grad: View<'_, f32>,
+    m: ViewMut<'_, f32>,
+    v: ViewMut<'_, f32>,
+    settings: &AdamW,
+    t: u64,
+) {
     assert!(t > 0, "the first step is 1");
     assert_eq!((grad.len(), m.len(), v.len()), (param.len(), param.len(), param.len()));
-    cpu::step(cpu, param, grad, m, v, settings, t);
+    match device {
+        Device::Cpu(cpu) => cpu::step(cpu, param.host(), grad.host(), m.host(), v.host(), settings, t),
+        Device::Reference(_) => {
+            let all = param.host().iter_mut().zip(grad.host()).zip(m.host()).zip(v.host());
+            for (((param, grad), m), v) in all {
+                let (mut wide_param, mut wide_m, mut wide_v) = (f64::from(*param), f64::from(*m), f64::from(*v));
+                reference::step(&mut wide_param, f64::from(*grad), &mut wide_m, &mut wide_v, settings, t);
+                (*param, *m, *v) = (wide_param as f32, wide_m as f32, wide_v as f32);
+            }
+        }
+    }
 }

@@ -7,10 +7,18 @@ const SETTINGS: AdamW = AdamW { lr: 1e-2, beta1: 0.9, beta2: 0.95, eps: 1e-8, we
 fn every_path_agrees_with_the_reference_over_steps() {
     for n in [0, 1, 17, 333, 12_345] {
         let param = random(1, n);
-        let run = |cpu: &Cpu| {
+        let run = |device: &Device| {
             let (mut param, mut m, mut v) = (param.clone(), vec![0.0; n], vec![0.0; n]);
             for t in 1..=5 {
-                step(cpu, &mut param, &random(t + 1, n), &mut m, &mut v, &SETTINGS, t);
+                step(
+                    device,
+                    view_mut(&mut param),
+                    view(&random(t + 1, n)),
+                    view_mut(&mut m),
+                    view_mut(&mut v),
+                    &SETTINGS,
+                    t,
+                );
             }
             vec![param, m, v]
         };
@@ -31,9 +39,17 @@ fn every_path_agrees_with_the_reference_over_steps() {
 #[test]
 fn the_first_step_has_the_size_of_the_learning_rate_and_decays_the_parameter() {
     // m / sqrt(v) is the sign of the gradient after bias correction, whatever its size.
-    let run = |cpu: &Cpu| {
+    let run = |device: &Device| {
         let (mut param, mut m, mut v) = (vec![1.0, 1.0, 1.0], vec![0.0; 3], vec![0.0; 3]);
-        step(cpu, &mut param, &[1e-3, -100.0, 0.0], &mut m, &mut v, &SETTINGS, 1);
+        step(
+            device,
+            view_mut(&mut param),
+            view(&[1e-3, -100.0, 0.0]),
+            view_mut(&mut m),
+            view_mut(&mut v),
+            &SETTINGS,
+            1,
+        );
         vec![param]
     };
     on_every_path(run, |out, path| close(&out[0], &[0.999 - 0.01, 0.999 + 0.01, 0.999], 1e-6, path));
@@ -42,12 +58,12 @@ fn the_first_step_has_the_size_of_the_learning_rate_and_decays_the_parameter() {
 #[test]
 fn an_element_has_the_same_bits_wherever_it_lies() {
     for isa in crate::Isa::available() {
-        let cpu = Cpu::new(1, isa);
+        let device = path(1, isa);
         let (param, grad) = (random(9, 50), random(10, 50));
         let run = |at: std::ops::Range<usize>| {
             let mut param = param[at.clone()].to_vec();
             let (mut m, mut v) = (vec![0.1; param.len()], vec![0.2; param.len()]);
-            step(&cpu, &mut param, &grad[at], &mut m, &mut v, &SETTINGS, 3);
+            step(&device, view_mut(&mut param), view(&grad[at]), view_mut(&mut m), view_mut(&mut v), &SETTINGS, 3);
             bits(&param)
         };
         assert_eq!(run(7..29), run(0..50)[7..29]);

@@ -151,7 +151,7 @@ fn transpose(from: &[f32], stride: usize, rows: usize, width: usize, to: &mut [f
 simd_fn! {
     /// Computes the outputs of one block.
     fn forward_block<S>(
-        s: S, q: &[f32], memory: Memory<'_>, block: Block, heads: Heads, scale: f32, scratch: &mut [f32],
+        s: S, q: &[f32], memory: Memory<'_, &[f32]>, block: Block, heads: Heads, scale: f32, scratch: &mut [f32],
         out: &Parts<'_, f32>, log_sum: &Parts<'_, f32>,
     ) {
         let Scratch { scores, keys, sums, row_max, row_sum } = Scratch::cut(scratch, heads);
@@ -204,7 +204,7 @@ simd_fn! {
     /// Computes the outputs of one row for the heads that decode abreast, which read key-value heads of their own from
     /// pages. `then` is the row and head behind them, whose first tile is fetched at the end.
     fn forward_row<S>(
-        s: S, q: &[f32], memory: Memory<'_>, here: (Span, usize), then: (Span, usize), heads: Heads, scale: f32,
+        s: S, q: &[f32], memory: Memory<'_, &[f32]>, here: (Span, usize), then: (Span, usize), heads: Heads, scale: f32,
         scratch: &mut [f32], out: &Parts<'_, f32>, log_sum: &Parts<'_, f32>,
     ) {
         match abreast(here.1, heads) {
@@ -215,7 +215,7 @@ simd_fn! {
 
     /// Adds the contributions of one span and key-value head to the gradients.
     fn backward_head<S>(
-        s: S, saved: Saved<'_>, dout: &[f32], span: Span, key_value_head: usize, heads: Heads, scale: f32,
+        s: S, saved: Saved<&[f32]>, dout: &[f32], span: Span, key_value_head: usize, heads: Heads, scale: f32,
         scratch: &mut [f32], gradients: [&Parts<'_, f32>; 3],
     ) {
         let Heads { key_value, width, value_width, .. } = heads;
@@ -282,7 +282,7 @@ simd_fn! {
 fn decode<S: Simd, const R: usize>(
     s: S,
     q: &[f32],
-    memory: Memory<'_>,
+    memory: Memory<'_, &[f32]>,
     (span, head): (Span, usize),
     (next, next_head): (Span, usize),
     heads: Heads,
@@ -355,7 +355,7 @@ unsafe fn finish<S: Simd>(
 
 /// Prefetches the values of tile t and the keys of the tile behind it.
 #[inline(always)]
-fn fetch_ahead<S: Simd>(s: S, memory: Memory<'_>, block: Block, t: usize, last: usize, heads: Heads) {
+fn fetch_ahead<S: Simd>(s: S, memory: Memory<'_, &[f32]>, block: Block, t: usize, last: usize, heads: Heads) {
     const LINE: usize = 16;
     let start = |tile: usize, strides: Strides| {
         let unit = memory.tiles[block.span.first_tile + tile] as usize;
@@ -459,7 +459,7 @@ fn dot<S: Simd>(s: S, a: &[f32], b: &[f32]) -> f32 {
 pub(super) fn forward(
     cpu: &Cpu,
     q: &[f32],
-    memory: Memory<'_>,
+    memory: Memory<'_, &[f32]>,
     spans: &[Span],
     heads: Heads,
     scale: f32,
@@ -497,12 +497,12 @@ pub(super) fn forward(
 
 pub(super) fn backward(
     cpu: &Cpu,
-    saved: Saved<'_>,
+    saved: Saved<&[f32]>,
     dout: &[f32],
     spans: &[Span],
     heads: Heads,
     scale: f32,
-    gradients: Gradients<'_>,
+    gradients: Gradients<&mut [f32]>,
 ) {
     let Gradients { q, k, v } = gradients;
     q.fill(0.0);

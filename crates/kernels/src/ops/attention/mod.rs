@@ -14,7 +14,7 @@ pub mod reference;
 #[cfg(test)]
 mod tests;
 
-use crate::Cpu;
+use crate::{Device, View, ViewMut};
 
 /// Keys per tile.
 pub const TILE: usize = 32;
@@ -46,13 +46,13 @@ pub struct Strides {
     pub component: usize,
 }
 
-/// Keys and values that a call may read.
+/// Keys and values that a call may read: views outside, slices in the arm of a device.
 #[derive(Clone, Copy)]
-pub struct Memory<'a> {
+pub struct Memory<'a, T> {
     /// Buffer of keys.
-    pub keys: &'a [f32],
+    pub keys: T,
     /// Buffer of values; their `component` stride is 1.
-    pub values: &'a [f32],
+    pub values: T,
     /// Layout of `keys`.
     pub key_strides: Strides,
     /// Layout of `values`.
@@ -81,7 +81,12 @@ impl Span {
     }
 }
 
-impl Memory<'_> {
+impl<'a> Memory<'a, View<'a, f32>> {
+    fn host(self) -> Memory<'a, &'a [f32]> {
+        let Self { keys, values, key_strides, value_strides, tiles } = self;
+        Memory { keys: keys.host(), values: values.host(), key_strides, value_strides, tiles }
+    }
+
     /// Panics unless every key and value that the spans name lies in the buffers.
     fn check(&self, heads: Heads, spans: &[Span]) {
         let last = |strides: Strides, unit: u32, keys: usize, width: usize| {
@@ -116,44 +121,56 @@ impl Memory<'_> {
 /// # Numerics
 /// f32; products are chains over components, tiles are combined in order. Bits of a row depend on its sequence alone.
 #[allow(clippy::too_many_arguments)]
-pub fn attention(
-    cpu: &Cpu,
-    q: &[f32],
-    memory: Memory<'_>,
+pub fn attention<'a>(
+    device: &Device,
+    q: View<'_, f32>,
+    memory: Memory<'a, View<'a, f32>>,
     spans: &[Span],
     heads: Heads,
     scale: f32,
-    out: &mut [f32],
-    log_sum: &mut [f32],
+    out: ViewMut<'_, f32>,
+    log_sum: ViewMut<'_, f32>,
 ) {
-    check_rows(q, spans, heads, out.len(), log_sum.len());
+    check_rows(q.len(), spans, heads, out.len(), log_sum.len());
+    // Here and not where a batch is made, because it depends on the buffers: one comparison for every 32 keys.
     memory.check(heads, spans);
-    cpu::forward(cpu, q, memory, spans, heads, scale, out, log_sum);
+    match device {
+        Device::Cpu(cpu) => cpu::forward(cpu, q.host(), memory.host(), spans, heads, scale, out.host(), log_sum.host()),
+        Device::Reference(_) => {
+            reference::over_memory(&q.wide(), memory.host(), spans, heads, scale.into(), out.host(), log_sum.host());
+        }
+    }
 }
 
 /// Gradients of attention inside a batch.
-pub struct Gradients<'a> {
+pub struct Gradients<T> {
     /// dq [T, H, width]
-    pub q: &'a mut [f32],
+    pub q: T,
     /// dk [T, key_value heads, width]
-    pub k: &'a mut [f32],
+    pub k: T,
     /// dv [T, key_value heads, value_width]
-    pub v: &'a mut [f32],
+    pub v: T,
 }
 
 /// What the backward of attention reads.
 #[derive(Clone, Copy)]
-pub struct Saved<'a> {
+pub struct Saved<T> {
     /// q [T, H, width]
-    pub q: &'a [f32],
+    pub q: T,
     /// k [T, key_value heads, width]
-    pub k: &'a [f32],
+    pub k: T,
     /// v [T, key_value heads, value_width]
-    pub v: &'a [f32],
+    pub v: T,
     /// out [T, H, value_width]
-    pub out: &'a [f32],
+    pub out: T,
     /// log_sum [T, H]
-    pub log_sum: &'a [f32],
+    pub log_sum: T,
+}
+
+impl<T> Saved<T> {
+    fn map<U>(self, f: impl Fn(T) -> U) -> Saved<U> {
+        Saved { q: f(self.q), k: f(self.k), v: f(self.v), out: f(self.out), log_sum: f(self.log_sum) }
+    }
 }
 
 /// Returns the layout of `[T, heads, width]` rows of a batch, whose tile list holds row numbers.
@@ -168,29 +185,42 @@ pub fn batch_strides(heads: usize, width: usize) -> Strides {
 /// Probabilities are recomputed from `log_sum`. Key and value gradients add queries in ascending order per head,
 /// heads in ascending order.
 pub fn attention_backward(
-    cpu: &Cpu,
-    saved: Saved<'_>,
-    dout: &[f32],
+    device: &Device,
+    saved: Saved<View<'_, f32>>,
+    dout: View<'_, f32>,
     spans: &[Span],
     heads: Heads,
     scale: f32,
-    gradients: Gradients<'_>,
+    gradients: Gradients<ViewMut<'_, f32>>,
 ) {
-    check_rows(saved.q, spans, heads, dout.len(), saved.log_sum.len());
+    check_rows(saved.q.len(), spans, heads, dout.len(), saved.log_sum.len());
     let rows = saved.q.len() / (heads.query * heads.width);
     let keys = rows * heads.key_value;
     assert_eq!((saved.k.len(), gradients.k.len()), (keys * heads.width, keys * heads.width));
     assert_eq!((saved.v.len(), gradients.v.len()), (keys * heads.value_width, keys * heads.value_width));
     assert_eq!((saved.out.len(), gradients.q.len()), (dout.len(), saved.q.len()));
     assert!(spans.iter().all(|span| span.first_position == 0));
-    cpu::backward(cpu, saved, dout, spans, heads, scale, gradients);
+    let Gradients { q, k, v } = gradients;
+    match device {
+        Device::Cpu(cpu) => {
+            let gradients = Gradients { q: q.host(), k: k.host(), v: v.host() };
+            cpu::backward(cpu, saved.map(View::host), dout.host(), spans, heads, scale, gradients);
+        }
+        Device::Reference(_) => {
+            let saved = [saved.q.wide(), saved.k.wide(), saved.v.wide()];
+            let [dq, dk, dv] = reference::over_batch_backward(&saved, &dout.wide(), spans, heads, scale.into());
+            q.set(&dq);
+            k.set(&dk);
+            v.set(&dv);
+        }
+    }
 }
 
-fn check_rows(q: &[f32], spans: &[Span], heads: Heads, out: usize, log_sum: usize) {
+fn check_rows(q: usize, spans: &[Span], heads: Heads, out: usize, log_sum: usize) {
     let Heads { query, key_value, width, value_width } = heads;
     assert!(key_value > 0 && query % key_value == 0 && width > 0 && value_width > 0);
-    let rows = q.len() / (query * width);
-    assert_eq!((q.len(), out, log_sum), (rows * query * width, rows * query * value_width, rows * query));
+    let rows = q / (query * width);
+    assert_eq!((q, out, log_sum), (rows * query * width, rows * query * value_width, rows * query));
     // Spans are disjoint and in order, so tasks write disjoint rows.
     let mut end = 0;
     for span in spans {

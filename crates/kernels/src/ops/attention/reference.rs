@@ -1,10 +1,66 @@
-//! What attention is: plain loops in f64 over one sequence that is held whole.
+//! What attention is: plain loops in f64 over one sequence, and how sequences lie in a batch or in pages.
 
-use super::Heads;
+use super::{Heads, Memory, Span, Strides, TILE};
 
-/// Returns out and the log of the softmax sums.
-/// q [T, H, width], k [T, KV, width], v [T, KV, value_width] -> [T, H, value_width], [T, H]
-pub fn attention(q: &[f64], k: &[f64], v: &[f64], heads: Heads, scale: f64) -> (Vec<f64>, Vec<f64>) {
+/// Writes the outputs of all spans over keys and values that lie anywhere.
+pub fn over_memory(
+    q: &[f64],
+    memory: Memory<'_, &[f32]>,
+    spans: &[Span],
+    heads: Heads,
+    scale: f64,
+    out: &mut [f32],
+    log_sum: &mut [f32],
+) {
+    let Heads { query, key_value, width, value_width } = heads;
+    for span in spans {
+        let gather = |data: &[f32], strides: Strides, width: usize| {
+            let mut rows = Vec::new();
+            for j in 0..span.keys() {
+                let unit = memory.tiles[span.first_tile + j / TILE] as usize;
+                for g in 0..key_value {
+                    let first = unit * strides.unit + g * strides.head + j % TILE * strides.key;
+                    rows.extend((0..width).map(|p| f64::from(data[first + p * strides.component])));
+                }
+            }
+            rows
+        };
+        let (keys, values) =
+            (gather(memory.keys, memory.key_strides, width), gather(memory.values, memory.value_strides, value_width));
+        let rows = span.first_row * query..(span.first_row + span.rows) * query;
+        let q = &q[rows.start * width..rows.end * width];
+        let (found, sums) = attention(q, &keys, &values, span.first_position, heads, scale);
+        let out = &mut out[rows.start * value_width..rows.end * value_width];
+        out.iter_mut().zip(found).for_each(|(to, value)| *to = value as f32);
+        log_sum[rows].iter_mut().zip(sums).for_each(|(to, value)| *to = value as f32);
+    }
+}
+
+/// Returns dq, dk, dv of a batch; zero in rows outside the spans.
+pub fn over_batch_backward(
+    [q, k, v]: &[Vec<f64>; 3],
+    dout: &[f64],
+    spans: &[Span],
+    heads: Heads,
+    scale: f64,
+) -> [Vec<f64>; 3] {
+    let Heads { query, key_value, width, value_width } = heads;
+    let mut all = [vec![0.0; q.len()], vec![0.0; k.len()], vec![0.0; v.len()]];
+    for span in spans {
+        let at = |per_row: usize| span.first_row * per_row..(span.first_row + span.rows) * per_row;
+        let places = [at(query * width), at(key_value * width), at(key_value * value_width)];
+        let [of_q, of_k, of_v] = places.clone();
+        let found = attention_backward((&q[of_q], &k[of_k], &v[of_v]), &dout[at(query * value_width)], heads, scale);
+        for ((all, at), found) in all.iter_mut().zip(places).zip([found.0, found.1, found.2]) {
+            all[at].copy_from_slice(&found);
+        }
+    }
+    all
+}
+
+/// Returns out and the log of the softmax sums of queries from position `first` on.
+/// q [T, H, width], k [first + T, KV, width], v [first + T, KV, value_width] -> [T, H, value_width], [T, H]
+pub fn attention(q: &[f64], k: &[f64], v: &[f64], first: usize, heads: Heads, scale: f64) -> (Vec<f64>, Vec<f64>) {
     let Heads { query, key_value, width, value_width } = heads;
     let rows = q.len() / (query * width);
     let (mut out, mut log_sum) = (vec![0.0; rows * query * value_width], vec![0.0; rows * query]);
@@ -16,7 +72,7 @@ pub fn attention(q: &[f64], k: &[f64], v: &[f64], heads: Heads, scale: f64) -> (
                     (0..width).map(|p| q[(t * query + h) * width + p] * k[(j * key_value + g) * width + p]).sum();
                 dot * scale
             };
-            let scores: Vec<f64> = (0..=t).map(score).collect();
+            let scores: Vec<f64> = (0..=first + t).map(score).collect();
             let largest = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
             let sum: f64 = scores.iter().map(|s| (s - largest).exp()).sum();
             log_sum[t * query + h] = largest + sum.ln();
@@ -31,7 +87,7 @@ pub fn attention(q: &[f64], k: &[f64], v: &[f64], heads: Heads, scale: f64) -> (
     (out, log_sum)
 }
 
-/// Returns dq, dk, dv of [`attention`].
+/// Returns dq, dk, dv of [`attention`] from position 0 on.
 pub fn attention_backward(
     (q, k, v): (&[f64], &[f64], &[f64]),
     dout: &[f64],
@@ -39,7 +95,7 @@ pub fn attention_backward(
     scale: f64,
 ) -> (Vec<f64>, Vec<f64>, Vec<f64>) {
     let Heads { query, key_value, width, value_width } = heads;
-    let (out, log_sum) = attention(q, k, v, heads, scale);
+    let (out, log_sum) = attention(q, k, v, 0, heads, scale);
     let rows = q.len() / (query * width);
     let (mut dq, mut dk, mut dv) = (vec![0.0; q.len()], vec![0.0; k.len()], vec![0.0; v.len()]);
     for t in 0..rows {

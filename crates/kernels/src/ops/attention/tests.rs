@@ -1,15 +1,5 @@
 use super::*;
-use crate::Isa;
-use minke_spec::draw::{Domain, draw};
-
-fn random(seed: u64, len: usize) -> Vec<f32> {
-    let mut stream = draw(seed, Domain::Data, &[len as u64]);
-    (0..len).map(|_| stream.normal() as f32).collect()
-}
-
-fn wide(x: &[f32]) -> Vec<f64> {
-    x.iter().map(|&v| f64::from(v)).collect()
-}
+use crate::ops::testing::{devices, groups, random, view, view_mut, wide};
 
 fn close(got: &[f32], want: &[f64], what: &str) {
     assert_eq!(got.len(), want.len());
@@ -57,22 +47,31 @@ impl Case {
         (spans, tiles)
     }
 
-    fn memory<'a>(&'a self, tiles: &'a [u32]) -> Memory<'a> {
+    fn memory<'a>(&'a self, tiles: &'a [u32]) -> Memory<'a, View<'a, f32>> {
         Memory {
-            keys: &self.k,
-            values: &self.v,
+            keys: view(&self.k),
+            values: view(&self.v),
             key_strides: batch_strides(self.heads.key_value, self.heads.width),
             value_strides: batch_strides(self.heads.key_value, self.heads.value_width),
             tiles,
         }
     }
 
-    fn run(&self, cpu: &Cpu) -> (Vec<f32>, Vec<f32>) {
+    fn run(&self, device: &Device) -> (Vec<f32>, Vec<f32>) {
         let (spans, tiles) = self.spans();
         let rows: usize = self.lengths.iter().sum();
         let mut out = vec![f32::NAN; rows * self.heads.query * self.heads.value_width];
         let mut log_sum = vec![f32::NAN; rows * self.heads.query];
-        attention(cpu, &self.q, self.memory(&tiles), &spans, self.heads, 0.3, &mut out, &mut log_sum);
+        attention(
+            device,
+            view(&self.q),
+            self.memory(&tiles),
+            &spans,
+            self.heads,
+            0.3,
+            view_mut(&mut out),
+            view_mut(&mut log_sum),
+        );
         (out, log_sum)
     }
 
@@ -92,26 +91,25 @@ fn rows_of(range: &std::ops::Range<usize>, width: usize) -> std::ops::Range<usiz
 
 #[test]
 fn forward_and_backward_agree_with_the_reference() {
-    for isa in Isa::available() {
+    for devices in groups() {
         for heads in HEADS {
             let case = Case::new(heads, &[1, 31, 0, 32, 33, 130]);
             let Heads { query, key_value, width, value_width } = heads;
             let mut bits = None;
-            for threads in [1, 2, 3] {
-                let cpu = Cpu::new(threads, isa);
-                let (out, log_sum) = case.run(&cpu);
+            for device in &devices {
+                let (out, log_sum) = case.run(device);
                 let (spans, _) = case.spans();
                 let dout = random(4, out.len());
                 let (mut dq, mut dk, mut dv) =
                     (vec![f32::NAN; case.q.len()], vec![f32::NAN; case.k.len()], vec![f32::NAN; case.v.len()]);
-                let saved = Saved { q: &case.q, k: &case.k, v: &case.v, out: &out, log_sum: &log_sum };
-                let gradients = Gradients { q: &mut dq, k: &mut dk, v: &mut dv };
-                attention_backward(&cpu, saved, &dout, &spans, heads, 0.3, gradients);
+                let saved = Saved { q: &case.q, k: &case.k, v: &case.v, out: &out, log_sum: &log_sum }.map(|x| view(x));
+                let gradients = Gradients { q: view_mut(&mut dq), k: view_mut(&mut dk), v: view_mut(&mut dv) };
+                attention_backward(device, saved, view(&dout), &spans, heads, 0.3, gradients);
                 case.each(|rows| {
                     let of = |w: usize| rows_of(&rows, w);
                     let (q, k) = (wide(&case.q[of(query * width)]), wide(&case.k[of(key_value * width)]));
                     let (v, d) = (wide(&case.v[of(key_value * value_width)]), wide(&dout[of(query * value_width)]));
-                    let (want, want_log) = reference::attention(&q, &k, &v, heads, f64::from(0.3f32));
+                    let (want, want_log) = reference::attention(&q, &k, &v, 0, heads, f64::from(0.3f32));
                     close(&out[of(query * value_width)], &want, "out");
                     close(&log_sum[of(query)], &want_log, "log_sum");
                     let grads = reference::attention_backward((&q, &k, &v), &d, heads, f64::from(0.3f32));
@@ -120,7 +118,7 @@ fn forward_and_backward_agree_with_the_reference() {
                     close(&dv[of(key_value * value_width)], &grads.2, "dv");
                 });
                 let now = (out, log_sum, dq, dk, dv);
-                assert!(bits.get_or_insert_with(|| now.clone()) == &now, "{} {threads} threads", isa.name());
+                assert!(bits.get_or_insert_with(|| now.clone()) == &now, "{device:?}");
             }
         }
     }
@@ -132,7 +130,7 @@ fn the_reference_backward_is_the_derivative() {
     let (q, k, v) = (wide(&random(1, 5 * 6)), wide(&random(2, 5 * 3)), wide(&random(3, 5 * 2)));
     let d = wide(&random(4, 5 * 4));
     let loss = |q: &[f64], k: &[f64], v: &[f64]| -> f64 {
-        reference::attention(q, k, v, heads, 0.7).0.iter().zip(&d).map(|(o, d)| o * d).sum()
+        reference::attention(q, k, v, 0, heads, 0.7).0.iter().zip(&d).map(|(o, d)| o * d).sum()
     };
     let grads = reference::attention_backward((&q, &k, &v), &d, heads, 0.7);
     for (which, grad) in [&grads.0, &grads.1, &grads.2].into_iter().enumerate() {
@@ -151,12 +149,12 @@ fn the_reference_backward_is_the_derivative() {
 /// Splits one sequence into chunks that read keys from scattered pages, transposed as the cache stores them.
 #[test]
 fn chunks_over_pages_have_the_bits_of_the_whole_sequence() {
-    for isa in Isa::available() {
+    for device in devices([2]) {
         for heads in HEADS {
             let length = 130;
             let case = Case::new(heads, &[length]);
             let Heads { query, key_value, width, value_width } = heads;
-            let whole = case.run(&Cpu::new(2, isa));
+            let whole = case.run(&device);
             let pages: Vec<u32> = vec![5, 0, 7, 2, 6];
             let (page_k, page_v) = (key_value * width * TILE, key_value * value_width * TILE);
             // What stands in unused places must not matter.
@@ -180,8 +178,8 @@ fn chunks_over_pages_have_the_bits_of_the_whole_sequence() {
                         }
                     }
                     let memory = Memory {
-                        keys: &keys,
-                        values: &values,
+                        keys: view(&keys),
+                        values: view(&values),
                         key_strides: Strides { unit: page_k, head: width * TILE, key: 1, component: TILE },
                         value_strides: Strides {
                             unit: page_v,
@@ -194,18 +192,18 @@ fn chunks_over_pages_have_the_bits_of_the_whole_sequence() {
                     let span = Span { first_row: 0, rows, first_position: start, first_tile: 0 };
                     let at = |w: usize| start * w..(start + rows) * w;
                     attention(
-                        &Cpu::new(1, isa),
-                        &case.q[at(query * width)],
+                        &device.serial(),
+                        view(&case.q[at(query * width)]),
                         memory,
                         &[span],
                         heads,
                         0.3,
-                        &mut out[at(query * value_width)],
-                        &mut log_sum[at(query)],
+                        view_mut(&mut out[at(query * value_width)]),
+                        view_mut(&mut log_sum[at(query)]),
                     );
                     start += rows;
                 }
-                assert!((out, log_sum) == whole, "{} {heads:?} chunk {chunk}", isa.name());
+                assert!((out, log_sum) == whole, "{} {heads:?} chunk {chunk}", device.name());
             }
         }
     }

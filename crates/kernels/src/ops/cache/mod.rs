@@ -1,63 +1,114 @@
-//! How do new keys and values get into their pages? Each token's row is scattered to its place.
+//! How new keys and values get into their pages: each token's row is scattered to its place.
+
+pub mod reference;
+#[cfg(test)]
+mod tests;
+
+mod cpu;
+
+use std::sync::Arc;
 
 use super::attention::{Strides, TILE};
-use crate::device::{Cpu, Parts};
+use crate::{Device, Pod, View, ViewMut};
+
+/// Tokens per page.
+pub const PAGE_TOKENS: usize = 32;
+// Attention walks a page as one of its tiles.
+const _: () = assert!(PAGE_TOKENS == TILE);
+
+/// Where the rows of new tokens go: `page * 32 + row in the page`, all different. Clones share the list.
+#[derive(Clone, Debug, Default)]
+pub struct Places {
+    list: Arc<[u32]>,
+    pages: usize,
+}
+
+/// A place that two tokens were given.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SharedPlace(pub u32);
+
+impl std::fmt::Display for SharedPlace {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let (page, row) = (self.0 as usize / PAGE_TOKENS, self.0 as usize % PAGE_TOKENS);
+        write!(f, "two tokens would go to row {row} of page {page}")
+    }
+}
+
+impl std::error::Error for SharedPlace {}
+
+impl Places {
+    /// The places.
+    ///
+    /// # Errors
+    /// If one appears twice.
+    pub fn new(list: Vec<u32>) -> Result<Self, SharedPlace> {
+        let mut sorted = list.clone();
+        sorted.sort_unstable();
+        if let Some(pair) = sorted.windows(2).find(|pair| pair[0] == pair[1]) {
+            return Err(SharedPlace(pair[0]));
+        }
+        let pages = sorted.last().map_or(0, |&last| last as usize / PAGE_TOKENS + 1);
+        Ok(Self { list: list.into(), pages })
+    }
+
+    /// The number of places.
+    pub fn len(&self) -> usize {
+        self.list.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.list.is_empty()
+    }
+
+    /// The number of pages that a cache with all these places has at least.
+    pub fn pages(&self) -> usize {
+        self.pages
+    }
+
+    /// Copies the places to the host.
+    pub fn read(&self) -> Vec<u32> {
+        self.list.to_vec()
+    }
+}
 
 /// Writes rows of heads to their places.
 ///
 /// # Shapes
-/// x [T, heads, width], places `[T]`: page * 32 + row in the page, all different; `to` holds pages laid out by `strides`
-pub fn append(cpu: &Cpu, x: &[f32], (heads, width): (usize, usize), places: &[u32], strides: Strides, to: &mut [f32]) {
+/// x [T, heads, width], places `[T]`; `to` holds pages laid out by `strides`
+pub fn append(
+    device: &Device,
+    x: View<'_, f32>,
+    (heads, width): (usize, usize),
+    places: &Places,
+    strides: Strides,
+    to: ViewMut<'_, f32>,
+) {
     assert_eq!(x.len(), places.len() * heads * width);
-    if heads * width == 0 {
+    if heads * width == 0 || places.is_empty() {
         return;
     }
-    let last = |place: u32| {
-        let (page, row) = (place as usize / TILE, place as usize % TILE);
-        page * strides.unit + (heads - 1) * strides.head + row * strides.key + (width - 1) * strides.component
-    };
-    assert!(places.iter().all(|&place| last(place) < to.len()));
-    let parts = Parts::new(to);
-    const ROWS: usize = 32;
-    cpu.run_if(x.len() > 20_000, places.len().div_ceil(ROWS), |task| {
-        for t in task * ROWS..places.len().min((task + 1) * ROWS) {
-            let (page, row) = (places[t] as usize / TILE, places[t] as usize % TILE);
-            for h in 0..heads {
-                let at = page * strides.unit + h * strides.head + row * strides.key;
-                for (p, &value) in x[(t * heads + h) * width..][..width].iter().enumerate() {
-                    // SAFETY: within the buffer (checked above); places differ, so tasks write different elements.
-                    unsafe { *parts.pointer(at + p * strides.component) = value };
-                }
-            }
-        }
-    });
+    // No stride is negative, so that this is the last element of all.
+    let last = (places.pages - 1) * strides.unit
+        + (heads - 1) * strides.head
+        + (PAGE_TOKENS - 1) * strides.key
+        + (width - 1) * strides.component;
+    assert!(last < to.len());
+    match device {
+        Device::Cpu(cpu) => cpu::append(cpu, x.host(), (heads, width), &places.list, strides, to.host()),
+        Device::Reference(_) => reference::append(x.host(), (heads, width), &places.list, strides, to.host()),
+    }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::Isa;
-
-    #[test]
-    fn rows_land_in_both_layouts() {
-        let cpu = Cpu::new(2, Isa::detect());
-        let (heads, width) = (2, 3);
-        let x: Vec<f32> = (0..2 * heads * width).map(|v| v as f32 + 1.0).collect();
-        let places = [37u32, 5];
-        let transposed = Strides { unit: heads * width * TILE, head: width * TILE, key: 1, component: TILE };
-        let plain = Strides { unit: heads * width * TILE, head: width * TILE, key: width, component: 1 };
-        for strides in [transposed, plain] {
-            let mut to = vec![0.0; 2 * strides.unit];
-            append(&cpu, &x, (heads, width), &places, strides, &mut to);
-            for (t, (page, row)) in [(0, (1, 5)), (1, (0, 5))] {
-                for h in 0..heads {
-                    for p in 0..width {
-                        let at = page * strides.unit + h * strides.head + row * strides.key + p * strides.component;
-                        assert_eq!(to[at], x[(t * heads + h) * width + p]);
-                    }
-                }
-            }
-            assert_eq!(to.iter().filter(|v| **v != 0.0).count(), x.len());
-        }
+/// Copies one of `count` pages onto another.
+///
+/// # Shapes
+/// pages [count, ..]
+pub fn copy_page<T: Pod>(device: &Device, pages: ViewMut<'_, T>, count: usize, from: usize, to: usize) {
+    assert!(from < count && to < count && pages.len().is_multiple_of(count));
+    let len = pages.len() / count;
+    match device {
+        // A page is a few kilobytes: less than waking a thread costs.
+        Device::Cpu(_) | Device::Reference(_) => pages.host().copy_within(from * len..(from + 1) * len, to * len),
     }
 }

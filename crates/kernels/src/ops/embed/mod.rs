@@ -5,8 +5,8 @@ pub mod reference;
 #[cfg(test)]
 mod tests;
 
-use crate::Cpu;
 use crate::ops::rows::gather_rows;
+use crate::{Device, View, ViewMut};
 
 /// Computes `y[t] = table[ids[t]]`.
 ///
@@ -15,8 +15,8 @@ use crate::ops::rows::gather_rows;
 ///
 /// # Panics
 /// If an id is not a row of the table.
-pub fn embed(cpu: &Cpu, table: &[f32], width: usize, ids: &[u32], y: &mut [f32]) {
-    gather_rows(cpu, table, width, ids, y);
+pub fn embed(device: &Device, table: View<'_, f32>, width: usize, ids: View<'_, u32>, y: ViewMut<'_, f32>) {
+    gather_rows(device, table, width, ids, y);
 }
 
 /// Adds `dy[t]` to `dtable[ids[t]]`.
@@ -29,7 +29,19 @@ pub fn embed(cpu: &Cpu, table: &[f32], width: usize, ids: &[u32], y: &mut [f32])
 ///
 /// # Panics
 /// If an id is not a row of the table.
-pub fn embed_backward_add(cpu: &Cpu, width: usize, ids: &[u32], dy: &[f32], dtable: &mut [f32]) {
+pub fn embed_backward_add(
+    device: &Device,
+    width: usize,
+    ids: View<'_, u32>,
+    dy: View<'_, f32>,
+    dtable: ViewMut<'_, f32>,
+) {
     assert_eq!(dy.len(), ids.len() * width);
-    cpu::backward_add(cpu, width, ids, dy, dtable);
+    match device {
+        Device::Cpu(cpu) => cpu::backward_add(cpu, width, ids.host(), dy.host(), dtable.host()),
+        Device::Reference(_) => {
+            let rows = dtable.len().checked_div(width).unwrap_or(0);
+            dtable.add(&reference::embed_backward(rows, width, ids.host(), &dy.wide()));
+        }
+    }
 }

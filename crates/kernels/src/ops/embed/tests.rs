@@ -5,10 +5,10 @@ use crate::ops::testing::*;
 fn every_path_agrees_with_the_reference() {
     for (rows, width, tokens) in [(1, 1, 1), (5, 3, 0), (7, 33, 20), (50, 200, 300), (11, 0, 4)] {
         let (table, ids, dy) = (random(1, rows * width), random_ids(2, tokens, rows), random(3, tokens * width));
-        let run = |cpu: &Cpu| {
+        let run = |device: &Device| {
             let (mut y, mut dtable) = (unwritten(tokens * width), vec![0.5; rows * width]);
-            embed(cpu, &table, width, &ids, &mut y);
-            embed_backward_add(cpu, width, &ids, &dy, &mut dtable);
+            embed(device, view(&table), width, view(&ids), view_mut(&mut y));
+            embed_backward_add(device, width, view(&ids), view(&dy), view_mut(&mut dtable));
             vec![y, dtable]
         };
         on_every_path(run, |out, path| {
@@ -29,8 +29,9 @@ fn the_reference_backward_is_the_derivative() {
 
 #[test]
 fn an_unknown_id_is_refused_forward_and_backward() {
-    let cpu = Cpu::new(1, crate::Isa::detect());
     let refused = |f: &dyn Fn()| std::panic::catch_unwind(std::panic::AssertUnwindSafe(f)).is_err();
-    assert!(refused(&|| embed(&cpu, &[0.0; 6], 2, &[3], &mut [0.0; 2])));
-    assert!(refused(&|| embed_backward_add(&cpu, 2, &[3], &[0.0; 2], &mut [0.0; 6])));
+    for device in devices([1]) {
+        assert!(refused(&|| embed(&device, view(&[0.0; 6]), 2, view(&[3]), view_mut(&mut [0.0; 2]))));
+        assert!(refused(&|| embed_backward_add(&device, 2, view(&[3]), view(&[0.0; 2]), view_mut(&mut [0.0; 6]))));
+    }
 }

@@ -3,34 +3,24 @@
 //! Rows come sorted by expert; `offsets [E + 1]` says where each expert's rows begin. A row's bits depend on the row
 //! and its expert's weight alone.
 
+mod cpu;
 pub mod reference;
 #[cfg(test)]
 mod tests;
 
 use super::matmul::{self, Size};
-use crate::device::{Cpu, Parts};
-
-/// Rows of one task.
-const ROWS: usize = 96;
-
-fn check(offsets: &[u32], m: usize) -> usize {
-    assert!(offsets.first() == Some(&0) && offsets.last() == Some(&(m as u32)));
-    assert!(offsets.is_sorted());
-    offsets.len() - 1
-}
+use crate::{Device, View, ViewMut};
 
 /// Packs stacked expert weights for [`grouped_matmul`], one after the other.
 ///
 /// # Shapes
 /// w [E, n, k], packed [E, `packed_len(n, k)`]
-pub fn pack(cpu: &Cpu, w: &[f32], experts: usize, n: usize, k: usize, packed: &mut [f32]) {
-    let len = matmul::packed_len(cpu, n, k);
-    assert_eq!((w.len(), packed.len()), (experts * n * k, experts * len));
-    let parts = Parts::new(packed);
-    cpu.run(experts, |e| {
-        // SAFETY: each expert's part is written by one task.
-        matmul::pack(&cpu.serial(), &w[e * n * k..][..n * k], n, k, unsafe { parts.part(e * len, len) });
-    });
+pub fn pack(device: &Device, w: View<'_, f32>, experts: usize, n: usize, k: usize, packed: ViewMut<'_, f32>) {
+    assert_eq!((w.len(), packed.len()), (experts * n * k, experts * matmul::packed_len(device, n, k)));
+    match device {
+        Device::Cpu(cpu) => cpu::pack(cpu, w.host(), experts, n, k, packed.host()),
+        Device::Reference(_) => packed.host().copy_from_slice(w.host()),
+    }
 }
 
 /// Computes `y = x W_e^T` by expert.
@@ -40,43 +30,40 @@ pub fn pack(cpu: &Cpu, w: &[f32], experts: usize, n: usize, k: usize, packed: &m
 ///
 /// # Paper
 /// V3 2.1.2 eq. 12 (routed experts)
-pub fn grouped_matmul(cpu: &Cpu, x: &[f32], packed: &[f32], offsets: &[u32], size: Size, y: &mut [f32]) {
-    let Size { m, n, k } = size;
-    let experts = check(offsets, m);
-    let len = matmul::packed_len(cpu, n, k);
-    assert_eq!((x.len(), y.len(), packed.len()), (m * k, m * n, experts * len));
-    let tasks: Vec<(usize, usize, usize)> = (0..experts)
-        .flat_map(|e| {
-            let (start, end) = (offsets[e] as usize, offsets[e + 1] as usize);
-            (start..end).step_by(ROWS).map(move |row| (e, row, ROWS.min(end - row)))
-        })
-        .collect();
-    let parts = Parts::new(y);
-    cpu.run_if(m * n * k > 150_000, tasks.len(), |task| {
-        let (e, row, rows) = tasks[task];
-        // SAFETY: each row is written by one task.
-        let y = unsafe { parts.part(row * n, rows * n) };
-        let size = Size { m: rows, n, k };
-        matmul::matmul(&cpu.serial(), &x[row * k..][..rows * k], &packed[e * len..][..len], size, y);
-    });
+pub fn grouped_matmul(
+    device: &Device,
+    x: View<'_, f32>,
+    packed: View<'_, f32>,
+    offsets: View<'_, u32>,
+    size: Size,
+    y: ViewMut<'_, f32>,
+) {
+    let (Size { m, n, k }, experts) = (size, offsets.len() - 1);
+    assert_eq!((x.len(), y.len(), packed.len()), (m * k, m * n, experts * matmul::packed_len(device, n, k)));
+    match device {
+        Device::Cpu(cpu) => cpu::multiply(cpu, x.host(), packed.host(), offsets.host(), size, y.host()),
+        Device::Reference(_) => y.set(&reference::grouped_matmul(&x.wide(), &packed.wide(), offsets.host(), size)),
+    }
 }
 
 /// Computes `dx = dy W_e` by expert.
 ///
 /// # Shapes
 /// dy [m, n], w [E, n, k] stacked, dx [m, k]
-pub fn grouped_matmul_by_plain(cpu: &Cpu, dy: &[f32], w: &[f32], offsets: &[u32], size: Size, dx: &mut [f32]) {
-    let Size { m, n, k } = size;
-    let experts = check(offsets, m);
+pub fn grouped_matmul_nn(
+    device: &Device,
+    dy: View<'_, f32>,
+    w: View<'_, f32>,
+    offsets: View<'_, u32>,
+    size: Size,
+    dx: ViewMut<'_, f32>,
+) {
+    let (Size { m, n, k }, experts) = (size, offsets.len() - 1);
     assert_eq!((dy.len(), w.len(), dx.len()), (m * n, experts * n * k, m * k));
-    let parts = Parts::new(dx);
-    cpu.run(experts, |e| {
-        let (start, rows) = (offsets[e] as usize, (offsets[e + 1] - offsets[e]) as usize);
-        // SAFETY: each expert's rows are written by one task.
-        let dx = unsafe { parts.part(start * k, rows * k) };
-        let size = Size { m: rows, n, k };
-        matmul::matmul_by_plain(&cpu.serial(), &dy[start * n..][..rows * n], &w[e * n * k..][..n * k], size, dx);
-    });
+    match device {
+        Device::Cpu(cpu) => cpu::multiply_nn(cpu, dy.host(), w.host(), offsets.host(), size, dx.host()),
+        Device::Reference(_) => dx.set(&reference::grouped_matmul_nn(&dy.wide(), &w.wide(), offsets.host(), size)),
+    }
 }
 
 /// Adds `dy^T x` by expert to the stacked weight gradient.
@@ -87,22 +74,19 @@ pub fn grouped_matmul_by_plain(cpu: &Cpu, dy: &[f32], w: &[f32], offsets: &[u32]
 /// # Numerics
 /// Rows of an expert ascending, starting from what `dw` holds.
 pub fn grouped_matmul_backward_weight_add(
-    cpu: &Cpu,
-    dy: &[f32],
-    x: &[f32],
-    offsets: &[u32],
+    device: &Device,
+    dy: View<'_, f32>,
+    x: View<'_, f32>,
+    offsets: View<'_, u32>,
     size: Size,
-    dw: &mut [f32],
+    dw: ViewMut<'_, f32>,
 ) {
-    let Size { m, n, k } = size;
-    let experts = check(offsets, m);
+    let (Size { m, n, k }, experts) = (size, offsets.len() - 1);
     assert_eq!((dy.len(), x.len(), dw.len()), (m * n, m * k, experts * n * k));
-    let parts = Parts::new(dw);
-    cpu.run(experts, |e| {
-        let (start, rows) = (offsets[e] as usize, (offsets[e + 1] - offsets[e]) as usize);
-        // SAFETY: each expert's gradient is written by one task.
-        let dw = unsafe { parts.part(e * n * k, n * k) };
-        let (dy, x) = (&dy[start * n..][..rows * n], &x[start * k..][..rows * k]);
-        matmul::matmul_backward_weight_add(&cpu.serial(), dy, x, Size { m: rows, n, k }, dw);
-    });
+    match device {
+        Device::Cpu(cpu) => cpu::backward_weight_add(cpu, dy.host(), x.host(), offsets.host(), size, dw.host()),
+        Device::Reference(_) => {
+            dw.add(&reference::grouped_matmul_backward_weight(&dy.wide(), &x.wide(), offsets.host(), size));
+        }
+    }
 }

@@ -11,7 +11,7 @@ fn each(offsets: &[u32], mut expert: impl FnMut(usize, usize, usize)) {
 }
 
 /// Returns `x W_e^T`. x [m, k], w [E, n, k] -> [m, n]
-pub fn grouped_matmul(x: &[f32], w: &[f32], offsets: &[u32], Size { n, k, .. }: Size) -> Vec<f64> {
+pub fn grouped_matmul(x: &[f64], w: &[f64], offsets: &[u32], Size { n, k, .. }: Size) -> Vec<f64> {
     let mut y = Vec::new();
     each(offsets, |e, start, m| {
         y.extend(plain::matmul(&x[start * k..][..m * k], &w[e * n * k..][..n * k], Size { m, n, k }));
@@ -20,16 +20,16 @@ pub fn grouped_matmul(x: &[f32], w: &[f32], offsets: &[u32], Size { n, k, .. }: 
 }
 
 /// Returns `dy W_e`. dy [m, n], w [E, n, k] -> [m, k]
-pub fn grouped_matmul_by_plain(dy: &[f32], w: &[f32], offsets: &[u32], Size { n, k, .. }: Size) -> Vec<f64> {
+pub fn grouped_matmul_nn(dy: &[f64], w: &[f64], offsets: &[u32], Size { n, k, .. }: Size) -> Vec<f64> {
     let mut dx = Vec::new();
     each(offsets, |e, start, m| {
-        dx.extend(plain::matmul_by_plain(&dy[start * n..][..m * n], &w[e * n * k..][..n * k], Size { m, n, k }));
+        dx.extend(plain::matmul_nn(&dy[start * n..][..m * n], &w[e * n * k..][..n * k], Size { m, n, k }));
     });
     dx
 }
 
 /// Returns `dy^T x` by expert. dy [m, n], x [m, k] -> [E, n, k]
-pub fn grouped_matmul_backward_weight(dy: &[f32], x: &[f32], offsets: &[u32], Size { n, k, .. }: Size) -> Vec<f64> {
+pub fn grouped_matmul_backward_weight(dy: &[f64], x: &[f64], offsets: &[u32], Size { n, k, .. }: Size) -> Vec<f64> {
     let mut dw = Vec::new();
     each(offsets, |_, start, m| {
         let (dy, x) = (&dy[start * n..][..m * n], &x[start * k..][..m * k]);

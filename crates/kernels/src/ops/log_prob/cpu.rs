@@ -1,8 +1,9 @@
 //! The tuned version: chunks of rows whose logits stay in the cache.
 
-use super::{Head, RowOutputs, of_logit};
+use super::{Head, of_logit};
 use crate::device::{Cpu, Parts};
-use crate::ops::matmul::{Size, blocked, matmul_backward_weight_add, pack_columns, packed_len};
+use crate::ops::matmul::Size;
+use crate::ops::matmul::cpu::{backward_weight_add, blocked, pack_columns, packed_len};
 use crate::simd::simd_fn;
 
 /// Rows whose logits are held at once.
@@ -10,9 +11,16 @@ const CHUNK: usize = 256;
 /// Rows per task.
 const ROWS: usize = 16;
 
+/// Outputs by row.
+pub(super) struct Rows<'a> {
+    pub log_prob: &'a mut [f32],
+    pub log_sum: &'a mut [f32],
+    pub entropy: &'a mut [f32],
+}
+
 simd_fn! {
     /// Returns (log-probability, log sum, entropy) of one row.
-    pub(super) fn row<S>(s: S, logits: &[f32], target: usize, inverse_temperature: f32) -> (f32, f32, f32) {
+    pub(crate) fn row<S>(s: S, logits: &[f32], target: usize, inverse_temperature: f32) -> (f32, f32, f32) {
         let scale = s.splat(inverse_temperature);
         let whole = logits.chunks_exact(S::LANES);
         let tail = whole.remainder();
@@ -55,9 +63,9 @@ simd_fn! {
     }
 }
 
-pub(super) fn rows(cpu: &Cpu, logits: &[f32], targets: &[u32], inverse_temperature: f32, outputs: RowOutputs<'_>) {
+pub(super) fn rows(cpu: &Cpu, logits: &[f32], targets: &[u32], inverse_temperature: f32, outputs: Rows<'_>) {
     let (m, n) = (targets.len(), logits.len() / targets.len());
-    let RowOutputs { log_prob, log_sum, entropy } = outputs;
+    let Rows { log_prob, log_sum, entropy } = outputs;
     let (log_prob, log_sum, entropy) = (Parts::new(log_prob), Parts::new(log_sum), Parts::new(entropy));
     cpu.run_if(m * n > 20_000, m.div_ceil(ROWS), |task| {
         for i in task * ROWS..m.min((task + 1) * ROWS) {
@@ -75,7 +83,7 @@ pub(super) fn head(
     targets: &[u32],
     Size { m, n, k }: Size,
     inverse_temperature: f32,
-    outputs: RowOutputs<'_>,
+    outputs: Rows<'_>,
 ) {
     let mut logits = cpu.buffer::<f32>(CHUNK.min(m) * n);
     for start in (0..m).step_by(CHUNK) {
@@ -84,7 +92,7 @@ pub(super) fn head(
         let size = Size { m: rows_here, n, k };
         blocked(cpu, size, &x[start * k..], packed, logits);
         let at = start..start + rows_here;
-        let part = RowOutputs {
+        let part = Rows {
             log_prob: &mut outputs.log_prob[at.clone()],
             log_sum: &mut outputs.log_sum[at.clone()],
             entropy: &mut outputs.entropy[at.clone()],
@@ -106,13 +114,13 @@ pub(super) fn head_backward(
 ) {
     let mut logits = cpu.buffer::<f32>(CHUNK.min(m) * n);
     let mut columns = cpu.buffer::<f32>(packed_len(cpu, k, n));
-    pack_columns(cpu, head.weight, n, k, columns.as_mut_slice());
+    pack_columns(cpu, head.weight.host(), n, k, columns.as_mut_slice());
     for start in (0..m).step_by(CHUNK) {
         let rows_here = CHUNK.min(m - start);
         let size = Size { m: rows_here, n, k };
         let dz = &mut logits.as_mut_slice()[..rows_here * n];
         let x = &x[start * k..][..rows_here * k];
-        blocked(cpu, size, x, head.packed, dz);
+        blocked(cpu, size, x, head.packed.host(), dz);
         let parts = Parts::new(dz);
         cpu.run(rows_here.div_ceil(ROWS), |task| {
             for i in task * ROWS..rows_here.min((task + 1) * ROWS) {
@@ -124,6 +132,6 @@ pub(super) fn head_backward(
         });
         let dx = &mut dx[start * k..][..rows_here * k];
         blocked(cpu, Size { m: rows_here, n: k, k: n }, dz, columns.as_slice(), dx);
-        matmul_backward_weight_add(cpu, dz, x, size, dweight);
+        backward_weight_add(cpu, dz, x, size, dweight);
     }
 }

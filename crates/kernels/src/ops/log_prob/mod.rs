@@ -4,27 +4,42 @@
 //! ([`super::sample`]), scoring and training go from hidden states in chunks of rows ([`head_log_prob`]) and never hold
 //! all logits. So all three agree to the bit.
 
-mod cpu;
+pub(crate) mod cpu;
 pub mod reference;
 #[cfg(test)]
 mod tests;
 
-use super::matmul::{Size, packed_len};
-use crate::Cpu;
+use super::matmul::{self, Size, packed_len};
+use crate::{Device, View, ViewMut};
 
 /// Outputs by row.
 pub struct RowOutputs<'a> {
     /// Log-probability of the target. `[m]`
-    pub log_prob: &'a mut [f32],
+    pub log_prob: ViewMut<'a, f32>,
     /// Log of the sum of exponentials of `z / T`. `[m]`
-    pub log_sum: &'a mut [f32],
+    pub log_sum: ViewMut<'a, f32>,
     /// Entropy of the distribution in nats. `[m]`
-    pub entropy: &'a mut [f32],
+    pub entropy: ViewMut<'a, f32>,
 }
 
-impl RowOutputs<'_> {
+impl<'a> RowOutputs<'a> {
     fn check(&self, m: usize) {
         assert_eq!((self.log_prob.len(), self.log_sum.len(), self.entropy.len()), (m, m, m));
+    }
+
+    fn host(self) -> cpu::Rows<'a> {
+        cpu::Rows { log_prob: self.log_prob.host(), log_sum: self.log_sum.host(), entropy: self.entropy.host() }
+    }
+
+    /// Writes what the reference says of rows of logits.
+    fn set(self, logits: &[f64], targets: &[u32], inverse_temperature: f32) {
+        let rows = logits.chunks_exact(logits.len().checked_div(targets.len()).unwrap_or(0).max(1)).zip(targets);
+        let all: Vec<[f64; 3]> = rows
+            .map(|(row, &target)| reference::log_prob(row, target as usize, inverse_temperature.into()).into())
+            .collect();
+        self.log_prob.set(&all.iter().map(|row| row[0]).collect::<Vec<_>>());
+        self.log_sum.set(&all.iter().map(|row| row[1]).collect::<Vec<_>>());
+        self.entropy.set(&all.iter().map(|row| row[2]).collect::<Vec<_>>());
     }
 }
 
@@ -32,18 +47,23 @@ impl RowOutputs<'_> {
 ///
 /// # Shapes
 /// logits [m, W], targets `[m]`
-pub fn log_prob_rows(cpu: &Cpu, logits: &[f32], targets: &[u32], inverse_temperature: f32, outputs: RowOutputs<'_>) {
+pub fn log_prob_rows(
+    device: &Device,
+    logits: View<'_, f32>,
+    targets: View<'_, u32>,
+    inverse_temperature: f32,
+    outputs: RowOutputs<'_>,
+) {
     let m = targets.len();
     outputs.check(m);
-    if m > 0 {
-        assert_eq!(logits.len() % m, 0);
-        cpu::rows(cpu, logits, targets, inverse_temperature, outputs);
+    if m == 0 {
+        return;
     }
-}
-
-/// (log-probability, log sum, entropy) of one row of logits.
-pub(crate) fn row(cpu: &Cpu, logits: &[f32], target: u32, inverse_temperature: f32) -> (f32, f32, f32) {
-    cpu::row(cpu.isa(), logits, target as usize, inverse_temperature)
+    assert_eq!(logits.len() % m, 0);
+    match device {
+        Device::Cpu(cpu) => cpu::rows(cpu, logits.host(), targets.host(), inverse_temperature, outputs.host()),
+        Device::Reference(_) => outputs.set(&logits.wide(), targets.host(), inverse_temperature),
+    }
 }
 
 /// The log-probability of a token whose logit is given, where the log sum of its row is known.
@@ -60,26 +80,36 @@ pub(crate) fn of_logit(logit: f32, inverse_temperature: f32, log_sum: f32) -> f3
 /// # Numerics
 /// Equal to the bit to [`log_prob_rows`] of the logits of `matmul`.
 pub fn head_log_prob(
-    cpu: &Cpu,
-    x: &[f32],
-    packed: &[f32],
-    targets: &[u32],
+    device: &Device,
+    x: View<'_, f32>,
+    packed: View<'_, f32>,
+    targets: View<'_, u32>,
     size: Size,
     inverse_temperature: f32,
     outputs: RowOutputs<'_>,
 ) {
-    assert_eq!((x.len(), targets.len(), packed.len()), (size.m * size.k, size.m, packed_len(cpu, size.n, size.k)));
-    outputs.check(size.m);
-    cpu::head(cpu, x, packed, targets, size, inverse_temperature, outputs);
+    let Size { m, n, k } = size;
+    assert_eq!((x.len(), targets.len(), packed.len()), (m * k, m, packed_len(device, n, k)));
+    outputs.check(m);
+    match device {
+        Device::Cpu(cpu) => {
+            let (x, packed, targets) = (x.host(), packed.host(), targets.host());
+            cpu::head(cpu, x, packed, targets, size, inverse_temperature, outputs.host());
+        }
+        Device::Reference(_) => {
+            let logits = reference::logits(&x.wide(), &packed.wide(), size);
+            outputs.set(&logits, targets.host(), inverse_temperature);
+        }
+    }
 }
 
 /// The head as its backward needs it.
 #[derive(Clone, Copy)]
 pub struct Head<'a> {
     /// [n, k]
-    pub weight: &'a [f32],
+    pub weight: View<'a, f32>,
     /// The same, packed.
-    pub packed: &'a [f32],
+    pub packed: View<'a, f32>,
 }
 
 /// Computes the gradient of [`head_log_prob`]: `dz = dlog_prob (onehot - softmax) / T`, `dx = dz W`, `dW += dz^T x`.
@@ -89,18 +119,36 @@ pub struct Head<'a> {
 /// x [m, k], dlog_prob `[m]`, log_sum `[m]`, dx [m, k], dweight [n, k]
 #[allow(clippy::too_many_arguments)]
 pub fn head_log_prob_backward(
-    cpu: &Cpu,
-    x: &[f32],
+    device: &Device,
+    x: View<'_, f32>,
     head: Head<'_>,
-    targets: &[u32],
+    targets: View<'_, u32>,
     size: Size,
     inverse_temperature: f32,
-    (log_sum, dlog_prob): (&[f32], &[f32]),
-    (dx, dweight_add): (&mut [f32], &mut [f32]),
+    (log_sum, dlog_prob): (View<'_, f32>, View<'_, f32>),
+    (dx, dweight_add): (ViewMut<'_, f32>, ViewMut<'_, f32>),
 ) {
     let Size { m, n, k } = size;
     assert_eq!((x.len(), dx.len(), targets.len()), (m * k, m * k, m));
     assert_eq!((log_sum.len(), dlog_prob.len()), (m, m));
-    assert_eq!((head.weight.len(), head.packed.len(), dweight_add.len()), (n * k, packed_len(cpu, n, k), n * k));
-    cpu::head_backward(cpu, x, head, targets, size, inverse_temperature, (log_sum, dlog_prob), (dx, dweight_add));
+    assert_eq!((head.weight.len(), head.packed.len(), dweight_add.len()), (n * k, packed_len(device, n, k), n * k));
+    match device {
+        Device::Cpu(cpu) => {
+            let given = (log_sum.host(), dlog_prob.host());
+            let to = (dx.host(), dweight_add.host());
+            cpu::head_backward(cpu, x.host(), head, targets.host(), size, inverse_temperature, given, to);
+        }
+        Device::Reference(_) => {
+            let (x, weight, d) = (x.wide(), head.weight.wide(), dlog_prob.wide());
+            let logits = reference::logits(&x, &weight, size);
+            let mut dz = Vec::new();
+            for (i, logits) in logits.chunks_exact(n.max(1)).enumerate() {
+                let target = targets.host()[i] as usize;
+                let row = reference::log_prob_backward(logits, target, inverse_temperature.into());
+                dz.extend(row.iter().map(|dz| dz * d[i]));
+            }
+            dx.set(&matmul::reference::matmul_nn(&dz, &weight, size));
+            dweight_add.add(&matmul::reference::matmul_backward_weight(&dz, &x, size));
+        }
+    }
 }

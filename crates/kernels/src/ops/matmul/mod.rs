@@ -1,18 +1,14 @@
 //! How does a linear layer multiply? `y = x W^T` with W stored `[out, in]` as published, and its two gradients.
 //!
-//! The forward reads W in *panels*: columns of the product side by side, k outermost. A trainable weight keeps one
-//! packed copy per version; the layout is invisible in the result (see `tile`).
+//! The forward reads W *packed*: panels of columns of the product side by side, k outermost. A trainable weight keeps one
+//! packed copy per version; the layout is the device's own and invisible in the result (see `tile`).
 
-mod cpu;
-mod heads;
+pub(crate) mod cpu;
 pub mod reference;
 #[cfg(test)]
 mod tests;
 
-use crate::Cpu;
-pub(crate) use cpu::{blocked, pack_columns};
-pub(crate) use heads::by_plain;
-pub use heads::{HeadSlice, heads_by_plain, heads_matmul};
+use crate::{Device, View, ViewMut};
 
 /// The size of one matrix product: `m` rows of x, `n` output columns, `k` terms per sum.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,19 +21,54 @@ pub struct Size {
     pub k: usize,
 }
 
-/// Returns the floats that a packed `[n, k]` weight takes: n rounded up to whole panels.
-pub fn packed_len(cpu: &Cpu, n: usize, k: usize) -> usize {
-    let width = cpu::width(cpu.isa());
-    n.div_ceil(width) * width * k
+/// A slice of each head's rows of `w [heads * per_head, latent]`.
+#[derive(Clone, Copy, Debug)]
+pub struct HeadSlice {
+    /// Number of heads, H.
+    pub heads: usize,
+    /// Rows of w per head.
+    pub per_head: usize,
+    /// First row of the slice within a head.
+    pub first: usize,
+    /// Rows of the slice.
+    pub count: usize,
+    /// Columns of w.
+    pub latent: usize,
+}
+
+impl HeadSlice {
+    /// Returns a head's rows of the slice.
+    pub(crate) fn rows<'a, T>(&self, w: &'a [T], head: usize) -> &'a [T] {
+        &w[(head * self.per_head + self.first) * self.latent..][..self.count * self.latent]
+    }
+
+    /// Returns the number of tokens of x [T, H, from] and y [T, H, to], by their lengths.
+    pub(crate) fn tokens(&self, x: usize, y: usize, (from, to): (usize, usize)) -> usize {
+        assert!(self.first + self.count <= self.per_head);
+        let tokens = x / (self.heads * from).max(1);
+        assert_eq!((x, y), (tokens * self.heads * from, tokens * self.heads * to));
+        tokens
+    }
+}
+
+/// Returns the floats that a packed `[n, k]` weight takes.
+pub fn packed_len(device: &Device, n: usize, k: usize) -> usize {
+    match device {
+        Device::Cpu(cpu) => cpu::packed_len(cpu, n, k),
+        Device::Reference(_) => n * k,
+    }
 }
 
 /// Packs W for `x W^T`.
 ///
 /// # Shapes
 /// w [n, k], packed [`packed_len(n, k)`]
-pub fn pack(cpu: &Cpu, w: &[f32], n: usize, k: usize, packed: &mut [f32]) {
-    assert_eq!((w.len(), packed.len()), (n * k, packed_len(cpu, n, k)));
-    cpu::pack_rows(cpu, w, n, k, packed);
+pub fn pack(device: &Device, w: View<'_, f32>, n: usize, k: usize, packed: ViewMut<'_, f32>) {
+    assert_eq!((w.len(), packed.len()), (n * k, packed_len(device, n, k)));
+    match device {
+        Device::Cpu(cpu) => cpu::pack(cpu, w.host(), n, k, packed.host()),
+        Device::Reference(_) => packed.host().copy_from_slice(w.host()),
+    }
 }
 
 /// Computes `y = x W^T` from a packed W.
@@ -47,23 +78,29 @@ pub fn pack(cpu: &Cpu, w: &[f32], n: usize, k: usize, packed: &mut [f32]) {
 ///
 /// # Numerics
 /// One chain of fused multiply-adds per element, k ascending, in f32: a row's bits depend on the row and W alone.
-pub fn matmul(cpu: &Cpu, x: &[f32], packed: &[f32], Size { m, n, k }: Size, y: &mut [f32]) {
-    assert_eq!((x.len(), y.len(), packed.len()), (m * k, m * n, packed_len(cpu, n, k)));
-    blocked(cpu, Size { m, n, k }, x, packed, y);
+pub fn matmul(device: &Device, x: View<'_, f32>, packed: View<'_, f32>, size: Size, y: ViewMut<'_, f32>) {
+    let Size { m, n, k } = size;
+    assert_eq!((x.len(), y.len(), packed.len()), (m * k, m * n, packed_len(device, n, k)));
+    match device {
+        Device::Cpu(cpu) => cpu::blocked(cpu, size, x.host(), packed.host(), y.host()),
+        Device::Reference(_) => y.set(&reference::matmul(&x.wide(), &packed.wide(), size)),
+    }
 }
 
-/// Computes `dx = dy W`: the gradient of the input, and the product with W itself (the other half of E13).
+/// Computes `dx = dy W`, with neither operand transposed: the gradient of the input, and the other half of E13.
 ///
 /// # Shapes
 /// dy [m, n], w [n, k], dx [m, k]
 ///
 /// # Numerics
 /// One chain per element, n ascending.
-pub fn matmul_by_plain(cpu: &Cpu, dy: &[f32], w: &[f32], Size { m, n, k }: Size, dx: &mut [f32]) {
+pub fn matmul_nn(device: &Device, dy: View<'_, f32>, w: View<'_, f32>, size: Size, dx: ViewMut<'_, f32>) {
+    let Size { m, n, k } = size;
     assert_eq!((dy.len(), w.len(), dx.len()), (m * n, n * k, m * k));
-    let mut packed = cpu.buffer::<f32>(packed_len(cpu, k, n));
-    cpu::pack_columns(cpu, w, n, k, packed.as_mut_slice());
-    blocked(cpu, Size { m, n: k, k: n }, dy, packed.as_slice(), dx);
+    match device {
+        Device::Cpu(cpu) => cpu::matmul_nn(cpu, dy.host(), w.host(), size, dx.host()),
+        Device::Reference(_) => dx.set(&reference::matmul_nn(&dy.wide(), &w.wide(), size)),
+    }
 }
 
 /// Adds `dy^T x` to `dw`: the gradient of the weight.
@@ -73,8 +110,49 @@ pub fn matmul_by_plain(cpu: &Cpu, dy: &[f32], w: &[f32], Size { m, n, k }: Size,
 ///
 /// # Numerics
 /// One chain per element, rows (tokens) ascending, starting from what `dw` holds.
-pub fn matmul_backward_weight_add(cpu: &Cpu, dy: &[f32], x: &[f32], size: Size, dw: &mut [f32]) {
+pub fn matmul_backward_weight_add(
+    device: &Device,
+    dy: View<'_, f32>,
+    x: View<'_, f32>,
+    size: Size,
+    dw: ViewMut<'_, f32>,
+) {
     let Size { m, n, k } = size;
     assert_eq!((dy.len(), x.len(), dw.len()), (m * n, m * k, n * k));
-    cpu::columns_product_add(cpu, dy, x, size, dw);
+    match device {
+        Device::Cpu(cpu) => cpu::backward_weight_add(cpu, dy.host(), x.host(), size, dw.host()),
+        Device::Reference(_) => dw.add(&reference::matmul_backward_weight(&dy.wide(), &x.wide(), size)),
+    }
+}
+
+/// Computes `y[t, h] = x[t, h] W_h`: queries into the latent space.
+///
+/// # Shapes
+/// x [T, H, count], W_h [count, latent] -> y [T, H, latent]
+///
+/// # Paper
+/// V3 2.1.1 eq. 9 (absorbed into the query)
+pub fn heads_matmul_nn(device: &Device, x: View<'_, f32>, w: View<'_, f32>, slice: HeadSlice, y: ViewMut<'_, f32>) {
+    let tokens = slice.tokens(x.len(), y.len(), (slice.count, slice.latent));
+    assert_eq!(w.len(), slice.heads * slice.per_head * slice.latent);
+    match device {
+        Device::Cpu(cpu) => cpu::heads::matmul_nn(cpu, x.host(), w.host(), slice, tokens, y.host()),
+        Device::Reference(_) => y.set(&reference::heads_matmul_nn(&x.wide(), &w.wide(), slice, tokens)),
+    }
+}
+
+/// Computes `y[t, h] = x[t, h] W_h^T`: weighted latents into values.
+///
+/// # Shapes
+/// x [T, H, latent], W_h [count, latent] -> y [T, H, count]
+///
+/// # Paper
+/// V3 2.1.1 eq. 10 (absorbed into the output)
+pub fn heads_matmul(device: &Device, x: View<'_, f32>, w: View<'_, f32>, slice: HeadSlice, y: ViewMut<'_, f32>) {
+    let tokens = slice.tokens(x.len(), y.len(), (slice.latent, slice.count));
+    assert_eq!(w.len(), slice.heads * slice.per_head * slice.latent);
+    match device {
+        Device::Cpu(cpu) => cpu::heads::matmul(cpu, x.host(), w.host(), slice, tokens, y.host()),
+        Device::Reference(_) => y.set(&reference::heads_matmul(&x.wide(), &w.wide(), slice, tokens)),
+    }
 }

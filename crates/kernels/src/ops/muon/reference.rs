@@ -1,6 +1,6 @@
 //! What a Muon step is, in f64.
 
-use super::{COEFFICIENTS, Muon};
+use super::{COEFFICIENTS, Matrices, Muon, STEPS};
 
 fn multiply(a: &[f64], b: &[f64], (m, k, n): (usize, usize, usize)) -> Vec<f64> {
     (0..m * n).map(|at| (0..k).map(|p| a[at / n * k + p] * b[p * n + at % n]).sum()).collect()
@@ -18,7 +18,7 @@ pub fn orthogonalize(x: &[f64], rows: usize, columns: usize) -> Vec<f64> {
     let norm = x.iter().map(|v| v * v).sum::<f64>().sqrt().max(1e-7);
     let mut x: Vec<f64> = x.iter().map(|v| v / norm).collect();
     let (a, b, c) = (f64::from(COEFFICIENTS.0), f64::from(COEFFICIENTS.1), f64::from(COEFFICIENTS.2));
-    for _ in 0..5 {
+    for _ in 0..STEPS {
         let gram = multiply(&x, &transpose(&x, rows, columns), (rows, columns, rows));
         let square = multiply(&gram, &gram, (rows, rows, rows));
         let mixed: Vec<f64> = gram.iter().zip(&square).map(|(g, s)| b * g + c * s).collect();
@@ -26,6 +26,21 @@ pub fn orthogonalize(x: &[f64], rows: usize, columns: usize) -> Vec<f64> {
         x = x.iter().zip(&product).map(|(x, p)| a * x + p).collect();
     }
     x
+}
+
+/// Takes one step on stacked matrices.
+pub fn step_all(matrices: Matrices<'_>, settings: &Muon) {
+    let Matrices { param, grad, momentum, rows, columns } = matrices;
+    let (param, momentum) = (param.host(), momentum.host());
+    let wide = |x: &[f32]| -> Vec<f64> { x.iter().map(|&v| f64::from(v)).collect() };
+    for (i, grad) in grad.host().chunks_exact(rows * columns).enumerate() {
+        let at = i * rows * columns..(i + 1) * rows * columns;
+        let (param, momentum) = (&mut param[at.clone()], &mut momentum[at]);
+        let (mut new_param, mut new_momentum) = (wide(param), wide(momentum));
+        step(&mut new_param, &wide(grad), &mut new_momentum, (rows, columns), settings);
+        param.iter_mut().zip(new_param).for_each(|(to, value)| *to = value as f32);
+        momentum.iter_mut().zip(new_momentum).for_each(|(to, value)| *to = value as f32);
+    }
 }
 
 /// Takes one step on one matrix.

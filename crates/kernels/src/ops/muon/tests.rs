@@ -1,11 +1,5 @@
 use super::*;
-use crate::Isa;
-use minke_spec::draw::{Domain, draw};
-
-fn random(seed: u64, len: usize) -> Vec<f32> {
-    let mut stream = draw(seed, Domain::Data, &[len as u64]);
-    (0..len).map(|_| stream.normal() as f32).collect()
-}
+use crate::ops::testing::{on_every_path, random, view, view_mut, wide};
 
 #[test]
 fn every_path_agrees_with_the_reference_for_any_number_of_threads() {
@@ -13,30 +7,30 @@ fn every_path_agrees_with_the_reference_for_any_number_of_threads() {
     for (stack, rows, columns) in [(1, 16, 40), (1, 40, 16), (4, 12, 20), (1, 1, 7), (1, 33, 33)] {
         let size = rows * columns;
         let (start, zero) = (random(1, stack * size), vec![0.0f32; stack * size]);
-        for isa in Isa::available() {
-            let mut bits = None;
-            for threads in [1, 2] {
-                let cpu = Cpu::new(threads, isa);
-                let (mut param, mut momentum) = (start.clone(), zero.clone());
-                let mut want: Vec<f64> = start.iter().map(|&v| f64::from(v)).collect();
-                let mut want_momentum = vec![0.0; stack * size];
-                for round in 0..3 {
-                    let grad = random(10 + round, stack * size);
-                    let matrices = Matrices { param: &mut param, grad: &grad, momentum: &mut momentum, rows, columns };
-                    step(&cpu, vec![matrices], &settings);
-                    let grad: Vec<f64> = grad.iter().map(|&v| f64::from(v)).collect();
-                    for i in 0..stack {
-                        let at = i * size..(i + 1) * size;
-                        let (w, m) = (&mut want[at.clone()], &mut want_momentum[at.clone()]);
-                        reference::step(w, &grad[at], m, (rows, columns), &settings);
-                    }
-                }
-                for (got, want) in param.iter().zip(&want) {
-                    assert!((f64::from(*got) - want).abs() < 2e-5, "{} [{rows}, {columns}]", isa.name());
-                }
-                assert_eq!(bits.get_or_insert_with(|| param.clone()), &param);
+        let run = |device: &Device| {
+            let (mut param, mut momentum) = (start.clone(), zero.clone());
+            for round in 0..3 {
+                let grad = random(10 + round, stack * size);
+                let (param, momentum) = (view_mut(&mut param), view_mut(&mut momentum));
+                let matrices = Matrices { param, grad: view(&grad), momentum, rows, columns };
+                step(device, vec![matrices], &settings);
             }
-        }
+            vec![param, momentum]
+        };
+        on_every_path(run, |out, path| {
+            let (mut want, mut want_momentum) = (wide(&start), vec![0.0; stack * size]);
+            for round in 0..3 {
+                let grad = wide(&random(10 + round, stack * size));
+                for i in 0..stack {
+                    let at = i * size..(i + 1) * size;
+                    let (w, m) = (&mut want[at.clone()], &mut want_momentum[at.clone()]);
+                    reference::step(w, &grad[at], m, (rows, columns), &settings);
+                }
+            }
+            for (got, want) in out[0].iter().zip(&want) {
+                assert!((f64::from(*got) - want).abs() < 2e-5, "{path} [{rows}, {columns}]");
+            }
+        });
     }
 }
 

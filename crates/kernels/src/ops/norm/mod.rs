@@ -12,7 +12,7 @@ pub mod reference;
 #[cfg(test)]
 mod tests;
 
-use crate::Cpu;
+use crate::{Device, View, ViewMut};
 
 /// Computes `y = x / rms(x) * weight` by rows, and the inverse root mean squares that the backward needs.
 ///
@@ -24,9 +24,23 @@ use crate::Cpu;
 ///
 /// # Numerics
 /// f32 throughout; the order of the sum of squares depends on n alone. Relative error below 1e-6.
-pub fn rms_norm(cpu: &Cpu, x: &[f32], weight: &[f32], eps: f32, y: &mut [f32], inv_rms: &mut [f32]) {
+pub fn rms_norm(
+    device: &Device,
+    x: View<'_, f32>,
+    weight: View<'_, f32>,
+    eps: f32,
+    y: ViewMut<'_, f32>,
+    inv_rms: ViewMut<'_, f32>,
+) {
     assert_eq!((x.len(), y.len()), (inv_rms.len() * weight.len(), x.len()));
-    cpu::forward(cpu, x, weight, eps, y, inv_rms);
+    match device {
+        Device::Cpu(cpu) => cpu::forward(cpu, x.host(), weight.host(), eps, y.host(), inv_rms.host()),
+        Device::Reference(_) => {
+            let (x, weight, eps) = (x.wide(), weight.wide(), f64::from(eps));
+            y.set(&reference::rms_norm(&x, &weight, eps));
+            inv_rms.set(&x.chunks_exact(weight.len()).map(|x| reference::inv_rms(x, eps)).collect::<Vec<_>>());
+        }
+    }
 }
 
 /// Computes the gradient of the input and adds that of the weight.
@@ -37,16 +51,26 @@ pub fn rms_norm(cpu: &Cpu, x: &[f32], weight: &[f32], eps: f32, y: &mut [f32], i
 /// # Numerics
 /// `dweight_add` continues one sum per column, rows ascending.
 pub fn rms_norm_backward(
-    cpu: &Cpu,
-    x: &[f32],
-    weight: &[f32],
-    inv_rms: &[f32],
-    dy: &[f32],
-    dx: &mut [f32],
-    dweight_add: &mut [f32],
+    device: &Device,
+    x: View<'_, f32>,
+    weight: View<'_, f32>,
+    inv_rms: View<'_, f32>,
+    dy: View<'_, f32>,
+    dx: ViewMut<'_, f32>,
+    dweight_add: ViewMut<'_, f32>,
 ) {
     assert_eq!((x.len(), dy.len(), dx.len()), (inv_rms.len() * weight.len(), x.len(), x.len()));
     assert_eq!(dweight_add.len(), weight.len());
-    cpu::backward_input(cpu, x, weight, inv_rms, dy, dx);
-    cpu::backward_weight_add(cpu, x, inv_rms, dy, dweight_add);
+    match device {
+        Device::Cpu(cpu) => {
+            let (x, inv_rms, dy) = (x.host(), inv_rms.host(), dy.host());
+            cpu::backward_input(cpu, x, weight.host(), inv_rms, dy, dx.host());
+            cpu::backward_weight_add(cpu, x, inv_rms, dy, dweight_add.host());
+        }
+        Device::Reference(_) => {
+            let both = reference::rms_norm_backward(&x.wide(), &weight.wide(), &inv_rms.wide(), &dy.wide());
+            dx.set(&both.0);
+            dweight_add.add(&both.1);
+        }
+    }
 }

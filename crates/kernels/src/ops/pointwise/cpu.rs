@@ -119,16 +119,16 @@ pub(super) fn min_backward(cpu: &Cpu, a: &[f32], b: &[f32], dy: &[f32], da: &mut
     });
 }
 
+pub(super) fn exp(x: &[f32], y: &mut [f32]) {
+    x.iter().zip(y).for_each(|(x, y)| *y = x.exp());
+}
+
 pub(super) fn fill(cpu: &Cpu, value: f32, y: &mut [f32]) {
     by_rows(cpu, y.len(), 1, [(y, 1)], |_, [y]| y.fill(value));
 }
 
 /// Returns the sum of `a_i b_i` in f64.
-///
-/// # Numerics
-/// Chunks of 4096 floats, each summed in a fixed order, added in index order: the same bits for any threads and on
-/// every path.
-pub fn dot(cpu: &Cpu, a: &[f32], b: &[f32]) -> f64 {
+pub(crate) fn dot(cpu: &Cpu, a: &[f32], b: &[f32]) -> f64 {
     assert_eq!(a.len(), b.len());
     let mut total = 0.0;
     for (a, b) in a.chunks(CHUNK * WAITING).zip(b.chunks(CHUNK * WAITING)) {
@@ -148,12 +148,12 @@ pub fn dot(cpu: &Cpu, a: &[f32], b: &[f32]) -> f64 {
 }
 
 /// Returns the sum of `a_i^2` in f64, as [`dot`] does.
-pub fn sum_squares(cpu: &Cpu, a: &[f32]) -> f64 {
+pub(crate) fn sum_squares(cpu: &Cpu, a: &[f32]) -> f64 {
     dot(cpu, a, a)
 }
 
 /// Returns whether no float is infinite or not a number.
-pub fn all_finite(cpu: &Cpu, x: &[f32]) -> bool {
+pub(super) fn all_finite(cpu: &Cpu, x: &[f32]) -> bool {
     x.chunks(CHUNK * WAITING).all(|x| {
         let mut largest = [0u32; WAITING];
         let count = x.len().div_ceil(CHUNK);

@@ -1,5 +1,17 @@
 //! What the pointwise operations are, for one float.
 
+use crate::View;
+
+/// Returns f of every value.
+pub(super) fn one(x: View<'_, f32>, f: impl Fn(f64) -> f64) -> Vec<f64> {
+    x.host().iter().map(|&x| f(x.into())).collect()
+}
+
+/// Returns f of every pair of values.
+pub(super) fn two(a: View<'_, f32>, b: View<'_, f32>, f: impl Fn(f64, f64) -> f64) -> Vec<f64> {
+    a.host().iter().zip(b.host()).map(|(&a, &b)| f(a.into(), b.into())).collect()
+}
+
 /// Returns a + scale b.
 pub fn add_scaled(a: f64, b: f64, scale: f64) -> f64 {
     a + scale * b

@@ -10,23 +10,24 @@ fn pairs(a: &[f32], b: &[f32], f: impl Fn(f64, f64) -> f64) -> Vec<f64> {
 }
 
 /// Returns the results of all operations on (a, b, d).
-fn all(cpu: &Cpu, a: &[f32], b: &[f32], d: &[f32]) -> Vec<Vec<f32>> {
-    let n = a.len();
-    let mut out: Vec<Vec<f32>> = (0..11).map(|_| unwritten(n)).collect();
-    add_scaled(cpu, a, b, -1.7, &mut out[0]);
-    out[1].copy_from_slice(b);
-    accumulate(cpu, a, 0.3, &mut out[1]);
-    scale(cpu, a, 2.5, &mut out[2]);
-    mul(cpu, a, b, &mut out[3]);
-    exp(cpu, a, &mut out[4]);
-    sigmoid(cpu, a, &mut out[5]);
+fn all(device: &Device, a: &[f32], b: &[f32], d: &[f32]) -> Vec<Vec<f32>> {
+    let (n, a, b, d) = (a.len(), view(a), view(b), view(d));
+    let mut out: Vec<Vec<f32>> = (0..12).map(|_| unwritten(n)).collect();
+    add_scaled(device, a, b, -1.7, view_mut(&mut out[0]));
+    out[1].copy_from_slice(b.host());
+    accumulate(device, a, 0.3, view_mut(&mut out[1]));
+    scale(device, a, 2.5, view_mut(&mut out[2]));
+    mul(device, a, b, view_mut(&mut out[3]));
+    exp(device, a, view_mut(&mut out[4]));
+    sigmoid(device, a, view_mut(&mut out[5]));
     let y = out[5].clone();
-    sigmoid_backward(cpu, &y, d, &mut out[6]);
-    clamp(cpu, a, -0.5, 0.8, &mut out[7]);
-    clamp_backward(cpu, a, -0.5, 0.8, d, &mut out[8]);
-    min(cpu, a, b, &mut out[9]);
+    sigmoid_backward(device, view(&y), d, view_mut(&mut out[6]));
+    clamp(device, a, -0.5, 0.8, view_mut(&mut out[7]));
+    clamp_backward(device, a, -0.5, 0.8, d, view_mut(&mut out[8]));
+    min(device, a, b, view_mut(&mut out[9]));
     let mut db = unwritten(n);
-    min_backward(cpu, a, b, d, &mut out[10], &mut db);
+    min_backward(device, a, b, d, view_mut(&mut out[10]), view_mut(&mut db));
+    scale_by(device, a, view(&[2.5]), view_mut(&mut out[11]));
     out.push(db);
     out
 }
@@ -41,7 +42,7 @@ fn every_path_agrees_with_the_reference() {
             (a[7], a[8]) = (-0.5, 0.8);
         }
         on_every_path(
-            |cpu| all(cpu, &a, &b, &d),
+            |device| all(device, &a, &b, &d),
             |out, path| {
                 let sigmoids = each(&a, reference::sigmoid);
                 let (da, db): (Vec<f64>, Vec<f64>) =
@@ -59,6 +60,7 @@ fn every_path_agrees_with_the_reference() {
                     pairs(&a, &d, |a, d| reference::clamp_backward(a, low, high, d)),
                     pairs(&a, &b, reference::min),
                     da,
+                    each(&a, |a| 2.5 * a),
                     db,
                 ];
                 for (i, (got, want)) in out.iter().zip(&want).enumerate() {
@@ -73,10 +75,10 @@ fn every_path_agrees_with_the_reference() {
 fn a_float_has_the_same_bits_wherever_it_lies() {
     let (a, b, d) = (random(4, 70), random(5, 70), random(6, 70));
     for isa in crate::Isa::available() {
-        let cpu = Cpu::new(1, isa);
-        let whole = all(&cpu, &a, &b, &d);
+        let device = path(1, isa);
+        let whole = all(&device, &a, &b, &d);
         for at in [1..70, 13..14, 40..59] {
-            let part = all(&cpu, &a[at.clone()], &b[at.clone()], &d[at.clone()]);
+            let part = all(&device, &a[at.clone()], &b[at.clone()], &d[at.clone()]);
             for (part, whole) in part.iter().zip(&whole) {
                 assert_eq!(bits(part), bits(&whole[at.clone()]), "{}", isa.name());
             }
@@ -102,12 +104,12 @@ fn the_reference_backwards_are_derivatives() {
 #[test]
 fn what_is_not_finite_is_passed_on_and_found() {
     let nan = f32::NAN;
-    let run = |cpu: &Cpu| {
+    let run = |device: &Device| {
         let mut out = vec![unwritten(4), unwritten(4), unwritten(4), unwritten(4)];
-        clamp(cpu, &[nan, 9.0, -9.0, f32::INFINITY], -1.0, 1.0, &mut out[0]);
-        min(cpu, &[nan, 1.0, 2.0, 3.0], &[0.0, nan, 1.0, 3.0], &mut out[1]);
-        sigmoid(cpu, &[nan, 200.0, -50.0, f32::NEG_INFINITY], &mut out[2]);
-        exp(cpu, &[nan, 200.0, -200.0, f32::NEG_INFINITY], &mut out[3]);
+        clamp(device, view(&[nan, 9.0, -9.0, f32::INFINITY]), -1.0, 1.0, view_mut(&mut out[0]));
+        min(device, view(&[nan, 1.0, 2.0, 3.0]), view(&[0.0, nan, 1.0, 3.0]), view_mut(&mut out[1]));
+        sigmoid(device, view(&[nan, 200.0, -50.0, f32::NEG_INFINITY]), view_mut(&mut out[2]));
+        exp(device, view(&[nan, 200.0, -200.0, f32::NEG_INFINITY]), view_mut(&mut out[3]));
         out
     };
     on_every_path(run, |out, path| {
@@ -118,14 +120,14 @@ fn what_is_not_finite_is_passed_on_and_found() {
         assert!(out[3][0].is_nan() && out[3][1..] == [f32::INFINITY, 0.0, 0.0], "{path} {out:?}");
     });
     for isa in crate::Isa::available() {
-        let cpu = Cpu::new(2, isa);
+        let device = path(2, isa);
         for n in [0, 1, 4097, 1_100_000] {
             let mut x = vec![f32::MAX; n];
-            assert!(all_finite(&cpu, &x));
+            assert!(all_finite(&device, view(&x)));
             for (i, bad) in [(0, nan), (n / 2, f32::INFINITY), (n.saturating_sub(1), f32::NEG_INFINITY)] {
                 if n > 0 {
                     x[i] = bad;
-                    assert!(!all_finite(&cpu, &x), "{n} {i}");
+                    assert!(!all_finite(&device, view(&x)), "{n} {i}");
                     x[i] = 0.0;
                 }
             }
@@ -139,13 +141,15 @@ fn sums_over_everything_are_exact_to_f64_and_equal_on_all_paths_and_threads() {
         let (a, b) = (random(10, n), random(11, n));
         let want = (reference::dot(&wide(&a), &wide(&b)), reference::dot(&wide(&a), &wide(&a)));
         let mut first = None;
-        for isa in crate::Isa::available() {
-            for threads in [1, 2, 3] {
-                let cpu = Cpu::new(threads, isa);
-                let got = (dot(&cpu, &a, &b), sum_squares(&cpu, &a));
-                assert!((got.0 - want.0).abs() <= 1e-12 * (1.0 + want.1) && (got.1 - want.1).abs() <= 1e-12 * want.1);
-                let same = *first.get_or_insert(got);
-                assert_eq!((got.0.to_bits(), got.1.to_bits()), (same.0.to_bits(), same.1.to_bits()));
+        for device in devices([1, 2, 3]) {
+            let mut sum = [f32::NAN];
+            weighted_sum(&device, view(&a), view(&b), view_mut(&mut sum));
+            let got = (f64::from(sum[0]), sum_squares(&device, [view(&a)].into_iter()));
+            assert!((got.0 - want.0).abs() <= 1e-7 * want.0.abs() + 1e-12 * (1.0 + want.1), "{device:?}");
+            assert!((got.1 - want.1).abs() <= 1e-12 * want.1, "{device:?}");
+            if let Device::Cpu(cpu) = &device {
+                let bits = (cpu::dot(cpu, &a, &b).to_bits(), got.1.to_bits());
+                assert_eq!(bits, *first.get_or_insert(bits));
             }
         }
     }
@@ -154,9 +158,9 @@ fn sums_over_everything_are_exact_to_f64_and_equal_on_all_paths_and_threads() {
 #[test]
 fn fill_writes_everything() {
     on_every_path(
-        |cpu| {
+        |device| {
             let mut y = unwritten(25_000);
-            fill(cpu, 1.5, &mut y);
+            fill(device, 1.5, view_mut(&mut y));
             vec![y]
         },
         |out, _| assert!(out[0].iter().all(|&v| v == 1.5)),

@@ -13,7 +13,7 @@ pub mod reference;
 #[cfg(test)]
 mod tests;
 
-use crate::Cpu;
+use crate::{Device, View, ViewMut};
 
 /// Which components form pair i of R rotated ones.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,9 +56,12 @@ pub(crate) struct Shape {
 /// # Numerics
 /// The angle is the f32 product of the position and the frequency, as published models were trained; its cosine and
 /// sine are exact to f32.
-pub fn cos_sin(cpu: &Cpu, positions: &[u32], inv_freq: &[f32], multiplier: f32, out: &mut [f32]) {
+pub fn cos_sin(device: &Device, positions: View<'_, u32>, inv_freq: &[f32], multiplier: f32, out: ViewMut<'_, f32>) {
     assert_eq!(out.len(), positions.len() * inv_freq.len() * 2);
-    cpu::cos_sin(cpu, positions, inv_freq, multiplier, out);
+    match device {
+        Device::Cpu(cpu) => cpu::cos_sin(cpu, positions.host(), inv_freq, multiplier, out.host()),
+        Device::Reference(_) => out.set(&reference::cos_sin(positions.host(), inv_freq, multiplier)),
+    }
 }
 
 /// Computes x with the columns `start..start + R` of every head rotated; R is given by `cos_sin`.
@@ -75,15 +78,15 @@ pub fn cos_sin(cpu: &Cpu, positions: &[u32], inv_freq: &[f32], multiplier: f32, 
 /// Two products and a sum, each rounded to f32: the same bits on every path.
 #[allow(clippy::too_many_arguments)]
 pub fn rotate(
-    cpu: &Cpu,
-    x: &[f32],
-    cos_sin: &[f32],
+    device: &Device,
+    x: View<'_, f32>,
+    cos_sin: View<'_, f32>,
     heads: usize,
     width: usize,
     start: usize,
     layout: Layout,
     direction: Direction,
-    y: &mut [f32],
+    y: ViewMut<'_, f32>,
 ) {
     let row = heads * width;
     assert_eq!(x.len(), y.len());
@@ -94,5 +97,13 @@ pub fn rotate(
     let rotated = cos_sin.len() / tokens;
     assert_eq!((x.len(), cos_sin.len(), rotated % 2), (tokens * row, tokens * rotated, 0));
     assert!(start + rotated <= width);
-    cpu::rotate(cpu, x, cos_sin, Shape { heads, width, start, rotated }, layout, direction, y);
+    match device {
+        Device::Cpu(cpu) => {
+            let shape = Shape { heads, width, start, rotated };
+            cpu::rotate(cpu, x.host(), cos_sin.host(), shape, layout, direction, y.host());
+        }
+        Device::Reference(_) => {
+            y.set(&reference::rotate(&x.wide(), &cos_sin.wide(), (heads, width, start), layout, direction));
+        }
+    }
 }

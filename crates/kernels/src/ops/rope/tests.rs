@@ -28,10 +28,10 @@ fn every_path_agrees_with_the_reference() {
         let positions: Vec<u32> = (0..tokens).map(|t| (t * t * 31) as u32).collect();
         for layout in LAYOUTS {
             for direction in DIRECTIONS {
-                let run = |cpu: &Cpu| {
+                let run = |device: &Device| {
                     let (mut turns, mut y) = (unwritten(tokens * rotated), unwritten(x.len()));
-                    cos_sin(cpu, &positions, &freq, 1.25, &mut turns);
-                    rotate(cpu, &x, &turns, heads, width, start, layout, direction, &mut y);
+                    cos_sin(device, view(&positions), &freq, 1.25, view_mut(&mut turns));
+                    rotate(device, view(&x), view(&turns), heads, width, start, layout, direction, view_mut(&mut y));
                     vec![turns, y]
                 };
                 on_every_path(run, |out, path| {
@@ -64,11 +64,21 @@ fn a_row_has_the_same_bits_alone_and_in_any_batch() {
         let positions: Vec<u32> = (0..tokens as u32).collect();
         let freq = &inv_freq()[..rotated / 2];
         let run = |at: std::ops::Range<usize>, threads: usize| {
-            let cpu = Cpu::new(threads, isa);
+            let device = path(threads, isa);
             let x = &x[at.start * heads * width..at.end * heads * width];
             let (mut turns, mut y) = (unwritten(at.len() * rotated), unwritten(x.len()));
-            cos_sin(&cpu, &positions[at], freq, 1.0, &mut turns);
-            rotate(&cpu, x, &turns, heads, width, start, Layout::Interleaved, Direction::Forward, &mut y);
+            cos_sin(&device, view(&positions[at]), freq, 1.0, view_mut(&mut turns));
+            rotate(
+                &device,
+                view(x),
+                view(&turns),
+                heads,
+                width,
+                start,
+                Layout::Interleaved,
+                Direction::Forward,
+                view_mut(&mut y),
+            );
             y
         };
         let whole = run(0..tokens, 2);
@@ -87,7 +97,7 @@ fn angles_match_the_published_samples() {
     for sample in vectors["cos_sin_samples"].as_array().unwrap() {
         let position = sample["pos"].as_u64().unwrap() as u32;
         let mut turns = unwritten(64);
-        cos_sin(&Cpu::new(1, Isa::detect()), &[position], &freq, 1.0, &mut turns);
+        cos_sin(&path(1, Isa::detect()), view(&[position]), &freq, 1.0, view_mut(&mut turns));
         for (which, name) in ["cos", "sin"].into_iter().enumerate() {
             for (&i, want) in indices.iter().zip(floats(&sample[name])) {
                 let got = f64::from(turns[2 * i + which]);
@@ -104,11 +114,11 @@ fn the_published_rotation() {
     let example = &vectors()["interleaved_rotation_example"];
     let position = example["pos"].as_u64().unwrap() as u32;
     let input: Vec<f32> = floats(&example["input"]).iter().map(|&v| v as f32).collect();
-    let run = |cpu: &Cpu| {
+    let run = |device: &Device| {
         let (mut turns, mut y, mut back) = (unwritten(64), unwritten(64), unwritten(64));
-        cos_sin(cpu, &[position], &inv_freq(), 1.0, &mut turns);
-        rotate(cpu, &input, &turns, 1, 64, 0, Layout::Interleaved, Direction::Forward, &mut y);
-        rotate(cpu, &y, &turns, 1, 64, 0, Layout::Interleaved, Direction::Inverse, &mut back);
+        cos_sin(device, view(&[position]), &inv_freq(), 1.0, view_mut(&mut turns));
+        rotate(device, view(&input), view(&turns), 1, 64, 0, Layout::Interleaved, Direction::Forward, view_mut(&mut y));
+        rotate(device, view(&y), view(&turns), 1, 64, 0, Layout::Interleaved, Direction::Inverse, view_mut(&mut back));
         vec![y, back]
     };
     on_every_path(run, |out, path| {

@@ -19,7 +19,7 @@ mod tests;
 
 use std::ops::Range;
 
-use crate::Cpu;
+use crate::{Device, View, ViewMut};
 
 /// How experts are chosen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,43 +76,78 @@ impl Routing {
 /// # Numerics
 /// Sums in f32. Experts of discarded groups are never chosen. Equal scores go to the lower index; not a number counts
 /// as minus infinity.
-pub fn select(cpu: &Cpu, scores: &[f32], bias: Option<&[f32]>, routing: &Routing, indices: &mut [u32]) {
+pub fn select(
+    device: &Device,
+    scores: View<'_, f32>,
+    bias: Option<View<'_, f32>>,
+    routing: &Routing,
+    indices: ViewMut<'_, u32>,
+) {
     routing.check();
     let tokens = scores.len() / routing.experts;
     assert_eq!(scores.len(), tokens * routing.experts);
     assert!(bias.is_none_or(|bias| bias.len() == routing.experts));
     assert_eq!(indices.len(), tokens * routing.per_token);
-    cpu::select(cpu, scores, bias, routing, indices);
+    match device {
+        Device::Cpu(cpu) => cpu::select(cpu, scores.host(), bias.map(View::host), routing, indices.host()),
+        Device::Reference(_) => {
+            let zeros = vec![0.0; routing.experts];
+            let bias = bias.map_or(&zeros[..], View::host);
+            let rows = scores.host().chunks_exact(routing.experts);
+            indices.write(&rows.flat_map(|scores| reference::select(scores, bias, routing)).collect::<Vec<_>>());
+        }
+    }
 }
 
 /// Computes the slots: a stable counting sort of the pairs of token and expert by expert.
 ///
 /// # Shapes
-/// indices [T, K], offsets [E + 1] (expert e has the slots `offsets[e]..offsets[e + 1]`), token_of [T K] (by slot),
+/// indices [T, K] below E, offsets [E + 1] (expert e has the slots `offsets[e]..offsets[e + 1]`), token_of [T K] (by slot),
 /// slot_of [T, K]
 ///
 /// # Panics
 /// If an index is not an expert.
 pub fn plan(
-    indices: &[u32],
+    device: &Device,
+    indices: View<'_, u32>,
     per_token: usize,
-    experts: usize,
-    offsets: &mut [u32],
-    token_of: &mut [u32],
-    slot_of: &mut [u32],
+    offsets: ViewMut<'_, u32>,
+    token_of: ViewMut<'_, u32>,
+    slot_of: ViewMut<'_, u32>,
 ) {
-    assert_eq!((offsets.len(), token_of.len(), slot_of.len()), (experts + 1, indices.len(), indices.len()));
+    assert!(!offsets.is_empty());
+    assert_eq!((token_of.len(), slot_of.len()), (indices.len(), indices.len()));
     assert!(u32::try_from(indices.len()).is_ok());
-    cpu::plan(indices, per_token, offsets, token_of, slot_of);
+    match device {
+        Device::Cpu(_) => cpu::plan(indices.host(), per_token, offsets.host(), token_of.host(), slot_of.host()),
+        Device::Reference(_) => {
+            let experts = offsets.len() - 1;
+            let plan = reference::plan(indices.host(), per_token, experts);
+            offsets.write(&plan.0);
+            token_of.write(&plan.1);
+            slot_of.write(&plan.2);
+        }
+    }
 }
 
 /// Computes the gradient of gathering rows into slots: the sum over the slots of a token, in the order of its experts.
 ///
 /// # Shapes
 /// dxs [S, width], slot_of [T, K], dx [T, width]
-pub fn gather_backward(cpu: &Cpu, dxs: &[f32], slot_of: &[u32], per_token: usize, width: usize, dx: &mut [f32]) {
+pub fn gather_backward(
+    device: &Device,
+    dxs: View<'_, f32>,
+    slot_of: View<'_, u32>,
+    per_token: usize,
+    width: usize,
+    dx: ViewMut<'_, f32>,
+) {
     assert_eq!((slot_of.len() * width, dxs.len()), (dx.len() * per_token, slot_of.len() * width));
-    cpu::gather_backward(cpu, dxs, slot_of, per_token, width, dx);
+    match device {
+        Device::Cpu(cpu) => cpu::gather_backward(cpu, dxs.host(), slot_of.host(), per_token, width, dx.host()),
+        Device::Reference(_) if per_token == 0 => dx.host().fill(0.0),
+        Device::Reference(_) => dx.set(&reference::gather_backward(&dxs.wide(), slot_of.host(), per_token, width)),
+    }
 }
 
 /// Computes the weighted sum of the slots of each token, in the order of its experts.
@@ -122,10 +157,25 @@ pub fn gather_backward(cpu: &Cpu, dxs: &[f32], slot_of: &[u32], per_token: usize
 ///
 /// # Paper
 /// - V3 2.1.2 eq. 12 (the routed part)
-pub fn combine(cpu: &Cpu, ys: &[f32], weights: &[f32], slot_of: &[u32], width: usize, y: &mut [f32]) {
-    let per_token = per_token(slot_of, width, y);
+pub fn combine(
+    device: &Device,
+    ys: View<'_, f32>,
+    weights: View<'_, f32>,
+    slot_of: View<'_, u32>,
+    width: usize,
+    y: ViewMut<'_, f32>,
+) {
+    let per_token = per_token(slot_of.len(), width, y.len());
     assert_eq!((weights.len(), ys.len()), (slot_of.len(), slot_of.len() * width));
-    cpu::combine(cpu, ys, weights, slot_of, per_token, width, y);
+    match device {
+        Device::Cpu(cpu) => {
+            cpu::combine(cpu, ys.host(), weights.host(), slot_of.host(), per_token, width, y.host());
+        }
+        Device::Reference(_) if per_token == 0 => y.host().fill(0.0),
+        Device::Reference(_) => {
+            y.set(&reference::combine(&ys.wide(), &weights.wide(), slot_of.host(), per_token, width));
+        }
+    }
 }
 
 /// Computes the gradients of [`combine`].
@@ -135,26 +185,37 @@ pub fn combine(cpu: &Cpu, ys: &[f32], weights: &[f32], slot_of: &[u32], width: u
 /// dweights [T, K]
 #[allow(clippy::too_many_arguments)]
 pub fn combine_backward(
-    cpu: &Cpu,
-    ys: &[f32],
-    weights: &[f32],
-    slot_of: &[u32],
-    dy: &[f32],
+    device: &Device,
+    ys: View<'_, f32>,
+    weights: View<'_, f32>,
+    slot_of: View<'_, u32>,
+    dy: View<'_, f32>,
     width: usize,
-    dys: &mut [f32],
-    dweights: &mut [f32],
+    dys: ViewMut<'_, f32>,
+    dweights: ViewMut<'_, f32>,
 ) {
-    let per_token = per_token(slot_of, width, dy);
+    let per_token = per_token(slot_of.len(), width, dy.len());
     assert_eq!((weights.len(), dweights.len()), (slot_of.len(), slot_of.len()));
     assert_eq!((ys.len(), dys.len()), (slot_of.len() * width, slot_of.len() * width));
-    cpu::combine_backward(cpu, ys, weights, slot_of, per_token, dy, width, dys, dweights);
+    match device {
+        Device::Cpu(cpu) => {
+            let (ys, weights, slot_of, dy) = (ys.host(), weights.host(), slot_of.host(), dy.host());
+            cpu::combine_backward(cpu, ys, weights, slot_of, per_token, dy, width, dys.host(), dweights.host());
+        }
+        Device::Reference(_) => {
+            let (ys, weights, dy) = (ys.wide(), weights.wide(), dy.wide());
+            let both = reference::combine_backward(&ys, &weights, slot_of.host(), per_token, &dy, width);
+            dys.set(&both.0);
+            dweights.set(&both.1);
+        }
+    }
 }
 
-/// Returns K from the slots and the rows `y [T, width]`.
-fn per_token(slot_of: &[u32], width: usize, y: &[f32]) -> usize {
-    let tokens = y.len().checked_div(width).unwrap_or(0);
-    let per_token = slot_of.len().checked_div(tokens).unwrap_or(0);
-    assert_eq!((y.len(), slot_of.len()), (tokens * width, tokens * per_token));
+/// Returns K from the numbers of slots and of elements of the rows `y [T, width]`.
+fn per_token(slots: usize, width: usize, y: usize) -> usize {
+    let tokens = y.checked_div(width).unwrap_or(0);
+    let per_token = slots.checked_div(tokens).unwrap_or(0);
+    assert_eq!((y, slots), (tokens * width, tokens * per_token));
     per_token
 }
 
@@ -168,9 +229,21 @@ fn per_token(slot_of: &[u32], width: usize, y: &[f32]) -> usize {
 ///
 /// # Panics
 /// If an index is not an expert.
-pub fn pick_columns(cpu: &Cpu, scores: &[f32], experts: usize, indices: &[u32], per_token: usize, y: &mut [f32]) {
+pub fn pick_columns(
+    device: &Device,
+    scores: View<'_, f32>,
+    experts: usize,
+    indices: View<'_, u32>,
+    per_token: usize,
+    y: ViewMut<'_, f32>,
+) {
     assert_eq!((indices.len() * experts, y.len()), (scores.len() * per_token, indices.len()));
-    cpu::pick_columns(cpu, scores, experts, indices, per_token, y);
+    match device {
+        Device::Cpu(cpu) => cpu::pick_columns(cpu, scores.host(), experts, indices.host(), per_token, y.host()),
+        Device::Reference(_) => {
+            y.set(&reference::pick_columns(&scores.wide(), experts, indices.host(), per_token));
+        }
+    }
 }
 
 /// Computes the gradient of [`pick_columns`]: zero for experts that were not picked.
@@ -178,15 +251,23 @@ pub fn pick_columns(cpu: &Cpu, scores: &[f32], experts: usize, indices: &[u32], 
 /// # Shapes
 /// dy [T, K], indices [T, K], dscores [T, E]
 pub fn pick_columns_backward(
-    cpu: &Cpu,
-    dy: &[f32],
-    indices: &[u32],
+    device: &Device,
+    dy: View<'_, f32>,
+    indices: View<'_, u32>,
     per_token: usize,
     experts: usize,
-    dscores: &mut [f32],
+    dscores: ViewMut<'_, f32>,
 ) {
     assert_eq!((indices.len() * experts, dy.len()), (dscores.len() * per_token, indices.len()));
-    cpu::pick_columns_backward(cpu, dy, indices, per_token, experts, dscores);
+    match device {
+        Device::Cpu(cpu) => {
+            cpu::pick_columns_backward(cpu, dy.host(), indices.host(), per_token, experts, dscores.host());
+        }
+        Device::Reference(_) if per_token == 0 => dscores.host().fill(0.0),
+        Device::Reference(_) => {
+            dscores.set(&reference::pick_columns_backward(&dy.wide(), indices.host(), per_token, experts));
+        }
+    }
 }
 
 /// Computes `y = x / (sum of the row + eps)`.
@@ -196,18 +277,33 @@ pub fn pick_columns_backward(
 ///
 /// # Paper
 /// - V3 2.1.2 eq. 13 (the weights; eps is of the published code)
-pub fn normalize_rows(cpu: &Cpu, x: &[f32], width: usize, eps: f32, y: &mut [f32]) {
+pub fn normalize_rows(device: &Device, x: View<'_, f32>, width: usize, eps: f32, y: ViewMut<'_, f32>) {
     assert!(x.len() == y.len() && (width == 0 || x.len().is_multiple_of(width)));
-    cpu::normalize_rows(cpu, x, width, eps, y);
+    match device {
+        Device::Cpu(cpu) => cpu::normalize_rows(cpu, x.host(), width, eps, y.host()),
+        Device::Reference(_) => y.set(&reference::normalize_rows(&x.wide(), width, eps.into())),
+    }
 }
 
 /// Computes the gradient of [`normalize_rows`]: `dx_j = (dy_j - sum_i dy_i y_i) / (sum of x + eps)`.
 ///
 /// # Shapes
 /// x, dy, dx [T, width]
-pub fn normalize_rows_backward(cpu: &Cpu, x: &[f32], width: usize, eps: f32, dy: &[f32], dx: &mut [f32]) {
+pub fn normalize_rows_backward(
+    device: &Device,
+    x: View<'_, f32>,
+    width: usize,
+    eps: f32,
+    dy: View<'_, f32>,
+    dx: ViewMut<'_, f32>,
+) {
     assert!(x.len() == dx.len() && dy.len() == dx.len() && (width == 0 || x.len().is_multiple_of(width)));
-    cpu::normalize_rows_backward(cpu, x, width, eps, dy, dx);
+    match device {
+        Device::Cpu(cpu) => cpu::normalize_rows_backward(cpu, x.host(), width, eps, dy.host(), dx.host()),
+        Device::Reference(_) => {
+            dx.set(&reference::normalize_rows_backward(&x.wide(), width, eps.into(), &dy.wide()));
+        }
+    }
 }
 
 /// Computes `y = e^x / (sum of e^x over the row)`.
@@ -217,29 +313,50 @@ pub fn normalize_rows_backward(cpu: &Cpu, x: &[f32], width: usize, eps: f32, dy:
 ///
 /// # Numerics
 /// The largest of the row is subtracted first; one sum per row, ascending.
-pub fn softmax_rows(cpu: &Cpu, x: &[f32], width: usize, y: &mut [f32]) {
+pub fn softmax_rows(device: &Device, x: View<'_, f32>, width: usize, y: ViewMut<'_, f32>) {
     assert!(x.len() == y.len() && (width == 0 || x.len().is_multiple_of(width)));
-    cpu::softmax_rows(cpu, x, width, y);
+    match device {
+        Device::Cpu(cpu) => cpu::softmax_rows(cpu, x.host(), width, y.host()),
+        Device::Reference(_) => y.set(&reference::softmax_rows(&x.wide(), width)),
+    }
 }
 
 /// Computes the gradient of [`softmax_rows`]: `dx_j = y_j (dy_j - sum_i dy_i y_i)`.
 ///
 /// # Shapes
 /// y, dy, dx [T, width]
-pub fn softmax_rows_backward(cpu: &Cpu, y: &[f32], width: usize, dy: &[f32], dx: &mut [f32]) {
+pub fn softmax_rows_backward(device: &Device, y: View<'_, f32>, width: usize, dy: View<'_, f32>, dx: ViewMut<'_, f32>) {
     assert!(y.len() == dx.len() && dy.len() == dx.len() && (width == 0 || y.len().is_multiple_of(width)));
-    cpu::softmax_rows_backward(cpu, y, width, dy, dx);
+    match device {
+        Device::Cpu(cpu) => cpu::softmax_rows_backward(cpu, y.host(), width, dy.host(), dx.host()),
+        Device::Reference(_) => dx.set(&reference::softmax_rows_backward(&y.wide(), width, &dy.wide())),
+    }
 }
 
-/// Computes how many tokens chose each expert.
+/// Computes the constants of the sequence-wise balance loss: for every score of a sequence of L tokens
+/// `E / (K L) * (tokens of the sequence that chose the expert) / L / (sequences that have tokens)`; zero for rows outside
+/// all sequences.
 ///
 /// # Shapes
-/// indices [T, K], counts `[E]`
+/// indices [T, K] below E, sequences: their rows, factors [T, E]
 ///
-/// # Panics
-/// If an index is not an expert.
-pub fn expert_load(indices: &[u32], experts: usize, counts: &mut [u32]) {
-    assert_eq!(counts.len(), experts);
-    counts.fill(0);
-    indices.iter().for_each(|&e| counts[e as usize] += 1);
+/// # Paper
+/// - V3 2.1.2 eq. 18 (the share of an expert), with the means of eqs. 17 and 20
+///
+/// # Numerics
+/// In f64, rounded once.
+pub fn balance_factors(
+    device: &Device,
+    indices: View<'_, u32>,
+    sequences: &[Range<usize>],
+    [per_token, experts]: [usize; 2],
+    factors: ViewMut<'_, f32>,
+) {
+    assert_eq!(indices.len() * experts, factors.len() * per_token);
+    match device {
+        // A few numbers per row, once per layer and step of training: there is nothing to tune.
+        Device::Cpu(_) | Device::Reference(_) => {
+            reference::balance_factors(indices.host(), sequences, [per_token, experts], factors.host());
+        }
+    }
 }

@@ -1,5 +1,7 @@
 //! What routing is.
 
+use std::ops::Range;
+
 use super::{GroupScore, Routing};
 
 /// Returns a score as it is compared: not a number counts as minus infinity.
@@ -36,11 +38,38 @@ pub fn select(scores: &[f32], bias: &[f32], routing: &Routing) -> Vec<u32> {
     order.take(routing.per_token).map(|e| e as u32).collect()
 }
 
-/// Returns the pairs (token, position among its experts) in the order of their slots. indices [T, K]
-pub fn plan(indices: &[u32], per_token: usize) -> Vec<(usize, usize)> {
+/// Returns (offsets [E + 1], token_of [T K], slot_of [T, K]): slots are the pairs of token and expert, sorted by expert, then
+/// by token. indices [T, K]
+pub fn plan(indices: &[u32], per_token: usize, experts: usize) -> (Vec<u32>, Vec<u32>, Vec<u32>) {
     let mut pairs: Vec<usize> = (0..indices.len()).collect();
     pairs.sort_by_key(|&i| indices[i]);
-    pairs.into_iter().map(|i| (i / per_token, i % per_token)).collect()
+    let before = |expert: usize| indices.iter().filter(|&&e| (e as usize) < expert).count() as u32;
+    let mut slot_of = vec![0; indices.len()];
+    pairs.iter().enumerate().for_each(|(slot, &pair)| slot_of[pair] = slot as u32);
+    let token_of = pairs.iter().map(|pair| (pair / per_token) as u32).collect();
+    ((0..=experts).map(before).collect(), token_of, slot_of)
+}
+
+/// Writes the constants of the balance loss.
+pub fn balance_factors(
+    indices: &[u32],
+    sequences: &[Range<usize>],
+    [per_token, experts]: [usize; 2],
+    factors: &mut [f32],
+) {
+    factors.fill(0.0);
+    let with_tokens = sequences.iter().filter(|rows| !rows.is_empty()).count().max(1);
+    for rows in sequences {
+        let mut chosen = vec![0u32; experts];
+        for &expert in &indices[rows.start * per_token..rows.end * per_token] {
+            chosen[expert as usize] += 1;
+        }
+        let tokens = rows.len() as f64;
+        let factor = experts as f64 / (per_token as f64 * tokens) / tokens / with_tokens as f64;
+        for row in factors[rows.start * experts..rows.end * experts].chunks_exact_mut(experts.max(1)) {
+            row.iter_mut().zip(&chosen).for_each(|(to, &count)| *to = (f64::from(count) * factor) as f32);
+        }
+    }
 }
 
 /// Returns dx. dxs [S, width], slot_of [T, K] -> [T, width]

@@ -5,11 +5,11 @@ use crate::ops::testing::*;
 fn columns_are_cut_joined_and_given_back() {
     for (rows, width, start, len) in [(0, 4, 1, 2), (1, 1, 0, 1), (3, 7, 2, 0), (5, 40, 3, 33), (400, 90, 17, 73)] {
         let (x, dy) = (random(1, rows * width), random(2, rows * len));
-        let run = |cpu: &Cpu| {
+        let run = |device: &Device| {
             let (mut y, mut dx, mut joined) = (unwritten(rows * len), x.clone(), unwritten(rows * (width + len)));
-            columns(cpu, &x, width, start, len, &mut y);
-            columns_backward_add(cpu, &dy, width, start, len, &mut dx);
-            concat_columns(cpu, &x, width, &y, len, &mut joined);
+            columns(device, view(&x), width, start, len, view_mut(&mut y));
+            columns_backward_add(device, view(&dy), width, start, len, view_mut(&mut dx));
+            concat_columns(device, view(&x), width, view(&y), len, view_mut(&mut joined));
             vec![y, dx, joined]
         };
         on_every_path(run, |out, path| {
@@ -28,10 +28,10 @@ fn heads_share_a_part_and_its_gradient_is_their_sum() {
     for (tokens, heads, n, r) in [(0, 2, 3, 4), (1, 1, 1, 1), (3, 2, 5, 0), (2, 3, 0, 4), (60, 6, 33, 64)] {
         let (x, shared) = (random(3, tokens * heads * n), random(4, tokens * r));
         let dy = random(5, tokens * heads * (n + r));
-        let run = |cpu: &Cpu| {
+        let run = |device: &Device| {
             let (mut y, mut dx, mut dshared) = (unwritten(dy.len()), unwritten(x.len()), unwritten(shared.len()));
-            append_shared(cpu, &x, &shared, heads, n, r, &mut y);
-            append_shared_backward(cpu, &dy, heads, n, r, &mut dx, &mut dshared);
+            append_shared(device, view(&x), view(&shared), (heads, n, r), view_mut(&mut y));
+            append_shared_backward(device, view(&dy), (heads, n, r), view_mut(&mut dx), view_mut(&mut dshared));
             vec![y, dx, dshared]
         };
         on_every_path(run, |out, path| {
@@ -47,10 +47,10 @@ fn heads_share_a_part_and_its_gradient_is_their_sum() {
 fn a_row_is_added_to_rows_and_its_gradient_is_their_sum() {
     for (rows, width) in [(0, 3), (1, 1), (5, 40), (300, 131)] {
         let (x, row) = (random(6, rows * width), random(7, width));
-        let run = |cpu: &Cpu| {
+        let run = |device: &Device| {
             let (mut y, mut drow) = (unwritten(x.len()), row.clone());
-            add_row(cpu, &x, &row, &mut y);
-            column_sums_add(cpu, &x, width, &mut drow);
+            add_row(device, view(&x), view(&row), view_mut(&mut y));
+            column_sums_add(device, view(&x), width, view_mut(&mut drow));
             vec![y, drow]
         };
         on_every_path(run, |out, path| {
@@ -66,9 +66,9 @@ fn a_row_is_added_to_rows_and_its_gradient_is_their_sum() {
 fn rows_are_gathered() {
     for (rows, width, ids) in [(3, 4, 0), (3, 0, 2), (1, 5, 4), (40, 70, 500)] {
         let (x, ids) = (random(8, rows * width), random_ids(9, ids, rows));
-        let run = |cpu: &Cpu| {
+        let run = |device: &Device| {
             let mut y = unwritten(ids.len() * width);
-            gather_rows(cpu, &x, width, &ids, &mut y);
+            gather_rows(device, view(&x), width, view(&ids), view_mut(&mut y));
             vec![y]
         };
         on_every_path(run, |out, path| {

@@ -2,7 +2,7 @@
 
 use super::{NOT_FINITE, NOTHING_ALLOWED, SampleOutputs, SampleRow, SampleRows};
 use crate::device::{Cpu, Parts};
-use crate::ops::log_prob;
+use crate::ops::log_prob::{cpu::row as log_prob_row, of_logit};
 use crate::simd::simd_fn;
 
 simd_fn! {
@@ -21,7 +21,12 @@ simd_fn! {
     }
 }
 
-pub(super) fn sample(cpu: &Cpu, logits: &[f32], sampling: &SampleRows<'_>, sampled: SampleOutputs<'_>) {
+pub(super) fn sample(
+    cpu: &Cpu,
+    logits: &[f32],
+    sampling: &SampleRows<'_>,
+    sampled: SampleOutputs<&mut [u32], &mut [f32]>,
+) {
     let rows = sampling.rows.len();
     let (n, width) = (logits.len() / rows, sampled.alternative_ids.len() / rows);
     let token_ids = Parts::new(sampled.token_ids);
@@ -51,15 +56,14 @@ pub(super) fn sample(cpu: &Cpu, logits: &[f32], sampling: &SampleRows<'_>, sampl
             return;
         }
         let log_sum;
-        (*log_prob, log_sum, *entropy) = log_prob::row(cpu, logits, token, inverse_temperature);
+        (*log_prob, log_sum, *entropy) = log_prob_row(cpu.isa(), logits, token as usize, inverse_temperature);
         if log_prob.is_finite() && entropy.is_finite() {
             *token_id = token;
         }
         if row.alternatives > 0 {
             let alternatives = most_likely(logits, row.alternatives);
             for ((id, log_prob), alternative) in ids.iter_mut().zip(id_log_probs).zip(alternatives) {
-                (*id, *log_prob) =
-                    (alternative, log_prob::of_logit(logits[alternative as usize], inverse_temperature, log_sum));
+                (*id, *log_prob) = (alternative, of_logit(logits[alternative as usize], inverse_temperature, log_sum));
             }
         }
     });

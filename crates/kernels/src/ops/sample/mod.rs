@@ -1,4 +1,4 @@
-//! SampleRows: one token per row of logits z, and what the model says about it.
+//! Sampling: one token per row of logits z, and what the model says about it.
 //!
 //! ```text
 //! z'    = z + bias                            edits of single logits, in this order: bias,
@@ -24,7 +24,7 @@ mod tests;
 
 use std::ops::Range;
 
-use crate::Cpu;
+use crate::{Device, View, ViewMut};
 
 /// In place of a token: a logit, or an edited one, is not a finite number.
 pub const NOT_FINITE: u32 = u32::MAX;
@@ -111,18 +111,30 @@ impl SampleRows<'_> {
     }
 }
 
-/// What is written for each row.
-pub struct SampleOutputs<'a> {
+/// What is written for each row: views outside, slices in the arm of a device.
+pub struct SampleOutputs<U, F> {
     /// The token, [`NOT_FINITE`] or [`NOTHING_ALLOWED`]. `[R]`
-    pub token_ids: &'a mut [u32],
+    pub token_ids: U,
     /// Its log-probability. `[R]`
-    pub log_prob: &'a mut [f32],
+    pub log_prob: F,
     /// Entropy of the model's distribution, in nats. `[R]`
-    pub entropy: &'a mut [f32],
+    pub entropy: F,
     /// The most likely tokens, the first one first; only as many as the row asks for are written. [R, A]
-    pub alternative_ids: &'a mut [u32],
+    pub alternative_ids: U,
     /// Their log-probabilities. [R, A]
-    pub alternative_log_probs: &'a mut [f32],
+    pub alternative_log_probs: F,
+}
+
+impl<'a> SampleOutputs<ViewMut<'a, u32>, ViewMut<'a, f32>> {
+    fn host(self) -> SampleOutputs<&'a mut [u32], &'a mut [f32]> {
+        SampleOutputs {
+            token_ids: self.token_ids.host(),
+            log_prob: self.log_prob.host(),
+            entropy: self.entropy.host(),
+            alternative_ids: self.alternative_ids.host(),
+            alternative_log_probs: self.alternative_log_probs.host(),
+        }
+    }
 }
 
 /// Samples a token for every row; the row decides alone, whatever stands beside it.
@@ -132,7 +144,12 @@ pub struct SampleOutputs<'a> {
 ///
 /// # Numerics
 /// Log-probability and entropy are, to the bit, those of [`super::log_prob::log_prob_rows`].
-pub fn sample(cpu: &Cpu, logits: &[f32], sampling: &SampleRows<'_>, sampled: SampleOutputs<'_>) {
+pub fn sample(
+    device: &Device,
+    logits: View<'_, f32>,
+    sampling: &SampleRows<'_>,
+    sampled: SampleOutputs<ViewMut<'_, u32>, ViewMut<'_, f32>>,
+) {
     let rows = sampling.rows.len();
     if rows == 0 {
         return;
@@ -142,5 +159,8 @@ pub fn sample(cpu: &Cpu, logits: &[f32], sampling: &SampleRows<'_>, sampled: Sam
     sampling.check(logits.len() / rows, width);
     assert_eq!((sampled.token_ids.len(), sampled.log_prob.len(), sampled.entropy.len()), (rows, rows, rows));
     assert_eq!((sampled.alternative_ids.len(), sampled.alternative_log_probs.len()), (rows * width, rows * width));
-    cpu::sample(cpu, logits, sampling, sampled);
+    match device {
+        Device::Cpu(cpu) => cpu::sample(cpu, logits.host(), sampling, sampled.host()),
+        Device::Reference(_) => reference::sample_rows(logits.host(), sampling, sampled.host()),
+    }
 }

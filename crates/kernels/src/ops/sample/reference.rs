@@ -1,10 +1,26 @@
 //! What sampling is: sorted lists and sums in f64.
 
-use super::{Edit, NOT_FINITE, NOTHING_ALLOWED, SampleRow, SampleRows};
+use super::{Edit, NOT_FINITE, NOTHING_ALLOWED, SampleOutputs, SampleRow, SampleRows};
 use crate::ops::log_prob::reference::log_prob;
 
 /// What one row gives: (token, log-probability, entropy), and its alternatives with their log-probabilities.
 pub type SampledRow = ((u32, f64, f64), Vec<(u32, f64)>);
+
+/// Samples all rows of logits.
+pub fn sample_rows(logits: &[f32], sampling: &SampleRows<'_>, sampled: SampleOutputs<&mut [u32], &mut [f32]>) {
+    let (n, width) = (logits.len() / sampling.rows.len(), sampled.alternative_ids.len() / sampling.rows.len());
+    for (i, row) in sampling.rows.iter().enumerate() {
+        let ((token, log_prob, entropy), alternatives) = sample(&logits[i * n..][..n], row, sampling);
+        let (log_prob, entropy) = (log_prob as f32, entropy as f32);
+        let told = token >= NOTHING_ALLOWED || log_prob.is_finite() && entropy.is_finite();
+        sampled.token_ids[i] = if told { token } else { NOT_FINITE };
+        (sampled.log_prob[i], sampled.entropy[i]) = (log_prob, entropy);
+        for (j, (id, log_prob)) in alternatives.into_iter().enumerate() {
+            sampled.alternative_ids[i * width + j] = id;
+            sampled.alternative_log_probs[i * width + j] = log_prob as f32;
+        }
+    }
+}
 
 /// Samples one row of logits.
 pub fn sample(logits: &[f32], row: &SampleRow, sampling: &SampleRows<'_>) -> SampledRow {
@@ -12,7 +28,8 @@ pub fn sample(logits: &[f32], row: &SampleRow, sampling: &SampleRows<'_>) -> Sam
         Err(instead) => return ((instead, f64::NAN, f64::NAN), Vec::new()),
         Ok(probabilities) => draw(&probabilities, row.uniform),
     };
-    let inverse_temperature = 1.0 / if row.temperature == 0.0 { 1.0 } else { f64::from(row.temperature) };
+    // The number that training multiplies with, so that both say the same of a token.
+    let inverse_temperature = f64::from(SampleRow::inverse_temperature(row.temperature));
     let wide: Vec<f64> = logits.iter().map(|&z| f64::from(z)).collect();
     let of = |id: u32| log_prob(&wide, id as usize, inverse_temperature);
     let (log_prob, _, entropy) = of(token);

@@ -7,6 +7,7 @@ use super::cpu::{filter, rank};
 use super::*;
 use crate::Isa;
 use crate::ops::log_prob::{RowOutputs, log_prob_rows};
+use crate::ops::testing::{cpu, devices, path, view, view_mut};
 
 /// Everything that one call writes.
 #[derive(Clone, Debug, PartialEq)]
@@ -18,20 +19,20 @@ struct Found {
     alternative_log_probs: Vec<f32>,
 }
 
-fn run(cpu: &Cpu, logits: &[f32], sampling: &SampleRows<'_>) -> Found {
+fn run(device: &Device, logits: &[f32], sampling: &SampleRows<'_>) -> Found {
     let rows = sampling.rows.len();
     let width = sampling.rows.iter().map(|row| row.alternatives).max().unwrap_or(0);
     let (token_ids, log_prob, entropy) = (vec![7; rows], vec![7.0; rows], vec![7.0; rows]);
     let (alternative_ids, alternative_log_probs) = (vec![0; rows * width], vec![0.0; rows * width]);
     let mut found = Found { token_ids, log_prob, entropy, alternative_ids, alternative_log_probs };
     let sampled = SampleOutputs {
-        token_ids: &mut found.token_ids,
-        log_prob: &mut found.log_prob,
-        entropy: &mut found.entropy,
-        alternative_ids: &mut found.alternative_ids,
-        alternative_log_probs: &mut found.alternative_log_probs,
+        token_ids: view_mut(&mut found.token_ids),
+        log_prob: view_mut(&mut found.log_prob),
+        entropy: view_mut(&mut found.entropy),
+        alternative_ids: view_mut(&mut found.alternative_ids),
+        alternative_log_probs: view_mut(&mut found.alternative_log_probs),
     };
-    sample(cpu, logits, sampling, sampled);
+    sample(device, view(logits), sampling, sampled);
     found
 }
 
@@ -50,8 +51,7 @@ fn uniform(position: usize) -> f64 {
 
 fn one(logits: &[f32], row: &SampleRow, uniform: f64) -> u32 {
     let row = SampleRow { uniform, ..row.clone() };
-    let cpu = Cpu::new(1, Isa::detect());
-    run(&cpu, logits, &SampleRows { rows: &[row], edits: &[], masks: &[] }).token_ids[0]
+    run(&path(1, Isa::detect()), logits, &SampleRows { rows: &[row], edits: &[], masks: &[] }).token_ids[0]
 }
 
 fn mask(vocab_size: usize, allowed: impl IntoIterator<Item = u32>) -> Vec<u32> {
@@ -98,11 +98,11 @@ fn frequencies_are_those_of_the_filtered_distribution() {
         (SampleRow { temperature: 0.0, ..edited(0..0, Some(0)) }, [0.0, 0.0, 0.0, 1.0]),
         (SampleRow { temperature: 0.0, ..edited(1..2, Some(0)) }, [1.0, 0.0, 0.0, 0.0]),
     ];
-    let (cpu, draws) = (Cpu::new(1, Isa::detect()), 40_000);
+    let (device, draws) = (path(1, Isa::detect()), 40_000);
     let repeated = logits.repeat(draws);
     for (row, want) in cases {
         let rows: Vec<SampleRow> = (0..draws).map(|i| SampleRow { uniform: uniform(i), ..row.clone() }).collect();
-        let found = run(&cpu, &repeated, &SampleRows { rows: &rows, edits: &edits, masks: &masks });
+        let found = run(&device, &repeated, &SampleRows { rows: &rows, edits: &edits, masks: &masks });
         for (id, want) in want.into_iter().enumerate() {
             let count = found.token_ids.iter().filter(|&&token| token == id as u32).count();
             let (n, got) = (draws as f64, count as f64 / draws as f64);
@@ -185,18 +185,18 @@ fn random(case: u64, rows: usize, vocab_size: usize) -> (Vec<f32>, Vec<SampleRow
 #[test]
 fn every_path_samples_as_the_reference_does_and_a_row_as_it_does_alone() {
     let (mut compared, mut empty) = (0, 0);
-    for isa in Isa::available() {
+    for device in devices([3]) {
         for (case, (rows, vocab_size)) in
             [(0, 5), (40, 1), (60, 2), (60, 31), (60, 33), (40, 200)].into_iter().enumerate()
         {
             let (logits, rows, edits, masks) = random(case as u64, rows, vocab_size);
             let sampling = SampleRows { rows: &rows, edits: &edits, masks: &masks };
-            let found = run(&Cpu::new(1, isa), &logits, &sampling);
-            assert_eq!(format!("{found:?}"), format!("{:?}", run(&Cpu::new(3, isa), &logits, &sampling)));
+            let found = run(&device.serial(), &logits, &sampling);
+            assert_eq!(format!("{found:?}"), format!("{:?}", run(&device, &logits, &sampling)));
             let width = found.alternative_ids.len().checked_div(rows.len()).unwrap_or(0);
             for (i, row) in rows.iter().enumerate() {
                 let logits = &logits[i * vocab_size..][..vocab_size];
-                let alone = run(&Cpu::new(1, isa), logits, &SampleRows { rows: std::slice::from_ref(row), ..sampling });
+                let alone = run(&device.serial(), logits, &SampleRows { rows: std::slice::from_ref(row), ..sampling });
                 assert_eq!(
                     (alone.token_ids[0], alone.log_prob[0].to_bits(), alone.entropy[0].to_bits()),
                     (found.token_ids[i], found.log_prob[i].to_bits(), found.entropy[i].to_bits()),
@@ -235,10 +235,9 @@ fn every_path_samples_as_the_reference_does_and_a_row_as_it_does_alone() {
 
 #[test]
 fn log_probs_are_to_the_bit_those_of_the_model_whatever_changes_the_draw() {
-    for isa in Isa::available() {
-        let cpu = Cpu::new(2, isa);
+    for device in devices([2]) {
         let (logits, rows, edits, masks) = random(9, 80, 77);
-        let found = run(&cpu, &logits, &SampleRows { rows: &rows, edits: &edits, masks: &masks });
+        let found = run(&device, &logits, &SampleRows { rows: &rows, edits: &edits, masks: &masks });
         let width = found.alternative_ids.len() / rows.len();
         let mut compared = 0;
         for (i, row) in rows.iter().enumerate().filter(|(i, _)| found.token_ids[*i] < 77) {
@@ -246,9 +245,14 @@ fn log_probs_are_to_the_bit_those_of_the_model_whatever_changes_the_draw() {
             let targets: Vec<u32> = [found.token_ids[i]].into_iter().chain(alternatives.iter().copied()).collect();
             let count = targets.len();
             let [mut log_prob, mut log_sum, mut entropy] = [vec![0.0; count], vec![0.0; count], vec![0.0; count]];
-            let outputs = RowOutputs { log_prob: &mut log_prob, log_sum: &mut log_sum, entropy: &mut entropy };
+            let outputs = RowOutputs {
+                log_prob: view_mut(&mut log_prob),
+                log_sum: view_mut(&mut log_sum),
+                entropy: view_mut(&mut entropy),
+            };
             let inverse = SampleRow::inverse_temperature(row.temperature);
-            log_prob_rows(&cpu, &logits[i * 77..][..77].repeat(count), &targets, inverse, outputs);
+            let repeated = logits[i * 77..][..77].repeat(count);
+            log_prob_rows(&device, view(&repeated), view(&targets), inverse, outputs);
             assert_eq!((found.log_prob[i], found.entropy[i]), (log_prob[0], entropy[0]));
             assert_eq!(found.alternative_log_probs[i * width..][..row.alternatives], log_prob[1..]);
             assert!(log_prob[1..].is_sorted_by(|a, b| a >= b));
@@ -261,26 +265,25 @@ fn log_probs_are_to_the_bit_those_of_the_model_whatever_changes_the_draw() {
 #[test]
 fn extreme_logits_give_a_token_and_those_that_are_not_finite_none() {
     let extreme = [f32::MAX, f32::MIN, 0.0, f32::MIN_POSITIVE];
-    let cpu = Cpu::new(1, Isa::detect());
+    let device = path(1, Isa::detect());
     for temperature in [0.0, 1e-3, 1.0, 100.0] {
         let row = row(temperature, 0, 0.9, 0.1);
         // The entropy of such a row is not finite: no token, but the choice itself is sound.
         let rows = [row.clone()];
         let sampling = SampleRows { rows: &rows, edits: &[], masks: &[] };
-        assert_eq!(cpu::choose(&cpu, &extreme, &row, &sampling), 0);
+        assert_eq!(super::cpu::choose(&cpu(1, Isa::detect()), &extreme, &row, &sampling), 0);
         for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
             assert_eq!(one(&[0.0, bad, 1.0], &SampleRow { top_k: 2, ..row.clone() }, 0.5), NOT_FINITE);
         }
         // A bias that leaves the range of f32 is no token, even where it would win.
         let edits = [edit(1, f32::MAX, 1e-30, 0.0)];
         let sampling = SampleRows { rows: &[SampleRow { edits: 0..1, ..row.clone() }], edits: &edits, masks: &[] };
-        assert_eq!(run(&cpu, &[0.0, 1.0, 2.0], &sampling).token_ids, [NOT_FINITE]);
+        assert_eq!(run(&device, &[0.0, 1.0, 2.0], &sampling).token_ids, [NOT_FINITE]);
     }
 }
 
 #[test]
 fn a_row_that_may_say_nothing_gives_nothing_and_spares_its_neighbours() {
-    let cpu = Cpu::new(2, Isa::detect());
     let (masks, forbid) = (vec![0, 0], |id| edit(id, f32::NEG_INFINITY, 1.0, 0.0));
     let edits: Vec<Edit> = (0..40).map(forbid).collect();
     for temperature in [0.0, 1.0] {
@@ -291,9 +294,11 @@ fn a_row_that_may_say_nothing_gives_nothing_and_spares_its_neighbours() {
             SampleRow { edits: 0..39, ..row(temperature, 0, 1.0, 0.0) },
         ];
         let logits: Vec<f32> = (0..160).map(|i| (i % 7) as f32).collect();
-        let found = run(&cpu, &logits, &SampleRows { rows: &rows, edits: &edits, masks: &masks });
-        assert_eq!(found.token_ids[1..], [NOTHING_ALLOWED, NOTHING_ALLOWED, 39]);
-        assert!(found.token_ids[0] < 40 && found.log_prob[1].is_nan() && found.log_prob[3].is_finite());
+        for device in devices([2]) {
+            let found = run(&device, &logits, &SampleRows { rows: &rows, edits: &edits, masks: &masks });
+            assert_eq!(found.token_ids[1..], [NOTHING_ALLOWED, NOTHING_ALLOWED, 39]);
+            assert!(found.token_ids[0] < 40 && found.log_prob[1].is_nan() && found.log_prob[3].is_finite());
+        }
     }
 }
 
@@ -315,7 +320,7 @@ fn weights_are_relative_to_the_largest_and_extremes_have_one() {
             let mut stream = draw(4, Domain::Data, &[n as u64]);
             let logits: Vec<f32> = (0..n).map(|_| stream.normal() as f32 * 9.0).collect();
             let mut weights = vec![f32::NAN; n];
-            cpu::weigh(isa, &logits, 1.0 / t, &mut weights);
+            super::cpu::weigh(isa, &logits, 1.0 / t, &mut weights);
             let largest = logits.iter().copied().fold(f32::MIN, f32::max);
             for (got, z) in weights.into_iter().zip(logits) {
                 let want = (f64::from(z - largest) / f64::from(t)).exp();
@@ -323,7 +328,7 @@ fn weights_are_relative_to_the_largest_and_extremes_have_one() {
             }
         }
         let mut weights = [f32::NAN; 5];
-        cpu::weigh(isa, &[f32::MIN, f32::MAX, 0.0, f32::MAX, f32::NEG_INFINITY], 1000.0, &mut weights);
+        super::cpu::weigh(isa, &[f32::MIN, f32::MAX, 0.0, f32::MAX, f32::NEG_INFINITY], 1000.0, &mut weights);
         assert_eq!(weights, [0.0, 1.0, 0.0, 1.0, 0.0]);
     }
 }

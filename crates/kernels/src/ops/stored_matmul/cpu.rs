@@ -6,8 +6,10 @@ use std::ops::Range;
 use minke_spec::Format;
 
 use crate::device::{Buffer, Cpu, Parts};
-use crate::format::{Coding, Stored};
+use crate::format::{Coding, Stored, decode_rows};
 use crate::isa::Isa;
+use crate::ops::matmul::cpu::heads::strided_nn;
+use crate::ops::matmul::{HeadSlice, Size};
 use crate::ops::split::by_rows;
 use crate::simd::{Simd, simd_fn};
 use crate::tile::{Left, Output, Right, panel_width, product};
@@ -23,29 +25,29 @@ const LANES: usize = 16;
 /// Elements of W per task, about.
 const TASK: usize = 1 << 16;
 
-/// A product of one matrix, or of some rows of it, with some rows of x.
-pub(super) struct Job<'a> {
-    pub w: Stored<'a>,
+/// One of the products of a call: some rows of a matrix with some rows of x.
+struct Product<'a> {
+    w: Stored<'a>,
     /// First row of `w`, and how many.
-    pub first: usize,
-    pub n: usize,
+    first: usize,
+    n: usize,
     /// First row of x, how far it is to the next, and how many.
-    pub x_first: usize,
-    pub x_step: usize,
-    pub m: usize,
+    x_first: usize,
+    x_step: usize,
+    m: usize,
     /// Where element (0, 0) of y lies, and how far it is to the next row.
-    pub y_first: usize,
-    pub y_row: usize,
+    y_first: usize,
+    y_row: usize,
 }
 
 /// x, rounded as the format of the weights asks.
-pub(super) enum Prepared<'a> {
+enum Prepared<'a> {
     Floats { x: &'a [f32], k: usize },
     Codes(Codes),
 }
 
 /// Rows of x as codes.
-pub(super) struct Codes {
+struct Codes {
     coding: Coding,
     k: usize,
     /// [m, k] of i8
@@ -58,7 +60,7 @@ pub(super) struct Codes {
 }
 
 impl<'a> Prepared<'a> {
-    pub(super) fn new(cpu: &Cpu, x: &'a [f32], k: usize, format: Format) -> Self {
+    fn new(cpu: &Cpu, x: &'a [f32], k: usize, format: Format) -> Self {
         match Coding::of(format) {
             Some(coding) => Self::Codes(Codes::new(cpu, x, k, coding)),
             None => Self::Floats { x, k },
@@ -124,26 +126,144 @@ simd_fn! {
     }
 }
 
-/// Runs all jobs, columns of y in parallel.
-pub(super) fn run(cpu: &Cpu, x: &Prepared<'_>, jobs: &[Job<'_>], y: &Parts<'_, f32>) {
-    let Some(k) = jobs.first().map(|job| job.w.shape()[1]) else { return };
+pub(super) fn matmul(cpu: &Cpu, x: &[f32], w: Stored<'_>, m: usize, y: &mut [f32]) {
+    let [n, k] = w.shape();
+    let product = Product { w, first: 0, n, x_first: 0, x_step: 1, m, y_first: 0, y_row: n };
+    run(cpu, &Prepared::new(cpu, x, k, w.format()), &[product], &Parts::new(y));
+}
+
+pub(super) fn embed(cpu: &Cpu, w: Stored<'_>, ids: &[u32], y: &mut [f32]) {
+    let [_, k] = w.shape();
+    by_rows(cpu, ids.len(), k, [(y, k)], |rows, [y]| {
+        for (id, y) in ids[rows].iter().zip(y.chunks_exact_mut(k.max(1))) {
+            decode_rows(cpu.isa(), w, *id as usize, y);
+        }
+    });
+}
+
+pub(super) fn grouped_matmul<'a>(
+    cpu: &Cpu,
+    x: &[f32],
+    experts: impl Fn(usize) -> Stored<'a>,
+    offsets: &[u32],
+    [n, k]: [usize; 2],
+    y: &mut [f32],
+) {
+    let m = offsets.last().map_or(0, |&m| m as usize);
+    assert!(offsets.first() == Some(&0) && offsets.is_sorted());
+    assert_eq!((x.len(), y.len()), (m * k, m * n));
+    let product = |e: usize| {
+        let (start, w) = (offsets[e] as usize, experts(e));
+        assert_eq!(w.shape(), [n, k]);
+        Product {
+            w,
+            first: 0,
+            n,
+            x_first: start,
+            x_step: 1,
+            m: offsets[e + 1] as usize - start,
+            y_first: start * n,
+            y_row: n,
+        }
+    };
+    let chosen = (0..offsets.len() - 1).filter(|&e| offsets[e] < offsets[e + 1]);
+    let products: Vec<Product<'_>> = chosen.map(product).collect();
+    let Some(first) = products.first() else { return };
+    let format = first.w.format();
+    assert!(products.iter().all(|product| product.w.format() == format), "experts of one layer have one format");
+    run(cpu, &Prepared::new(cpu, x, k, format), &products, &Parts::new(y));
+}
+
+pub(super) fn heads_matmul(cpu: &Cpu, x: &[f32], w: Stored<'_>, slice: HeadSlice, tokens: usize, y: &mut [f32]) {
+    let HeadSlice { heads, per_head, first, count, latent } = slice;
+    let product = |h: usize| Product {
+        w,
+        first: h * per_head + first,
+        n: count,
+        x_first: h,
+        x_step: heads,
+        m: tokens,
+        y_first: h * count,
+        y_row: heads * count,
+    };
+    let products: Vec<Product<'_>> = (0..heads).map(product).collect();
+    run(cpu, &Prepared::new(cpu, x, latent, w.format()), &products, &Parts::new(y));
+}
+
+pub(super) fn heads_matmul_nn(cpu: &Cpu, x: &[f32], w: Stored<'_>, slice: HeadSlice, tokens: usize, y: &mut [f32]) {
+    let HeadSlice { heads, per_head, first, count, latent } = slice;
+    let parts = Parts::new(y);
+    cpu.run(heads, |h| {
+        let mut rows = cpu.buffer::<f32>(count * latent);
+        decode_rows(cpu.isa(), w, h * per_head + first, rows.as_mut_slice());
+        let (size, rows) = (Size { m: tokens, n: latent, k: count }, rows.as_slice());
+        // SAFETY: heads write disjoint columns of y.
+        unsafe { strided_nn(cpu, size, x, (h * count, heads * count), rows, &parts, (h * latent, heads * latent)) };
+    });
+}
+
+pub(super) fn split_heads_matmul(
+    cpu: &Cpu,
+    x: &[f32],
+    keys: Stored<'_>,
+    values: Stored<'_>,
+    heads: usize,
+    y: &mut [f32],
+) {
+    let ([_, n], [value_rows, latent]) = (keys.shape(), values.shape());
+    let v = value_rows / heads;
+    let (m, width) = (x.len() / latent, n + v);
+    let parts = Parts::new(y);
+    cpu.run(heads, |h| {
+        let mut rows = cpu.buffer::<f32>(latent * n);
+        decode_rows(cpu.isa(), keys, h * latent, rows.as_mut_slice());
+        let (size, rows) = (Size { m, n, k: latent }, rows.as_slice());
+        // SAFETY: heads write disjoint columns of y.
+        unsafe { strided_nn(cpu, size, x, (0, latent), rows, &parts, (h * width, heads * width)) };
+    });
+    let product = |h: usize| Product {
+        w: values,
+        first: h * v,
+        n: v,
+        x_first: 0,
+        x_step: 1,
+        m,
+        y_first: h * width + n,
+        y_row: heads * width,
+    };
+    let products: Vec<Product<'_>> = (0..heads).map(product).collect();
+    run(cpu, &Prepared::new(cpu, x, latent, values.format()), &products, &parts);
+}
+
+pub(super) fn decode(cpu: &Cpu, w: Stored<'_>, first: usize, out: &mut [f32]) {
+    let [_, k] = w.shape();
+    by_rows(cpu, out.len() / k, k, [(out, k)], |rows, [out]| decode_rows(cpu.isa(), w, first + rows.start, out));
+}
+
+/// Runs all products, columns of y in parallel.
+fn run(cpu: &Cpu, x: &Prepared<'_>, products: &[Product<'_>], y: &Parts<'_, f32>) {
+    let Some(k) = products.first().map(|product| product.w.shape()[1]) else { return };
     let group = (TASK / k.max(1)).next_multiple_of(2 * LANES).max(2 * LANES);
-    let jobs: Vec<&Job<'_>> = jobs.iter().filter(|job| job.m > 0).collect();
-    let starts: Vec<(usize, usize)> =
-        jobs.iter().enumerate().flat_map(|(j, job)| (0..job.n).step_by(group).map(move |at| (j, at))).collect();
-    for job in &jobs {
-        let (x_last, y_last) = (job.x_first + (job.m - 1) * job.x_step, job.y_first + (job.m - 1) * job.y_row);
-        assert!(x_last < x.rows() && y_last + job.n <= y.len() && job.n <= job.y_row);
+    let products: Vec<&Product<'_>> = products.iter().filter(|product| product.m > 0).collect();
+    let starts: Vec<(usize, usize)> = products
+        .iter()
+        .enumerate()
+        .flat_map(|(j, product)| (0..product.n).step_by(group).map(move |at| (j, at)))
+        .collect();
+    for product in &products {
+        let (x_last, y_last) =
+            (product.x_first + (product.m - 1) * product.x_step, product.y_first + (product.m - 1) * product.y_row);
+        assert!(x_last < x.rows() && y_last + product.n <= y.len() && product.n <= product.y_row);
     }
-    let work: usize = jobs.iter().map(|job| job.n * k * job.m).sum();
+    let work: usize = products.iter().map(|product| product.n * k * product.m).sum();
     cpu.run_if(work > TASK, starts.len(), |task| {
-        let (job, at) = (jobs[starts[task].0], starts[task].1);
-        let columns = at..job.n.min(at + group);
+        let (product, at) = (products[starts[task].0], starts[task].1);
+        let columns = at..product.n.min(at + group);
         match x {
             // SAFETY: x and y have these rows, checked above, and tasks have disjoint columns.
-            Prepared::Floats { x, k } => unsafe { float_columns(cpu.isa(), x, *k, job, columns, y) },
+            Prepared::Floats { x, k } => unsafe { float_columns(cpu.isa(), x, *k, product, columns, y) },
             // SAFETY: as above.
-            Prepared::Codes(x) => unsafe { coded_columns(cpu.isa(), x, job, columns, y) },
+            Prepared::Codes(x) => unsafe { coded_columns(cpu.isa(), x, product, columns, y) },
         }
     });
 }
@@ -193,22 +313,27 @@ simd_fn! {
 
     /// Multiplies m rows of x, `step` apart, with a panel, and continues their sums in y if it is not the first.
     ///
-    /// The caller promises that y has these rows, `y_row` apart, with the panel's columns, and that they are its alone.
-    fn multiply<S>(s: S, x: &Codes, row: usize, step: usize, m: usize, panel: &Panel, y: *mut f32, y_row: usize) {
-        match (x.coding.sub, x.coding.zero) {
-            (16, None) => all_rows::<S, 16, true, false>(s, x, row, step, m, panel, y, y_row),
-            (32, None) => all_rows::<S, 32, true, false>(s, x, row, step, m, panel, y, y_row),
-            (16, Some(..128)) => all_rows::<S, 16, false, false>(s, x, row, step, m, panel, y, y_row),
-            (32, Some(..128)) => all_rows::<S, 32, false, false>(s, x, row, step, m, panel, y, y_row),
-            (32, Some(128..)) => all_rows::<S, 32, false, true>(s, x, row, step, m, panel, y, y_row),
-            other => unreachable!("no format is summed as {other:?}"),
+    /// # Safety
+    /// y has these rows, `y_row` apart, with the panel's columns, and they are this call's alone.
+    unsafe fn multiply<S>(s: S, x: &Codes, row: usize, step: usize, m: usize, panel: &Panel, y: *mut f32, y_row: usize) {
+        // SAFETY: the caller's promise.
+        unsafe {
+            match (x.coding.sub, x.coding.zero) {
+                (16, None) => all_rows::<S, 16, true, false>(s, x, row, step, m, panel, y, y_row),
+                (32, None) => all_rows::<S, 32, true, false>(s, x, row, step, m, panel, y, y_row),
+                (16, Some(..128)) => all_rows::<S, 16, false, false>(s, x, row, step, m, panel, y, y_row),
+                (32, Some(..128)) => all_rows::<S, 32, false, false>(s, x, row, step, m, panel, y, y_row),
+                (32, Some(128..)) => all_rows::<S, 32, false, true>(s, x, row, step, m, panel, y, y_row),
+                other => unreachable!("no format is summed as {other:?}"),
+            }
         }
     }
 
     /// Multiplies rows of x with a panel of floats.
     ///
-    /// The caller promises what `product` asks for.
-    fn float_product<S>(s: S, shape: (usize, usize, usize), a: Left, b: Right, c: Output, accumulate: bool) {
+    /// # Safety
+    /// As [`product`].
+    unsafe fn float_product<S>(s: S, shape: (usize, usize, usize), a: Left, b: Right, c: Output, accumulate: bool) {
         // SAFETY: the caller's promise.
         unsafe { product(s, shape, a, b, c, accumulate) };
     }
@@ -217,8 +342,15 @@ simd_fn! {
 /// Computes columns of y for a format of floats.
 ///
 /// # Safety
-/// x and y have the rows of the job, and its columns of y are this call's alone.
-unsafe fn float_columns(isa: Isa, x: &[f32], k: usize, job: &Job<'_>, columns: Range<usize>, y: &Parts<'_, f32>) {
+/// x and y have the rows of the product, and its columns of y are this call's alone.
+unsafe fn float_columns(
+    isa: Isa,
+    x: &[f32],
+    k: usize,
+    product: &Product<'_>,
+    columns: Range<usize>,
+    y: &Parts<'_, f32>,
+) {
     let width = 2 * lanes(isa);
     let mut rows = [0.0f32; 2 * LANES * FLOAT_DEPTH];
     let mut panel = [0.0f32; 2 * LANES * FLOAT_DEPTH];
@@ -227,11 +359,12 @@ unsafe fn float_columns(isa: Isa, x: &[f32], k: usize, job: &Job<'_>, columns: R
         let n = width.min(columns.end - at);
         for from in (0..k).step_by(FLOAT_DEPTH) {
             let depth = FLOAT_DEPTH.min(k - from);
-            decode_panel(isa, job.w, job.first + at, n, from, depth, rows, panel);
-            let left = Left { pointer: x[job.x_first * k + from..].as_ptr(), row: job.x_step * k, column: 1 };
+            decode_panel(isa, product.w, product.first + at, n, from, depth, rows, panel);
+            let left = Left { pointer: x[product.x_first * k + from..].as_ptr(), row: product.x_step * k, column: 1 };
             let right = Right { pointer: panel.as_ptr(), row: width, panel: 0 };
-            let out = Output { pointer: y.pointer(job.y_first + at), row: job.y_row };
-            float_product(isa, (job.m, n, depth), left, right, out, from > 0);
+            let out = Output { pointer: y.pointer(product.y_first + at), row: product.y_row };
+            // SAFETY: the caller's promise; the panel has `depth` rows of `n` columns.
+            unsafe { float_product(isa, (product.m, n, depth), left, right, out, from > 0) };
         }
     }
 }
@@ -240,17 +373,18 @@ unsafe fn float_columns(isa: Isa, x: &[f32], k: usize, job: &Job<'_>, columns: R
 ///
 /// # Safety
 /// As [`float_columns`].
-unsafe fn coded_columns(isa: Isa, x: &Codes, job: &Job<'_>, columns: Range<usize>, y: &Parts<'_, f32>) {
+unsafe fn coded_columns(isa: Isa, x: &Codes, product: &Product<'_>, columns: Range<usize>, y: &Parts<'_, f32>) {
     let lanes = lanes(isa);
     let mut panel = Panel::new();
     for at in columns.clone().step_by(lanes) {
         panel.columns = lanes.min(columns.end - at);
         for from in (0..x.k).step_by(DEPTH) {
             (panel.from, panel.depth) = (from, DEPTH.min(x.k - from));
-            expand_panel(isa, &x.coding, job.w, job.first + at, &mut panel);
+            expand_panel(isa, &x.coding, product.w, product.first + at, &mut panel);
             turn_panel(isa, &x.coding, &mut panel);
-            let c = y.pointer(job.y_first + at);
-            multiply(isa, x, job.x_first, job.x_step, job.m, &panel, c, job.y_row);
+            let c = y.pointer(product.y_first + at);
+            // SAFETY: the caller's promise, for the panel's columns.
+            unsafe { multiply(isa, x, product.x_first, product.x_step, product.m, &panel, c, product.y_row) };
         }
     }
 }
@@ -307,9 +441,13 @@ unsafe fn side_by_side<S: Simd>(s: S, rows: *const u32, stride: usize, count: us
     }
 }
 
+/// Multiplies all rows, as many at a time as the registers hold.
+///
+/// # Safety
+/// As [`multiply`].
 #[inline(always)]
 #[allow(clippy::too_many_arguments)]
-fn all_rows<S: Simd, const SUB: usize, const SHIFTED: bool, const WIDE: bool>(
+unsafe fn all_rows<S: Simd, const SUB: usize, const SHIFTED: bool, const WIDE: bool>(
     s: S,
     x: &Codes,
     row: usize,
@@ -322,7 +460,7 @@ fn all_rows<S: Simd, const SUB: usize, const SHIFTED: bool, const WIDE: bool>(
     let mut i = 0;
     while i < m {
         let (row, y) = (row + i * step, y.wrapping_add(i * y_row));
-        // SAFETY: the promise of `multiply`'s caller.
+        // SAFETY: the caller's promise.
         unsafe {
             i += match m - i {
                 8.. if S::TILE_ROWS >= 12 => rows::<S, 8, SUB, SHIFTED, WIDE>(s, x, row, step, panel, y, y_row),

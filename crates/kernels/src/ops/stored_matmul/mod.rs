@@ -17,11 +17,9 @@ pub mod reference;
 #[cfg(test)]
 mod tests;
 
-use super::matmul::{HeadSlice, Size, by_plain};
-use crate::device::{Cpu, Parts};
-use crate::format::{Stored, decode_rows};
-use crate::ops::split::by_rows;
-use cpu::{Job, Prepared};
+use super::matmul::HeadSlice;
+use crate::format::Stored;
+use crate::{Device, View, ViewMut};
 
 /// Computes `y = x W^T`.
 ///
@@ -30,24 +28,33 @@ use cpu::{Job, Prepared};
 ///
 /// # Numerics
 /// As the module says.
-pub fn matmul(cpu: &Cpu, x: &[f32], w: Stored<'_>, m: usize, y: &mut [f32]) {
+pub fn matmul(device: &Device, x: View<'_, f32>, w: Stored<'_>, m: usize, y: ViewMut<'_, f32>) {
     let [n, k] = w.shape();
     assert_eq!((x.len(), y.len()), (m * k, m * n));
-    let job = Job { w, first: 0, n, x_first: 0, x_step: 1, m, y_first: 0, y_row: n };
-    cpu::run(cpu, &Prepared::new(cpu, x, k, w.format()), &[job], &Parts::new(y));
+    match device {
+        Device::Cpu(cpu) => cpu::matmul(cpu, x.host(), w, m, y.host()),
+        Device::Reference(_) => y.set(&reference::matmul(x.host(), w)),
+    }
 }
 
 /// Computes rows of an embedding table.
 ///
 /// # Shapes
 /// w [vocabulary, k], ids `[m]`, y [m, k]
-pub fn embed(cpu: &Cpu, w: Stored<'_>, ids: &[u32], y: &mut [f32]) {
+///
+/// # Panics
+/// If an id is not a row of the table.
+pub fn embed(device: &Device, w: Stored<'_>, ids: View<'_, u32>, y: ViewMut<'_, f32>) {
     let [_, k] = w.shape();
-    by_rows(cpu, ids.len(), k, [(y, k)], |rows, [y]| {
-        for (id, y) in ids[rows].iter().zip(y.chunks_exact_mut(k.max(1))) {
-            decode_rows(cpu.isa(), w, *id as usize, y);
+    assert_eq!(y.len(), ids.len() * k);
+    match device {
+        Device::Cpu(cpu) => cpu::embed(cpu, w, ids.host(), y.host()),
+        Device::Reference(_) => {
+            for (&id, y) in ids.host().iter().zip(y.host().chunks_exact_mut(k.max(1))) {
+                reference::decode(w, id as usize, y);
+            }
         }
-    });
+    }
 }
 
 /// Computes `y = x W_e^T` by expert, for rows sorted by expert.
@@ -58,35 +65,18 @@ pub fn embed(cpu: &Cpu, w: Stored<'_>, ids: &[u32], y: &mut [f32]) {
 /// # Paper
 /// V3 2.1.2 eq. 12 (routed experts)
 pub fn grouped_matmul<'a>(
-    cpu: &Cpu,
-    x: &[f32],
+    device: &Device,
+    x: View<'_, f32>,
     experts: impl Fn(usize) -> Stored<'a>,
-    offsets: &[u32],
+    offsets: View<'_, u32>,
     [n, k]: [usize; 2],
-    y: &mut [f32],
+    y: ViewMut<'_, f32>,
 ) {
-    let m = offsets.last().map_or(0, |&m| m as usize);
-    assert!(offsets.first() == Some(&0) && offsets.is_sorted());
-    assert_eq!((x.len(), y.len()), (m * k, m * n));
-    let job = |e: usize| {
-        let (start, w) = (offsets[e] as usize, experts(e));
-        assert_eq!(w.shape(), [n, k]);
-        Job {
-            w,
-            first: 0,
-            n,
-            x_first: start,
-            x_step: 1,
-            m: offsets[e + 1] as usize - start,
-            y_first: start * n,
-            y_row: n,
-        }
-    };
-    let jobs: Vec<Job<'_>> = (0..offsets.len() - 1).filter(|&e| offsets[e] < offsets[e + 1]).map(job).collect();
-    let Some(first) = jobs.first() else { return };
-    let format = first.w.format();
-    assert!(jobs.iter().all(|job| job.w.format() == format), "experts of one layer have one format");
-    cpu::run(cpu, &Prepared::new(cpu, x, k, format), &jobs, &Parts::new(y));
+    assert_eq!(x.len() * n, y.len() * k);
+    match device {
+        Device::Cpu(cpu) => cpu::grouped_matmul(cpu, x.host(), experts, offsets.host(), [n, k], y.host()),
+        Device::Reference(_) => y.set(&reference::grouped_matmul(x.host(), experts, offsets.host(), k)),
+    }
 }
 
 /// Computes `y[t, h] = x[t, h] W_h^T`: weighted latents into values.
@@ -96,22 +86,13 @@ pub fn grouped_matmul<'a>(
 ///
 /// # Paper
 /// V3 2.1.1 eq. 10 (absorbed into the output)
-pub fn heads_matmul(cpu: &Cpu, x: &[f32], w: Stored<'_>, slice: HeadSlice, y: &mut [f32]) {
-    let HeadSlice { heads, per_head, first, count, latent } = slice;
-    assert_eq!(w.shape(), [heads * per_head, latent]);
-    let tokens = slice.tokens(x, y, (latent, count));
-    let job = |h: usize| Job {
-        w,
-        first: h * per_head + first,
-        n: count,
-        x_first: h,
-        x_step: heads,
-        m: tokens,
-        y_first: h * count,
-        y_row: heads * count,
-    };
-    let jobs: Vec<Job<'_>> = (0..heads).map(job).collect();
-    cpu::run(cpu, &Prepared::new(cpu, x, latent, w.format()), &jobs, &Parts::new(y));
+pub fn heads_matmul(device: &Device, x: View<'_, f32>, w: Stored<'_>, slice: HeadSlice, y: ViewMut<'_, f32>) {
+    assert_eq!(w.shape(), [slice.heads * slice.per_head, slice.latent]);
+    let tokens = slice.tokens(x.len(), y.len(), (slice.latent, slice.count));
+    match device {
+        Device::Cpu(cpu) => cpu::heads_matmul(cpu, x.host(), w, slice, tokens, y.host()),
+        Device::Reference(_) => y.set(&reference::heads_matmul(x.host(), w, slice, tokens)),
+    }
 }
 
 /// Computes `y[t, h] = x[t, h] W_h`: queries into the latent space.
@@ -124,17 +105,13 @@ pub fn heads_matmul(cpu: &Cpu, x: &[f32], w: Stored<'_>, slice: HeadSlice, y: &m
 ///
 /// # Numerics
 /// In f32 for every format, the head's rows decoded: one chain per element, rows ascending.
-pub fn heads_by_plain(cpu: &Cpu, x: &[f32], w: Stored<'_>, slice: HeadSlice, y: &mut [f32]) {
-    let HeadSlice { heads, per_head, first, count, latent } = slice;
-    assert_eq!(w.shape(), [heads * per_head, latent]);
-    let tokens = slice.tokens(x, y, (count, latent));
-    let parts = Parts::new(y);
-    cpu.run(heads, |h| {
-        let mut rows = cpu.buffer::<f32>(count * latent);
-        decode_rows(cpu.isa(), w, h * per_head + first, rows.as_mut_slice());
-        let size = Size { m: tokens, n: latent, k: count };
-        by_plain(cpu, size, x, (h * count, heads * count), rows.as_slice(), &parts, (h * latent, heads * latent));
-    });
+pub fn heads_matmul_nn(device: &Device, x: View<'_, f32>, w: Stored<'_>, slice: HeadSlice, y: ViewMut<'_, f32>) {
+    assert_eq!(w.shape(), [slice.heads * slice.per_head, slice.latent]);
+    let tokens = slice.tokens(x.len(), y.len(), (slice.count, slice.latent));
+    match device {
+        Device::Cpu(cpu) => cpu::heads_matmul_nn(cpu, x.host(), w, slice, tokens, y.host()),
+        Device::Reference(_) => y.set(&reference::heads_matmul_nn(&x.wide(), w, slice, tokens)),
+    }
 }
 
 /// Computes `y = x W^T` for `W [H (N + V), C]` of which each head's rows are held in two halves: the first N transposed.
@@ -143,41 +120,54 @@ pub fn heads_by_plain(cpu: &Cpu, x: &[f32], w: Stored<'_>, slice: HeadSlice, y: 
 /// x [m, C], keys [H C, N], values [H V, C] -> y [m, H (N + V)]
 ///
 /// # Numerics
-/// Keys in f32 as in [`heads_by_plain`], values as in [`matmul`].
-pub fn split_heads_matmul(cpu: &Cpu, x: &[f32], keys: Stored<'_>, values: Stored<'_>, heads: usize, y: &mut [f32]) {
+/// Keys in f32 as in [`heads_matmul_nn`], values as in [`matmul`].
+pub fn split_heads_matmul(
+    device: &Device,
+    x: View<'_, f32>,
+    keys: Stored<'_>,
+    values: Stored<'_>,
+    heads: usize,
+    y: ViewMut<'_, f32>,
+) {
     let ([rows, n], [value_rows, latent]) = (keys.shape(), values.shape());
     let v = value_rows / heads;
     assert!(rows == heads * latent && value_rows == heads * v && x.len().is_multiple_of(latent));
-    let (m, width) = (x.len() / latent, n + v);
-    assert_eq!(y.len(), m * heads * width);
-    let parts = Parts::new(y);
-    cpu.run(heads, |h| {
-        let mut rows = cpu.buffer::<f32>(latent * n);
-        decode_rows(cpu.isa(), keys, h * latent, rows.as_mut_slice());
-        let size = Size { m, n, k: latent };
-        by_plain(cpu, size, x, (0, latent), rows.as_slice(), &parts, (h * width, heads * width));
-    });
-    let job = |h: usize| Job {
-        w: values,
-        first: h * v,
-        n: v,
-        x_first: 0,
-        x_step: 1,
-        m,
-        y_first: h * width + n,
-        y_row: heads * width,
-    };
-    let jobs: Vec<Job<'_>> = (0..heads).map(job).collect();
-    cpu::run(cpu, &Prepared::new(cpu, x, latent, values.format()), &jobs, &parts);
+    assert_eq!(y.len(), x.len() / latent * heads * (n + v));
+    match device {
+        Device::Cpu(cpu) => cpu::split_heads_matmul(cpu, x.host(), keys, values, heads, y.host()),
+        Device::Reference(_) => y.set(&reference::split_heads_matmul(x.host(), keys, values, heads)),
+    }
 }
 
 /// Computes the values of rows `first..` of a matrix, as many as `out` holds.
 ///
 /// # Shapes
 /// w [n, k], out [rows, k]
-pub fn decode(cpu: &Cpu, w: Stored<'_>, first: usize, out: &mut [f32]) {
+pub fn decode(device: &Device, w: Stored<'_>, first: usize, out: ViewMut<'_, f32>) {
     let [n, k] = w.shape();
-    let rows = out.len() / k;
-    assert!(first + rows <= n);
-    by_rows(cpu, rows, k, [(out, k)], |rows, [out]| decode_rows(cpu.isa(), w, first + rows.start, out));
+    assert!(first + out.len() / k <= n);
+    match device {
+        Device::Cpu(cpu) => cpu::decode(cpu, w, first, out.host()),
+        Device::Reference(_) => reference::decode(w, first, out.host()),
+    }
+}
+
+/// Computes the values of `W [H (N + V), C]` of which each head's rows are held in two halves: the first N transposed.
+///
+/// # Shapes
+/// keys [H C, N], values [H V, C], out [H (N + V), C]
+pub fn decode_split(device: &Device, keys: Stored<'_>, values: Stored<'_>, heads: usize, out: ViewMut<'_, f32>) {
+    let ([rows, n], [value_rows, latent]) = (keys.shape(), values.shape());
+    assert!(rows == heads * latent && value_rows.is_multiple_of(heads));
+    assert_eq!(out.len(), (heads * n + value_rows) * latent);
+    let (mut of_keys, mut of_values) = (device.buffer::<f32>(rows * n), device.buffer::<f32>(value_rows * latent));
+    decode(device, keys, 0, of_keys.view_mut());
+    decode(device, values, 0, of_values.view_mut());
+    match device {
+        // Once per weight, when it is loaded for training or converted: there is nothing to tune.
+        Device::Cpu(_) | Device::Reference(_) => {
+            let (keys, values) = (of_keys.view().host(), of_values.view().host());
+            reference::join_halves(keys, values, [heads, n, latent], out.host());
+        }
+    }
 }

@@ -1,7 +1,7 @@
 use super::*;
-use crate::Isa;
+use crate::format::decode_rows;
 use crate::ops::matmul::{Size, pack, packed_len};
-use crate::ops::testing::{bits, close, random, unwritten};
+use crate::ops::testing::{bits, close, devices, random, unwritten, view, view_mut};
 use minke_spec::Format;
 use minke_spec::draw::{Domain, draw};
 
@@ -60,17 +60,23 @@ fn every_path_agrees_with_the_reference_and_with_a_row_alone() {
             let w = Stored::new(format, &bytes, &scales, n, k);
             let x = random(2, m * k);
             let want = reference::matmul(&x, w);
-            for isa in Isa::available() {
+            for device in devices([2]) {
                 let mut y = unwritten(m * n);
-                matmul(&Cpu::new(2, isa), &x, w, m, &mut y);
+                matmul(&device, view(&x), w, m, view_mut(&mut y));
                 let size = want.iter().fold(0.0f64, |largest, v| largest.max(v.abs()));
                 let scaled: Vec<f32> = y.iter().map(|&v| (f64::from(v) / size) as f32).collect();
                 let wanted: Vec<f64> = want.iter().map(|&v| v / size).collect();
-                close(&scaled, &wanted, 1e-6, &format!("{} {} [{n}, {k}]", isa.name(), format.name()));
+                close(&scaled, &wanted, 1e-6, &format!("{} {} [{n}, {k}]", device.name(), format.name()));
                 for rows in [1, 2, 3, 5, 8, 11] {
                     let mut part = unwritten(rows * n);
-                    matmul(&Cpu::new(1, isa), &x[(m - rows) * k..], w, rows, &mut part);
-                    assert_eq!(bits(&part), bits(&y[(m - rows) * n..]), "{} {} {rows} rows", isa.name(), format.name());
+                    matmul(&device.serial(), view(&x[(m - rows) * k..]), w, rows, view_mut(&mut part));
+                    assert_eq!(
+                        bits(&part),
+                        bits(&y[(m - rows) * n..]),
+                        "{} {} {rows} rows",
+                        device.name(),
+                        format.name()
+                    );
                 }
             }
         }
@@ -84,16 +90,15 @@ fn floats_have_the_bits_of_the_plain_product() {
         let (bytes, scales) = (random_bytes(3, format, n, k), block_scales(format, n, k));
         let w = Stored::new(format, &bytes, &scales, n, k);
         let x = random(4, m * k);
-        for isa in Isa::available() {
-            let cpu = Cpu::new(2, isa);
+        for device in devices([2]) {
             let mut values = unwritten(n * k);
-            decode_rows(isa, w, 0, &mut values);
-            let mut packed = unwritten(packed_len(&cpu, n, k));
-            pack(&cpu, &values, n, k, &mut packed);
+            decode_rows(crate::Isa::detect(), w, 0, &mut values);
+            let mut packed = unwritten(packed_len(&device, n, k));
+            pack(&device, view(&values), n, k, view_mut(&mut packed));
             let (mut plain, mut y) = (unwritten(m * n), unwritten(m * n));
-            crate::ops::matmul::matmul(&cpu, &x, &packed, Size { m, n, k }, &mut plain);
-            matmul(&cpu, &x, w, m, &mut y);
-            assert_eq!(bits(&y), bits(&plain), "{} {}", isa.name(), format.name());
+            crate::ops::matmul::matmul(&device, view(&x), view(&packed), Size { m, n, k }, view_mut(&mut plain));
+            matmul(&device, view(&x), w, m, view_mut(&mut y));
+            assert_eq!(bits(&y), bits(&plain), "{} {}", device.name(), format.name());
         }
     }
 }
@@ -102,11 +107,10 @@ fn floats_have_the_bits_of_the_plain_product() {
 fn experts_and_heads_are_products_of_their_rows() {
     for format in [Format::Bf16, Format::F8E4M3, Format::Q8_0, Format::Q4K, Format::Q6K] {
         let (n, k) = (40, 512);
-        for isa in Isa::available() {
-            let cpu = Cpu::new(2, isa);
+        for device in devices([2]) {
             let alone = |x: &[f32], w: Stored<'_>| -> Vec<u32> {
                 let mut y = unwritten(x.len() / k * w.shape()[0]);
-                matmul(&cpu, x, w, x.len() / k, &mut y);
+                matmul(&device, view(x), w, x.len() / k, view_mut(&mut y));
                 bits(&y)
             };
             let all: Vec<_> = (0..4).map(|e| (random_bytes(e, format, n, k), block_scales(format, n, k))).collect();
@@ -114,7 +118,7 @@ fn experts_and_heads_are_products_of_their_rows() {
             let offsets = [0, 2, 2, 15, 16];
             let x = random(5, 16 * k);
             let mut y = unwritten(16 * n);
-            grouped_matmul(&cpu, &x, expert, &offsets, [n, k], &mut y);
+            grouped_matmul(&device, view(&x), expert, view(&offsets), [n, k], view_mut(&mut y));
             for e in 0..4 {
                 let (start, end) = (offsets[e] as usize, offsets[e + 1] as usize);
                 assert_eq!(bits(&y[start * n..end * n]), alone(&x[start * k..end * k], expert(e)), "{}", format.name());
@@ -124,15 +128,15 @@ fn experts_and_heads_are_products_of_their_rows() {
             let (tokens, w) = (3, expert(0));
             let z = random(6, tokens * 4 * k);
             let mut values = unwritten(tokens * 4 * 7);
-            heads_matmul(&cpu, &z, w, slice, &mut values);
+            heads_matmul(&device, view(&z), w, slice, view_mut(&mut values));
             let q = random(7, tokens * 4 * 7);
             let mut latents = unwritten(tokens * 4 * k);
-            heads_by_plain(&cpu, &q, w, slice, &mut latents);
+            heads_matmul_nn(&device, view(&q), w, slice, view_mut(&mut latents));
             let mut plain = unwritten(n * k);
-            decode_rows(isa, w, 0, &mut plain);
+            decode_rows(crate::Isa::detect(), w, 0, &mut plain);
             let mut want = unwritten(tokens * 4 * k);
-            crate::ops::matmul::heads_by_plain(&cpu, &q, &plain, slice, &mut want);
-            assert_eq!(bits(&latents), bits(&want), "{} {}", isa.name(), format.name());
+            crate::ops::matmul::heads_matmul_nn(&device, view(&q), view(&plain), slice, view_mut(&mut want));
+            assert_eq!(bits(&latents), bits(&want), "{} {}", device.name(), format.name());
             for t in 0..tokens {
                 for h in 0..4 {
                     let whole = alone(&z[(t * 4 + h) * k..][..k], w);
@@ -156,9 +160,12 @@ fn what_is_not_finite_stays_so() {
         for bad in [f32::NAN, f32::INFINITY] {
             let mut x = random(9, 2 * k);
             x[k + 17] = bad;
-            let mut y = unwritten(2 * n);
-            matmul(&Cpu::new(1, Isa::detect()), &x, Stored::new(format, &bytes, &[], n, k), 2, &mut y);
-            assert!(y[..n].iter().all(|v| v.is_finite()) && y[n..].iter().all(|v| !v.is_finite()), "{}", format.name());
+            for device in devices([1]) {
+                let mut y = unwritten(2 * n);
+                matmul(&device, view(&x), Stored::new(format, &bytes, &[], n, k), 2, view_mut(&mut y));
+                let stays = y[..n].iter().all(|v| v.is_finite()) && y[n..].iter().all(|v| !v.is_finite());
+                assert!(stays, "{device:?} {}", format.name());
+            }
         }
     }
 }

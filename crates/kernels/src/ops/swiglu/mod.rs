@@ -10,7 +10,7 @@ pub mod reference;
 #[cfg(test)]
 mod tests;
 
-use crate::Cpu;
+use crate::{Device, View, ViewMut};
 
 /// Computes `y = silu(gate) * up`.
 ///
@@ -22,16 +22,33 @@ use crate::Cpu;
 ///
 /// # Numerics
 /// Relative error below 1e-6 for a gate above -87; below it y is under 1e-36 times gate times up.
-pub fn swiglu(cpu: &Cpu, gate: &[f32], up: &[f32], y: &mut [f32]) {
+pub fn swiglu(device: &Device, gate: View<'_, f32>, up: View<'_, f32>, y: ViewMut<'_, f32>) {
     assert_eq!((gate.len(), up.len()), (y.len(), y.len()));
-    cpu::forward(cpu, gate, up, y);
+    match device {
+        Device::Cpu(cpu) => cpu::forward(cpu, gate.host(), up.host(), y.host()),
+        Device::Reference(_) => y.set(&reference::swiglu(&gate.wide(), &up.wide())),
+    }
 }
 
 /// Computes the gradients of both inputs.
 ///
 /// # Shapes
 /// gate, up, dy, dgate, dup `[n]`
-pub fn swiglu_backward(cpu: &Cpu, gate: &[f32], up: &[f32], dy: &[f32], dgate: &mut [f32], dup: &mut [f32]) {
+pub fn swiglu_backward(
+    device: &Device,
+    gate: View<'_, f32>,
+    up: View<'_, f32>,
+    dy: View<'_, f32>,
+    dgate: ViewMut<'_, f32>,
+    dup: ViewMut<'_, f32>,
+) {
     assert_eq!((gate.len(), up.len(), dgate.len(), dup.len()), (dy.len(), dy.len(), dy.len(), dy.len()));
-    cpu::backward(cpu, gate, up, dy, dgate, dup);
+    match device {
+        Device::Cpu(cpu) => cpu::backward(cpu, gate.host(), up.host(), dy.host(), dgate.host(), dup.host()),
+        Device::Reference(_) => {
+            let both = reference::swiglu_backward(&gate.wide(), &up.wide(), &dy.wide());
+            dgate.set(&both.0);
+            dup.set(&both.1);
+        }
+    }
 }

@@ -6,13 +6,13 @@ fn every_path_agrees_with_the_reference() {
     for n in [0, 1, 15, 16, 33, 1000, 30_011] {
         let (mut gate, up, dy) = (random(1, n), random(2, n), random(3, n));
         gate.iter_mut().enumerate().for_each(|(i, g)| *g *= [1.0, 5.0, 30.0][i % 3]);
-        let run = |cpu: &Cpu| {
+        let run = |device: &Device| {
             let (mut y, mut dgate, mut dup) = (unwritten(n), unwritten(n), unwritten(n));
-            swiglu(cpu, &gate, &up, &mut y);
-            swiglu_backward(cpu, &gate, &up, &dy, &mut dgate, &mut dup);
+            swiglu(device, view(&gate), view(&up), view_mut(&mut y));
+            swiglu_backward(device, view(&gate), view(&up), view(&dy), view_mut(&mut dgate), view_mut(&mut dup));
             // The same values elsewhere in the slice have the same bits.
             let mut shifted = unwritten(n.saturating_sub(3));
-            swiglu(cpu, &gate[n.min(3)..], &up[n.min(3)..], &mut shifted);
+            swiglu(device, view(&gate[n.min(3)..]), view(&up[n.min(3)..]), view_mut(&mut shifted));
             assert_eq!(bits(&shifted), bits(&y[n.min(3)..]));
             vec![y, dgate, dup]
         };
@@ -36,9 +36,9 @@ fn the_reference_backward_is_the_derivative() {
 
 #[test]
 fn a_closed_gate_is_closed_and_an_open_one_passes() {
-    let run = |cpu: &Cpu| {
+    let run = |device: &Device| {
         let mut y = unwritten(3);
-        swiglu(cpu, &[-200.0, 200.0, f32::NAN], &[2.0, 2.0, 2.0], &mut y);
+        swiglu(device, view(&[-200.0, 200.0, f32::NAN]), view(&[2.0, 2.0, 2.0]), view_mut(&mut y));
         vec![y]
     };
     on_every_path(run, |out, path| {

@@ -1,5 +1,7 @@
 //! The tuned product: packed panels, blocks that fit the caches, tasks over blocks of the output.
 
+pub(crate) mod heads;
+
 use super::Size;
 use crate::device::{Cpu, Parts};
 use crate::isa::Isa;
@@ -15,17 +17,20 @@ const SERIAL: usize = 150_000;
 
 simd_fn! {
     /// Returns the columns of a panel on this path.
-    pub(crate) fn width<S>(_s: S) -> usize {
+    fn width<S>(_s: S) -> usize {
         panel_width::<S>()
     }
 
     /// Computes one block of the output, `[m, n]`, over all of k.
-    pub(super) fn block<S>(s: S, size: Size, a: Left, b: Right, c: Output, accumulate: bool) {
+    ///
+    /// # Safety
+    /// The operands are valid for these shapes, and the block of the output is this call's alone.
+    unsafe fn block<S>(s: S, size: Size, a: Left, b: Right, c: Output, accumulate: bool) {
         let Size { m, n, k } = size;
         let mut p = 0;
         loop {
             let depth = (k - p).min(DEPTH);
-            // SAFETY: `blocked` checked that the operands cover the block, and blocks do not overlap.
+            // SAFETY: the caller's promise, for a part of the terms.
             unsafe { product(s, (m, n, depth), a.at(0, p), b.at(p, 0), c, accumulate || p > 0) };
             p += depth;
             if p >= k {
@@ -35,7 +40,7 @@ simd_fn! {
     }
 
     /// Writes panel `panel` of `w [n, k]`: `[k, width]`, element (p, j) = w[panel * width + j, p].
-    pub(super) fn pack_rows_panel<S>(_s: S, w: &[f32], k: usize, first: usize, rows: usize, out: &mut [f32]) {
+    fn pack_rows_panel<S>(_s: S, w: &[f32], k: usize, first: usize, rows: usize, out: &mut [f32]) {
         let width = panel_width::<S>();
         if rows < width {
             out.fill(0.0);
@@ -66,8 +71,14 @@ simd_fn! {
     }
 }
 
+/// Returns the floats that a packed `[n, k]` weight takes: n rounded up to whole panels.
+pub(crate) fn packed_len(cpu: &Cpu, n: usize, k: usize) -> usize {
+    let width = width(cpu.isa());
+    n.div_ceil(width) * width * k
+}
+
 /// Packs the rows of w [n, k] into panels of depth k.
-pub(super) fn pack_rows(cpu: &Cpu, w: &[f32], n: usize, k: usize, out: &mut [f32]) {
+pub(crate) fn pack(cpu: &Cpu, w: &[f32], n: usize, k: usize, out: &mut [f32]) {
     let width = width(cpu.isa());
     pack_panels(cpu, n, k, out, |isa, panel, to| {
         pack_rows_panel(isa, w, k, panel * width, width.min(n - panel * width), to);
@@ -130,8 +141,16 @@ pub(crate) fn blocked(cpu: &Cpu, size: Size, a: &[f32], b: &[f32], c: &mut [f32]
         let left = Left { pointer: a.as_ptr(), row: k, column: 1 }.at(i, 0);
         let right = Right { pointer: b.as_ptr(), row: width, panel: width * k }.at(0, panel);
         let output = Output { pointer: parts.pointer(i * n + j), row: n };
-        block(cpu.isa(), size, left, right, output, false);
+        // SAFETY: the operands cover the block, checked above, and blocks do not overlap.
+        unsafe { block(cpu.isa(), size, left, right, output, false) };
     });
+}
+
+/// Computes `dx = dy w`. dy [m, n], w [n, k], dx [m, k]
+pub(crate) fn matmul_nn(cpu: &Cpu, dy: &[f32], w: &[f32], Size { m, n, k }: Size, dx: &mut [f32]) {
+    let mut packed = cpu.buffer::<f32>(packed_len(cpu, k, n));
+    pack_columns(cpu, w, n, k, packed.as_mut_slice());
+    blocked(cpu, Size { m, n: k, k: n }, dy, packed.as_slice(), dx);
 }
 
 /// Adds `dy^T x` to dw. Each task has a block of dw and goes through the rows once, [`DEPTH`] at a time, which it packs
@@ -139,8 +158,9 @@ pub(crate) fn blocked(cpu: &Cpu, size: Size, a: &[f32], b: &[f32], c: &mut [f32]
 ///
 /// # Shapes
 /// dy [m, n], x [m, k], dw [n, k]
-pub(super) fn columns_product_add(cpu: &Cpu, dy: &[f32], x: &[f32], size: Size, dw: &mut [f32]) {
+pub(crate) fn backward_weight_add(cpu: &Cpu, dy: &[f32], x: &[f32], size: Size, dw: &mut [f32]) {
     let Size { m, n, k } = size;
+    assert!(dy.len() >= m * n && x.len() >= m * k && dw.len() >= n * k);
     if m * n * k == 0 {
         return;
     }
@@ -164,7 +184,8 @@ pub(super) fn columns_product_add(cpu: &Cpu, dy: &[f32], x: &[f32], size: Size, 
             let left = Left { pointer: dy.as_ptr(), row: 1, column: n }.at(i, p);
             let right = Right { pointer: packed.as_ptr(), row: width, panel: width * depth };
             let output = Output { pointer: parts.pointer(i * k + j), row: k };
-            block(cpu.isa(), Size { m: rows, n: columns, k: depth }, left, right, output, true);
+            // SAFETY: dy, the panels and dw cover the block, and blocks do not overlap.
+            unsafe { block(cpu.isa(), Size { m: rows, n: columns, k: depth }, left, right, output, true) };
         }
     });
 }
