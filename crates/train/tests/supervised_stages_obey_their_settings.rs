@@ -82,8 +82,11 @@ fn schedules_factors_and_starting_points_reach_the_weights() {
     let module = |name: &str| name.starts_with("model.layers.2.");
     let (without, with) = (of("without-mtp"), of("with-mtp"));
     for (name, values) in &base {
-        assert_eq!(values == &without[name], module(name), "{name} without the loss");
-        assert!(values != &with[name] || name.ends_with("e_score_correction_bias"), "{name} with the loss");
+        // A selection bias goes up and down by the same step and may come back to where it was.
+        let bias = name.ends_with("e_score_correction_bias");
+        assert!(values == &without[name] || !module(name), "{name} moved without the loss");
+        assert!(values != &without[name] || module(name) || bias, "{name} did not move without the loss");
+        assert!(values != &with[name] || bias, "{name} did not move with the loss");
     }
     // The loss that is written down is the sum of its parts with the factors of the stage.
     for (stage, factor) in [("base", 0.3), ("with-mtp", 0.1)] {
