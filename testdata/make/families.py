@@ -83,6 +83,15 @@ FAMILIES = {
         rope_parameters=dict(  # one frequency is kept, two are interpolated, two are divided
             rope_type="llama3", rope_theta=100.0, factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0,
             original_max_position_embeddings=48)), 3, 49),
+    # Biases of attention and feed-forward, and frequencies that are all divided.
+    "tiny-llama-bias": ("Llama", dict(
+        vocab_size=101, hidden_size=36, intermediate_size=53, num_hidden_layers=2, num_attention_heads=3,
+        num_key_value_heads=1, attention_bias=True, mlp_bias=True, tie_word_embeddings=False, rms_norm_eps=1e-5,
+        rope_parameters=dict(rope_type="linear", rope_theta=10000.0, factor=4.0)), 3, 41),
+    "tiny-qwen3-bias": ("Qwen3", dict(
+        vocab_size=97, hidden_size=34, intermediate_size=47, num_hidden_layers=2, num_attention_heads=4,
+        num_key_value_heads=2, head_dim=10, attention_bias=True, tie_word_embeddings=False, rms_norm_eps=1e-6,
+        rope_parameters=dict(rope_type="default", rope_theta=10000.0)), 3, 39),
 }
 
 

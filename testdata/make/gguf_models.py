@@ -129,6 +129,9 @@ def keys(out, config, split):
     u32("attention.head_count", config["num_attention_heads"])
     f32("attention.layer_norm_rms_epsilon", config["rms_norm_eps"])
     f32("rope.freq_base", rope["rope_theta"])
+    if rope["rope_type"] == "linear":
+        out.add_string(f"{arch}.rope.scaling.type", "linear")
+        f32("rope.scaling.factor", rope["factor"])
     if rope["rope_type"] == "yarn":
         out.add_string(f"{arch}.rope.scaling.type", "yarn")
         f32("rope.scaling.factor", rope["factor"])
@@ -200,6 +203,7 @@ def main():
     write("tiny-qwen2", "tiny-qwen2.gguf")
     write("tiny-qwen3-yarn", "tiny-qwen3-yarn.gguf")
     write("tiny-llama", "tiny-llama.gguf")
+    write("tiny-llama-bias", "tiny-llama-bias.gguf")
     write("tiny-qwen3", "tiny-qwen3.gguf", most_tensors=10)
 
 

@@ -5,6 +5,7 @@ use minke_engine::SamplingParams;
 use minke_weights::Archive;
 use minke_weights::gguf::{Metadata, Value};
 use serde::{Deserialize, Serialize};
+use serde_json::Value as Json;
 
 use crate::Result;
 use crate::error::bad_file;
@@ -83,6 +84,21 @@ fn top_p() -> f32 {
     0.95
 }
 
+/// A value as transformers takes it: null says nothing, a whole float is an integer, and an integer below zero is none.
+fn accepted(key: &str, value: Json) -> Option<Json> {
+    let value = match value {
+        Json::Null => return None,
+        Json::Array(values) => Json::Array(values.into_iter().filter_map(|value| accepted(key, value)).collect()),
+        Json::Number(number) => match number.as_f64() {
+            Some(float) if float.fract() == 0.0 && float.abs() < 2f64.powi(53) => (float as i64).into(),
+            _ => Json::Number(number),
+        },
+        other => other,
+    };
+    let is_integer = ["eos_token_id", "max_new_tokens", "top_k"].contains(&key);
+    (!is_integer || value.as_i64().is_none_or(|value| value >= 0)).then_some(value)
+}
+
 impl GenerationConfig {
     /// Reads the defaults of a model; those of R1 where it has none.
     ///
@@ -98,14 +114,20 @@ impl GenerationConfig {
             None => "{}".into(),
         };
         let broken = |reason: String| bad_file(&path, format!("{reason}; correct the file or remove it"));
-        let read: Self = serde_json::from_str(&text).map_err(|error| broken(error.to_string()))?;
+        let read = Self::parse(&text).map_err(|error| broken(error.to_string()))?;
         let said = SamplingOptions { max_tokens: Some(1), ..SamplingOptions::default() };
         read.params(&said, &[], 1).validate().map_err(|error| broken(error.to_string()))?;
         Ok(read)
     }
 
+    fn parse(text: &str) -> serde_json::Result<Self> {
+        let said: serde_json::Map<String, Json> = serde_json::from_str(text)?;
+        let said = said.into_iter().filter_map(|(key, value)| Some((key.clone(), accepted(&key, value)?)));
+        serde_json::from_value(Json::Object(said.collect()))
+    }
+
     /// What the metadata of a GGUF file say, in the form of a generation_config.json.
-    fn in_metadata(metadata: &Metadata) -> serde_json::Value {
+    fn in_metadata(metadata: &Metadata) -> Json {
         let mut said = serde_json::Map::new();
         for (key, name) in [
             ("temperature", "general.sampling.temp"),
@@ -120,7 +142,7 @@ impl GenerationConfig {
                 None => None,
             };
         }
-        serde_json::Value::Object(said)
+        Json::Object(said)
     }
 
     /// How to sample: what the request says, else what the model's makers say.
@@ -140,5 +162,32 @@ impl GenerationConfig {
             .with_seed(said.seed)
             .with_max_tokens(said.max_tokens.or(self.max_new_tokens).unwrap_or(context))
             .with_stop_ids(stop_ids)
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_that_transformers_accepts_are_accepted() {
+        let given =
+            GenerationConfig::parse(r#"{"temperature": 1, "top_p": 0.9, "top_k": 20, "max_new_tokens": 8}"#).unwrap();
+        let floats =
+            GenerationConfig::parse(r#"{"temperature": 1.0, "top_p": 0.9, "top_k": 20.0, "max_new_tokens": 8.0}"#)
+                .unwrap();
+        assert_eq!(floats, given);
+        let none = GenerationConfig::parse("{}").unwrap();
+        for text in [
+            r#"{"temperature": null, "top_k": null, "do_sample": null, "eos_token_id": null}"#,
+            r#"{"top_k": -1, "max_new_tokens": -1, "eos_token_id": -1}"#,
+            r#"{"top_k": 0.0, "min_p": 0, "pad_token_id": [], "_from_model_config": true}"#,
+        ] {
+            assert_eq!(GenerationConfig::parse(text).unwrap(), none, "{text}");
+        }
+        for wrong in [r#"{"top_k": 0.5}"#, r#"{"temperature": "hot"}"#, r#"{"do_sample": 1}"#, "[]"] {
+            assert!(GenerationConfig::parse(wrong).is_err(), "{wrong}");
+        }
     }
 }

@@ -51,7 +51,7 @@ impl ChatModel {
         let generation = GenerationConfig::read(&archive)?;
         let (device, identity) = (device.clone(), identity(&archive, device));
         let model = archive.load(&device)?;
-        let notes = note.into_iter().collect();
+        let notes = archive.notes.iter().cloned().chain(note).collect();
         Ok(Self { device, model, tokenizer, template, generation, context, identity, notes })
     }
 

@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 use minke_chat::{template, tokenizer};
 use minke_sys::atomic;
 use minke_text::ChatTemplate;
-use minke_weights::{Archive, Pairs};
+use minke_weights::{Archive, Output, Pairs};
 use serde_json::{Map, Value, json};
 
 use crate::error::Exit;
@@ -22,14 +22,14 @@ const SAMPLING: [(&str, &str); 4] = [
     ("min_p", "general.sampling.min_p"),
 ];
 
-/// Returns the metadata of a GGUF file with this model, and what is to be said about them.
+/// Returns the metadata of a GGUF file with these tensors of this model, and what is to be said about them.
 ///
 /// # Errors
-/// If tokenizer, template or advice are broken, or the tokenizer has no form in GGUF.
-pub fn pairs(archive: &Archive, target: &Path) -> Result<(Pairs, Option<String>)> {
+/// If tokenizer, template or advice are broken, or the model or its tokenizer have no form in GGUF.
+pub fn pairs(archive: &Archive, outputs: &[Output], target: &Path) -> Result<(Pairs, Option<String>)> {
     let name = if archive.metadata.is_none() { &archive.path } else { target };
     let name = std::path::absolute(name)?.file_stem().map_or(String::new(), |name| name.to_string_lossy().into_owned());
-    let mut pairs = archive.gguf_pairs(&name);
+    let mut pairs = archive.gguf_pairs(&name, outputs)?;
     if archive.metadata.is_some() {
         return Ok((pairs, None));
     }

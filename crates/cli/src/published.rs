@@ -75,5 +75,13 @@ fn of_table(name: &ModelName) -> Option<Archive> {
         tensors.insert(tensor, Entry { dtype: format.name().into(), shape, file: 0, range: start..end });
     }
     let path = PathBuf::from(name.to_string());
-    Some(Archive { path, config, unknown_keys: Vec::new(), files: Vec::new(), tensors, metadata: None })
+    Some(Archive {
+        path,
+        config,
+        unknown_keys: Vec::new(),
+        notes: Vec::new(),
+        files: Vec::new(),
+        tensors,
+        metadata: None,
+    })
 }

@@ -47,7 +47,9 @@ fn is_empty(folder: &Path) -> bool {
 fn folders_go_to_gguf_and_back() {
     let folder = tempfile::tempdir().unwrap();
     let at = folder.path();
-    for name in ["tiny-v3", "tiny-v3-direct-q", "tiny-qwen2", "tiny-qwen3", "tiny-qwen3-yarn", "tiny-llama"] {
+    for name in
+        ["tiny-v3", "tiny-v3-direct-q", "tiny-qwen2", "tiny-qwen3", "tiny-qwen3-yarn", "tiny-llama", "tiny-llama-bias"]
+    {
         for format in ["f32", "bf16", "f16"] {
             let [source, gguf, back] = ["folder", "gguf", "back"].map(|kind| format!("{name}-{format}-{kind}"));
             let gguf = format!("{gguf}.gguf");
@@ -71,6 +73,7 @@ fn gguf_is_what_the_gguf_package_writes() {
         ("tiny-qwen2", "tiny-qwen2.gguf"),
         ("tiny-qwen3-yarn", "tiny-qwen3-yarn.gguf"),
         ("tiny-llama", "tiny-llama.gguf"),
+        ("tiny-llama-bias", "tiny-llama-bias.gguf"),
     ] {
         let ours = format!("{name}.gguf");
         ok(at, &["convert", text(&testdata(name)), &ours]);
@@ -129,6 +132,46 @@ fn text_and_advice_go_along() {
         serde_json::from_str(&fs::read_to_string(at.join("back/generation_config.json")).unwrap()).unwrap();
     assert_eq!((said["temperature"].as_f64(), said["top_k"].as_u64()), (Some(0.5), Some(7)));
     assert_eq!(ok(at, &["debug", "render", "back", "q"]).out, ok(at, &["debug", "render", "thinker", "q"]).out);
+}
+
+/// What llama.cpp, or a `config.json`, has no place for.
+#[test]
+fn what_the_target_cannot_say_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    let files = |name: &str| testdata("hyperparameters").join(name);
+    let refused = |source: &Path, target: &str, what: &str| {
+        for args in [vec!["convert"], vec!["quantize", "--to", "q8_0"]] {
+            if args[0] == "quantize" && !target.ends_with(".gguf") {
+                continue;
+            }
+            let done = minke(at, &[&args[..], &[text(source), target]].concat());
+            assert_eq!(done.code, 4, "{done:?}");
+            assert!(done.err.contains(what) && done.err.contains("nothing was written"), "{done:?}");
+            assert!(is_empty(at));
+        }
+    };
+    refused(&testdata("tiny-qwen3-bias"), "a.gguf", "a bias of o_proj in Qwen3");
+    // In config.json, one key says all biases of attention.
+    refused(&files("qkv-bias.gguf"), "a", "attention (heads, widths or biases)");
+    refused(&files("output-bias.gguf"), "a", "attention (heads, widths or biases)");
+    let with = |name: &str, key: &str, value: serde_json::Value| {
+        let copy = tempfile::tempdir().unwrap();
+        fs::copy(testdata(name).join("model.safetensors"), copy.path().join("model.safetensors")).unwrap();
+        let mut config: serde_json::Value =
+            serde_json::from_str(&fs::read_to_string(testdata(name).join("config.json")).unwrap()).unwrap();
+        *config.pointer_mut(key).unwrap() = value;
+        fs::write(copy.path().join("config.json"), config.to_string()).unwrap();
+        copy
+    };
+    // One number stands for both there, and divides what `attention_factor` multiplies.
+    let mscale = with("tiny-v3", "/rope_parameters/mscale", serde_json::json!(0.5));
+    refused(mscale.path(), "a.gguf", "its rope_scaling");
+    let llama3 = serde_json::json!({ "rope_type": "llama3", "rope_theta": 1e4, "factor": 8.0, "low_freq_factor": 1.0,
+        "high_freq_factor": 4.0, "original_max_position_embeddings": 64 });
+    refused(with("tiny-qwen2", "/rope_parameters", llama3).path(), "a.gguf", "llama3 scaling outside of Llama");
+    let halves = with("tiny-v3", "/rope_interleave", false.into());
+    refused(halves.path(), "a.gguf", "a rotation of halves in a DeepSeek model");
 }
 
 /// Writes a model of Llama's architecture with zeros for weights, sparse on the disk.

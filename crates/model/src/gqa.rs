@@ -5,33 +5,10 @@ use minke_spec::{ModelConfig, rope};
 use minke_tensor::{Param, Pass, Tensor};
 
 use crate::cache::KvCache;
+use crate::projection::Projection;
 use crate::rope::Rope;
 use crate::source::{Source, params};
 use crate::{Batch, Result};
-
-/// A projection with an optional bias.
-#[derive(Clone)]
-struct Projection {
-    weight: Param,
-    bias: Option<Param>,
-}
-
-params!(Projection { weight, bias });
-
-impl Projection {
-    fn new(source: &mut Source, layer: usize, name: &str) -> Self {
-        let prefix = format!("model.layers.{layer}.self_attn.{name}");
-        Self { weight: source.take(&format!("{prefix}.weight")), bias: source.take_if_any(&format!("{prefix}.bias")) }
-    }
-
-    fn forward(&self, pass: Pass<'_>, x: &Tensor) -> Result<Tensor> {
-        let y = x.matmul(pass, &self.weight)?;
-        Ok(match &self.bias {
-            Some(bias) => y.add_row(pass, bias)?,
-            None => y,
-        })
-    }
-}
 
 /// Grouped-query attention.
 #[derive(Clone)]
@@ -54,7 +31,7 @@ params!(Gqa { q_proj, k_proj, v_proj, o_proj, q_norm, k_norm });
 
 impl Gqa {
     pub(crate) fn new(config: &ModelConfig, sizes: &GqaConfig, source: &mut Source, layer: usize) -> Self {
-        let mut projection = |name| Projection::new(source, layer, name);
+        let mut projection = |name: &str| Projection::new(source, &format!("model.layers.{layer}.self_attn.{name}"));
         Self {
             q_proj: projection("q_proj"),
             k_proj: projection("k_proj"),
@@ -103,6 +80,6 @@ impl Gqa {
                 pages.attention(pass, &q, batch.spans(), batch.page_table(), self.scale)?
             }
         };
-        self.o_proj.forward(pass, &out.reshape(&[tokens, self.heads * width])?)
+        Ok(self.o_proj.forward(pass, &out.reshape(&[tokens, self.heads * width])?)?)
     }
 }

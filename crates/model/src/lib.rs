@@ -15,6 +15,7 @@ mod mla;
 mod mlp;
 mod moe;
 mod mtp;
+mod projection;
 mod rope;
 mod source;
 mod transformer;

@@ -1,28 +1,29 @@
 //! What does a dense feed-forward compute? `down(silu(gate(x)) * up(x))`.
 
-use minke_tensor::{Param, Pass, Tensor};
+use minke_tensor::{Pass, Tensor};
 
+use crate::projection::Projection;
 use crate::source::{Source, params};
 
 /// A SwiGLU feed-forward; also the shared expert.
 #[derive(Clone)]
 pub(crate) struct Mlp {
-    gate_proj: Param,
-    up_proj: Param,
-    down_proj: Param,
+    gate_proj: Projection,
+    up_proj: Projection,
+    down_proj: Projection,
 }
 
 params!(Mlp { gate_proj, up_proj, down_proj });
 
 impl Mlp {
     pub(crate) fn new(source: &mut Source, prefix: &str) -> Self {
-        let mut take = |name: &str| source.take(&format!("{prefix}.{name}.weight"));
-        Self { gate_proj: take("gate_proj"), up_proj: take("up_proj"), down_proj: take("down_proj") }
+        let mut projection = |name: &str| Projection::new(source, &format!("{prefix}.{name}"));
+        Self { gate_proj: projection("gate_proj"), up_proj: projection("up_proj"), down_proj: projection("down_proj") }
     }
 
     /// Returns the output. x [T, D] -> [T, D]
     pub(crate) fn forward(&self, pass: Pass<'_>, x: &Tensor) -> minke_tensor::Result<Tensor> {
-        let hidden = x.matmul(pass, &self.gate_proj)?.swiglu(pass, &x.matmul(pass, &self.up_proj)?)?;
-        hidden.matmul(pass, &self.down_proj)
+        let hidden = self.gate_proj.forward(pass, x)?.swiglu(pass, &self.up_proj.forward(pass, x)?)?;
+        self.down_proj.forward(pass, &hidden)
     }
 }

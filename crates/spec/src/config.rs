@@ -4,6 +4,7 @@
 //! files and that of transformers 5). A value with a meaning that is not implemented is an error that names the field;
 //! a key that is not known is reported. Nothing is inferred from sizes.
 
+mod other_keys;
 mod published;
 
 pub use published::Parsed;
@@ -34,6 +35,8 @@ pub struct ModelConfig {
     pub num_attention_heads: usize,
     /// Width of a dense feed-forward, `F`.
     pub intermediate_size: usize,
+    /// Whether the projections of a dense feed-forward have a bias (Llama with `mlp_bias`).
+    pub mlp_bias: bool,
     /// Added to the mean square in RMSNorm.
     pub rms_norm_eps: f32,
     /// Longest sequence, in tokens.
@@ -148,7 +151,7 @@ pub struct GqaConfig {
     pub head_dim: usize,
     /// Whether `q_proj`, `k_proj` and `v_proj` have a bias (Qwen2 always; others with `attention_bias`).
     pub qkv_bias: bool,
-    /// Whether `o_proj` has a bias (Llama and Qwen3 with `attention_bias`).
+    /// Whether `o_proj` has a bias (Llama and Qwen3 with `attention_bias`; GGUF files say it apart).
     pub o_bias: bool,
     /// Whether queries and keys are normalised per head before rotation (Qwen3).
     pub qk_norm: bool,
@@ -170,6 +173,8 @@ pub struct RopeConfig {
 pub enum RopeScaling {
     /// Not at all.
     None,
+    /// Every frequency is divided by this factor.
+    Linear(f64),
     /// YaRN (V3 4.3).
     Yarn(YarnConfig),
     /// Llama 3.1's.
@@ -308,6 +313,14 @@ impl ModelConfig {
         self.num_hidden_layers + self.num_nextn_predict_layers
     }
 
+    /// Takes the multi-token prediction layers away, for weights that lack them.
+    pub fn remove_mtp(&mut self) {
+        self.num_nextn_predict_layers = 0;
+        // Experts that only those layers had are gone with them.
+        let num_layers = self.num_hidden_layers;
+        self.moe.take_if(|moe| moe.first_k_dense_replace >= num_layers);
+    }
+
     /// Returns how many channels of a head are rotated.
     pub fn rope_dim(&self) -> usize {
         match &self.attention {
@@ -347,6 +360,9 @@ impl ModelConfig {
             self.num_nextn_predict_layers,
             || format!("{} has no multi-token prediction", self.model_type.name()),
         )?;
+        require(!self.mlp_bias || self.model_type == ModelType::Llama, "mlp_bias", self.mlp_bias, || {
+            format!("{} has no biases in feed-forwards", self.model_type.name())
+        })?;
         positive("rms_norm_eps", self.rms_norm_eps.into())?;
         require((0.0..=1.0).contains(&self.initializer_range), "initializer_range", self.initializer_range, || {
             "must lie between 0 and 1".to_owned()
@@ -421,7 +437,8 @@ impl ModelConfig {
         )?;
         let biases_exist = match family {
             ModelType::Qwen2 => gqa.qkv_bias && !gqa.o_bias,
-            _ => gqa.qkv_bias == gqa.o_bias,
+            ModelType::Llama => true,
+            _ => gqa.qkv_bias || !gqa.o_bias,
         };
         require(biases_exist, "attention_bias", gqa.qkv_bias, || {
             format!("{} does not have this combination of biases", family.name())
@@ -452,6 +469,7 @@ impl RopeConfig {
         require(self.theta > 1.0, "rope_theta", self.theta, || "must be greater than 1".to_owned())?;
         let (factor, original) = match &self.scaling {
             RopeScaling::None => return Ok(()),
+            RopeScaling::Linear(factor) => return positive("factor", *factor),
             RopeScaling::Yarn(yarn) => {
                 positive("beta_slow", yarn.beta_slow)?;
                 at_least(yarn.beta_slow, "beta_fast", yarn.beta_fast)?;

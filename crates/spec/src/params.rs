@@ -216,8 +216,10 @@ pub fn published_files(config: &ModelConfig) -> Vec<(String, Format, Vec<usize>)
     files
 }
 
-const EMBEDDING: &str = "model.embed_tokens.weight";
-const HEAD: &str = "lm_head.weight";
+/// Name of the token embedding.
+pub const EMBEDDING: &str = "model.embed_tokens.weight";
+/// Name of the head, where it is not the embedding.
+pub const HEAD: &str = "lm_head.weight";
 
 /// The table while it is written.
 struct Table<'a> {
@@ -297,9 +299,16 @@ impl Table<'_> {
 
     fn mlp(&mut self, module: &str, intermediate: usize) {
         let width = self.config.hidden_size;
-        self.matrix(&format!("{module}.gate_proj"), [intermediate, width], Shard::Rows);
-        self.matrix(&format!("{module}.up_proj"), [intermediate, width], Shard::Rows);
-        self.matrix(&format!("{module}.down_proj"), [width, intermediate], Shard::Columns);
+        for (projection, shape, shard, bias) in [
+            ("gate_proj", [intermediate, width], Shard::Rows, Shard::Rows),
+            ("up_proj", [intermediate, width], Shard::Rows, Shard::Rows),
+            ("down_proj", [width, intermediate], Shard::Columns, Shard::Replicated),
+        ] {
+            self.matrix(&format!("{module}.{projection}"), shape, shard);
+            if self.config.mlp_bias {
+                self.push(&format!("{module}.{projection}.bias"), &shape[..1], ParamRole::Bias, bias);
+            }
+        }
     }
 
     fn experts(&mut self) {

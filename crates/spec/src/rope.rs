@@ -24,6 +24,7 @@ pub fn inverse_frequencies(rope: &RopeConfig, dim: usize) -> Vec<f32> {
     let powers = (0..dim / 2).map(|i| f64::from(rope.theta as f32).powf(exponent(i)) as f32);
     match &rope.scaling {
         RopeScaling::None => powers.map(|power| 1.0 / power).collect(),
+        RopeScaling::Linear(factor) => powers.map(|power| 1.0 / power / *factor as f32).collect(),
         RopeScaling::Yarn(yarn) => {
             let (low, high) = yarn_range(rope.theta, yarn, dim);
             let stretched = |(i, power): (usize, f32)| {
@@ -64,7 +65,7 @@ pub fn softmax_scale(config: &ModelConfig) -> f64 {
 pub fn cos_sin_multiplier(rope: &RopeConfig) -> f64 {
     match &rope.scaling {
         RopeScaling::Yarn(yarn) => yarn_attention_factor(yarn),
-        RopeScaling::None | RopeScaling::Llama3(_) | RopeScaling::Divisors(_) => 1.0,
+        RopeScaling::None | RopeScaling::Linear(_) | RopeScaling::Llama3(_) | RopeScaling::Divisors(_) => 1.0,
     }
 }
 

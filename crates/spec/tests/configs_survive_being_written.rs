@@ -35,7 +35,7 @@ fn scaling() -> impl Strategy<Value = RopeScaling> {
             })
         },
     );
-    prop_oneof![Just(RopeScaling::None), yarn, llama3]
+    prop_oneof![Just(RopeScaling::None), (0.1..100.0f64).prop_map(RopeScaling::Linear), yarn, llama3]
 }
 
 fn experts(v3: bool) -> impl Strategy<Value = MoeConfig> {
@@ -116,6 +116,7 @@ fn valid_config() -> impl Strategy<Value = ModelConfig> {
                     num_hidden_layers: layers,
                     num_attention_heads: heads,
                     intermediate_size,
+                    mlp_bias: family == ModelType::Llama && rest.3,
                     rms_norm_eps: rest.0,
                     max_position_embeddings,
                     tie_word_embeddings: rest.3,

@@ -1,7 +1,7 @@
 //! Are the published files read as what they mean, and refused where they mean something else?
 #![allow(clippy::unwrap_used)]
 
-use minke_spec::config::{AttentionConfig, MlaConfig};
+use minke_spec::config::{AttentionConfig, MlaConfig, RopeScaling};
 use minke_spec::{ModelConfig, presets};
 use serde_json::{Map, Value, json};
 
@@ -39,9 +39,7 @@ fn distilled_models() {
     for (name, value) in all {
         let parsed = ModelConfig::from_value(value.clone()).unwrap();
         assert_eq!(Some(parsed.config), presets::distilled(&name), "{name}");
-        // A restatement of what Qwen2 always does, not a key of the published files.
-        let restated = value.get("attention_qkv_bias").map(|_| "attention_qkv_bias");
-        assert_eq!(parsed.unknown_keys, Vec::from_iter(restated), "{name}");
+        assert_eq!(parsed.unknown_keys, [""; 0], "{name}");
     }
     assert_eq!(presets::distilled("DeepSeek-R1-Distill-Qwen-3B"), None);
 }
@@ -60,12 +58,70 @@ fn the_spelling_of_transformers_5() {
 
 #[test]
 fn unknown_keys_are_reported_and_in_a_run_refused() {
-    let mut value = r1_with(json!({ "num_experts_per_token": 4 }));
-    value["rope_scaling"]["speed"] = json!(1);
+    let mut value = r1_with(json!({ "num_experts_per_token": 4, "sparkles": true }));
     let parsed = ModelConfig::from_value(value.clone()).unwrap();
-    assert_eq!(parsed.unknown_keys, ["num_experts_per_token", "rope_scaling.speed"]);
-    let error = serde_json::from_value::<ModelConfig>(value).unwrap_err().to_string();
-    assert!(error.contains("num_experts_per_token, rope_scaling.speed"), "{error}");
+    assert_eq!(parsed.unknown_keys, ["num_experts_per_token", "sparkles"]);
+    let error = serde_json::from_value::<ModelConfig>(value.clone()).unwrap_err().to_string();
+    assert!(error.contains("num_experts_per_token, sparkles"), "{error}");
+    // Whatever is said about the rotation changes numbers.
+    value["rope_scaling"]["speed"] = json!(1);
+    assert!(refusal(value).contains("`rope_scaling` = {\"speed\":1}"));
+}
+
+#[test]
+fn keys_that_change_no_number_are_no_keys_of_the_model() {
+    let more = json!({ "torch_dtype": "float16", "use_cache": false, "temperature": 0.6, "id2label": { "0": "a" },
+        "_name_or_path": "a/b", "pretraining_tp": 2, "attn_logit_softcapping": null, "logit_scale": 1, "is_causal": true,
+        "pruned_heads": {}, "num_experts": 0, "clip_qkv": false, "is_decoder": true });
+    for config in [r1_with(more.clone()), with(distilled("DeepSeek-R1-Distill-Llama-8B"), more)] {
+        assert_eq!(ModelConfig::from_value(config).unwrap().unknown_keys, [""; 0]);
+    }
+}
+
+#[test]
+fn numbers_may_be_written_as_floats_and_tokens_may_be_none() {
+    let floats = json!({ "num_hidden_layers": 61.0, "vocab_size": 129280.0, "eos_token_id": [1.0, -1], "bos_token_id": -1,
+        "pad_token_id": -1.0 });
+    let config = ModelConfig::from_value(r1_with(floats)).unwrap().config;
+    assert_eq!((config.num_hidden_layers, config.vocab_size), (61, 129_280));
+    assert_eq!((config.eos_token_ids.as_slice(), config.bos_token_id, config.pad_token_id), (&[1][..], None, None));
+}
+
+#[test]
+fn biases_are_those_of_the_family() {
+    let biases = |name: &str, more: Value| {
+        let config = ModelConfig::from_value(with(distilled(name), more)).unwrap().config;
+        let AttentionConfig::Gqa(gqa) = config.attention else { panic!("{name} has grouped queries") };
+        (gqa.qkv_bias, gqa.o_bias, config.mlp_bias)
+    };
+    let (llama, qwen2) = ("DeepSeek-R1-Distill-Llama-8B", "DeepSeek-R1-Distill-Qwen-7B");
+    assert_eq!(biases(llama, json!({})), (false, false, false));
+    assert_eq!(biases(llama, json!({ "attention_bias": true })), (true, true, false));
+    assert_eq!(biases(llama, json!({ "mlp_bias": true })), (false, false, true));
+    assert_eq!(biases("DeepSeek-R1-0528-Qwen3-8B", json!({ "attention_bias": true })), (true, true, false));
+    for ignored in [json!({}), json!({ "attention_bias": false })] {
+        assert_eq!(biases(qwen2, ignored), (true, false, false));
+    }
+}
+
+#[test]
+fn a_scaling_of_the_rotation_has_a_type() {
+    let qwen = "DeepSeek-R1-Distill-Qwen-7B";
+    let scaling = |value: Value| ModelConfig::from_value(with(distilled(qwen), json!({ "rope_scaling": value })));
+    let of = |value: Value| scaling(value).unwrap().config.rope.scaling;
+    assert_eq!(of(json!({ "type": "linear", "factor": 4 })), RopeScaling::Linear(4.0));
+    assert_eq!(of(json!({ "rope_type": "default" })), RopeScaling::None);
+    assert_eq!(of(json!({ "type": "default", "factor": null })), RopeScaling::None);
+    for (value, said) in [
+        (json!({ "factor": 4.0 }), "`rope_type` is missing"),
+        (json!({ "type": "default", "factor": 4.0 }), "`rope_scaling` = {\"factor\":4.0}"),
+        (json!({ "type": "dynamic", "factor": 4.0 }), "`rope_type` = \"dynamic\""),
+        (json!({ "type": "linear" }), "`factor` is missing"),
+        (json!({ "type": "linear", "factor": 4.0, "beta_fast": 8 }), "`rope_scaling` = {\"beta_fast\":8}"),
+    ] {
+        let error = scaling(value).expect_err("must be refused").to_string();
+        assert!(error.contains(said), "{error}");
+    }
 }
 
 #[test]
@@ -105,6 +161,12 @@ fn what_is_not_implemented_is_refused_by_name() {
         ("attention_dropout", json!(0.1)),
         ("moe_layer_freq", json!(2)),
         ("seq_aux", json!(false)),
+        ("attn_logit_softcapping", json!(30.0)),
+        ("index_topk", json!(2048)),
+        ("is_causal", json!(false)),
+        ("mlp_bias", json!(true)),
+        ("logit_scale", json!(0.5)),
+        ("quantization", json!({ "bits": 4, "group_size": 64 })),
         ("topk_method", json!("greedy")),
         ("topk_method", json!("best")),
         ("scoring_func", json!("softmax")),
@@ -125,7 +187,9 @@ fn what_is_not_implemented_is_refused_by_name() {
     for (name, field, value) in [
         ("DeepSeek-R1-Distill-Qwen-7B", "use_sliding_window", json!(true)),
         ("DeepSeek-R1-Distill-Qwen-7B", "layer_types", json!(["full_attention", "sliding_attention"])),
-        ("DeepSeek-R1-Distill-Llama-8B", "mlp_bias", json!(true)),
+        ("DeepSeek-R1-Distill-Qwen-7B", "attention_qkv_bias", json!(false)),
+        ("DeepSeek-R1-Distill-Llama-8B", "rope_interleave", json!(true)),
+        ("DeepSeek-R1-Distill-Llama-8B", "num_local_experts", json!(8)),
     ] {
         let message = refusal(with(distilled(name), json!({ field: value })));
         assert!(message.contains(&format!("`{field}`")), "{field}: {message}");
@@ -155,7 +219,8 @@ fn sizes_that_contradict_each_other_are_refused_by_name() {
         ("rms_norm_eps", json!(0)),
         ("initializer_range", json!(-0.1)),
         ("eos_token_id", json!(129_280)),
-        ("bos_token_id", json!(-1)),
+        ("bos_token_id", json!(-2)),
+        ("eos_token_id", json!([1, 1.5])),
         ("rope_theta", json!(1)),
         ("num_nextn_predict_layers", json!(1u64 << 60)),
         ("first_k_dense_replace", json!(-1)),

@@ -34,6 +34,19 @@ for name, extra in {"plain": {}, "mscale only": {"mscale": 0.7}, "all_dim only":
                     "both": {"mscale": 1.0, "mscale_all_dim": 0.5}, "short": {"original_max_position_embeddings": 2},
                     "factor": {"attention_factor": 1.5}}.items():
     configs[f"yarn {name}"] = {**v3, "rope_scaling": {**yarn, **extra}}
+linear = {"type": "linear", "factor": 4.0}
+tuned = {"type": "yarn", "factor": 4.0, "finetuned": True}
+for family, sizes in {"qwen3": {"head_dim": 16}, "llama": {}, "qwen2": {}}.items():
+    configs[f"linear {family}"] = {**small, **sizes, "model_type": family, "rope_scaling": linear}
+for name, extra in {"by max_position_embeddings": {"rope_scaling": tuned},
+                    "by a key beside": {"rope_scaling": {**tuned, "original_max_position_embeddings": 77},
+                                        "original_max_position_embeddings": 48}}.items():
+    configs[f"yarn {name}"] = {**small, "head_dim": 16, "rope_theta": 500.0, **extra}
+configs["linear 1.5, by rope_parameters"] = {
+    **small, "head_dim": 16, "rope_parameters": {"rope_type": "linear", "factor": 1.5, "rope_theta": 777.0}}
+configs["llama3 by max_position_embeddings"] = {
+    **small, "model_type": "llama", "rope_theta": 100.0, "rope_scaling": {
+        "rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}}
 
 result = []
 for name, config in configs.items():

@@ -2,12 +2,16 @@
 //! metadata of a GGUF file, or a `config.json`.
 
 use half::f16;
-use minke_spec::config::{AttentionConfig, Llama3RopeConfig, ModelType, RopeConfig, RopeScaling, ScoringFunc};
-use minke_spec::rope::inverse_frequencies;
+use minke_spec::config::{
+    AttentionConfig, Llama3RopeConfig, ModelType, RopeConfig, RopeScaling, ScoringFunc, TopkMethod,
+};
+use minke_spec::rope::{cos_sin_multiplier, inverse_frequencies, softmax_scale};
 use minke_spec::{Format, ModelConfig, ParamRole};
 use serde_json::{Value as Json, json};
 
-use crate::archive::{Archive, read_text};
+use crate::archive::Archive;
+use crate::contents::read_text;
+use crate::gguf::Metadata;
 use crate::gguf_write::Pairs;
 use crate::outputs::{self, Data, Output};
 use crate::{CONFIG_FILE, gguf_model};
@@ -32,10 +36,10 @@ impl Archive {
     /// If a tensor is missing or of a format that is not supported, or the model has no form in GGUF.
     pub fn gguf_outputs(&self) -> Result<Vec<Output>> {
         self.check_weights()?;
-        self.check_form()?;
         if self.metadata.is_some() {
             return outputs::same(self);
         }
+        self.check_gguf_form()?;
         let mut all = outputs::to_gguf(self)?;
         for output in all.iter_mut().filter(|output| !output.is_matrix() || output.role == Some(ParamRole::Router)) {
             output.format = Format::F32;
@@ -50,7 +54,6 @@ impl Archive {
     /// As [`Archive::gguf_outputs`].
     pub fn folder_outputs(&self) -> Result<Vec<Output>> {
         self.check_weights()?;
-        self.check_form()?;
         if self.metadata.is_none() {
             return outputs::same(self);
         }
@@ -83,26 +86,36 @@ impl Archive {
         })
     }
 
-    /// Refuses models whose rows would have to be turned in ways that no file in the wild needs.
-    fn check_form(&self) -> Result<()> {
+    /// Refuses what llama.cpp has no place for.
+    fn check_gguf_form(&self) -> Result<()> {
         let config = &self.config;
-        let refuse = |what: &str| {
-            let reason = format!("{what}, which has no place in the other layout; nothing was written");
-            Err(Error::BadFile { path: self.path.clone(), reason })
-        };
-        match &config.attention {
-            AttentionConfig::Gqa(gqa) if config.model_type == ModelType::Llama && gqa.qkv_bias => {
-                refuse("is a Llama with biases of queries and keys")
+        let other_rows = |scaling: &RopeScaling| matches!(scaling, RopeScaling::Llama3(_) | RopeScaling::Divisors(_));
+        let what = match &config.attention {
+            AttentionConfig::Gqa(gqa) if config.model_type == ModelType::Qwen3 && gqa.o_bias => {
+                "a bias of o_proj in Qwen3"
             }
-            AttentionConfig::Mla(_) if !config.rope.interleaved => refuse("rotates halves, not neighbours"),
-            AttentionConfig::Mla(_) if config.moe.is_none() => refuse("is a DeepSeek model without experts"),
-            _ => Ok(()),
-        }
+            AttentionConfig::Mla(_) if !config.rope.interleaved => "a rotation of halves in a DeepSeek model",
+            AttentionConfig::Mla(_) if config.moe.is_none() => "a DeepSeek model without experts",
+            _ if config.model_type != ModelType::Llama && other_rows(&config.rope.scaling) => {
+                "llama3 scaling outside of Llama"
+            }
+            _ => return Ok(()),
+        };
+        Err(self.no_place(what, "GGUF"))
     }
 
-    /// Returns the metadata of a GGUF file with this model: those that it has, or those that its configuration says, with this
-    /// name.
-    pub fn gguf_pairs(&self, name: &str) -> Pairs {
+    /// Returns the error of a target that cannot say something.
+    fn no_place(&self, what: &str, target: &str) -> Error {
+        let reason = format!("has {what}, for which {target} has no place; nothing was written");
+        Error::BadFile { path: self.path.clone(), reason }
+    }
+
+    /// Returns the metadata of a GGUF file with these tensors of this model: those that it has, or those that its configuration
+    /// says, with this name.
+    ///
+    /// # Errors
+    /// If a reader of the file would compute with another configuration.
+    pub fn gguf_pairs(&self, name: &str, outputs: &[Output]) -> Result<Pairs> {
         let mut pairs = Pairs::default();
         match &self.metadata {
             Some(metadata) => {
@@ -114,17 +127,36 @@ impl Archive {
                 pairs.text("general.architecture", architecture(&self.config));
                 pairs.text("general.type", "model");
                 pairs.text("general.name", name);
-                Keys { pairs: &mut pairs, config: &self.config }.write();
+                HyperparameterWriter { pairs: &mut pairs, config: &self.config }.write();
+                self.check_read_back(&pairs, outputs)?;
             }
         }
         pairs.unsigned("general.quantization_version", 2);
-        pairs
+        Ok(pairs)
+    }
+
+    /// Refuses metadata of a GGUF file that say another model than the configuration.
+    fn check_read_back(&self, pairs: &Pairs, outputs: &[Output]) -> Result<()> {
+        let broken = |reason: String| Error::BadFile { path: self.path.clone(), reason };
+        let metadata = Metadata::of_pairs(&pairs.0).map_err(broken)?;
+        let divisors = outputs.iter().find_map(|output| match &output.data {
+            Data::Values(values) if output.name == gguf_model::DIVISORS => Some(values.clone()),
+            _ => None,
+        });
+        let has = |name: &str| outputs.iter().any(|output| output.name == name);
+        let read = gguf_model::config(&metadata, &has, divisors).map_err(broken)?;
+        let mut own = self.config.clone();
+        own.remove_mtp();
+        // Rows are in the order that belongs to neighbours.
+        own.rope.interleaved |= own.model_type == ModelType::Llama;
+        difference(&own, &read).map_or(Ok(()), |field| Err(self.no_place(&format!("its {field}"), "GGUF")))
     }
 
     /// Returns the `config.json` of a folder with this model, whose weights are mostly of a format.
     ///
     /// # Errors
-    /// If the file of the archive cannot be read, or the divisors of its rotation are not those of Llama 3.1.
+    /// If the file of the archive cannot be read, the divisors of its rotation are not those of Llama 3.1, or a reader would
+    /// compute with another configuration.
     pub fn folder_config(&self, format: Format) -> Result<Json> {
         let mut published = if self.metadata.is_none() {
             let path = self.path.join(CONFIG_FILE);
@@ -139,11 +171,19 @@ impl Archive {
                     RopeScaling::Llama3(found.ok_or_else(|| Error::BadFile { path: self.path.clone(), reason })?);
             }
             config.rope.interleaved &= config.model_type.is_deepseek();
-            config.to_value()
+            let written = config.to_value();
+            let read = ModelConfig::from_value(written.clone())?.config;
+            if let Some(field) = difference(&config, &read) {
+                return Err(self.no_place(&format!("its {field}"), CONFIG_FILE));
+            }
+            written
         };
         if let Some(map) = published.as_object_mut() {
             map.remove("quantization_config");
             map.remove("dtype");
+            if !self.config.tie_word_embeddings {
+                map.insert("tie_word_embeddings".into(), json!(false));
+            }
         }
         published["torch_dtype"] = match format {
             Format::F32 => json!("float32"),
@@ -165,12 +205,12 @@ fn architecture(config: &ModelConfig) -> &'static str {
 }
 
 /// Writes the configuration as metadata: the inverse of `gguf_model::config`.
-struct Keys<'a> {
+struct HyperparameterWriter<'a> {
     pairs: &'a mut Pairs,
     config: &'a ModelConfig,
 }
 
-impl Keys<'_> {
+impl HyperparameterWriter<'_> {
     fn name(&self, key: &str) -> String {
         format!("{}.{key}", architecture(self.config))
     }
@@ -236,6 +276,10 @@ impl Keys<'_> {
     }
 
     fn scaling(&mut self) {
+        if let RopeScaling::Linear(factor) = self.config.rope.scaling {
+            self.pairs.text(&self.name("rope.scaling.type"), "linear");
+            self.float("rope.scaling.factor", factor);
+        }
         let RopeScaling::Yarn(yarn) = &self.config.rope.scaling else { return };
         self.pairs.text(&self.name("rope.scaling.type"), "yarn");
         self.float("rope.scaling.factor", yarn.factor);
@@ -283,5 +327,49 @@ fn llama3(rope: &RopeConfig, divisors: &[f32]) -> Option<Llama3RopeConfig> {
         low_freq_factor: low,
         high_freq_factor: high,
         original_max_position_embeddings: original,
+    })
+}
+
+/// Returns the first field in which two configurations compute other numbers.
+fn difference(a: &ModelConfig, b: &ModelConfig) -> Option<&'static str> {
+    // Metadata are f32, and divisors ratios of two.
+    let close = |a: f64, b: f64| (a - b).abs() <= 1e-6 * a.abs();
+    let frequencies = |config: &ModelConfig| inverse_frequencies(&config.rope, config.rope_dim());
+    let rotation_agrees = || {
+        let pairs = frequencies(a).into_iter().zip(frequencies(b));
+        pairs.into_iter().all(|(a, b)| close(a.into(), b.into()))
+            && close(cos_sin_multiplier(&a.rope), cos_sin_multiplier(&b.rope))
+            && close(softmax_scale(a), softmax_scale(b))
+    };
+    let experts = |config: &ModelConfig| {
+        let mut moe = config.moe.clone();
+        if let Some(moe) = &mut moe {
+            moe.aux_loss_alpha = 0.0;
+            // With one group, both ways to choose from groups are the same.
+            if moe.n_group == 1 && moe.topk_method == TopkMethod::GroupLimitedGreedy {
+                moe.topk_method = TopkMethod::Greedy;
+            }
+        }
+        moe
+    };
+    let fields = [
+        ("model_type", a.model_type == b.model_type),
+        ("vocab_size", a.vocab_size == b.vocab_size),
+        ("hidden_size", a.hidden_size == b.hidden_size),
+        ("num_hidden_layers", a.num_hidden_layers == b.num_hidden_layers),
+        ("num_attention_heads", a.num_attention_heads == b.num_attention_heads),
+        ("intermediate_size", a.intermediate_size == b.intermediate_size),
+        ("mlp_bias", a.mlp_bias == b.mlp_bias),
+        ("rms_norm_eps", a.rms_norm_eps == b.rms_norm_eps),
+        ("max_position_embeddings", a.max_position_embeddings == b.max_position_embeddings),
+        ("tie_word_embeddings", a.tie_word_embeddings == b.tie_word_embeddings),
+        ("attention (heads, widths or biases)", a.attention == b.attention),
+        ("experts (number, groups, scores or weights)", experts(a) == experts(b)),
+    ];
+    let other = fields.into_iter().find(|(_, same)| !same).map(|(field, _)| field);
+    // Frequencies of other widths cannot be compared.
+    other.or_else(|| {
+        let agrees = a.rope.interleaved == b.rope.interleaved && rotation_agrees();
+        (!agrees).then_some("rope_scaling")
     })
 }

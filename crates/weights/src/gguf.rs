@@ -18,6 +18,22 @@ const MAX_NAME: usize = 1 << 10;
 const DEFAULT_ALIGNMENT: u64 = 32;
 const MAX_ALIGNMENT: u64 = 1 << 16;
 
+/// Types of tensors that exist and are no formats here.
+const OTHER_TYPES: [(u32, &str); 12] = [
+    (9, "Q8_1"),
+    (15, "Q8_K"),
+    (24, "I8"),
+    (25, "I16"),
+    (26, "I32"),
+    (27, "I64"),
+    (28, "F64"),
+    (34, "TQ1_0"),
+    (35, "TQ2_0"),
+    (39, "MXFP4"),
+    (40, "NVFP4"),
+    (41, "Q1_0"),
+];
+
 /// A value of the metadata.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Value {
@@ -31,6 +47,8 @@ pub enum Value {
     Bool(bool),
     /// A text.
     Text(String),
+    /// A text that is not UTF-8.
+    Bytes(Vec<u8>),
     /// A list of values of one type.
     List(Vec<Value>),
 }
@@ -132,41 +150,12 @@ impl Metadata {
         self.typed(key, "a list", |value| if let Value::List(list) = value { Some(list.as_slice()) } else { None })
     }
 
-    fn typed<'a, T>(
-        &'a self,
-        key: &str,
-        expected: &str,
-        of: impl FnOnce(&'a Value) -> Option<T>,
-    ) -> Result<Option<T>, String> {
-        let Some(value) = self.get(key) else { return Ok(None) };
-        of(value).map(Some).ok_or_else(|| format!("{key} is not {expected}"))
-    }
-}
-
-impl Header {
-    /// Returns the header at the start of a file.
-    ///
-    /// # Errors
-    /// What is wrong, naming the field and its place in the file.
-    pub fn parse(file: &[u8]) -> Result<Self, String> {
-        let mut at = Cursor { file, place: 0 };
-        if at.take(4, "the first four bytes")? != b"GGUF" {
-            return Err("at byte 0: the file does not begin with GGUF".into());
-        }
-        let version = at.u32("version")?;
-        if version.swap_bytes() == 2 || version.swap_bytes() == 3 {
-            return Err("at byte 4: the file was written for big-endian machines".into());
-        }
-        if !(2..=3).contains(&version) {
-            return Err(format!("at byte 4: version is {version}; 2 and 3 are supported"));
-        }
-        // A tensor takes 24 bytes at least, a pair 13.
-        let tensor_count = at.count("number of tensors", 24)?;
-        let pair_count = at.count("number of metadata pairs", 13)?;
-        let mut metadata = Metadata { values: HashMap::with_capacity(pair_count), places: Vec::new() };
-        for i in 0..pair_count {
+    /// Reads so many pairs.
+    fn read(at: &mut Cursor<'_>, count: usize) -> Result<Self, String> {
+        let mut metadata = Self { values: HashMap::with_capacity(count), places: Vec::new() };
+        for i in 0..count {
             let place = at.place;
-            let key = at.text(&format!("key of metadata pair {i}"), MAX_NAME)?;
+            let key = at.name(&format!("key of metadata pair {i}"))?;
             let start = at.place;
             let kind = at.u32(&key)?;
             let value = at.value(kind, &key, true)?;
@@ -175,11 +164,83 @@ impl Header {
                 return Err(format!("at byte {place}: key {key} occurs twice"));
             }
         }
+        Ok(metadata)
+    }
+
+    /// Returns pairs, each with its encoded type and value.
+    ///
+    /// # Errors
+    /// As [`Header::parse`].
+    pub(crate) fn of_pairs(pairs: &[(String, Vec<u8>)]) -> Result<Self, String> {
+        let mut bytes = Vec::new();
+        for (key, value) in pairs {
+            bytes.extend((key.len() as u64).to_le_bytes());
+            bytes.extend(key.as_bytes());
+            bytes.extend(value);
+        }
+        Self::read(&mut Cursor { file: &bytes, place: 0 }, pairs.len())
+    }
+
+    fn typed<'a, T>(
+        &'a self,
+        key: &str,
+        expected: &str,
+        of: impl FnOnce(&'a Value) -> Option<T>,
+    ) -> Result<Option<T>, String> {
+        let Some(value) = self.get(key) else { return Ok(None) };
+        if let Value::Bytes(_) = value {
+            return Err(format!("{key} is not UTF-8"));
+        }
+        of(value).map(Some).ok_or_else(|| format!("{key} is not {expected}"))
+    }
+}
+
+/// Why a header is refused.
+enum Refusal {
+    /// The file is not what the format says.
+    Broken(String),
+    /// It is, and says something that is not supported here.
+    Unsupported(String),
+}
+
+impl From<String> for Refusal {
+    fn from(reason: String) -> Self {
+        Self::Broken(reason)
+    }
+}
+
+impl Header {
+    /// Returns the header at the start of a file.
+    ///
+    /// # Errors
+    /// What is broken, naming the field and its place in the file, or not supported.
+    pub fn parse(file: &[u8]) -> Result<Self, String> {
+        Self::read(file).map_err(|refusal| match refusal {
+            Refusal::Broken(reason) => format!("its header is broken {reason}"),
+            Refusal::Unsupported(reason) => reason,
+        })
+    }
+
+    fn read(file: &[u8]) -> Result<Self, Refusal> {
+        let mut at = Cursor { file, place: 0 };
+        if at.take(4, "the first four bytes")? != b"GGUF" {
+            return Err(Refusal::Broken("at byte 0: the file does not begin with GGUF".into()));
+        }
+        let version = at.u32("version")?;
+        if version.swap_bytes() == 2 || version.swap_bytes() == 3 {
+            return Err(Refusal::Unsupported("was written for big-endian machines, which are not supported".into()));
+        }
+        if !(2..=3).contains(&version) {
+            return Err(Refusal::Unsupported(format!("is GGUF of version {version}; 2 and 3 are supported")));
+        }
+        // A tensor takes 24 bytes at least, a pair 13.
+        let tensor_count = at.count("number of tensors", 24)?;
+        let pair_count = at.count("number of metadata pairs", 13)?;
+        let metadata = Metadata::read(&mut at, pair_count)?;
         let alignment = metadata.unsigned("general.alignment")?.unwrap_or(DEFAULT_ALIGNMENT);
         if !(alignment.is_power_of_two() && (8..=MAX_ALIGNMENT).contains(&alignment)) {
-            return Err(format!(
-                "general.alignment is {alignment}, which is not a power of two from 8 to {MAX_ALIGNMENT}"
-            ));
+            let reason = format!("is {alignment}, which is not a power of two from 8 to {MAX_ALIGNMENT}");
+            return Err(Refusal::Broken(format!("at general.alignment, which {reason}")));
         }
         let mut infos = Vec::with_capacity(tensor_count);
         for i in 0..tensor_count {
@@ -273,14 +334,22 @@ impl<'a> Cursor<'a> {
         }
     }
 
-    fn text(&mut self, what: &str, most: usize) -> Result<String, String> {
+    /// Returns a key or the name of a tensor.
+    fn name(&mut self, what: &str) -> Result<String, String> {
         let place = self.place;
         let len = self.count(&format!("length of {what}"), 1)?;
-        if len > most {
-            return Err(format!("at byte {place}: length of {what} is {len}; at most {most} are allowed"));
+        if len > MAX_NAME {
+            return Err(format!("at byte {place}: length of {what} is {len}; at most {MAX_NAME} are allowed"));
         }
         let text = std::str::from_utf8(self.take(len, what)?);
         text.map(str::to_owned).map_err(|_| format!("at byte {place}: {what} is not UTF-8"))
+    }
+
+    /// Returns a text, or its bytes: many values are only for people, and their encoding is not checked by writers.
+    fn text(&mut self, what: &str) -> Result<Value, String> {
+        let len = self.count(&format!("length of {what}"), 1)?;
+        let bytes = self.take(len, what)?.to_vec();
+        Ok(String::from_utf8(bytes).map_or_else(|error| Value::Bytes(error.into_bytes()), Value::Text))
     }
 
     fn value(&mut self, kind: u32, key: &str, lists: bool) -> Result<Value, String> {
@@ -297,7 +366,7 @@ impl<'a> Cursor<'a> {
                 byte @ (0 | 1) => Value::Bool(byte == 1),
                 byte => return Err(format!("at byte {place}: {key} is {byte}, neither true nor false")),
             },
-            8 => Value::Text(self.text(key, usize::MAX)?),
+            8 => self.text(key)?,
             9 if lists => {
                 let of = self.u32(key)?;
                 // The smallest element of each type, so that a length cannot ask for more than the file could fill.
@@ -322,12 +391,13 @@ impl<'a> Cursor<'a> {
         })
     }
 
-    fn tensor(&mut self, i: usize) -> Result<Info, String> {
-        let name = self.text(&format!("name of tensor {i}"), MAX_NAME)?;
+    fn tensor(&mut self, i: usize) -> Result<Info, Refusal> {
+        let name = self.name(&format!("name of tensor {i}"))?;
         let place = self.place;
         let dims = self.u32(&name)?;
         if !(1..=MAX_DIMS).contains(&dims) {
-            return Err(format!("at byte {place}: tensor {name} has {dims} dimensions; 1 to {MAX_DIMS} are allowed"));
+            let reason = format!("tensor {name} has {dims} dimensions; 1 to {MAX_DIMS} are allowed");
+            return Err(Refusal::Broken(format!("at byte {place}: {reason}")));
         }
         let place = self.place;
         let mut shape = Vec::with_capacity(dims as usize);
@@ -336,13 +406,16 @@ impl<'a> Cursor<'a> {
         }
         shape.reverse();
         let elements = shape.iter().try_fold(1usize, |product, &len| product.checked_mul(len));
-        let type_place = self.place;
         let number = self.u32(&name)?;
         let Some(format) = Format::from_gguf_type(number) else {
             let known: Vec<&str> =
                 Format::ALL.iter().filter(|format| format.gguf_type().is_some()).map(|format| format.name()).collect();
+            let other = OTHER_TYPES.iter().find(|(other, _)| *other == number);
+            let of = other.map_or_else(|| format!("type {number}"), |(_, name)| (*name).to_owned());
             let known = known.join(", ");
-            return Err(format!("at byte {type_place}: tensor {name} has type {number}; supported are {known}"));
+            return Err(Refusal::Unsupported(format!(
+                "tensor {name} is {of}, which is not supported; supported are {known}"
+            )));
         };
         let width = *shape.last().expect("invariant: there is a dimension");
         // Below 2^60 elements, no size in bytes overflows.
@@ -350,7 +423,8 @@ impl<'a> Cursor<'a> {
             (elements.filter(|&n| n > 0 && n < 1 << 60), width.is_multiple_of(format.block_elements()))
         else {
             let name_of = format.name();
-            return Err(format!("at byte {place}: tensor {name} has shape {shape:?}, which {name_of} cannot have"));
+            let reason = format!("tensor {name} has shape {shape:?}, which {name_of} cannot have");
+            return Err(Refusal::Broken(format!("at byte {place}: {reason}")));
         };
         let place = self.place;
         Ok(Info { offset: self.u64(&name)?, bytes: format.bytes(elements), name, format, shape, place })

@@ -1,22 +1,32 @@
 //! Which model does a GGUF file hold? Its metadata say the configuration, and each parameter has a name of its own there.
+//!
+//! Keys that begin with the name of the architecture are the hyperparameters: each is obeyed, listed here with the reason why
+//! it changes nothing, or refused. Other keys (`general.`, `tokenizer.`, ...) change no number of the model.
 
-use minke_spec::config::{ModelType, RopeScaling};
+use std::cell::RefCell;
+use std::collections::HashSet;
+
+use minke_spec::config::{AttentionConfig, ModelType, RopeScaling};
 use minke_spec::{ModelConfig, ParamSpec};
 use serde_json::{Map, Value as Json, json};
 
-use crate::gguf::{Header, Metadata, Value};
+use crate::gguf::{Metadata, Value};
 
 /// Name of the tensor with what Llama 3.1's scaling makes of each frequency: its divisor.
 pub(crate) const DIVISORS: &str = "rope_freqs.weight";
 
-/// Returns the configuration that the metadata describe; `divisors` are the values of [`DIVISORS`].
+/// Returns the configuration that the metadata describe; `has` says whether there is a tensor of a name, `divisors` are the
+/// values of [`DIVISORS`].
 ///
 /// # Errors
 /// What is missing, of another type, or not supported, naming the key.
-pub(crate) fn config(header: &Header, divisors: Option<Vec<f32>>) -> Result<ModelConfig, String> {
-    let metadata = &header.metadata;
+pub(crate) fn config(
+    metadata: &Metadata,
+    has: &dyn Fn(&str) -> bool,
+    divisors: Option<Vec<f32>>,
+) -> Result<ModelConfig, String> {
     let architecture = metadata.text("general.architecture")?.ok_or("general.architecture is missing")?;
-    let keys = Keys { metadata, architecture };
+    let keys = Hyperparameters { metadata, architecture, read: RefCell::default() };
     let model_type = match architecture {
         // DeepSeek-V3 and R1 score experts by sigmoid, V2 by softmax; llama.cpp takes absence for the latter.
         "deepseek2" => match keys.unsigned("expert_gating_func")? {
@@ -31,26 +41,37 @@ pub(crate) fn config(header: &Header, divisors: Option<Vec<f32>>) -> Result<Mode
             return Err(format!("general.architecture is {other}; supported are deepseek2, llama, qwen2, qwen3"));
         }
     };
-    let mut published = keys.common(header)?;
+    let mut published = keys.common(has)?;
     published.insert("model_type".into(), json!(model_type.name()));
     if model_type.is_deepseek() {
         keys.deepseek(model_type, &mut published)?;
     } else {
         keys.dense(model_type, &mut published)?;
     }
+    keys.refuse_others()?;
     let parsed = ModelConfig::from_value(Json::Object(published)).map_err(|error| error.to_string())?;
     let mut config = parsed.config;
+    // No key says which biases there are: the tensors do.
+    let layers = config.num_hidden_layers;
+    let has_bias = |module: &str| (0..layers).any(|layer| has(&format!("blk.{layer}.{module}.bias")));
+    config.mlp_bias = model_type == ModelType::Llama && ["ffn_gate", "ffn_up", "ffn_down"].into_iter().any(has_bias);
+    if let (AttentionConfig::Gqa(gqa), true) = (&mut config.attention, model_type != ModelType::Qwen2) {
+        gqa.qkv_bias = ["attn_q", "attn_k", "attn_v"].into_iter().any(has_bias);
+        gqa.o_bias = has_bias("attn_output");
+    }
     if model_type == ModelType::Llama {
         // Converters permute the rows of queries and keys, so that neighbours form a pair.
         config.rope.interleaved = true;
     }
     if let Some(divisors) = divisors {
         if config.rope.scaling != RopeScaling::None || divisors.len() != config.rope_dim() / 2 {
-            return Err(format!("{DIVISORS} does not belong to this model"));
+            let (len, scaled) = (divisors.len(), config.rope.scaling != RopeScaling::None);
+            let reason = if scaled { "stands beside another scaling of the rotation" } else { "has another length" };
+            return Err(format!("{DIVISORS}, of {len} values, {reason}, which is not supported"));
         }
         config.rope.scaling = RopeScaling::Divisors(divisors);
-        config.validate().map_err(|error| error.to_string())?;
     }
+    config.validate().map_err(|error| error.to_string())?;
     Ok(config)
 }
 
@@ -80,6 +101,11 @@ pub(crate) fn name_of(spec: &ParamSpec) -> String {
 /// Names of the two halves in which newer files hold `kv_b_proj`: per head the keys' transposed, and the values'.
 pub(crate) fn split_names(layer: usize) -> [String; 2] {
     [format!("blk.{layer}.attn_k_b.weight"), format!("blk.{layer}.attn_v_b.weight")]
+}
+
+/// Names of the copies of embedding and head that a layer for multi-token prediction may carry.
+pub(crate) fn mtp_copies(layer: usize) -> [String; 2] {
+    ["embed_tokens", "shared_head_head"].map(|name| format!("blk.{layer}.nextn.{name}.weight"))
 }
 
 /// Modules of a layer, as published and in GGUF.
@@ -114,15 +140,68 @@ const IN_LAYER: [(&str, &str); 28] = [
     ("shared_head.norm", "nextn.shared_head_norm"),
 ];
 
-/// The keys of one architecture.
-struct Keys<'a> {
+/// Hyperparameters that change no number, by the reason.
+const CHANGES_NOTHING: [(&str, &[&str]); 3] = [
+    ("say where the file comes from", &["rope.scaling.finetuned", "tensor_data_layout"]),
+    (
+        "follow from others in this family",
+        &["attention.head_count_kv", "attention.key_length", "attention.value_length"],
+    ),
+    ("belong to norms that these families do not have", &["attention.layer_norm_epsilon"]),
+];
+
+/// Hyperparameters that change numbers, with the value at which they do not.
+const NEUTRAL: [(&str, f64); 9] = [
+    ("attention.causal", 1.0),
+    ("attention.clamp_kqv", 0.0),
+    ("attention.max_alibi_bias", 0.0),
+    ("attention.sliding_window", 0.0),
+    ("expert_used_count", 0.0),
+    ("logit_scale", 1.0),
+    ("pooling_type", 0.0),
+    ("rope.scaling.attn_factor", 1.0),
+    ("use_parallel_residual", 0.0),
+];
+
+/// The hyperparameters of one architecture.
+struct Hyperparameters<'a> {
     metadata: &'a Metadata,
     architecture: &'a str,
+    /// Keys that were read, or are not there.
+    read: RefCell<HashSet<String>>,
 }
 
-impl Keys<'_> {
+impl Hyperparameters<'_> {
+    /// Returns the name of a key, which counts as read.
     fn name(&self, key: &str) -> String {
-        format!("{}.{key}", self.architecture)
+        let name = format!("{}.{key}", self.architecture);
+        self.read.borrow_mut().insert(name.clone());
+        name
+    }
+
+    /// Refuses hyperparameters that were not read, unless they change nothing.
+    fn refuse_others(&self) -> Result<(), String> {
+        let read = self.read.borrow();
+        for (name, _) in self.metadata.places().iter().filter(|(name, _)| !read.contains(name)) {
+            let key = name.strip_prefix(self.architecture).and_then(|rest| rest.strip_prefix('.'));
+            let Some(key) = key.filter(|key| !CHANGES_NOTHING.iter().any(|(_, keys)| keys.contains(key))) else {
+                continue;
+            };
+            let number = match self.metadata.get(name) {
+                Some(Value::Bool(value)) => Some(f64::from(u8::from(*value))),
+                _ => self.metadata.float(name).unwrap_or(None),
+            };
+            match NEUTRAL.iter().find(|(known, _)| *known == key) {
+                Some((_, neutral)) if number == Some(*neutral) => {}
+                Some((_, neutral)) => return Err(format!("{name} is not {neutral}, and no other value is supported")),
+                None => {
+                    return Err(format!(
+                        "{name} is a hyperparameter that is not known: it may change what the model says"
+                    ));
+                }
+            }
+        }
+        Ok(())
     }
 
     fn unsigned(&self, key: &str) -> Result<Option<u64>, String> {
@@ -144,7 +223,7 @@ impl Keys<'_> {
     }
 
     /// Returns what all families have.
-    fn common(&self, header: &Header) -> Result<Map<String, Json>, String> {
+    fn common(&self, has: &dyn Fn(&str) -> bool) -> Result<Map<String, Json>, String> {
         let tokens = self.metadata.list("tokenizer.ggml.tokens")?.map(|tokens| tokens.len() as u64);
         let vocabulary = self.unsigned("vocab_size")?.or(tokens);
         let mut map = Map::new();
@@ -163,7 +242,7 @@ impl Keys<'_> {
         let name = self.name("attention.layer_norm_rms_epsilon");
         put("rms_norm_eps", epsilon.ok_or_else(|| format!("{name} is missing"))?);
         put("rope_theta", self.decimal("rope.freq_base")?.unwrap_or_else(|| json!(10_000.0)));
-        put("tie_word_embeddings", json!(!header.tensors.contains_key("output.weight")));
+        put("tie_word_embeddings", json!(!has("output.weight")));
         for (key, token) in [("bos_token_id", "bos"), ("eos_token_id", "eos"), ("pad_token_id", "padding")] {
             if let Some(id) = self.metadata.unsigned(&format!("tokenizer.ggml.{token}_token_id"))? {
                 put(key, json!(id));
@@ -175,14 +254,27 @@ impl Keys<'_> {
         Ok(map)
     }
 
+    /// Returns the scaling of the rotation. A factor without a type is linear, as in llama.cpp.
     fn scaling(&self) -> Result<Option<Json>, String> {
+        let old = self.decimal("rope.scale_linear")?;
+        let factor = self.decimal("rope.scaling.factor")?.or(old);
+        let original = self.unsigned("rope.scaling.original_context_length")?;
         match self.metadata.text(&self.name("rope.scaling.type"))? {
-            None | Some("none") => Ok(None),
+            None | Some("linear") => {
+                let factor = factor.filter(|factor| ![Some(0.0), Some(1.0)].contains(&factor.as_f64()));
+                Ok(factor.map(|factor| json!({ "rope_type": "linear", "factor": factor })))
+            }
+            Some("none") => {
+                for key in ["attn_factor", "yarn_beta_fast", "yarn_beta_slow", "yarn_log_multiplier"] {
+                    self.name(&format!("rope.scaling.{key}"));
+                }
+                Ok(None)
+            }
             Some("yarn") => {
                 let mut yarn = Map::new();
                 yarn.insert("type".into(), json!("yarn"));
+                yarn.insert("factor".into(), factor.unwrap_or_else(|| json!(1.0)));
                 for (published, key) in [
-                    ("factor", "rope.scaling.factor"),
                     ("attn_factor", "rope.scaling.attn_factor"),
                     ("beta_fast", "rope.scaling.yarn_beta_fast"),
                     ("beta_slow", "rope.scaling.yarn_beta_slow"),
@@ -191,7 +283,7 @@ impl Keys<'_> {
                         yarn.insert(published.into(), value);
                     }
                 }
-                let original = self.size("rope.scaling.original_context_length")?;
+                let original = original.map_or_else(|| self.size("context_length"), Ok)?;
                 yarn.insert("original_max_position_embeddings".into(), json!(original));
                 // A tenth of `mscale_all_dim`, rounded to f32. DeepSeek's `mscale` is the same in every model.
                 if let Some(multiplier) = self.float("rope.scaling.yarn_log_multiplier")? {
@@ -201,7 +293,9 @@ impl Keys<'_> {
                 }
                 Ok(Some(Json::Object(yarn)))
             }
-            Some(other) => Err(format!("{} is {other}; none and yarn are supported", self.name("rope.scaling.type"))),
+            Some(other) => {
+                Err(format!("{} is {other}; none, linear and yarn are supported", self.name("rope.scaling.type")))
+            }
         }
     }
 
@@ -266,9 +360,13 @@ impl Keys<'_> {
 /// Returns the texts of a list of the metadata.
 ///
 /// # Errors
-/// If it is not a list of texts.
+/// If it is not a list of texts, or one is not UTF-8.
 pub fn texts<'a>(metadata: &'a Metadata, key: &str) -> Result<Option<Vec<&'a str>>, String> {
     let Some(list) = metadata.list(key)? else { return Ok(None) };
-    let text = |value: &'a Value| if let Value::Text(text) = value { Some(text.as_str()) } else { None };
-    list.iter().map(text).collect::<Option<_>>().map(Some).ok_or_else(|| format!("{key} is not a list of texts"))
+    let text = |(i, value): (usize, &'a Value)| match value {
+        Value::Text(text) => Ok(text.as_str()),
+        Value::Bytes(_) => Err(format!("{key}: text {i} is not UTF-8")),
+        _ => Err(format!("{key} is not a list of texts")),
+    };
+    list.iter().enumerate().map(text).collect::<Result<_, _>>().map(Some)
 }

@@ -17,7 +17,7 @@ const LIST: u32 = 9;
 
 /// Metadata to be written, in order; each value with its type, encoded.
 #[derive(Clone, Debug, Default)]
-pub struct Pairs(Vec<(String, Vec<u8>)>);
+pub struct Pairs(pub(crate) Vec<(String, Vec<u8>)>);
 
 impl Pairs {
     /// Adds an integer.

@@ -17,7 +17,7 @@ use minke_tensor::{Bytes, Device, Pass, Tensor};
 use crate::gguf::{Header, TensorInfo};
 use crate::gguf_write::{self, Pairs};
 use crate::outputs::Output;
-use crate::{Error, Result, archive, gguf_model};
+use crate::{Error, Result, contents, gguf_model};
 
 const SUMS: &str = ".in_sum2";
 const COUNTS: &str = ".counts";
@@ -42,7 +42,7 @@ impl Importance {
     /// # Errors
     /// If it is not a file of importance, or a tensor of it is not what it should be.
     pub fn open(path: &Path) -> Result<Self> {
-        let bytes = archive::map(path)?;
+        let bytes = contents::map(path)?;
         let bad = |reason: String| Error::BadFile { path: path.into(), reason };
         let advice = "give a file that minke imatrix or llama.cpp's imatrix wrote as GGUF";
         let header =

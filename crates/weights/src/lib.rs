@@ -4,6 +4,7 @@
 //! written on export and dropped on import.
 
 mod archive;
+mod contents;
 mod convert;
 mod duplicate_keys;
 mod error;
@@ -18,8 +19,10 @@ mod parts;
 pub mod recipe;
 mod shards;
 mod transcode;
+mod unread;
 
-pub use archive::{Archive, Entry, WeightFile};
+pub use archive::Archive;
+pub use contents::{Entry, WeightFile};
 pub use error::Error;
 pub use export::save;
 pub use gguf_model::texts;

@@ -6,8 +6,11 @@ use minke_spec::format::fp8_scale_shape;
 use minke_spec::{Format, ParamRole, ParamSpec, Placement};
 use minke_tensor::{Device, StoredMatrix, StoredWeight, Weight};
 
+use half::{bf16, f16};
+
 use crate::Result;
-use crate::archive::{Archive, Entry, SMALL};
+use crate::archive::{Archive, SMALL};
+use crate::contents::Entry;
 use minke_model::Transformer;
 
 /// Returns the model in a folder or GGUF file for inference, as [`Archive::load`].
@@ -38,7 +41,11 @@ impl Archive {
 
 /// Returns the model of an archive; `decode` says of a format and a number of elements whether the weight becomes f32.
 fn build(device: &Device, archive: &Archive, decode: impl Fn(Format, usize) -> bool) -> Result<Transformer> {
-    Transformer::new(&archive.config, &Placement::single(), |spec, _| {
+    archive.refuse_unknown_tensors()?;
+    Transformer::new(&archive.config, &Placement::single(), |spec, local_shape| {
+        if local_shape != spec.shape {
+            return Err(archive.bad_tensor(&spec.name, "is shared out over several ranks, which cannot be loaded"));
+        }
         let weight = weight(archive, spec)?;
         let as_f32 = spec.shape.len() == 1 || decode(weight.format(), spec.elements());
         Ok(if as_f32 { weight.decode(device).reshape(&spec.shape)?.into() } else { weight })
@@ -86,8 +93,15 @@ fn weight(archive: &Archive, spec: &ParamSpec) -> Result<Weight> {
 pub(crate) fn block_scales(archive: &Archive, name: &str, entry: &Entry, format: Format) -> Result<Vec<f32>> {
     let (Format::F8E4M3, &[n, k]) = (format, &entry.shape[..]) else { return Ok(Vec::new()) };
     let (scales, format) = archive.entry(&format!("{name}_scale_inv"), &fp8_scale_shape(n, k))?;
+    let bytes = archive.bytes(scales);
+    let pairs = || bytes.as_chunks::<2>().0.iter();
     match format {
-        Format::F32 => Ok(archive.bytes(scales).as_chunks().0.iter().map(|&scale| f32::from_le_bytes(scale)).collect()),
-        other => Err(archive.bad_tensor(name, format!("has block scales in {}; F32 is supported", other.name()))),
+        Format::F32 => Ok(bytes.as_chunks().0.iter().map(|&scale| f32::from_le_bytes(scale)).collect()),
+        Format::Bf16 => Ok(pairs().map(|&scale| bf16::from_le_bytes(scale).to_f32()).collect()),
+        Format::F16 => Ok(pairs().map(|&scale| f16::from_le_bytes(scale).to_f32()).collect()),
+        other => {
+            let reason = format!("has block scales in {}; F32, BF16 and F16 are supported", other.name());
+            Err(archive.bad_tensor(name, reason))
+        }
     }
 }

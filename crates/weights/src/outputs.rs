@@ -183,12 +183,21 @@ fn output(
         format = Some(if format.is_none_or(|format| format == stored) { stored } else { Format::F32 });
     }
     let whole = |(name, source): (usize, &String)| {
-        let shape = &archive.tensors[source].shape;
-        Part { name, rows: 0..shape[..shape.len() - 1].iter().product(), transposed: false }
+        let (rows, _) = rows_and_width(&archive.tensors[source].shape);
+        Part { name, rows: 0..rows, transposed: false }
     };
     let parts = parts.unwrap_or_else(|| sources.iter().enumerate().map(whole).collect());
     let format = format.expect("invariant: a parameter has a source");
     Ok(Output { name: name.into(), shape: shape.into(), role, format, data: Data::Parts(sources, parts) })
+}
+
+/// Returns how many rows of which width a tensor is read in; a vector is a column.
+pub(crate) fn rows_and_width(shape: &[usize]) -> (usize, usize) {
+    match shape {
+        [len] => (*len, 1),
+        [leading @ .., width] => (leading.iter().product(), *width),
+        [] => (0, 0),
+    }
 }
 
 /// Returns the rows of a head in `kv_b_proj` from which its keys are made, transposed, or its values.
@@ -212,7 +221,8 @@ fn halves(mla: &MlaConfig, heads: usize) -> Vec<Part> {
     (0..heads).flat_map(of_head).collect()
 }
 
-/// Returns number and width of the heads whose rows GGUF has in another order: those of Llama's queries and keys.
+/// Returns number and width of the heads whose rows GGUF has in another order: those of Llama's queries and keys,
+/// and of their biases.
 fn turned(config: &ModelConfig, spec: &ParamSpec) -> Option<(usize, usize)> {
     let AttentionConfig::Gqa(gqa) = &config.attention else { return None };
     let heads = match spec.name.rsplit('.').nth(1)? {

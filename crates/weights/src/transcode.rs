@@ -11,7 +11,7 @@ use crate::archive::Archive;
 use crate::gguf_write::{self, Pairs};
 use crate::importance::Importance;
 use crate::load::block_scales;
-use crate::outputs::{Data, Output, Part};
+use crate::outputs::{Data, Output, Part, rows_and_width};
 use crate::{Error, Result, shards};
 
 /// Numbers that are decoded at once, unless a row or a head is larger.
@@ -90,10 +90,10 @@ impl Job<'_> {
     fn open(&self, name: &str) -> Result<StoredWeight> {
         let entry = &self.archive.tensors[name];
         let format = self.archive.stored_format(name)?;
-        let (k, leading) = entry.shape.split_last().expect("invariant: shapes were checked");
+        let (rows, width) = rows_and_width(&entry.shape);
         let matrix =
             StoredMatrix { bytes: self.archive.bytes(entry), scales: block_scales(self.archive, name, entry, format)? };
-        StoredWeight::new(format, &[leading.iter().product(), *k], vec![matrix])
+        StoredWeight::new(format, &[rows, width], vec![matrix])
             .map_err(|error| self.archive.bad_tensor(name, error.to_string()))
     }
 }

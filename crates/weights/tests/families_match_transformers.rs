@@ -11,7 +11,7 @@ use common::{Golden, check_gradients, folder, relative};
 use minke_model::{Batch, LossWeights, Targets, Transformer};
 use minke_tensor::{Device, Gradients, Pass, backward};
 
-const FAMILIES: [&str; 8] = [
+const FAMILIES: [&str; 10] = [
     "tiny-v3",
     "tiny-v3-direct-q",
     "tiny-v2",
@@ -20,6 +20,8 @@ const FAMILIES: [&str; 8] = [
     "tiny-qwen3",
     "tiny-qwen3-yarn",
     "tiny-llama",
+    "tiny-llama-bias",
+    "tiny-qwen3-bias",
 ];
 
 fn each_family(mut check: impl FnMut(&str, &Device, &Transformer, &Golden)) {

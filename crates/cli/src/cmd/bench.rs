@@ -10,10 +10,9 @@ use minke_spec::Format;
 use minke_spec::cost::kv_bytes_per_token;
 use minke_spec::draw::{Domain, draw};
 use minke_tensor::PAGE_TOKENS;
-use minke_weights::Archive;
 use serde::Serialize;
 
-use super::{print_json, print_line};
+use super::{open, print_json, print_line};
 use crate::args::Bench;
 
 /// What was measured.
@@ -31,7 +30,7 @@ struct Speed {
 pub fn run(args: &Bench) -> Result<()> {
     let start = Instant::now();
     let device = args.compute.device()?;
-    let archive = Archive::open(&args.model.path()?)?;
+    let archive = open(&args.model.path()?)?;
     let tokens = args.prompt.iter().max().unwrap_or(&0) + args.generate;
     let have = memory().map_or(u64::MAX, |memory| memory.available);
     MemoryPlanner::new(&archive).context(have, Some(tokens.min(archive.config.max_position_embeddings)))?;

@@ -57,7 +57,7 @@ pub fn run(args: &Convert) -> Result<()> {
     }
     let writer = Writer::new(&archive, &outputs, args.compute.device()?)?;
     let summary = if to_gguf {
-        let (mut pairs, note) = metadata::pairs(&archive, &args.target)?;
+        let (mut pairs, note) = metadata::pairs(&archive, &outputs, &args.target)?;
         let number = match main_format(&outputs) {
             Format::F32 => 0,
             Format::F16 => 1,
@@ -187,7 +187,7 @@ impl<'a> Writer<'a> {
             bits_per_weight: 8.0 * bytes as f64 / parameters.max(1) as f64,
             formats,
             seconds: self.begun.elapsed().as_secs_f64(),
-            notes,
+            notes: self.archive.notes.iter().cloned().chain(notes).collect(),
         }
     }
 }

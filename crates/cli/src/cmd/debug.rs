@@ -8,11 +8,10 @@ use minke_model::Batch;
 use minke_sys::atomic;
 use minke_tensor::{Pass, Tensor};
 use minke_text::{Message, Thought, ToolCallParser, ToolEvent, split};
-use minke_weights::Archive;
 use serde::Serialize;
 use serde_json::json;
 
-use super::{print_json, print_line};
+use super::{open, print_json, print_line};
 use crate::args::{Compute, Debug, DebugLogits, DebugText};
 use crate::error::Exit;
 
@@ -32,7 +31,7 @@ pub fn run(args: &Debug) -> Result<()> {
 
 /// Prints the ids of a text and the piece of text that each stands for.
 fn tokens(args: &DebugText) -> Result<()> {
-    let tokenizer = tokenizer(&Archive::open(&args.model.path()?)?)?;
+    let tokenizer = tokenizer(&open(&args.model.path()?)?)?;
     let ids = tokenizer.encode(&args.text);
     let pieces: Vec<String> =
         ids.iter().map(|&id| String::from_utf8_lossy(tokenizer.token_bytes(id)).into_owned()).collect();
@@ -44,7 +43,7 @@ fn tokens(args: &DebugText) -> Result<()> {
 
 /// Prints the prompt that a question becomes.
 fn render(args: &DebugText) -> Result<()> {
-    let archive = Archive::open(&args.model.path()?)?;
+    let archive = open(&args.model.path()?)?;
     let (template, note) = template(&archive, &tokenizer(&archive)?)?;
     note.iter().for_each(|note| eprintln!("minke: {note}"));
     let prompt = template.render(&[Message::user(args.text.as_str())], true)?;
@@ -53,7 +52,7 @@ fn render(args: &DebugText) -> Result<()> {
 
 /// Tells thought, answer and calls of tools apart in what a model said, behind the prompt that its template makes.
 fn parse(args: &DebugText) -> Result<()> {
-    let archive = Archive::open(&args.model.path()?)?;
+    let archive = open(&args.model.path()?)?;
     let (template, note) = template(&archive, &tokenizer(&archive)?)?;
     note.iter().for_each(|note| eprintln!("minke: {note}"));
     let Thought { reasoning, content, closed, format_ok } =
@@ -81,7 +80,7 @@ fn parse(args: &DebugText) -> Result<()> {
 
 /// Prints what a forward passes through, in the order in which it is computed.
 fn taps(args: &DebugText, compute: &Compute) -> Result<()> {
-    let archive = Archive::open(&args.model.path()?)?;
+    let archive = open(&args.model.path()?)?;
     let ids = tokenizer(&archive)?.encode(&args.text);
     if ids.is_empty() {
         return Err(Exit::Usage.because("the text has no tokens; give one that has"));
@@ -130,7 +129,7 @@ struct Seen {
 
 /// Computes the logits at every position of some ids; prints the likeliest tokens behind the last, and writes all of them.
 fn logits(args: &DebugLogits) -> Result<()> {
-    let archive = Archive::open(&args.model.path()?)?;
+    let archive = open(&args.model.path()?)?;
     let ids = match (&args.ids, &args.text) {
         (Some(ids), _) => ids.clone(),
         (None, Some(text)) => tokenizer(&archive)?.encode(text),

@@ -8,11 +8,10 @@ use minke_chat::machine::{bandwidth, memory};
 use minke_chat::{CACHE_FORMAT, MIN_CONTEXT, MemoryPlan, MemoryPlanner, SpeedEstimate, gigabytes};
 use minke_spec::Format;
 use minke_spec::cost::{kv_bytes_per_token, parameter_counts};
-use minke_weights::Archive;
 use serde::Serialize;
 
 use super::show::grouped;
-use super::{print_json, print_line};
+use super::{open, print_json, print_line};
 use crate::args::Fit;
 use crate::error::Exit;
 use crate::locate::{self, Located};
@@ -57,7 +56,7 @@ pub fn run(args: &Fit) -> Result<()> {
     let (here, published);
     let archive = match locate::find(args.model.named())? {
         Located::Here(path) => {
-            here = Archive::open(&path)?;
+            here = open(&path)?;
             here.check_weights()?;
             &here
         }

@@ -2,10 +2,10 @@
 
 use anyhow::Result;
 use minke_chat::tokenizer;
-use minke_weights::{Archive, Importance};
+use minke_weights::Importance;
 use serde_json::json;
 
-use super::{print_json, print_line};
+use super::{open, print_json, print_line};
 use crate::args::Imatrix;
 use crate::error::Exit;
 use crate::files::read_text;
@@ -14,7 +14,7 @@ use crate::progress::Bar;
 
 /// Runs `minke imatrix`.
 pub fn run(args: &Imatrix) -> Result<()> {
-    let archive = Archive::open(&args.model.path()?)?;
+    let archive = open(&args.model.path()?)?;
     let ids = tokenizer(&archive)?.encode(&read_text(&args.text)?);
     // Every chunk begins as a prompt does.
     let begin = archive.config.bos_token_id;

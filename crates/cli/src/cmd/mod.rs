@@ -19,8 +19,10 @@ mod show;
 mod train;
 
 use std::io::Write;
+use std::path::Path;
 
 use anyhow::{Context, Result};
+use minke_weights::Archive;
 use serde::Serialize;
 
 use crate::args::Verb;
@@ -50,6 +52,13 @@ pub fn dispatch(verb: Verb) -> Result<()> {
         Verb::Completions { shell } => manual::completions(shell),
         Verb::Man { folder } => manual::pages(&folder),
     }
+}
+
+/// Opens the files of a model and prints what is unusual about them to stderr.
+fn open(path: &Path) -> Result<Archive> {
+    let archive = Archive::open(path)?;
+    archive.notes.iter().for_each(|note| eprintln!("minke: {note}"));
+    Ok(archive)
 }
 
 /// Prints a line to stdout.

@@ -4,10 +4,9 @@ use anyhow::Result;
 use minke_chat::tokenizer;
 use minke_model::Batch;
 use minke_tensor::{Indices, Pass};
-use minke_weights::Archive;
 use serde::Serialize;
 
-use super::{print_json, print_line};
+use super::{open, print_json, print_line};
 use crate::args::Perplexity;
 use crate::error::Exit;
 use crate::files::read_text;
@@ -30,7 +29,7 @@ struct Score {
 
 /// Runs `minke perplexity`.
 pub fn run(args: &Perplexity) -> Result<()> {
-    let archive = Archive::open(&args.model.path()?)?;
+    let archive = open(&args.model.path()?)?;
     let context = args.context.min(archive.config.max_position_embeddings);
     let mut ids = tokenizer(&archive)?.encode(&read_text(&args.text)?);
     let tokens = ids.len();

@@ -21,7 +21,7 @@ pub fn run(args: &Quantize) -> Result<()> {
     let coded = outputs.iter().filter(|output| output.format.block_elements() > 1).count();
     let fallen = choose(&archive.config, args.to, &args.overrides, &mut outputs)
         .map_err(|reason| Exit::Usage.because(format!("--tensor {reason}")))?;
-    let (mut pairs, note) = metadata::pairs(&archive, &args.target)?;
+    let (mut pairs, note) = metadata::pairs(&archive, &outputs, &args.target)?;
     pairs.unsigned("general.file_type", args.to.file_type());
 
     let mut notes: Vec<String> = note.into_iter().chain(left_out(&archive)).chain(fallbacks(&fallen)).collect();

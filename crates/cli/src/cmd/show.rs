@@ -138,15 +138,11 @@ fn describe(archive: &Archive) -> Description {
 /// Notes what is unusual about weights and configuration.
 fn weight_notes(archive: &Archive, notes: &mut Vec<String>) {
     let config = &archive.config;
+    notes.extend(archive.notes.iter().cloned());
     if archive.files.is_empty() {
         notes.push("there are no weights in the folder".into());
     } else if let Err(error) = archive.check_weights() {
         notes.push(error.to_string());
-    } else {
-        let others = archive.unread_tensors();
-        if others > 0 {
-            notes.push(format!("{others} tensors in the files mean nothing to this architecture and are not read"));
-        }
     }
     if config.eos_token_ids.is_empty() {
         notes.push("config.json names no token that ends an answer".into());
@@ -169,6 +165,7 @@ fn attention(config: &ModelConfig) -> String {
 fn rope_scaling(config: &ModelConfig) -> String {
     match &config.rope.scaling {
         RopeScaling::None => "none".into(),
+        RopeScaling::Linear(factor) => format!("linear x{factor}"),
         RopeScaling::Yarn(yarn) => format!("YaRN x{} over {}", yarn.factor, yarn.original_max_position_embeddings),
         RopeScaling::Llama3(llama) => {
             format!("llama3 x{} over {}", llama.factor, llama.original_max_position_embeddings)
@@ -246,9 +243,6 @@ impl Description {
         kv.latent.iter().for_each(|bytes| put("cache", cache("latents:", bytes)));
         put("cache", cache("keys and values:", &kv.expanded));
         put("chat template", self.chat_template.clone());
-        if !self.unknown_config_keys.is_empty() {
-            put("not known", self.unknown_config_keys.join(", "));
-        }
         self.notes.iter().for_each(|note| put("note", note.clone()));
         lines.join("\n")
     }

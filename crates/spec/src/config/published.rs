@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use serde_json::{Map, Value, json};
 
+use super::other_keys::{CHANGES_NOTHING, CHANGES_NUMBERS};
 use super::{
     AttentionConfig, GqaConfig, Llama3RopeConfig, MlaConfig, ModelConfig, ModelType, MoeConfig, RopeConfig,
     RopeScaling, ScoringFunc, TopkMethod, YarnConfig,
@@ -16,12 +17,12 @@ use super::{
 use crate::Error;
 use crate::format::FP8_BLOCK;
 
-/// A configuration, and the keys of its file that mean nothing here.
+/// A configuration, and the keys of its file that are not known.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Parsed {
     /// The checked configuration.
     pub config: ModelConfig,
-    /// Keys that were not read, in alphabetical order.
+    /// Keys that are in no list, neither of those that change numbers nor of those that do not; in alphabetical order.
     pub unknown_keys: Vec<String>,
 }
 
@@ -97,6 +98,7 @@ fn read(fields: &mut Fields) -> Result<ModelConfig, Error> {
     let num_attention_heads = fields.size("num_attention_heads")?;
     let hidden_size = fields.size("hidden_size")?;
     let num_hidden_layers = fields.size("num_hidden_layers")?;
+    let max_position_embeddings = fields.size("max_position_embeddings")?;
     let num_nextn_predict_layers = if model_type == ModelType::DeepseekV3 {
         let other_spelling = fields.opt_size("num_mtp_layers")?;
         fields.opt_size("num_nextn_predict_layers")?.or(other_spelling).unwrap_or(0)
@@ -117,31 +119,37 @@ fn read(fields: &mut Fields) -> Result<ModelConfig, Error> {
         num_hidden_layers,
         num_attention_heads,
         intermediate_size: fields.size("intermediate_size")?,
+        mlp_bias: fields.bool("mlp_bias")?.unwrap_or(false),
         rms_norm_eps: fields.float("rms_norm_eps")?.unwrap_or(1e-6) as f32,
-        max_position_embeddings: fields.size("max_position_embeddings")?,
+        max_position_embeddings,
         tie_word_embeddings: fields.bool("tie_word_embeddings")?.unwrap_or(false),
         initializer_range: fields.float("initializer_range")?.unwrap_or(0.02) as f32,
         bos_token_id: fields.token("bos_token_id")?,
         eos_token_ids: fields.tokens("eos_token_id")?,
         pad_token_id: fields.token("pad_token_id")?,
         attention,
-        rope: read_rope(fields, model_type)?,
+        rope: read_rope(fields, model_type, max_position_embeddings)?,
         moe,
         num_nextn_predict_layers,
     })
 }
 
-/// Reads the fields that allow one meaning only, and drops those that say nothing about the model.
+/// Reads the fields that allow one meaning only, and drops those that change no number.
 fn read_fixed(fields: &mut Fields, model_type: ModelType) -> Result<(), Error> {
     fields.only("architectures", &json!([model_type.architecture()]))?;
     fields.only("hidden_act", &json!("silu"))?;
     fields.only("attention_dropout", &json!(0.0))?;
-    fields.only("mlp_bias", &json!(false))?;
     if model_type.is_deepseek() {
         fields.only("attention_bias", &json!(false))?;
         fields.only("moe_layer_freq", &json!(1))?;
         fields.only("seq_aux", &json!(true))?;
     } else {
+        if model_type == ModelType::Qwen2 {
+            // Its queries, keys and values always have biases, whatever the file says.
+            fields.map.remove("attention_bias");
+            fields.only("attention_qkv_bias", &json!(true))?;
+        }
+        fields.only("rope_interleave", &json!(false))?;
         fields.only("use_sliding_window", &json!(false))?;
         let layer_types = fields.map.remove("layer_types").unwrap_or(Value::Null);
         for value in layer_types.as_array().into_iter().flatten() {
@@ -154,28 +162,46 @@ fn read_fixed(fields: &mut Fields, model_type: ModelType) -> Result<(), Error> {
         }
     }
     if let Some(value) = fields.take("quantization_config") {
-        let is = |key: &str, expected: Value| value.get(key) == Some(&expected);
-        if !(is("quant_method", json!("fp8")) && is("weight_block_size", json!([FP8_BLOCK, FP8_BLOCK]))) {
-            return Err(unsupported("quantization_config", &value, "fp8 in blocks of 128 x 128, or none"));
+        check_quantization(&value)?;
+    }
+    for (key, neutral) in CHANGES_NUMBERS {
+        match fields.take(key) {
+            Some(value) if !neutral.holds(&value) => return Err(unsupported(key, &value, neutral.name())),
+            _ => {}
         }
     }
-    for key in SILENT_KEYS {
-        fields.map.remove(key);
+    for key in CHANGES_NOTHING.iter().flat_map(|(_, keys)| *keys) {
+        fields.map.remove(*key);
     }
     Ok(())
 }
 
-/// Keys of published files that do not change the model.
-const SILENT_KEYS: [&str; 8] = [
-    "auto_map",
-    "dtype",
-    "ep_size",
-    "output_router_logits",
-    "pretraining_tp",
-    "torch_dtype",
-    "transformers_version",
-    "use_cache",
-];
+/// Refuses quantized weights other than DeepSeek's FP8. Which modules are not quantized (`modules_to_not_convert`) is said
+/// again by the formats of the tensors.
+fn check_quantization(value: &Value) -> Result<(), Error> {
+    const FIELD: &str = "quantization_config";
+    const SUPPORTED: &str = "fp8 (e4m3) in blocks of 128 x 128 with dynamic activations, or none";
+    let is = |key: &str, expected: Value| value.get(key) == Some(&expected);
+    let (Value::Object(map), true, true) =
+        (value, is("quant_method", json!("fp8")), is("weight_block_size", json!([FP8_BLOCK, FP8_BLOCK])))
+    else {
+        return Err(unsupported(FIELD, value, SUPPORTED));
+    };
+    for (key, value) in map.iter().filter(|(_, value)| !value.is_null()) {
+        let known = match key.as_str() {
+            "activation_scheme" => value == "dynamic",
+            "fmt" => value == "e4m3",
+            // Powers of two, stored as floats like any other scale.
+            "scale_fmt" => value == "ue8m0" || value == "float",
+            "dequantize" | "ignored_layers" | "modules_to_not_convert" | "quant_method" | "weight_block_size" => true,
+            _ => false,
+        };
+        if !known {
+            return Err(unsupported(FIELD, &json!({ key: value }), SUPPORTED));
+        }
+    }
+    Ok(())
+}
 
 fn read_mla(fields: &mut Fields, num_attention_heads: usize) -> Result<MlaConfig, Error> {
     if !fields.map.contains_key("q_lora_rank") {
@@ -272,13 +298,14 @@ fn read_moe(fields: &mut Fields, family: ModelType, num_layers: usize) -> Result
     }))
 }
 
-fn read_rope(fields: &mut Fields, family: ModelType) -> Result<RopeConfig, Error> {
+fn read_rope(fields: &mut Fields, family: ModelType, longest: usize) -> Result<RopeConfig, Error> {
     let interleaved = match family {
         ModelType::DeepseekV3 => fields.bool("rope_interleave")?.unwrap_or(true),
         _ => family.is_deepseek(),
     };
     let outer_theta = fields.float("rope_theta")?;
     let outer_partial = fields.take("partial_rotary_factor");
+    let outer_original = fields.opt_size("original_max_position_embeddings")?;
     // As transformers 5 does, `rope_scaling` comes first where both spellings are present.
     let parameters = fields.take("rope_parameters");
     let (name, value) = match fields.take("rope_scaling") {
@@ -295,24 +322,40 @@ fn read_rope(fields: &mut Fields, family: ModelType) -> Result<RopeConfig, Error
     inner.only("partial_rotary_factor", &json!(1.0))?;
     inner.only("truncate", &json!(true))?;
     let theta = inner.float("rope_theta")?.or(outer_theta).unwrap_or(10_000.0);
+    // As transformers has it: beside the scaling, in it, or the longest sequence.
+    let original = inner.opt_size("original_max_position_embeddings")?;
+    let original = outer_original.or(original).unwrap_or(longest);
     let old_kind = inner.take("type");
-    let kind = inner.take("rope_type").or(old_kind).unwrap_or_else(|| json!("default"));
+    let kind = inner.take("rope_type").or(old_kind);
+    if kind.is_none() && inner.map.get("factor").is_some_and(|factor| !factor.is_null()) {
+        return Err(Error::Missing {
+            field: "rope_type",
+            hint: "the way in which `factor` scales: linear, yarn, llama3",
+        });
+    }
+    let kind = kind.unwrap_or_else(|| json!("default"));
     let scaling = match kind.as_str() {
         Some("default") => RopeScaling::None,
-        Some("yarn") => RopeScaling::Yarn(read_yarn(&mut inner)?),
+        Some("linear") => RopeScaling::Linear(inner.required_float("factor")?),
+        Some("yarn") => RopeScaling::Yarn(read_yarn(&mut inner, original)?),
         Some("llama3") => RopeScaling::Llama3(Llama3RopeConfig {
             factor: inner.required_float("factor")?,
             low_freq_factor: inner.required_float("low_freq_factor")?,
             high_freq_factor: inner.required_float("high_freq_factor")?,
-            original_max_position_embeddings: inner.size("original_max_position_embeddings")?,
+            original_max_position_embeddings: original,
         }),
-        _ => return Err(unsupported("rope_type", &kind, "default, yarn, llama3")),
+        _ => return Err(unsupported("rope_type", &kind, "default, linear, yarn, llama3")),
     };
-    fields.map.extend(inner.map.into_iter().map(|(key, value)| (format!("{name}.{key}"), value)));
+    // Whether a model was trained further with the scaling changes nothing; every other key is a number of some scaling.
+    inner.map.remove("finetuned");
+    if let Some((key, value)) = inner.map.into_iter().find(|(_, value)| !value.is_null()) {
+        let supported = format!("the keys of type {}", kind.as_str().unwrap_or_default());
+        return Err(unsupported(name, &json!({ key: value }), &supported));
+    }
     Ok(RopeConfig { theta, scaling, interleaved })
 }
 
-fn read_yarn(fields: &mut Fields) -> Result<YarnConfig, Error> {
+fn read_yarn(fields: &mut Fields, original: usize) -> Result<YarnConfig, Error> {
     // DeepSeek's code and transformers both take 0 for "not given".
     let given = |value: Option<f64>| value.filter(|&value| value != 0.0);
     let mut yarn = YarnConfig {
@@ -321,7 +364,7 @@ fn read_yarn(fields: &mut Fields) -> Result<YarnConfig, Error> {
         beta_slow: given(fields.float("beta_slow")?).unwrap_or(1.0),
         mscale: given(fields.float("mscale")?),
         mscale_all_dim: given(fields.float("mscale_all_dim")?),
-        original_max_position_embeddings: fields.size("original_max_position_embeddings")?,
+        original_max_position_embeddings: original,
         attention_factor: fields.float("attention_factor")?,
     };
     if let Some(attn_factor) = fields.float("attn_factor")? {
@@ -402,6 +445,9 @@ fn write(config: &ModelConfig) -> Value {
             if config.model_type != ModelType::Qwen2 {
                 map.insert("attention_bias", json!(gqa.qkv_bias));
             }
+            if config.model_type == ModelType::Llama {
+                map.insert("mlp_bias", json!(config.mlp_bias));
+            }
         }
     }
     object(map)
@@ -430,6 +476,9 @@ fn write_scaling(scaling: &RopeScaling) -> Value {
     match scaling {
         // Divisors have no published form: whoever exports such a model names the scaling that they come from first.
         RopeScaling::None | RopeScaling::Divisors(_) => Value::Null,
+        RopeScaling::Linear(factor) => {
+            object(BTreeMap::from([("factor", json!(factor)), ("rope_type", json!("linear"))]))
+        }
         RopeScaling::Yarn(yarn) => {
             let mut map = BTreeMap::from([
                 ("beta_fast", json!(yarn.beta_fast)),
@@ -491,7 +540,7 @@ impl Fields {
     }
 
     fn opt_size(&mut self, field: &'static str) -> Result<Option<usize>, Error> {
-        self.typed(field, "a non-negative integer", |value| usize::try_from(value.as_u64()?).ok())
+        self.typed(field, "a non-negative integer", |value| usize::try_from(whole(value)?).ok())
     }
 
     fn size(&mut self, field: &'static str) -> Result<usize, Error> {
@@ -511,15 +560,15 @@ impl Fields {
     }
 
     fn token(&mut self, field: &'static str) -> Result<Option<u32>, Error> {
-        self.typed(field, "a token id or null", token_id)
+        Ok(self.typed(field, "a token id or null", token_id)?.flatten())
     }
 
     fn tokens(&mut self, field: &'static str) -> Result<Vec<u32>, Error> {
         let ids = self.typed(field, "a token id, a list of them, or null", |value| match value {
-            Value::Array(ids) => ids.iter().map(token_id).collect(),
+            Value::Array(ids) => ids.iter().map(token_id).collect::<Option<Vec<_>>>(),
             id => Some(vec![token_id(id)?]),
         })?;
-        Ok(ids.unwrap_or_default())
+        Ok(ids.into_iter().flatten().flatten().collect())
     }
 
     fn choice<T: Copy>(&mut self, field: &'static str, names: &[&str], values: &[T]) -> Result<Option<T>, Error> {
@@ -554,8 +603,15 @@ impl Fields {
     }
 }
 
-fn token_id(value: &Value) -> Option<u32> {
-    u32::try_from(value.as_u64()?).ok()
+/// Returns an integer without sign; a float that is whole is one, since some writers know no other numbers.
+fn whole(value: &Value) -> Option<u64> {
+    let of_float = |float: f64| (float >= 0.0 && float < 2f64.powi(53) && float.fract() == 0.0).then_some(float as u64);
+    value.as_u64().or_else(|| of_float(value.as_f64()?))
+}
+
+/// Returns an id, or nothing inside for -1, by which files of older versions of transformers say that there is none.
+fn token_id(value: &Value) -> Option<Option<u32>> {
+    if value.as_f64() == Some(-1.0) { Some(None) } else { Some(Some(u32::try_from(whole(value)?).ok()?)) }
 }
 
 fn unsupported(field: &'static str, value: &Value, supported: &str) -> Error {
