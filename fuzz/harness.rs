@@ -94,30 +94,33 @@ pub fn answer(data: &[u8]) {
 fn read(prompt: &str, stops: &[&str], bytes: &[u8], size: usize) -> (String, String, Vec<(String, String)>) {
     let (mut utf8, mut stop) = (Utf8Stream::default(), StopStrings::new(stops.iter().map(|&stop| stop.to_owned())));
     let (mut thoughts, mut tools) = (ReasoningParser::new(prompt), ToolCallParser::default());
-    let (mut thought, mut text, mut calls) = (String::new(), String::new(), Vec::<(String, String)>::new());
-    let mut hear = |events: Vec<ToolEvent>| {
-        for event in events {
-            match event {
-                ToolEvent::Content(piece) => text.push_str(&piece),
-                ToolEvent::Call(name) => calls.push((name, String::new())),
-                ToolEvent::Arguments(piece) => calls.last_mut().expect("a call comes first").1.push_str(&piece),
-            }
-        }
-    };
-    let mut think = |events: Vec<ReasoningEvent>, tools: &mut ToolCallParser| {
+    let mut thought = String::new();
+    // The answer as it comes; pieces that turn out to be the thought go there.
+    let mut answer = Vec::new();
+    let mut think = |events: Vec<ReasoningEvent>| {
         for event in events {
             match event {
                 ReasoningEvent::Reasoning(piece) => thought.push_str(&piece),
-                ReasoningEvent::Content(piece) => hear(tools.push(&piece)),
+                ReasoningEvent::Content(piece) => answer.push(piece),
+                ReasoningEvent::ContentWasReasoning => thought.push_str(&std::mem::take(&mut answer).concat()),
             }
         }
     };
     for piece in bytes.chunks(size.min(bytes.len().max(1))) {
-        think(thoughts.push(&stop.push(&utf8.push(piece))), &mut tools);
+        think(thoughts.push(&stop.push(&utf8.push(piece))));
     }
-    think(thoughts.push(&stop.push(&utf8.finish())), &mut tools);
-    think(thoughts.push(&stop.finish()), &mut tools);
-    think(thoughts.finish(), &mut tools);
-    hear(tools.finish());
+    think(thoughts.push(&stop.push(&utf8.finish())));
+    think(thoughts.push(&stop.flush()));
+    think(thoughts.finish());
+    let (mut text, mut calls) = (String::new(), Vec::<(String, String)>::new());
+    let mut events: Vec<ToolEvent> = answer.iter().flat_map(|piece| tools.push(piece)).collect();
+    events.extend(tools.finish());
+    for event in events {
+        match event {
+            ToolEvent::Content(piece) => text.push_str(&piece),
+            ToolEvent::Call(name) => calls.push((name, String::new())),
+            ToolEvent::Arguments(piece) => calls.last_mut().expect("a call comes first").1.push_str(&piece),
+        }
+    }
     (thought, text, calls)
 }

@@ -1,6 +1,7 @@
 //! What can go wrong between opening a model and its answer.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use crate::units::gigabytes;
 
@@ -18,6 +19,17 @@ pub enum Error {
         path: PathBuf,
         /// What is wrong and what to do.
         reason: String,
+    },
+    /// A text that is neither a path nor can name a model.
+    #[error(transparent)]
+    Name(#[from] minke_hub::Error),
+    /// There is no such file, and the cache of downloads does not have a model of this name, or not whole.
+    #[error("{name}: no such file or folder, and not downloaded")]
+    NotDownloaded {
+        /// Which model.
+        name: Box<minke_hub::ModelName>,
+        /// Why not.
+        absent: minke_hub::Absent,
     },
     /// The model needs more memory than there is.
     #[error(
@@ -53,6 +65,21 @@ pub enum Error {
     /// A prompt or a setting that the engine refuses.
     #[error(transparent)]
     Engine(#[from] minke_engine::Error),
+    /// Too many requests wait already.
+    #[error("{waiting} requests wait already; try again when some have ended")]
+    Busy {
+        /// How many.
+        waiting: usize,
+    },
+    /// A step of the engine failed, and with it every request that took part.
+    #[error(transparent)]
+    Step(Arc<minke_engine::Error>),
+    /// The engine's thread could not be started.
+    #[error("cannot start the thread of the engine: {0}")]
+    Thread(std::io::Error),
+    /// The engine's thread has ended, or the request has.
+    #[error("the engine has stopped")]
+    Stopped,
     /// A product that cannot be computed.
     #[error(transparent)]
     Tensor(#[from] minke_tensor::Error),

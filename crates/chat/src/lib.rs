@@ -3,17 +3,26 @@
 //!
 //! Nothing here prints, reads the environment or knows a command line; what goes wrong is an [`Error`].
 
+mod decoder;
 mod error;
+mod event;
 mod generation;
+mod locate;
 pub mod machine;
 mod memory_plan;
 mod model;
+mod request;
 mod text_files;
 mod units;
+mod worker;
 
 pub use error::{Error, Result};
+pub use event::{Event, FinishReason, Reply, ThoughtLimit, Usage};
 pub use generation::{GenerationConfig, SamplingOptions};
+pub use locate::locate;
 pub use memory_plan::{CACHE_FORMAT, CHUNK_TOKENS, MIN_CONTEXT, MemoryPlan, MemoryPlanner, SpeedEstimate};
 pub use model::{ChatModel, Identity};
+pub use request::{Prompt, Request};
 pub use text_files::{template, tokenizer};
 pub use units::gigabytes;
+pub use worker::{ENGINE_THREAD, Events, PrefixCache, Worker, WorkerConfig};

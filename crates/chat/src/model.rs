@@ -5,13 +5,13 @@ use std::path::Path;
 use minke_engine::SamplingParams;
 use minke_model::Transformer;
 use minke_tensor::Device;
-use minke_text::{ChatTemplate, Message, Tokenizer};
+use minke_text::{ChatTemplate, Message, RenderOptions, Tokenizer};
 use minke_weights::Archive;
 use sha2::{Digest, Sha256};
 
 use crate::machine::memory;
 use crate::text_files::{template, tokenizer};
-use crate::{GenerationConfig, MemoryPlanner, Result, SamplingOptions};
+use crate::{GenerationConfig, MemoryPlanner, Prompt, Result, SamplingOptions};
 
 /// What tells one model's cache from another's.
 pub type Identity = [u8; 32];
@@ -59,6 +59,14 @@ impl ChatModel {
     pub fn params(&self, options: &SamplingOptions) -> SamplingParams {
         let config = self.model.config();
         self.generation.params(options, &config.eos_token_ids, config.max_position_embeddings)
+    }
+
+    /// The prompt that a conversation becomes.
+    ///
+    /// # Errors
+    /// If the template cannot render it.
+    pub fn prompt(&self, conversation: &[Message], options: &RenderOptions) -> Result<Prompt> {
+        Ok(Prompt::new(&self.template.render_with(conversation, options)?, &self.tokenizer))
     }
 
     /// The ids of a conversation, with or without the prompt for an answer.

@@ -99,7 +99,7 @@ fn of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<Exit> {
 fn of_train(error: &minke_train::Error) -> Exit {
     use minke_train::Error;
     match error {
-        Error::Config(_) | Error::BadFile { .. } | Error::Io { action: "read", .. } => Exit::BadFile,
+        Error::Config(_) | Error::BadFile { .. } | Error::Read { .. } => Exit::BadFile,
         Error::Interrupted { .. } => Exit::Interrupted,
         Error::Weights(error) => of_weights(error),
         Error::Text(error) => of_text(error),
@@ -123,11 +123,13 @@ fn of_hub(error: &minke_hub::Error) -> Exit {
 fn of_chat(error: &minke_chat::Error) -> Exit {
     use minke_chat::Error;
     match error {
-        Error::BadFile { .. } => Exit::BadFile,
+        Error::BadFile { .. } | Error::NotDownloaded { .. } => Exit::BadFile,
+        Error::Name(error) => of_hub(error),
         Error::DoesNotFit { .. } => Exit::DoesNotFit,
         Error::Text(error) => of_text(error),
         Error::Weights(error) => of_weights(error),
         Error::Engine(error) => of_engine(error),
+        Error::Step(error) => of_engine(error),
         _ => Exit::Failed,
     }
 }
@@ -164,8 +166,8 @@ fn of_text(error: &minke_text::Error) -> Exit {
         // A tokenizer is only trained with the settings of a run.
         Error::Training { .. } | Error::Tokenizer { .. } | Error::Template { .. } => Exit::BadFile,
         Error::Tools(_) => Exit::Usage,
-        Error::Io { action: "read", .. } => Exit::BadFile,
-        Error::Io { .. } => Exit::Failed,
+        Error::Read { .. } => Exit::BadFile,
+        Error::Write { .. } => Exit::Failed,
     }
 }
 
@@ -177,7 +179,7 @@ mod tests {
     #[test]
     fn the_line_has_every_cause_once() {
         let io = std::io::Error::new(std::io::ErrorKind::NotFound, "not\nthere");
-        let text = minke_text::Error::Io { action: "read", path: "t.json".into(), source: io };
+        let text = minke_text::Error::Read { path: "t.json".into(), source: io };
         let error = Err::<(), _>(text).context("while loading").unwrap_err();
         assert_eq!(line(&error), "while loading: cannot read t.json: not there");
         assert_eq!(exit_code(&error), Exit::BadFile);

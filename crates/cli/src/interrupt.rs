@@ -8,7 +8,7 @@ use anyhow::Context;
 use crate::error::Exit;
 
 /// Whether somebody pressed Ctrl-C.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 pub struct Interrupt(Arc<AtomicBool>);
 
 impl Interrupt {
@@ -43,11 +43,6 @@ impl Interrupt {
     /// Returns whether the flag is up.
     pub fn is_raised(&self) -> bool {
         self.0.load(Ordering::SeqCst)
-    }
-
-    /// Raises the flag, as Ctrl-C does.
-    pub fn raise(&self) {
-        self.0.store(true, Ordering::SeqCst);
     }
 
     /// Takes the flag down, and returns whether it was up.

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Error, Result};
+use minke_chat::locate;
 use minke_hub::{Absent, ModelName, nearest_short_name};
 use minke_weights::CONFIG_FILE;
 
@@ -45,32 +46,33 @@ pub fn find(argument: &Path) -> Result<Located> {
         }
         return newest_of(&out).map(Located::Here);
     }
-    if argument.exists() {
-        return Ok(Located::Here(argument.into()));
-    }
     let text = argument.to_string_lossy();
     let none = |reason: &str| Exit::BadFile.because(format!("{text}: no such file or folder{reason}"));
     let near = nearest_short_name(&text).filter(|near| !near.eq_ignore_ascii_case(&text));
-    let name = ModelName::parse(&text).map_err(|error| match (near, error) {
-        // A path without a scheme, or a word, says nothing about what it was meant to be.
-        (_, minke_hub::Error::Name { reason, .. }) if text.contains(':') || text.starts_with("deepseek-r1") => {
-            Exit::BadFile.because(format!("{text}: {reason}"))
-        }
-        (Some(near), _) => none(&format!("; did you mean {near}?")),
-        (None, _) => none("; check the spelling"),
-    })?;
-    let pull = if text == name.to_string() { String::new() } else { format!(", which is {name}") };
-    let error = match environment::cache().find(&name) {
+    let (name, absent) = match locate(&text, &environment::cache()) {
         Ok(path) => return Ok(Located::Here(path)),
-        Err(Absent::Unknown) => {
-            match near.filter(|near| ModelName::parse(near).is_ok_and(|near| near.repo != name.repo)) {
-                Some(near) => none(&format!(", and not downloaded; did you mean {near}?")),
-                None => none(&format!(", and not downloaded; check the spelling, or: minke pull {text}{pull}")),
-            }
+        Err(minke_chat::Error::NotDownloaded { name, absent }) => (*name, absent),
+        Err(minke_chat::Error::Name(error)) => {
+            return Err(match (near, error) {
+                // A path without a scheme, or a word, says nothing about what it was meant to be.
+                (_, minke_hub::Error::Name { reason, .. }) if text.contains(':') || text.starts_with("deepseek-r1") => {
+                    Exit::BadFile.because(format!("{text}: {reason}"))
+                }
+                (Some(near), _) => none(&format!("; did you mean {near}?")),
+                (None, _) => none("; check the spelling"),
+            });
         }
-        Err(Absent::Incomplete(file)) => Exit::BadFile
+        Err(error) => return Err(error.into()),
+    };
+    let pull = if text == name.to_string() { String::new() } else { format!(", which is {name}") };
+    let error = match absent {
+        Absent::Unknown => match near.filter(|near| ModelName::parse(near).is_ok_and(|near| near.repo != name.repo)) {
+            Some(near) => none(&format!(", and not downloaded; did you mean {near}?")),
+            None => none(&format!(", and not downloaded; check the spelling, or: minke pull {text}{pull}")),
+        },
+        Absent::Incomplete(file) => Exit::BadFile
             .because(format!("{text}: was downloaded in part, {file} is missing; complete it with: minke pull {text}")),
-        Err(Absent::Several(names)) => {
+        Absent::Several(names) => {
             let names = names.join(", ");
             return Err(
                 Exit::Usage.because(format!("{text}: several quantizations of it are here; give one of {names}"))

@@ -1,9 +1,8 @@
 //! The program `minke`. A command becomes one call, its result text or JSON on stdout, everything else goes to stderr, and what
 //! went wrong is one line and an exit code.
 
-mod answer;
 mod args;
-mod assistant;
+mod ask;
 mod cmd;
 mod environment;
 mod error;
@@ -23,7 +22,7 @@ use std::process::ExitCode;
 fn main() -> ExitCode {
     std::panic::set_hook(Box::new(|panic| {
         // Other threads that panic are answered for by who started them.
-        if matches!(std::thread::current().name(), Some("main" | repl::THREAD)) {
+        if matches!(std::thread::current().name(), Some("main" | minke_chat::ENGINE_THREAD)) {
             let text = panic.payload_as_str().unwrap_or("no reason given").replace('\n', " ");
             let place = panic.location().map_or(String::new(), |at| format!(" ({}:{})", at.file(), at.line()));
             eprintln!(

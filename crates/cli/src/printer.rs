@@ -2,14 +2,14 @@
 //! then the answer; its last line is the last line of stdout.
 
 use std::borrow::Cow;
-use std::io::{Stdout, Write};
+use std::io::{IsTerminal, Stdout, Write};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use console::Term;
+use minke_chat::{Event, ThoughtLimit};
 use minke_text::ReasoningEvent;
 
-use crate::answer::{Closed, Progress};
 use crate::args::Think;
 
 const DIM: &str = "\x1b[2m";
@@ -29,6 +29,8 @@ pub struct Printer {
     /// When the thought began; nothing once it has ended.
     thinking_since: Option<Instant>,
     thought_tokens: usize,
+    /// Content that may turn out to be the thought: held back from programs that are to read the answer alone.
+    held: Option<String>,
     /// Tokens of the prompt that were read, and all of them; nothing once it is read.
     reading: Option<(usize, usize)>,
     line: Line,
@@ -37,8 +39,10 @@ pub struct Printer {
 impl Printer {
     /// Returns a printer; `dim` is whether stdout understands dim text.
     pub fn new(think: Think, dim: bool) -> Self {
+        let holds = think != Think::Show && !std::io::stdout().is_terminal();
         Self {
             out: std::io::stdout(),
+            held: holds.then(String::new),
             think,
             dim,
             in_thought: false,
@@ -54,20 +58,21 @@ impl Printer {
     ///
     /// # Errors
     /// If stdout is closed.
-    pub fn hear(&mut self, progress: &Progress) -> Result<()> {
-        let reads = progress.completion_tokens == 0;
-        self.reading = reads.then_some((progress.prompt_read, progress.prompt_tokens));
-        if progress.thought_tokens > self.thought_tokens {
+    pub fn print(&mut self, event: &Event) -> Result<()> {
+        let usage = &event.usage;
+        let reads = usage.completion_tokens == 0;
+        self.reading = reads.then_some((usage.prefilled_tokens, usage.prompt_tokens));
+        if usage.reasoning_tokens > self.thought_tokens {
             self.thinking_since.get_or_insert_with(Instant::now);
-            self.thought_tokens = progress.thought_tokens;
+            self.thought_tokens = usage.reasoning_tokens;
         }
         self.tick();
-        progress.pieces.iter().try_for_each(|piece| self.say(piece))?;
-        let Some(closed) = progress.closed else { return Ok(()) };
+        event.pieces.iter().try_for_each(|piece| self.say(piece))?;
+        let Some(closed) = event.thought_closed else { return Ok(()) };
         self.leave_thought("\n\n")?;
         self.line.replace_by(match closed {
-            Closed::Budget => "the thought was closed: its budget is spent",
-            Closed::Repetition => "the thought was closed: it repeats itself",
+            ThoughtLimit::Budget => "the thought was closed: its budget is spent",
+            ThoughtLimit::Repetition => "the thought was closed: it repeats itself",
         });
         Ok(())
     }
@@ -90,17 +95,27 @@ impl Printer {
         self.line.show(&line);
     }
 
+    /// Prints what was held back, if anything was.
+    fn release(&mut self) -> Result<()> {
+        let held = self.held.take().unwrap_or_default();
+        self.put(&harmless(&held))
+    }
+
     /// Ends the answer with a newline.
     ///
     /// # Errors
     /// If stdout is closed.
     pub fn finish(mut self) -> Result<()> {
+        self.release()?;
         self.leave_thought("")?;
         self.line.clear();
         self.put("\n")
     }
 
     fn say(&mut self, event: &ReasoningEvent) -> Result<()> {
+        if matches!(event, ReasoningEvent::Reasoning(_)) {
+            self.release()?;
+        }
         match event {
             ReasoningEvent::Reasoning(piece) if self.think == Think::Show => {
                 self.line.clear();
@@ -114,7 +129,16 @@ impl Printer {
             ReasoningEvent::Content(piece) => {
                 self.leave_thought("\n\n")?;
                 self.line.clear();
-                self.put(&harmless(piece))
+                match &mut self.held {
+                    Some(held) => held.push_str(piece),
+                    None => self.put(&harmless(piece))?,
+                }
+                Ok(())
+            }
+            ReasoningEvent::ContentWasReasoning => {
+                // What was printed cannot be taken back; the answer begins behind a gap.
+                self.in_thought = self.held.take().is_none();
+                Ok(())
             }
         }
     }

@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::{Done, brooder, command, minke, minke_with_bytes, minke_with_input, thinker};
+use common::{Done, Script, brooder, command, minke, minke_with_bytes, minke_with_input, thinker};
 use std::io::Read;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -29,6 +29,31 @@ fn hidden_thoughts_leave_no_byte() {
     assert!(!done.err.contains("checked"), "there is nothing to check: {done:?}");
     let json = minke(folder.path(), &["run", "thinker", "hello", "--think", "hide", "--json"]).json();
     assert!(json[0].get("reasoning").is_none());
+}
+
+#[test]
+fn thoughts_between_special_tokens_are_thoughts_in_a_folder_and_in_gguf() {
+    let folder = tempfile::tempdir().unwrap();
+    Script { special_tags: true, ..Script::default() }.write(folder.path(), "special");
+    assert_eq!(minke(folder.path(), &["convert", "special", "special.gguf"]).code, 0);
+    for model in ["special", "special.gguf"] {
+        let json = minke(folder.path(), &["run", model, "hello", "--json"]).json();
+        assert_eq!((json[0]["reasoning"].as_str(), json[0]["answer"].as_str()), (Some("ab"), Some("8*3")), "{model}");
+        assert_eq!(minke(folder.path(), &["run", model, "hello"]).out, "ab\n\n8*3\n", "{model}");
+    }
+}
+
+#[test]
+fn a_thought_that_was_never_opened_is_no_answer() {
+    let folder = tempfile::tempdir().unwrap();
+    let chains: &[&[&str]] = &[&["<｜Assistant｜>", "a", "b", "</think>", "8", "*", "3", "<｜end▁of▁sentence｜>"]];
+    Script { chains, ..Script::default() }.write(folder.path(), "closer");
+    let json = minke(folder.path(), &["run", "closer", "hello", "--json"]).json();
+    assert_eq!((json[0]["reasoning"].as_str(), json[0]["answer"].as_str()), (Some("ab"), Some("8*3")));
+    assert_eq!(minke(folder.path(), &["run", "closer", "hello"]).out, "ab\n\n8*3\n");
+    for think in ["hide", "fold"] {
+        assert_eq!(minke(folder.path(), &["run", "closer", "hello", "--think", think]).out, "8*3\n", "{think}");
+    }
 }
 
 #[test]

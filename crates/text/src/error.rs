@@ -5,11 +5,17 @@ use std::path::PathBuf;
 /// Everything that this crate refuses; each message is one line: what, why, what to do.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// A file could not be read or written.
-    #[error("cannot {action} {}: {source}", path.display())]
-    Io {
-        /// What was tried, as a verb: "read", "write".
-        action: &'static str,
+    /// A file could not be read.
+    #[error("cannot read {}: {source}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the operating system said.
+        source: std::io::Error,
+    },
+    /// A file could not be written.
+    #[error("cannot write {}: {source}", path.display())]
+    Write {
         /// The file or folder.
         path: PathBuf,
         /// What the operating system said.
@@ -44,7 +50,7 @@ pub enum Error {
 
 impl From<minke_sys::atomic::WriteError> for Error {
     fn from(error: minke_sys::atomic::WriteError) -> Self {
-        Self::Io { action: "write", path: error.path, source: error.source }
+        Self::Write { path: error.path, source: error.source }
     }
 }
 

@@ -9,7 +9,7 @@ use crate::{Error, Result};
 
 /// The text of a file.
 pub(crate) fn read(path: &Path) -> Result<String> {
-    fs::read_to_string(path).map_err(|source| Error::Io { action: "read", path: path.into(), source })
+    fs::read_to_string(path).map_err(|source| Error::Read { path: path.into(), source })
 }
 
 /// Replaces `folder/name`; makes the folder where it is missing.

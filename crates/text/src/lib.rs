@@ -1,8 +1,8 @@
 //! How does text become token ids, and how does what the model says become a thought and an answer?
 //!
 //! On the way in: [`ChatTemplate`] renders [`Message`]s to the prompt, [`Tokenizer`] turns it into ids. On the way out, one
-//! stage after the other, each safe under any chunking: [`Tokenizer::token_bytes`] -> [`Utf8Stream`] -> [`StopStrings`] ->
-//! [`ReasoningParser`] -> [`ToolCallParser`]. The crate knows no tensor and no model, so that graders, data preparation and servers can use it
+//! stage after the other, each safe under any chunking: [`Tokenizer::token_bytes`] -> [`Utf8Stream`] -> [`ReasoningParser`] ->
+//! [`StopStrings`] -> [`ToolCallParser`]. The crate knows no tensor and no model, so that graders, data preparation and servers can use it
 //! alone.
 //!
 //! ```
@@ -25,6 +25,7 @@ mod message;
 mod reasoning;
 mod repetition;
 mod stream;
+mod tags;
 mod tokenizer;
 mod tools;
 mod vocabulary;
@@ -33,8 +34,9 @@ pub use chat::{ChatTemplate, RenderOptions, r1_zero_prompt};
 pub use error::{Error, Result};
 pub use message::{FunctionCall, Message, Role, ToolCall};
 pub use reasoning::{ReasoningEvent, ReasoningParser, Thought, split};
-pub use repetition::Repetition;
+pub use repetition::{Repetition, RepetitionRule};
 pub use stream::{StopStrings, Utf8Stream};
-pub use tokenizer::{ASSISTANT, BOS, EOS, PAD, THINK_CLOSE, THINK_OPEN, Tokenizer, TrainOptions, USER};
+pub use tags::{THINK_CLOSE, THINK_OPEN, ThinkTag, ThinkTokens};
+pub use tokenizer::{ASSISTANT, BOS, EOS, PAD, Tokenizer, TrainOptions, USER};
 pub use tools::{ToolCallParser, ToolEvent};
 pub use vocabulary::Vocabulary;

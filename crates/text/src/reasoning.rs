@@ -1,20 +1,37 @@
-//! Which part of what the model says is thought, and which is the answer?
+//! The thought and the answer in what a model generates.
 //!
 //! R1's convention: `<think>`, newline, reasoning, newline, `</think>`, blank line, answer. The opening tag usually stands
 //! in the prompt already, so that only the closing one comes back: a parser therefore starts in the state of the rendered
-//! prompt. An answer has one thought: the first `<think>` opens it, the first `</think>` after that closes it, and every
-//! further tag is removed without effect. Newlines around the reasoning and in front of the answer belong to the
-//! convention, not to the text, and are removed too.
+//! prompt. A response has one thought: the first `<think>` opens it, the first `</think>` after that closes it, and every
+//! further tag is removed without effect. A `</think>` without a `<think>` makes all text before it the thought: some
+//! templates open it in a way that the prompt does not show, and some models leave the opening tag out. Newlines around the
+//! reasoning and in front of the answer belong to the convention, not to the text, and are removed too.
+//!
+//! A tag that is a token of the vocabulary counts by its id, special or not, and its letters in other tokens are text; one
+//! that is not a token counts as text.
 
-use crate::{THINK_CLOSE, THINK_OPEN};
+use crate::tags::{THINK_CLOSE, THINK_OPEN, ThinkTag, ThinkTokens};
 
-/// A piece of text, told apart.
+/// A piece of thought or answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ReasoningEvent {
     /// The next piece of the thought.
     Reasoning(String),
     /// The next piece of the answer.
     Content(String),
+    /// All content so far was the thought: it was closed without having been opened.
+    ContentWasReasoning,
+}
+
+impl ReasoningEvent {
+    /// Adds the piece to the thought and the answer so far.
+    pub fn add_to(&self, reasoning: &mut String, content: &mut String) {
+        match self {
+            Self::Reasoning(text) => reasoning.push_str(text),
+            Self::Content(text) => content.push_str(text),
+            Self::ContentWasReasoning => reasoning.push_str(&std::mem::take(content)),
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,6 +54,8 @@ enum State {
 #[derive(Clone, Debug)]
 pub struct ReasoningParser {
     state: State,
+    /// Tags that count where they stand in the text.
+    text_tags: Vec<ThinkTag>,
     /// What was read since the last tag that counted and has not been given out.
     held: String,
     /// Whether anything was given out since then: only before that are newlines dropped.
@@ -44,15 +63,22 @@ pub struct ReasoningParser {
 }
 
 impl ReasoningParser {
-    /// A parser for the continuation of this rendered prompt: inside the thought if the prompt ends with `<think>`, after it
-    /// if it ends with `</think>`.
+    /// A parser for the text that continues this rendered prompt: inside the thought if the prompt ends with `<think>`, after
+    /// it if it ends with `</think>`.
     pub fn new(prompt: &str) -> Self {
+        Self::for_tokens(prompt, &ThinkTokens::default())
+    }
+
+    /// The same for a response that comes token by token: tags that are tokens are given to [`ReasoningParser::push_tag`] and
+    /// mean nothing in the text.
+    pub fn for_tokens(prompt: &str, tokens: &ThinkTokens) -> Self {
         let state = match (opens_thought(prompt), closes_thought(prompt)) {
             (true, _) => State::Inside,
             (_, true) => State::After,
             _ => State::Before,
         };
-        ReasoningParser { state, held: String::new(), started: false }
+        let text_tags = ThinkTag::ALL.into_iter().filter(|&tag| tokens.id(tag).is_none()).collect();
+        ReasoningParser { state, text_tags, held: String::new(), started: false }
     }
 
     /// Whether the next text belongs to the thought.
@@ -73,6 +99,13 @@ impl ReasoningParser {
         events
     }
 
+    /// The pieces that a tag completes which came as a token.
+    pub fn push_tag(&mut self, tag: ThinkTag) -> Vec<ReasoningEvent> {
+        let mut events = Vec::new();
+        self.apply_tag(tag, &mut events);
+        events
+    }
+
     /// The pieces that were held back in case a tag would come.
     pub fn finish(mut self) -> Vec<ReasoningEvent> {
         let mut events = Vec::new();
@@ -82,22 +115,33 @@ impl ReasoningParser {
 
     /// Removes the tag with which `held` ends, if it does, and acts on it.
     fn take_tag(&mut self, events: &mut Vec<ReasoningEvent>) {
-        let tag = match [THINK_OPEN, THINK_CLOSE].into_iter().find(|tag| self.held.ends_with(tag)) {
-            Some(tag) => tag,
-            None => return,
-        };
-        self.held.truncate(self.held.len() - tag.len());
-        let next = match (self.state, tag) {
-            (State::Before, THINK_OPEN) => State::Inside,
-            (State::Inside, THINK_CLOSE) => State::After,
+        let Some(&tag) = self.text_tags.iter().find(|tag| self.held.ends_with(tag.text())) else { return };
+        self.held.truncate(self.held.len() - tag.text().len());
+        self.apply_tag(tag, events);
+    }
+
+    fn apply_tag(&mut self, tag: ThinkTag, events: &mut Vec<ReasoningEvent>) {
+        match (self.state, tag) {
+            (State::Before, ThinkTag::Open) => {
+                // Space in front of the thought is no answer, and half a tag could meet its other half behind the thought.
+                self.held.truncate(self.free_of_tags(false));
+                self.close_part(events);
+                self.state = State::Inside;
+            }
+            (State::Before, ThinkTag::Close) if self.started || !self.held.trim().is_empty() => {
+                if self.started {
+                    events.push(ReasoningEvent::ContentWasReasoning);
+                }
+                self.state = State::Inside;
+                self.close_part(events);
+                self.state = State::After;
+            }
+            (State::Inside, ThinkTag::Close) => {
+                self.close_part(events);
+                self.state = State::After;
+            }
             _ => return,
-        };
-        if self.state == State::Before {
-            // Space in front of the thought is no answer, and half a tag could meet its other half behind the thought.
-            self.held.truncate(self.decided());
         }
-        self.close_part(events);
-        self.state = next;
         self.started = false;
     }
 
@@ -112,16 +156,21 @@ impl ReasoningParser {
 
     /// How much of `held` no later text can turn into a tag or into newlines that are dropped.
     fn decided(&self) -> usize {
+        // Before a thought, too, newlines may turn out to be the end of one.
+        self.free_of_tags(self.state != State::After)
+    }
+
+    fn free_of_tags(&self, of_newlines: bool) -> usize {
         let mut end = self.held.len();
         loop {
             let mut cut = end;
             // One beginning of a tag after the other: when a stray tag between two halves is removed, they meet.
             if let Some(start) = self.held[..cut].rfind('<')
-                && [THINK_OPEN, THINK_CLOSE].iter().any(|tag| tag.starts_with(&self.held[start..cut]))
+                && self.text_tags.iter().any(|tag| tag.text().starts_with(&self.held[start..cut]))
             {
                 cut = start;
             }
-            if self.state == State::Inside {
+            if of_newlines {
                 cut = self.held[..cut].trim_end_matches(is_newline).len();
             }
             if cut == end {
@@ -157,8 +206,8 @@ impl ReasoningParser {
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Thought {
-    /// The thought, without tags and the newlines around it; `None` if none was opened, neither by the prompt nor by the
-    /// text.
+    /// The thought, without tags and the newlines around it; `None` if none was opened or closed, neither by
+    /// the prompt nor by the text.
     pub reasoning: Option<String>,
     /// The answer, without tags and the newlines in front of it.
     pub content: String,
@@ -180,12 +229,7 @@ pub fn split(prompt: &str, text: &str) -> Thought {
     events.extend(parser.finish());
 
     let (mut reasoning, mut content) = (String::new(), String::new());
-    for event in events {
-        match event {
-            ReasoningEvent::Reasoning(piece) => reasoning.push_str(&piece),
-            ReasoningEvent::Content(piece) => content.push_str(&piece),
-        }
-    }
+    events.iter().for_each(|event| event.add_to(&mut reasoning, &mut content));
     let opening_ok = match (opens_thought(prompt), text.matches(THINK_OPEN).count()) {
         (true, tags) => tags == 0,
         (false, tags) => tags == 1 && text.trim_start().starts_with(THINK_OPEN),

@@ -105,8 +105,8 @@ impl StopStrings {
     }
 
     /// The text that was held back and turned out not to belong to a stop string.
-    pub fn finish(self) -> String {
-        self.held
+    pub fn flush(&mut self) -> String {
+        std::mem::take(&mut self.held)
     }
 
     /// Where the end of `held` begins that is the beginning of a stop string.

@@ -4,6 +4,7 @@
 //! so any text has ids, and the ids give the same text back. Decoding is done here, from a table of the bytes of each id:
 //! text decoded token by token is then the text decoded at once, by construction.
 
+use crate::tags::{THINK_CLOSE, THINK_OPEN, ThinkTokens};
 use crate::{Error, Result, file};
 use serde::Deserialize;
 use serde_json::Value;
@@ -22,10 +23,6 @@ pub const BOS: &str = "<｜begin▁of▁sentence｜>";
 pub const EOS: &str = "<｜end▁of▁sentence｜>";
 /// Fills rows that must have equal length; id 2.
 pub const PAD: &str = "<｜▁pad▁｜>";
-/// Opens the thought.
-pub const THINK_OPEN: &str = "<think>";
-/// Closes the thought.
-pub const THINK_CLOSE: &str = "</think>";
 /// Stands before what the user says.
 pub const USER: &str = "<｜User｜>";
 /// Stands before what the assistant says.
@@ -204,9 +201,15 @@ impl Tokenizer {
         self.library.token_to_id(token)
     }
 
-    /// Whether an id is of a special token, which a reader is not shown; `<think>` is not special.
+    /// Whether an id is of a special token, which a reader is not shown; the tags around the thought never are.
     pub fn is_special(&self, id: u32) -> bool {
-        self.library.get_added_vocabulary().get_added_tokens_decoder().get(&id).is_some_and(|token| token.special)
+        let hidden = |token: &AddedToken| token.special && ![THINK_OPEN, THINK_CLOSE].contains(&token.content.as_str());
+        self.library.get_added_vocabulary().get_added_tokens_decoder().get(&id).is_some_and(hidden)
+    }
+
+    /// The ids of `<think>` and `</think>`, as far as they are tokens.
+    pub fn think_tokens(&self) -> ThinkTokens {
+        ThinkTokens { open: self.id_of(THINK_OPEN), close: self.id_of(THINK_CLOSE) }
     }
 
     /// One more than the largest id: the least number of rows of an embedding.

@@ -45,6 +45,24 @@ fn unforced_differs_by_the_opened_thought_only() {
     }
 }
 
+/// Python's `split('</think>')[-1]` of the template is what stands behind the last tag; as Jinja2 3.1 renders it.
+#[test]
+fn only_what_stands_behind_the_last_thought_of_an_earlier_answer_is_read_again() {
+    for (answer, read) in [
+        ("<think>a</think>b</think>c", "c"),
+        ("a</think></think>c", "c"),
+        ("</think>a</think>", ""),
+        ("<think>\nx\n</think>\n\nb</think>c</think>d<think>e", "d<think>e"),
+        ("<think>a</think>b", "b"),
+        ("no tag", "no tag"),
+    ] {
+        let messages = [Message::user("q"), Message::assistant(answer), Message::user("r")];
+        let rendered = ChatTemplate::r1().render(&messages, true).unwrap();
+        let turn = format!("<｜User｜>q<｜Assistant｜>{read}<｜end▁of▁sentence｜><｜User｜>r<｜Assistant｜><think>\n");
+        assert_eq!(rendered, format!("<｜begin▁of▁sentence｜>{turn}"), "{answer:?}");
+    }
+}
+
 #[test]
 fn templates_are_found_in_folders_configs_and_files() {
     let messages = [Message::system("a"), Message::user("Hi"), Message::system("b")];

@@ -59,7 +59,7 @@ fn only_the_undecided_is_held_back() {
     assert_eq!(stops.push("Ding"), "");
     assert_eq!(stops.push("more"), "");
     assert_eq!(stops.hit(), Some("END"));
-    assert_eq!(stops.finish(), "");
+    assert_eq!(stops.flush(), "");
 }
 
 proptest! {
@@ -81,7 +81,7 @@ proptest! {
             prop_assert!(before.starts_with(&passed));
         }
         prop_assert_eq!(filter.hit(), hit.as_deref());
-        passed.push_str(&filter.finish());
+        passed.push_str(&filter.flush());
         prop_assert_eq!(passed, before);
     }
 }

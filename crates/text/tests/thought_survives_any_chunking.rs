@@ -1,6 +1,6 @@
 //! Do thought and answer stay the same, and free of tags, however the text is cut?
 
-use minke_text::{ReasoningEvent, ReasoningParser, split};
+use minke_text::{ReasoningEvent, ReasoningParser, ThinkTag, ThinkTokens, split};
 use proptest::prelude::*;
 
 const OPENED: &str = "<｜User｜>Hi<｜Assistant｜><think>\n";
@@ -12,12 +12,10 @@ fn parse<'a>(prompt: &str, pieces: impl IntoIterator<Item = &'a str>) -> (String
     events.extend(parser.finish());
     let (mut reasoning, mut content) = (String::new(), String::new());
     for event in events {
-        let (to, piece) = match event {
-            ReasoningEvent::Reasoning(piece) => (&mut reasoning, piece),
-            ReasoningEvent::Content(piece) => (&mut content, piece),
-        };
-        assert!(!piece.is_empty());
-        to.push_str(&piece);
+        assert!(
+            !matches!(&event, ReasoningEvent::Reasoning(piece) | ReasoningEvent::Content(piece) if piece.is_empty())
+        );
+        event.add_to(&mut reasoning, &mut content);
     }
     (reasoning, content)
 }
@@ -55,12 +53,23 @@ fn conventions() {
         (UNOPENED, " \n<think>easy</think><answer>4</answer>", Some("easy"), "<answer>4</answer>", true, true),
         (UNOPENED, "<think>easy", Some("easy"), "", false, false),
         (UNOPENED, "\n  4\n", None, "  4\n", false, false),
-        (UNOPENED, "easy</think>4", None, "easy4", false, false),
+        // Without an opening tag, what stands before the closing one is the thought.
+        (UNOPENED, "easy</think>4", Some("easy"), "4", true, false),
+        (UNOPENED, "\n a\n\nb\n\n</think>\n\n4", Some(" a\n\nb"), "4", true, false),
+        (UNOPENED, "a</think>b</think>c", Some("a"), "bc", true, false),
+        (UNOPENED, "a</think>b<think>c</think>d", Some("a"), "bcd", true, false),
+        (UNOPENED, "a<thi</think>nk>b", Some("a<thi"), "nk>b", true, false),
+        (UNOPENED, " \n</think>4", None, " \n4", false, false),
+        (UNOPENED, "a\n\n<think>b</think>\n4", Some("b"), "a\n\n4", true, false),
         (UNOPENED, "So <think>easy</think>\n4", Some("easy"), "So 4", true, false),
         (UNOPENED, "</think><think>easy</think>4", Some("easy"), "4", true, false),
         (UNOPENED, "a<thi<think>x</think>nk>4", Some("x"), "ank>4", true, false),
         ("ends with <think>", "a</think>b", Some("a"), "b", true, true),
+        // The prompt holds a whole thought, as those of models do that are told not to think: all is answer.
         ("<think>x</think>", "a</think>b", None, "ab", false, false),
+        ("<think>\n\n</think>\n\n", "a", None, "a", false, false),
+        ("<think>\n\n</think>\n\n", "<think>a</think>b", None, "ab", false, false),
+        ("<think>\n\n</think>\n\n", "\n\na\n", None, "a\n", false, false),
     ];
     for (prompt, text, reasoning, content, closed, format_ok) in cases {
         let thought = split(prompt, text);
@@ -68,7 +77,7 @@ fn conventions() {
         assert_eq!(found, (reasoning, content, closed, format_ok), "{text:?}");
         let whole = (reasoning.unwrap_or_default().to_owned(), content.to_owned());
         // In every way to cut a short text, and in some ways to cut a long one.
-        for bits in 0..1u64 << text.chars().count().min(16) {
+        for bits in 0..1u64 << text.chars().count().min(12) {
             assert_eq!(parse(prompt, cut(text, bits)), whole, "{text:?} {bits:b}");
         }
         assert_eq!(parse(prompt, text.split_inclusive(|_| true)), whole);
@@ -83,6 +92,50 @@ fn what_is_decided_is_given_at_once() {
     assert_eq!(parser.push(" 2"), reasoning("< 2"));
     assert_eq!(parser.push("\n"), []);
     assert_eq!(parser.push("3"), reasoning("\n3"));
+}
+
+#[test]
+fn tags_that_are_tokens_count_by_id() {
+    const TOKENS: ThinkTokens = ThinkTokens { open: Some(7), close: Some(8) };
+    let parse = |prompt: &str, tokens: ThinkTokens, pieces: &[(u32, &str)]| {
+        let mut parser = ReasoningParser::for_tokens(prompt, &tokens);
+        let (mut reasoning, mut content) = (String::new(), String::new());
+        for (id, text) in pieces {
+            let events = match tokens.tag(*id) {
+                Some(tag) => parser.push_tag(tag),
+                None => parser.push(text),
+            };
+            events.iter().for_each(|event| event.add_to(&mut reasoning, &mut content));
+        }
+        parser.finish().iter().for_each(|event| event.add_to(&mut reasoning, &mut content));
+        (reasoning, content)
+    };
+    let pair = |reasoning: &str, content: &str| (reasoning.to_owned(), content.to_owned());
+    let (open, close) = ((7, "<think>"), (8, "</think>"));
+    // Spelled in other tokens, a tag is text: a thought may speak of it.
+    let spelled = [(0, "the "), (0, "</"), (0, "think"), (0, "> tag\n"), close, (0, "\n\nit is </think>")];
+    assert_eq!(parse(OPENED, TOKENS, &spelled), pair("the </think> tag", "it is </think>"));
+    assert_eq!(parse(UNOPENED, TOKENS, &[open, (0, "a"), close, (0, "b")]), pair("a", "b"));
+    assert_eq!(parse(UNOPENED, TOKENS, &[(0, "a\n"), close, (0, "b"), close, (0, "c")]), pair("a", "bc"));
+    assert_eq!(parse(UNOPENED, TOKENS, &[(0, "<think>a</think>"), (0, "b")]), pair("", "<think>a</think>b"));
+    assert_eq!(parse("<think></think>", TOKENS, &[(0, "a"), close, (0, "b")]), pair("", "ab"));
+    // Held back is only what a tag of text could be the rest of.
+    let mut parser = ReasoningParser::for_tokens(OPENED, &TOKENS);
+    assert_eq!(parser.push("1 <"), [ReasoningEvent::Reasoning("1 <".into())]);
+    // A vocabulary may have one of the two.
+    let half = ThinkTokens { open: None, close: Some(8) };
+    assert_eq!(parse(UNOPENED, half, &[(0, "<th"), (0, "ink>a</think>b"), close, (0, "c")]), pair("a</think>b", "c"));
+    assert_eq!((TOKENS.tag(7), TOKENS.tag(8)), (Some(ThinkTag::Open), Some(ThinkTag::Close)));
+}
+
+#[test]
+fn what_turns_out_to_be_the_thought_is_said_once() {
+    let mut parser = ReasoningParser::new(UNOPENED);
+    assert_eq!(parser.push("easy\n"), [ReasoningEvent::Content("easy".into())]);
+    assert!(!parser.is_thinking());
+    let events = parser.push("so</think>\n4");
+    let reasoning = ReasoningEvent::Reasoning("\nso".into());
+    assert_eq!(events, [ReasoningEvent::ContentWasReasoning, reasoning, ReasoningEvent::Content("4".into())]);
 }
 
 fn pieces() -> impl Strategy<Value = String> {

@@ -144,7 +144,7 @@ fn list(folder: &Path) -> Result<Vec<PathBuf>> {
     }
     let read =
         || -> std::io::Result<Vec<PathBuf>> { std::fs::read_dir(folder)?.map(|entry| Ok(entry?.path())).collect() };
-    let mut paths = read().map_err(Error::io("read", folder))?;
+    let mut paths = read().map_err(Error::read(folder))?;
     paths.retain(|path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("step-")));
     paths.sort();
     Ok(paths)

@@ -152,7 +152,7 @@ impl RunConfig {
     /// # Errors
     /// If the file cannot be read, or as [`RunConfig::from_toml`], naming the file.
     pub fn load(path: &Path) -> Result<Self> {
-        let text = std::fs::read_to_string(path).map_err(Error::io("read", path))?;
+        let text = std::fs::read_to_string(path).map_err(Error::read(path))?;
         Self::from_toml(&text).map_err(|error| Error::BadFile { path: path.into(), reason: error.to_string() })
     }
 

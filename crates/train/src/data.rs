@@ -300,7 +300,7 @@ pub(crate) fn load(context: &Context<'_>, sources: &[ExampleSource], longest: us
 /// # Errors
 /// If the file cannot be read or a line is not an example.
 pub fn read_examples(path: &Path) -> Result<Vec<Example>> {
-    let text = std::fs::read_to_string(path).map_err(Error::io("read", path))?;
+    let text = std::fs::read_to_string(path).map_err(Error::read(path))?;
     let line = |(i, line): (usize, &str)| {
         let reason = |error| format!("line {}: {error}; remove the line", i + 1);
         serde_json::from_str(line).map_err(|error| Error::BadFile { path: path.into(), reason: reason(error) })

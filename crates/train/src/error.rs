@@ -8,10 +8,18 @@ pub enum Error {
     /// The configuration of a run is wrong.
     #[error("{0}")]
     Config(String),
-    /// A file cannot be read or written.
+    /// A file cannot be read.
+    #[error("cannot read {}: {source}", path.display())]
+    Read {
+        /// The file or folder.
+        path: PathBuf,
+        /// What the operating system said.
+        source: std::io::Error,
+    },
+    /// A file cannot be written.
     #[error("cannot {action} {}: {source}", path.display())]
     Io {
-        /// What was tried, as a verb: "read", "write".
+        /// What was tried, as a verb: "write", "lock".
         action: &'static str,
         /// The file or folder.
         path: PathBuf,
@@ -74,7 +82,13 @@ impl From<minke_sys::atomic::WriteError> for Error {
 }
 
 impl Error {
-    /// Returns a function that makes an error of what the operating system said about a path.
+    /// Makes an error of what the operating system said about reading a path.
+    pub(crate) fn read(path: &Path) -> impl FnOnce(std::io::Error) -> Self {
+        let path = path.to_path_buf();
+        move |source| Self::Read { path, source }
+    }
+
+    /// Makes an error of what it said about anything else.
     pub(crate) fn io(action: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> Self {
         let path = path.to_path_buf();
         move |source| Self::Io { action, path, source }

@@ -24,7 +24,7 @@ pub(crate) fn json(value: &impl Serialize) -> Vec<u8> {
 
 /// Returns the value in a JSON file.
 pub(crate) fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T> {
-    let text = fs::read(path).map_err(Error::io("read", path))?;
+    let text = fs::read(path).map_err(Error::read(path))?;
     let bad = |error| Error::BadFile { path: path.into(), reason: format!("{error}; start over in another folder") };
     serde_json::from_slice(&text).map_err(bad)
 }

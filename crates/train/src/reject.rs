@@ -7,7 +7,7 @@ use minke_eval::Verdict;
 use minke_model::Transformer;
 use minke_spec::ModelConfig;
 use minke_tensor::Device;
-use minke_text::THINK_OPEN;
+use minke_text::{RepetitionRule, THINK_OPEN};
 use serde::{Deserialize, Serialize};
 
 use crate::data::Example;
@@ -18,11 +18,6 @@ use crate::record::{Logs, Metrics};
 use crate::stage::{Context, Progress, Stage, StageSettings, StepRecord};
 use crate::trainer::Trainer;
 use crate::{Result, metric};
-
-/// A thought that says the same so often in direct succession is a loop.
-const LOOP_REPEATS: usize = 3;
-/// Shorter repetitions, such as `1+1+1`, are no loops.
-const LOOP_TOKENS: usize = 4;
 
 /// A stage of rejection sampling: the model of a stage answers training questions, and what passes is kept in
 /// `data.jsonl`. The model itself does not change.
@@ -206,27 +201,7 @@ fn is_worth_keeping(output: &Scored) -> bool {
     output.verdict == Verdict::Right
         && output.format == 1.0
         && !output.rollout.truncated()
-        && !has_loop(&output.rollout.token_ids)
-}
-
-/// Returns whether some run of tokens is repeated three times in direct succession.
-///
-/// # Examples
-/// ```
-/// use minke_train::reject::has_loop;
-/// assert!(has_loop(&[9, 1, 2, 3, 4, 1, 2, 3, 4, 1, 2, 3, 4, 8]));
-/// assert!(!has_loop(&[1, 2, 3, 4, 1, 2, 3, 4, 5]));
-/// ```
-pub fn has_loop(token_ids: &[u32]) -> bool {
-    let longest = token_ids.len() / LOOP_REPEATS;
-    (LOOP_TOKENS..=longest).any(|period| {
-        // A loop of this period is a run of tokens that equal the one a period before.
-        let mut run = 0;
-        token_ids.iter().zip(&token_ids[period..]).any(|(before, now)| {
-            run = if before == now { run + 1 } else { 0 };
-            run == (LOOP_REPEATS - 1) * period
-        })
-    })
+        && !RepetitionRule::TRAINING.matches(&output.rollout.token_ids)
 }
 
 #[cfg(test)]

@@ -18,7 +18,7 @@ pub fn read(stage: &Path) -> Result<Vec<TaskReport>> {
     let text = match std::fs::read(&path) {
         Ok(text) => text,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(error) => return Err(Error::io("read", &path)(error)),
+        Err(error) => return Err(Error::read(&path)(error)),
     };
     let bad = |error| {
         let reason = format!("not a list of scores: {error}; repair it, or move it away and evaluate again");
@@ -42,7 +42,7 @@ pub fn add(stage: &Path, reports: &[TaskReport]) -> Result<()> {
 pub(crate) fn reason(error: &Error) -> String {
     match error {
         Error::BadFile { reason, .. } => format!("{FILE}: {reason}"),
-        Error::Io { source, .. } => format!("{FILE}: {source}"),
+        Error::Read { source, .. } | Error::Io { source, .. } => format!("{FILE}: {source}"),
         other => other.to_string(),
     }
 }

@@ -6,8 +6,8 @@ mod small;
 use std::collections::HashMap;
 
 use minke_eval::Verdict;
+use minke_text::RepetitionRule;
 use minke_train::data::read_examples;
-use minke_train::reject::has_loop;
 
 #[test]
 fn what_is_kept_is_right_well_formed_and_distinct() {
@@ -56,6 +56,7 @@ fn what_is_kept_is_right_well_formed_and_distinct() {
 
 #[test]
 fn loops_are_found_whatever_stands_around_them() {
+    let has_loop = |token_ids: &[u32]| RepetitionRule::TRAINING.matches(token_ids);
     let looping = [[5, 6, 7, 8].repeat(3), vec![9, 9]].concat();
     assert!(has_loop(&looping));
     assert!(has_loop(&[vec![1, 2], looping].concat()));

@@ -2,18 +2,17 @@
 
 use std::io::{BufRead, IsTerminal};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use anyhow::{Context, Result};
-use minke_chat::SamplingOptions;
-use minke_engine::Finish;
+use minke_chat::{ChatModel, FinishReason, Reply, Request, SamplingOptions, Worker, WorkerConfig};
 use minke_eval::Verdict;
-use minke_text::Message;
+use minke_text::{Message, RenderOptions};
 use serde::Serialize;
 
 use super::print_json;
-use crate::answer::{Answer, finish_reason};
 use crate::args::{Run, Think};
-use crate::assistant::Assistant;
+use crate::ask::{ask, finish_reason};
 use crate::error::{Exit, exit_code, line as error_line};
 use crate::interrupt::Interrupt;
 use crate::printer::Printer;
@@ -40,17 +39,19 @@ pub fn run(args: Run) -> Result<()> {
         eprintln!("minke: asking {}: {question}", path.display());
     }
     let interrupt = Interrupt::install()?;
-    let assistant = Assistant::load(&path, &device)?;
+    let model = ChatModel::open(&path, &device)?;
+    model.notes.iter().for_each(|note| eprintln!("minke: {note}"));
+    let worker = Worker::start(Arc::new(model), WorkerConfig::default())?;
     let dim = std::io::stdout().is_terminal() && environment::may_colour();
     if talks {
         return repl::run(
-            assistant,
+            worker,
             &path,
             interrupt,
             repl::Start { sampling, think: args.think, dim, session: args.session },
         );
     }
-    let dialogue = Dialogue { assistant, interrupt, sampling, think: args.think, json: args.output.json, dim };
+    let dialogue = Dialogue { worker, interrupt, sampling, think: args.think, json: args.output.json, dim };
     match question {
         Some(question) => dialogue.ask_alone(&question),
         None => dialogue.ask_lines(),
@@ -93,7 +94,7 @@ fn default_model() -> Result<PathBuf> {
 
 /// A model and how it is spoken with.
 struct Dialogue {
-    assistant: Assistant,
+    worker: Worker,
     interrupt: Interrupt,
     sampling: SamplingOptions,
     think: Think,
@@ -124,14 +125,14 @@ impl Dialogue {
     /// # Errors
     /// If there is no answer at its end.
     fn ask_alone(&self, question: &str) -> Result<()> {
-        let answer = self.ask(&[Message::user(question)], question)?;
-        match (answer.finish, answer.content.trim().is_empty()) {
-            (Finish::Cancelled, _) => Err(Exit::Interrupted.because("interrupted; the answer is not complete")),
-            (Finish::Length, true) => Err(Exit::Failed.because(format!(
+        let reply = self.ask(question)?;
+        match (&reply.finish, reply.content.trim().is_empty()) {
+            (FinishReason::Cancelled, _) => Err(Exit::Interrupted.because("interrupted; the answer is not complete")),
+            (FinishReason::Length, true) => Err(Exit::Failed.because(format!(
                 "no answer: the thought took all {} tokens; give more with --max-tokens, or try another --seed",
-                answer.completion_tokens
+                reply.usage.completion_tokens
             ))),
-            (Finish::NotFinite, _) => Err(Exit::Failed.because(
+            (FinishReason::NotFinite, _) => Err(Exit::Failed.because(
                 "the model computed values that are not numbers; its weights are damaged or need another precision",
             )),
             _ => Ok(()),
@@ -175,32 +176,34 @@ impl Dialogue {
         }
     }
 
-    /// Answers the last message of a conversation, and says on stderr what that took and whether it is right.
-    fn ask(&self, conversation: &[Message], question: &str) -> Result<Answer> {
+    /// Answers a question, and says on stderr what that took and whether it is right.
+    fn ask(&self, question: &str) -> Result<Reply> {
+        let options = RenderOptions { add_generation_prompt: true, ..RenderOptions::default() };
+        let prompt = self.worker.model().prompt(&[Message::user(question)], &options)?;
+        let request = Request::new(prompt).with_options(self.sampling.clone());
         let mut printer = Printer::new(self.think, self.dim);
-        let json = self.json;
-        let mut hear = |progress| if json { Ok(()) } else { printer.hear(&progress) };
-        let answer = self.assistant.answer(conversation, &self.sampling, &self.interrupt, &mut hear)?;
-        let checked = check(question, &answer.content);
-        if json {
+        let printed = (!self.json).then_some(&mut printer);
+        let reply = ask(&self.worker, request, &|| self.interrupt.is_raised(), printed)?;
+        let checked = check(question, &reply.content);
+        if self.json {
             print_json(&AnswerLine {
                 prompt: question,
-                reasoning: answer.reasoning.as_deref().filter(|_| self.think != Think::Hide),
-                answer: &answer.content,
-                finish_reason: finish_reason(answer.finish),
+                reasoning: reply.reasoning.as_deref().filter(|_| self.think != Think::Hide),
+                answer: &reply.content,
+                finish_reason: finish_reason(&reply.finish),
                 verdict: checked.map(|(verdict, _)| verdict),
                 seed: self.sampling.seed,
-                prompt_tokens: answer.prompt_tokens,
-                completion_tokens: answer.completion_tokens,
-                seconds: answer.seconds,
+                prompt_tokens: reply.usage.prompt_tokens,
+                completion_tokens: reply.usage.completion_tokens,
+                seconds: reply.usage.seconds,
             })?;
         } else {
             printer.finish()?;
-            eprintln!("{}", meter::line(&answer));
-            let answered = checked.filter(|_| !answer.content.trim().is_empty());
-            answered.iter().for_each(|verdict| eprintln!("{}", remark(*verdict, &answer.content)));
+            eprintln!("{}", meter::line(&reply));
+            let answered = checked.filter(|_| !reply.content.trim().is_empty());
+            answered.iter().for_each(|verdict| eprintln!("{}", remark(*verdict, &reply.content)));
         }
-        Ok(answer)
+        Ok(reply)
     }
 }
 

@@ -1,9 +1,10 @@
 //! What was said so far? Turns of question and answer, as the model reads them and as a person keeps them.
 
+use minke_chat::Reply;
 use minke_text::Message;
 use serde::{Deserialize, Serialize};
 
-use crate::answer::{Answer, finish_reason};
+use crate::ask::finish_reason;
 
 /// A conversation.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -32,15 +33,15 @@ pub struct Turn {
 }
 
 impl Turn {
-    /// Returns the turn of a question that was answered.
-    pub fn new(question: String, answer: Answer) -> Self {
+    /// The turn of a question that was answered.
+    pub fn new(question: String, reply: Reply) -> Self {
         Self {
             question,
-            finish: finish_reason(answer.finish).into(),
-            reasoning: answer.reasoning,
-            answer: answer.content,
-            thought_tokens: answer.thought_tokens,
-            thought_seconds: answer.thought_seconds,
+            finish: finish_reason(&reply.finish).into(),
+            reasoning: reply.reasoning,
+            answer: reply.content,
+            thought_tokens: reply.usage.reasoning_tokens,
+            thought_seconds: reply.usage.reasoning_seconds,
         }
     }
 }

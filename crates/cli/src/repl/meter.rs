@@ -1,41 +1,42 @@
 //! What did an answer take, and how full is the context?
 
-use minke_engine::{Finish, Stats};
+use minke_chat::{FinishReason, Reply};
+use minke_engine::Stats;
 
 use super::conversation::Conversation;
-use crate::answer::Answer;
 
 /// Returns the tokens and the time of an answer.
-pub fn line(answer: &Answer) -> String {
-    let Answer { prompt_tokens, completion_tokens, seconds, finish, .. } = answer;
-    let speed = *completion_tokens as f64 / seconds.max(1e-9);
-    let end = ending(*finish);
-    format!("{prompt_tokens} + {completion_tokens} tokens, {seconds:.2} s, {speed:.0} tokens/s{end}")
+pub fn line(reply: &Reply) -> String {
+    let usage = &reply.usage;
+    let (prompt, completion, seconds) = (usage.prompt_tokens, usage.completion_tokens, usage.seconds);
+    let speed = completion as f64 / seconds.max(1e-9);
+    format!("{prompt} + {completion} tokens, {seconds:.2} s, {speed:.0} tokens/s{}", ending(&reply.finish))
 }
 
 /// Returns the same for a conversation: tokens read and written, the share of the thought, and how full the context is.
-pub fn turn(answer: &Answer, used: usize, limit: usize) -> String {
-    let Answer { prompt_tokens, prompt_seconds, completion_tokens, finish, .. } = answer;
-    let thought = match answer.thought_tokens {
+pub fn turn(reply: &Reply, used: usize, limit: usize) -> String {
+    let usage = &reply.usage;
+    let thought = match usage.reasoning_tokens {
         0 => String::new(),
-        tokens => format!(" (thought {tokens} in {:.1} s)", answer.thought_seconds),
+        tokens => format!(" (thought {tokens} in {:.1} s)", usage.reasoning_seconds),
     };
     // The first token comes with the end of the prompt.
-    let speed = completion_tokens.saturating_sub(1) as f64 / (answer.seconds - prompt_seconds).max(1e-9);
-    let end = ending(*finish);
+    let (prompt, completion, prompt_seconds) = (usage.prompt_tokens, usage.completion_tokens, usage.prompt_seconds);
+    let speed = completion.saturating_sub(1) as f64 / (usage.seconds - prompt_seconds).max(1e-9);
+    let end = ending(&reply.finish);
     format!(
-        "read {prompt_tokens} in {prompt_seconds:.1} s, wrote {completion_tokens}{thought}, {speed:.0} tokens/s{end}; \
+        "read {prompt} in {prompt_seconds:.1} s, wrote {completion}{thought}, {speed:.0} tokens/s{end}; \
          context {used}/{limit}"
     )
 }
 
-fn ending(finish: Finish) -> &'static str {
+fn ending(finish: &FinishReason) -> &'static str {
     match finish {
-        Finish::Stop(_) => "",
-        Finish::Length => "; cut off at its longest",
-        Finish::Cancelled => "; interrupted",
-        Finish::NotFinite => "; values that are not numbers",
-        Finish::NothingAllowed => "; nothing more was allowed",
+        FinishReason::Length => "; cut off at its longest",
+        FinishReason::Cancelled => "; interrupted",
+        FinishReason::NotFinite => "; values that are not numbers",
+        FinishReason::NothingAllowed => "; nothing more was allowed",
+        _ => "",
     }
 }
 

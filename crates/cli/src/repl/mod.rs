@@ -7,21 +7,19 @@ mod input;
 pub mod meter;
 mod session;
 mod settings;
-mod worker;
 
 use std::path::Path;
 
 use anyhow::{Context, Result};
-use minke_chat::SamplingOptions;
-use minke_engine::Finish;
+use minke_chat::{FinishReason, PrefixCache, Request, SamplingOptions, Worker};
+use minke_text::RenderOptions;
 
 use self::commands::Command;
 use self::conversation::{Conversation, Turn};
 use self::input::{Input, Typed};
 use self::session::Session;
-pub use self::worker::THREAD;
 use crate::args::Think;
-use crate::assistant::Assistant;
+use crate::ask::ask;
 use crate::environment;
 use crate::error::{Exit, line};
 use crate::interrupt::Interrupt;
@@ -42,10 +40,8 @@ pub struct Start {
 
 /// A conversation with what belongs to it.
 struct Repl {
-    assistant: Assistant,
+    worker: Worker,
     model: String,
-    /// Longest conversation, in tokens.
-    limit: usize,
     interrupt: Interrupt,
     sampling: SamplingOptions,
     think: Think,
@@ -61,13 +57,11 @@ struct Repl {
 ///
 /// # Errors
 /// If the terminal cannot be used, or a session that was asked for cannot be read.
-pub fn run(assistant: Assistant, path: &Path, interrupt: Interrupt, start: Start) -> Result<()> {
+pub fn run(worker: Worker, path: &Path, interrupt: Interrupt, start: Start) -> Result<()> {
     let Start { sampling, think, dim, session } = start;
-    let limit = assistant.engine().limit();
     let mut repl = Repl {
-        assistant,
+        worker,
         model: path.display().to_string(),
-        limit,
         interrupt,
         sampling,
         think,
@@ -103,9 +97,10 @@ impl Repl {
     /// Answers a question and adds both to the conversation; if it cannot be answered, nothing changes.
     fn ask(&mut self, question: String) -> Result<()> {
         let messages = self.conversation.asking(&question);
-        let tokens = self.assistant.token_ids(&messages, true)?.len();
-        if tokens >= self.limit {
-            let limit = self.limit;
+        let options = RenderOptions { add_generation_prompt: true, ..RenderOptions::default() };
+        let prompt = self.worker.model().prompt(&messages, &options)?;
+        let (tokens, limit) = (prompt.token_ids.len(), self.worker.limit());
+        if tokens >= limit {
             let advice = "shorten the message, take turns back with /undo, or start with /new";
             return Err(Exit::DoesNotFit.because(format!(
                 "nothing was asked: conversation and message have {tokens} tokens, the context holds {limit}; {advice}"
@@ -113,22 +108,23 @@ impl Repl {
         }
         self.interrupt.take();
         let mut printer = Printer::new(self.think, self.dim);
-        let mut answer = worker::ask(&self.assistant, messages, &self.sampling, &self.interrupt, &mut printer)?;
-        // Nobody counted yet if it was interrupted at once.
-        answer.prompt_tokens = tokens;
+        let request = Request::new(prompt).with_options(self.sampling.clone());
+        let reply = ask(&self.worker, request, &|| self.interrupt.take(), Some(&mut printer))?;
         printer.finish()?;
         // The next answer to the same question shall be another one.
         self.sampling.seed = self.sampling.seed.wrapping_add(1);
-        let checked = check(&question, &answer.content).filter(|_| !answer.content.trim().is_empty());
-        self.conversation.turns.push(Turn::new(question, answer.clone()));
-        eprintln!("{}", meter::turn(&answer, self.used()?, self.limit));
-        checked.iter().for_each(|verdict| eprintln!("{}", remark(*verdict, &answer.content)));
-        let advice = match answer.finish {
-            Finish::Cancelled => Some("what there is of the turn is kept; /regen answers again, /undo takes it back"),
-            Finish::Length if answer.prompt_tokens + answer.completion_tokens >= self.limit => {
+        let checked = check(&question, &reply.content).filter(|_| !reply.content.trim().is_empty());
+        self.conversation.turns.push(Turn::new(question, reply.clone()));
+        eprintln!("{}", meter::turn(&reply, self.used()?, limit));
+        checked.iter().for_each(|verdict| eprintln!("{}", remark(*verdict, &reply.content)));
+        let advice = match reply.finish {
+            FinishReason::Cancelled => {
+                Some("what there is of the turn is kept; /regen answers again, /undo takes it back")
+            }
+            FinishReason::Length if reply.usage.prompt_tokens + reply.usage.completion_tokens >= limit => {
                 Some("the context is full; /regen with a /set budget, take turns back with /undo, or start with /new")
             }
-            Finish::Stop(_) if answer.content.trim().is_empty() => {
+            FinishReason::Stop if reply.content.trim().is_empty() => {
                 Some("the model ended without an answer; /regen tries the next seed")
             }
             _ => None,
@@ -168,8 +164,8 @@ impl Repl {
                 }
             }
             Command::Read(path) => {
-                let text = files::read(&path, self.limit)?;
-                let tokens = self.assistant.loaded().tokenizer.encode(&text).len();
+                let text = files::read(&path, self.worker.limit())?;
+                let tokens = self.worker.model().tokenizer.encode(&text).len();
                 eprintln!("{}: {tokens} tokens; they go in front of the next question", path.display());
                 self.attached.push_str(&text);
             }
@@ -181,16 +177,17 @@ impl Repl {
                 print_dim(thought.context("there is no thought yet")?, self.dim)?;
             }
             Command::Settings => {
-                eprintln!("{}", settings::list(&self.sampling, &self.assistant.params(&self.sampling), self.limit));
+                let params = self.worker.model().params(&self.sampling);
+                eprintln!("{}", settings::list(&self.sampling, &params, self.worker.limit()));
             }
             Command::Set(name, value) => settings::set(&mut self.sampling, &name, &value)?,
             Command::Context => {
-                let tokens = |text: &str| self.assistant.loaded().tokenizer.encode(text).len();
-                eprintln!("{}", meter::context(&self.conversation, &tokens, self.used()?, self.limit));
+                let tokens = |text: &str| self.worker.model().tokenizer.encode(text).len();
+                eprintln!("{}", meter::context(&self.conversation, &tokens, self.used()?, self.worker.limit()));
             }
             Command::Stats => {
-                let engine = self.assistant.engine();
-                eprintln!("{}", meter::stats(&engine.stats(), engine.page_bytes()));
+                let page_bytes = self.worker.with_prefix_cache(|cache| cache.page_bytes())?;
+                eprintln!("{}", meter::stats(&self.worker.stats()?, page_bytes));
             }
             Command::Save(name) => self.save(&name)?,
             Command::Load(name) => self.load(&name)?,
@@ -218,7 +215,12 @@ impl Repl {
 
     /// Returns the tokens of the conversation so far.
     fn used(&self) -> Result<usize> {
-        Ok(self.assistant.token_ids(&self.conversation.messages(), false)?.len())
+        Ok(self.token_ids()?.len())
+    }
+
+    fn token_ids(&self) -> Result<Vec<u32>> {
+        let (messages, options) = (self.conversation.messages(), RenderOptions::default());
+        Ok(self.worker.model().prompt(&messages, &options)?.token_ids)
     }
 
     /// Keeps the text of a session that was asked for by name; its cache follows at the end.
@@ -242,9 +244,10 @@ impl Repl {
     fn save(&self, name: &str) -> Result<()> {
         let path = session::path(name)?;
         self.text().write(&path)?;
-        let token_ids = self.assistant.token_ids(&self.conversation.messages(), false)?;
-        let identity = &self.assistant.loaded().identity;
-        let tokens = session::write_cache(&path.with_extension("kv"), identity, &self.assistant.engine(), &token_ids)?;
+        let (token_ids, identity) = (self.token_ids()?, self.worker.model().identity);
+        let cache_path = path.with_extension("kv");
+        let write = move |cache: &mut PrefixCache<'_>| session::write_cache(&cache_path, &identity, cache, &token_ids);
+        let tokens = self.worker.with_prefix_cache(write)??;
         eprintln!("{name}: {} and the cache of {tokens} tokens are kept", turns(&self.conversation));
         Ok(())
     }
@@ -256,10 +259,11 @@ impl Repl {
         if model != self.model {
             eprintln!("{name}: was held with {model}");
         }
-        let cache = path.with_extension("kv");
-        let identity = &self.assistant.loaded().identity;
-        let tokens = session::read_cache(&cache, identity, &mut self.assistant.engine()).unwrap_or_else(|error| {
-            eprintln!("{}: {}; ignored, the text is read again", cache.display(), line(&error));
+        let (cache_path, identity) = (path.with_extension("kv"), self.worker.model().identity);
+        let shown = cache_path.display().to_string();
+        let read = move |cache: &mut PrefixCache<'_>| session::read_cache(&cache_path, &identity, cache);
+        let tokens = self.worker.with_prefix_cache(read)?.unwrap_or_else(|error| {
+            eprintln!("{shown}: {}; ignored, the text is read again", line(&error));
             0
         });
         eprintln!("{name}: {}, {tokens} tokens from its cache", turns(&conversation));

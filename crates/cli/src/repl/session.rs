@@ -11,8 +11,7 @@ use std::io::{BufReader, Read, Seek, Write};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
-use minke_chat::{Identity, SamplingOptions};
-use minke_engine::Engine;
+use minke_chat::{Identity, PrefixCache, SamplingOptions};
 use minke_sys::atomic;
 use minke_tensor::PAGE_TOKENS;
 use serde::{Deserialize, Serialize};
@@ -101,12 +100,12 @@ impl Session {
     }
 }
 
-/// Writes what the engine's cache knows of these tokens, and returns how many it knows.
+/// Writes what the cache knows of these tokens, and returns how many it knows.
 ///
 /// # Errors
 /// If the file cannot be written; what was there before is then still there.
-pub fn write_cache(path: &Path, identity: &Identity, engine: &Engine, token_ids: &[u32]) -> Result<usize> {
-    let pages = engine.export_prefix(token_ids);
+pub fn write_cache(path: &Path, identity: &Identity, cache: &PrefixCache<'_>, token_ids: &[u32]) -> Result<usize> {
+    let pages = cache.export(token_ids);
     let tokens = pages.len() * PAGE_TOKENS;
     replace(path, |file| {
         let mut out = Summed { inner: file, sum: Sha256::new() };
@@ -115,7 +114,7 @@ pub fn write_cache(path: &Path, identity: &Identity, engine: &Engine, token_ids:
         out.write_all(&(PAGE_TOKENS as u32).to_le_bytes())?;
         out.write_all(identity)?;
         out.write_all(&(tokens as u64).to_le_bytes())?;
-        out.write_all(&(engine.page_bytes() as u64).to_le_bytes())?;
+        out.write_all(&(cache.page_bytes() as u64).to_le_bytes())?;
         token_ids[..tokens].iter().try_for_each(|id| out.write_all(&id.to_le_bytes()))?;
         pages.into_iter().try_for_each(|page| out.write_all(&page))?;
         let Summed { inner, sum } = out;
@@ -124,12 +123,12 @@ pub fn write_cache(path: &Path, identity: &Identity, engine: &Engine, token_ids:
     Ok(tokens)
 }
 
-/// Fills the engine's cache from a file, and returns how many tokens it then knows.
+/// Fills the cache from a file, and returns how many tokens it then knows.
 ///
 /// # Errors
 /// If the file is damaged, or another model, build or version made it; the cache is then as before, or right as far as it
 /// was filled.
-pub fn read_cache(path: &Path, identity: &Identity, engine: &mut Engine) -> Result<usize> {
+pub fn read_cache(path: &Path, identity: &Identity, cache: &mut PrefixCache<'_>) -> Result<usize> {
     let mut file = File::open(path)?;
     let length = file.metadata()?.len();
     let mut header = [0; HEADER as usize];
@@ -140,7 +139,7 @@ pub fn read_cache(path: &Path, identity: &Identity, engine: &mut Engine) -> Resu
     ensure!((short(8), short(12)) == (VERSION, PAGE_TOKENS as u32), "is of another version");
     ensure!(header[16..48] == identity[..], "was computed by another model or another build");
     let (tokens, page_bytes) = (number(48), number(56));
-    ensure!(page_bytes == engine.page_bytes() as u64, "has pages of another size");
+    ensure!(page_bytes == cache.page_bytes() as u64, "has pages of another size");
     let ids_bytes = tokens.checked_mul(4);
     let expected = (tokens / PAGE_TOKENS as u64)
         .checked_mul(page_bytes)
@@ -155,7 +154,7 @@ pub fn read_cache(path: &Path, identity: &Identity, engine: &mut Engine) -> Resu
     let mut ids = vec![0; tokens as usize * 4];
     file.read_exact(&mut ids)?;
     let ids: Vec<u32> = ids.as_chunks().0.iter().map(|id| u32::from_le_bytes(*id)).collect();
-    engine.import_prefix(
+    cache.import(
         &ids,
         (0..tokens / PAGE_TOKENS as u64).map(|_| {
             let mut page = vec![0; page_bytes as usize];
@@ -206,41 +205,53 @@ fn hex(bytes: &[u8]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use minke_text::Message;
+    use std::sync::Arc;
+
+    use minke_chat::{ChatModel, Prompt, Request, Worker, WorkerConfig};
 
     use super::*;
-    use crate::assistant::Assistant;
 
-    /// Returns what comes next: tokens, and the bits of numbers into which every logit goes.
-    fn next(assistant: &Assistant, token_ids: &[u32]) -> (Vec<u32>, Vec<u32>) {
-        let params = assistant.params(&SamplingOptions::default()).with_seed(3).with_max_tokens(12);
-        let mut engine = assistant.engine();
-        engine.submit(token_ids, &params, 1).unwrap();
-        let said = engine.run(&assistant.loaded().model).unwrap().remove(0);
-        (said.token_ids, said.log_probs.iter().chain(&said.entropies).map(|value| value.to_bits()).collect())
+    /// What comes next: tokens, and the bits of their log-probabilities, into which every logit goes.
+    fn next(worker: &Worker, text: &str) -> Vec<(u32, u32)> {
+        let prompt = Prompt::new(text, &worker.model().tokenizer);
+        let options = SamplingOptions { seed: 3, max_tokens: Some(12), ..SamplingOptions::default() };
+        let events = worker.submit(Request::new(prompt).with_options(options)).unwrap();
+        let mut tokens = Vec::new();
+        loop {
+            let event = events.recv().unwrap();
+            tokens.extend(event.token.as_ref().map(|token| (token.token_id, token.log_prob.to_bits())));
+            if event.finish.is_some() {
+                return tokens;
+            }
+        }
     }
 
     #[test]
     fn what_comes_behind_a_loaded_session_is_the_same_to_the_bit() {
-        let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models/first-light");
-        let load = || Assistant::load(&model, &minke_tensor::Device::open("cpu", 1).unwrap()).unwrap();
-        let (kept, loaded, fresh) = (load(), load(), load());
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models/first-light");
+        let model = Arc::new(ChatModel::open(&path, &minke_tensor::Device::open("cpu", 1).unwrap()).unwrap());
+        let identity = model.identity;
+        let start = || Worker::start(model.clone(), WorkerConfig::default()).unwrap();
+        let (kept, loaded, fresh) = (start(), start(), start());
         let numbers: String = (0..60).map(|i| format!("{i} ")).collect();
-        let conversation = [Message::user(format!("make 24 from {numbers}")), Message::assistant("8*3")];
-        let mut token_ids = kept.token_ids(&conversation, true).unwrap();
-        let want = next(&kept, &token_ids);
+        let text = format!("make 24 from {numbers}");
+        let token_ids = model.tokenizer.encode(&text);
+        let want = next(&kept, &text);
 
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a.kv");
-        let identity = &kept.loaded().identity;
-        let tokens = write_cache(&path, identity, &kept.engine(), &token_ids).unwrap();
+        let (to, ids) = (path.clone(), token_ids.clone());
+        let tokens = kept.with_prefix_cache(move |cache| write_cache(&to, &identity, cache, &ids)).unwrap().unwrap();
         assert!(tokens > 96 && tokens == token_ids.len() / PAGE_TOKENS * PAGE_TOKENS, "{tokens}");
-        assert_eq!(read_cache(&path, &loaded.loaded().identity, &mut loaded.engine()).unwrap(), tokens);
-        assert_eq!(next(&loaded, &token_ids), want);
-        assert_eq!(loaded.engine().stats().prefix_hits, tokens as u64);
-        assert_eq!(next(&fresh, &token_ids), want, "as if it were read again");
-        token_ids[40] ^= 1;
-        assert_ne!(next(&loaded, &token_ids), want);
-        assert!(read_cache(&path, &[0; 32], &mut fresh.engine()).is_err());
+        let read = move |worker: &Worker, identity: Identity| {
+            let from = path.clone();
+            worker.with_prefix_cache(move |cache| read_cache(&from, &identity, cache)).unwrap()
+        };
+        assert_eq!(read(&loaded, identity).unwrap(), tokens);
+        assert_eq!(next(&loaded, &text), want);
+        assert_eq!(loaded.stats().unwrap().prefix_hits, tokens as u64);
+        assert_eq!(next(&fresh, &text), want, "as if it were read again");
+        assert_ne!(next(&loaded, &text.replace("30", "31")), want);
+        assert!(read(&fresh, [0; 32]).is_err());
     }
 }

@@ -2,15 +2,17 @@
 #![allow(clippy::unwrap_used)]
 #![allow(dead_code)]
 
-use std::collections::BTreeSet;
+#[path = "../../../chat/tests/common/mod.rs"]
+mod scripted;
+
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
-use minke_model::Transformer;
-use minke_spec::{Format, ModelConfig, Placement};
-use minke_tensor::{Device, Tensor};
-use minke_text::{ASSISTANT, ChatTemplate, EOS, THINK_CLOSE, THINK_OPEN, Tokenizer, TrainOptions};
+use minke_spec::Format;
+
+#[allow(unused_imports)]
+pub use scripted::*;
 
 /// What a command did.
 #[derive(Debug)]
@@ -65,90 +67,6 @@ pub fn minke_with_bytes(folder: &Path, args: &[&str], input: &[u8]) -> Done {
 
 pub fn testdata(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../testdata").join(path)
-}
-
-/// Bytes of the tokenizer's texts: no pair is frequent, so that every character is a token.
-fn tokenizer() -> Tokenizer {
-    Tokenizer::train(["a"].iter(), &TrainOptions { vocab_size: 263, added_tokens: vec![] }).unwrap()
-}
-
-/// Writes a model that follows a script: behind the first token of a pair comes the second; of several second ones each is
-/// as likely as the others. A chain of tokens is a pair of each two neighbours.
-///
-/// A token's state is a one-hot vector that the blocks, whose outputs are zero, leave as it is; the head answers with the
-/// next token.
-fn write_scripted(folder: &Path, chains: &[&[&str]], context: usize) {
-    let tokenizer = tokenizer();
-    let width = 264;
-    let config = format!(
-        r#"{{"model_type": "llama", "vocab_size": 263, "hidden_size": {width}, "num_hidden_layers": 1,
-            "num_attention_heads": 2, "num_key_value_heads": 1, "intermediate_size": 8, "rms_norm_eps": 1e-6,
-            "max_position_embeddings": {context}, "tie_word_embeddings": false, "rope_theta": 10000.0,
-            "bos_token_id": 0, "eos_token_id": 1}}"#
-    );
-    let config = ModelConfig::from_json(&config).unwrap().config;
-    let id = |token: &str| match tokenizer.encode(token)[..] {
-        [id] => id as usize,
-        _ => panic!("{token:?} is not one token"),
-    };
-    let pairs = chains.iter().flat_map(|chain| chain.windows(2));
-    let next: BTreeSet<(usize, usize)> = pairs.map(|pair| (id(pair[0]), id(pair[1]))).collect();
-    let device = Device::open("cpu", 1).unwrap();
-    let model = Transformer::new::<_, minke_model::Error>(&config, &Placement::single(), |spec, shape| {
-        let mut values = vec![0.0; shape.iter().product()];
-        match spec.name.as_str() {
-            "model.embed_tokens.weight" => (0..263).for_each(|token| values[token * width + token] = 1.0),
-            "lm_head.weight" => next.iter().for_each(|&(from, to)| values[to * width + from] = 8.0),
-            name if name.ends_with("norm.weight") => values.fill(1.0),
-            _ => {}
-        }
-        Ok(Tensor::from_slice(&device, shape, &values))
-    });
-    std::fs::create_dir_all(folder).unwrap();
-    minke_weights::save(&model.unwrap(), folder, Format::F32, usize::MAX).unwrap();
-    tokenizer.save(folder).unwrap();
-    ChatTemplate::r1_unforced().save(folder, context).unwrap();
-}
-
-/// A model that thinks `ab`, and answers `8*3`.
-pub fn thinker(folder: &Path) -> PathBuf {
-    let path = folder.join("thinker");
-    write_scripted(&path, &[THINKS_AND_ANSWERS], 256);
-    path
-}
-
-/// The same with a long context.
-pub fn scholar(folder: &Path) -> PathBuf {
-    scripted(folder, "scholar", &[THINKS_AND_ANSWERS])
-}
-
-const THINKS_AND_ANSWERS: &[&str] = &[ASSISTANT, THINK_OPEN, "a", "b", THINK_CLOSE, "8", "*", "3", EOS];
-
-/// A model that thinks for ever, and answers for ever if its thought is closed.
-pub fn brooder(folder: &Path) -> PathBuf {
-    scripted(folder, "brooder", &[&[ASSISTANT, THINK_OPEN, "a", "b", "a"], &["\n", "c", "\n"]])
-}
-
-/// A model that goes round in circles until its thought is closed, and then answers `8*3`.
-pub fn circler(folder: &Path) -> PathBuf {
-    scripted(folder, "circler", &[&[ASSISTANT, THINK_OPEN, "a", "b", "a"], &["\n", "8", "*", "3", EOS]])
-}
-
-/// A model that thinks something else at every token, for ever, and answers `8*3` if its thought is closed.
-pub fn wanderer(folder: &Path) -> PathBuf {
-    let wanders: &[&str] = &[ASSISTANT, THINK_OPEN, "a", "a", "b", "b", "a"];
-    scripted(folder, "wanderer", &[wanders, &["\n", "8", "*", "3", EOS]])
-}
-
-/// A model that thinks `a` and answers for ever.
-pub fn talker(folder: &Path) -> PathBuf {
-    scripted(folder, "talker", &[&[ASSISTANT, THINK_OPEN, "a", THINK_CLOSE, "8", "*", "8"]])
-}
-
-fn scripted(folder: &Path, name: &str, chains: &[&[&str]]) -> PathBuf {
-    let path = folder.join(name);
-    write_scripted(&path, chains, 1 << 16);
-    path
 }
 
 /// R1 as it is published, without a block on the disk: 163 files with true headers.

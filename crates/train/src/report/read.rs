@@ -60,7 +60,7 @@ impl StageFiles {
 /// If it holds no `run.json`, or that is broken.
 pub fn run(folder: &Path) -> Result<RunFiles> {
     let path = folder.join("run.json");
-    let text = std::fs::read_to_string(&path).map_err(Error::io("read", &path))?;
+    let text = std::fs::read_to_string(&path).map_err(Error::read(&path))?;
     let run: Value = serde_json::from_str(&text)
         .map_err(|error| Error::BadFile { path, reason: format!("not the record of a run: {error}") })?;
     let listed = run["config"]["stage"].as_array().cloned().unwrap_or_default();

@@ -1,0 +1,260 @@
+//! Many requests, one engine thread: each as if it were alone, whatever becomes of the others.
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use common::{Script, brooder, circler, talker, thinker, wanderer};
+use minke_chat::{
+    ChatModel, Error, Event, Events, FinishReason, Prompt, Reply, Request, Result, SamplingOptions, ThoughtLimit,
+    Worker, WorkerConfig,
+};
+use minke_tensor::Device;
+use minke_text::{Message, RenderOptions};
+
+fn start(path: &Path, config: WorkerConfig) -> Worker {
+    Worker::start(Arc::new(ChatModel::open(path, &Device::open("cpu", 1).unwrap()).unwrap()), config).unwrap()
+}
+
+fn worker(model: fn(&Path) -> std::path::PathBuf) -> Worker {
+    let folder = tempfile::tempdir().unwrap();
+    start(&model(folder.path()), WorkerConfig::default())
+}
+
+fn request(worker: &Worker, question: &str, options: SamplingOptions) -> Request {
+    let render = RenderOptions { add_generation_prompt: true, ..RenderOptions::default() };
+    let prompt = worker.model().prompt(&[Message::user(question)], &render).unwrap();
+    Request::new(prompt).with_options(options)
+}
+
+fn tokens(max_tokens: usize) -> SamplingOptions {
+    SamplingOptions { max_tokens: Some(max_tokens), ..SamplingOptions::default() }
+}
+
+/// All events to the last, and what they add up to.
+fn all(events: &Events) -> Result<(Vec<Event>, Reply)> {
+    let (mut seen, mut reply) = (Vec::new(), Reply::default());
+    loop {
+        let event = events.recv()?;
+        reply.add(&event);
+        seen.push(event);
+        if seen.last().is_some_and(|event| event.finish.is_some()) {
+            return Ok((seen, reply));
+        }
+    }
+}
+
+fn ask(worker: &Worker, question: &str, options: SamplingOptions) -> Reply {
+    all(&worker.submit(request(worker, question, options)).unwrap()).unwrap().1
+}
+
+/// Tokens, and the bits of their log-probabilities.
+fn bits(events: &[Event]) -> Vec<(u32, u32)> {
+    events
+        .iter()
+        .filter_map(|event| event.token.as_ref().map(|token| (token.token_id, token.log_prob.to_bits())))
+        .collect()
+}
+
+#[test]
+fn a_reply_has_thought_answer_and_counts() {
+    let worker = worker(thinker);
+    let (events, reply) = all(&worker.submit(request(&worker, "hello", tokens(50))).unwrap()).unwrap();
+    assert_eq!((reply.reasoning.as_deref(), reply.content.as_str()), (Some("ab"), "8*3"));
+    assert_eq!((reply.finish, reply.thought_closed), (FinishReason::Stop, None));
+    let usage = reply.usage;
+    // `<think>`, a, b, `</think>`, 8, *, 3 and the end of sentence.
+    assert_eq!((usage.completion_tokens, usage.reasoning_tokens, events.len()), (8, 3, 8));
+    assert_eq!((usage.prompt_tokens, usage.prefilled_tokens, usage.cached_tokens), (8, 8, 0));
+    assert!(0.0 < usage.prompt_seconds && usage.prompt_seconds <= usage.seconds);
+    let end = worker.submit(request(&worker, "hello", tokens(50))).unwrap();
+    all(&end).unwrap();
+    assert!(matches!(end.recv(), Err(Error::Stopped)), "nothing comes behind the last event");
+}
+
+#[test]
+fn two_requests_progress_together() {
+    let worker = worker(brooder);
+    let [one, two] = ["one", "two"].map(|question| worker.submit(request(&worker, question, tokens(200))).unwrap());
+    let (one, two) = (all(&one).unwrap(), all(&two).unwrap());
+    assert_eq!((one.1.usage.completion_tokens, two.1.usage.completion_tokens), (200, 200));
+    // A step brings both a token; one after the other would take 400. The first may run a little ahead.
+    let steps = worker.stats().unwrap().steps;
+    assert!((200..300).contains(&steps), "{steps} steps");
+}
+
+#[test]
+fn a_prompt_progresses_by_itself_while_another_answers() {
+    let worker = worker(talker);
+    let other = worker.submit(request(&worker, "other", tokens(400))).unwrap();
+    other.recv().unwrap();
+    let long = worker.submit(request(&worker, &"x".repeat(1000), tokens(2))).unwrap();
+    let (events, reply) = all(&long).unwrap();
+    let read: Vec<usize> = events.iter().map(|event| event.usage.prefilled_tokens).collect();
+    // Chunks of 256 tokens.
+    assert_eq!((read[0], *read.last().unwrap()), (256, reply.usage.prompt_tokens), "{read:?}");
+    assert!(read.is_sorted() && reply.usage.prompt_tokens == 1003, "{read:?}");
+    // The same prompt again is found in the cache, in pages of 32, and the other's prompt is none of its business.
+    let again = ask(&worker, &"x".repeat(1000), tokens(2));
+    assert_eq!((again.usage.cached_tokens, again.usage.prefilled_tokens), (992, 1003));
+    assert_eq!(all(&other).unwrap().1.usage.prompt_tokens, 8);
+}
+
+#[test]
+fn cancelling_one_leaves_the_others_bits_unchanged() {
+    let worker = worker(wanderer);
+    let options = SamplingOptions { temperature: Some(1.0), seed: 5, ..tokens(300) };
+    let alone = all(&worker.submit(request(&worker, "hello", options.clone())).unwrap()).unwrap().0;
+    let cancelled = worker.submit(request(&worker, "another question", tokens(10_000))).unwrap();
+    let kept = worker.submit(request(&worker, "hello", options.clone())).unwrap();
+    let dropped = worker.submit(request(&worker, "a third one", tokens(10_000))).unwrap();
+    (0..30).for_each(|_| drop(cancelled.recv().unwrap()));
+    cancelled.cancel();
+    drop(dropped);
+    let kept = all(&kept).unwrap().0;
+    assert_eq!(bits(&kept), bits(&alone));
+    assert_eq!(bits(&alone).len(), 300);
+    let (_, reply) = all(&cancelled).unwrap();
+    assert_eq!(reply.finish, FinishReason::Cancelled);
+    assert!(reply.usage.completion_tokens >= 30 && reply.usage.completion_tokens < 10_000);
+    assert_eq!(worker.stats().unwrap().running, 0);
+}
+
+#[test]
+fn a_dropped_receiver_cancels() {
+    let worker = worker(brooder);
+    let events = worker.submit(request(&worker, "hello", tokens(60_000))).unwrap();
+    events.recv().unwrap();
+    drop(events);
+    let begun = Instant::now();
+    while worker.stats().unwrap().running > 0 {
+        assert!(begun.elapsed() < Duration::from_secs(20), "it goes on");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    let stats = worker.stats().unwrap();
+    assert!(stats.generated < 60_000 && stats.pages_free == stats.pages, "{stats:?}");
+}
+
+#[test]
+fn a_budget_closes_a_thought_and_an_answer_follows() {
+    let worker = worker(wanderer);
+    let options = SamplingOptions { think_budget: Some(9), ..SamplingOptions::default() };
+    let (events, reply) = all(&worker.submit(request(&worker, "hello", options.clone())).unwrap()).unwrap();
+    assert_eq!((reply.thought_closed, reply.finish), (Some(ThoughtLimit::Budget), FinishReason::Stop));
+    assert_eq!((reply.reasoning.as_ref().unwrap().len(), reply.content.as_str()), (9, "8*3"));
+    assert_eq!(reply.usage.reasoning_tokens, 9);
+    assert_eq!(events.iter().filter(|event| event.thought_closed.is_some()).count(), 1);
+    // The opening tag, the thought, the closing tag with its newlines, `8*3` and the end.
+    assert_eq!(reply.usage.completion_tokens, 1 + 9 + 4 + 4);
+    // The largest number of tokens is that of both parts.
+    let short = ask(&worker, "hello", SamplingOptions { max_tokens: Some(16), ..options.clone() });
+    assert_eq!((short.finish, short.content.as_str()), (FinishReason::Length, "8*"));
+    assert_eq!(short.usage.completion_tokens, 16);
+    let shorter = ask(&worker, "hello", SamplingOptions { max_tokens: Some(12), ..options });
+    assert_eq!((shorter.finish, shorter.content.as_str()), (FinishReason::Length, ""));
+}
+
+#[test]
+fn a_loop_is_closed_beside_a_thought_that_is_none() {
+    let worker = worker(circler);
+    let loops = worker.submit(request(&worker, "hello", tokens(1000))).unwrap();
+    let short = worker.submit(request(&worker, "hello", tokens(100))).unwrap();
+    let (_, reply) = all(&loops).unwrap();
+    assert_eq!((reply.thought_closed, reply.finish), (Some(ThoughtLimit::Repetition), FinishReason::Stop));
+    // Four spans of 32 tokens.
+    assert_eq!((reply.reasoning, reply.content.as_str()), (Some("ab".repeat(64)), "8*3"));
+    let (_, reply) = all(&short).unwrap();
+    assert_eq!((reply.thought_closed, reply.finish), (None, FinishReason::Length));
+}
+
+#[test]
+fn a_request_that_does_not_fit_is_refused_alone() {
+    let worker = worker(thinker);
+    let fine = worker.submit(request(&worker, "hello", tokens(50))).unwrap();
+    let long = worker.submit(request(&worker, &"x".repeat(300), tokens(50))).unwrap();
+    let hot = SamplingOptions { temperature: Some(-1.0), ..tokens(50) };
+    let hot = worker.submit(request(&worker, "hello", hot)).unwrap();
+    let empty = worker.submit(Request::new(Prompt::new("", &worker.model().tokenizer))).unwrap();
+    for (events, part) in [(long, "303 tokens"), (hot, "temperature = -1"), (empty, "prompt")] {
+        let error = all(&events).unwrap_err();
+        assert!(matches!(error, Error::Engine(_)) && error.to_string().contains(part), "{part}: {error}");
+    }
+    assert_eq!(all(&fine).unwrap().1.content, "8*3");
+    assert_eq!(worker.limit(), 256);
+}
+
+#[test]
+fn more_than_may_wait_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = WorkerConfig::default().with_max_running(1).with_max_waiting(1);
+    let worker = start(&brooder(folder.path()), config);
+    let running = worker.submit(request(&worker, "one", tokens(60_000))).unwrap();
+    running.recv().unwrap();
+    let waiting = worker.submit(request(&worker, "two", tokens(3))).unwrap();
+    let refused = worker.submit(request(&worker, "three", tokens(3))).unwrap();
+    assert!(matches!(all(&refused), Err(Error::Busy { waiting: 1 })));
+    let gone = worker.submit(request(&worker, "four", tokens(3)));
+    drop((running, gone));
+    assert_eq!(all(&waiting).unwrap().1.usage.completion_tokens, 3);
+}
+
+#[test]
+fn a_dropped_worker_ends_what_it_works_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let worker = start(&brooder(folder.path()), WorkerConfig::default().with_max_running(1));
+    let running = worker.submit(request(&worker, "one", tokens(60_000))).unwrap();
+    let mut begun = Reply::default();
+    (0..5).for_each(|_| begun.add(&running.recv().unwrap()));
+    let waiting = worker.submit(request(&worker, "two", tokens(60_000))).unwrap();
+    drop(worker);
+    let (_, reply) = all(&running).unwrap();
+    assert_eq!(reply.finish, FinishReason::Cancelled);
+    assert!(begun.reasoning.is_some_and(|thought| thought.starts_with("ab")));
+    assert!((5..60_000).contains(&reply.usage.completion_tokens));
+    assert_eq!(all(&waiting).unwrap().1.finish, FinishReason::Cancelled);
+}
+
+#[test]
+fn stop_strings_end_the_answer_and_not_the_thought() {
+    let worker = worker(thinker);
+    let stopped = |stop: &[&str]| {
+        let request = request(&worker, "hello", tokens(50)).with_stop(stop.iter().copied());
+        all(&worker.submit(request).unwrap()).unwrap().1
+    };
+    let reply = stopped(&["b", "*3"]);
+    assert_eq!((reply.reasoning.as_deref(), reply.content.as_str()), (Some("ab"), "8"));
+    assert_eq!(reply.finish, FinishReason::StopString("*3".into()));
+    // What only begins like one is given out at the end.
+    let reply = stopped(&["*3 "]);
+    assert_eq!((reply.content.as_str(), reply.finish), ("8*3", FinishReason::Stop));
+}
+
+#[test]
+fn tags_count_by_id_special_or_not() {
+    let folder = tempfile::tempdir().unwrap();
+    let opens: &[&[&str]] = &[common::THINKS_AND_ANSWERS];
+    let inside: &[&[&str]] = &[&["\n", "a", "b", "</think>", "8", "*", "3", minke_text::EOS]];
+    let unopened: &[&[&str]] = &[&[minke_text::ASSISTANT, "a", "b", "</think>", "8", "*", "3", minke_text::EOS]];
+    for (name, chains, prompt_opens) in
+        [("opens", opens, false), ("inside", inside, true), ("unopened", unopened, false)]
+    {
+        for special_tags in [false, true] {
+            let script = Script { chains, prompt_opens, special_tags, ..Script::default() };
+            let worker =
+                start(&script.write(folder.path(), &format!("{name}-{special_tags}")), WorkerConfig::default());
+            let reply = ask(&worker, "hello", SamplingOptions::default());
+            let found = (reply.reasoning.as_deref(), reply.content.as_str(), reply.usage.reasoning_tokens);
+            assert_eq!(found, (Some("ab"), "8*3", 3), "{name}, special: {special_tags}");
+        }
+    }
+    // A thought that must be closed is closed by the id, too.
+    let wanders: &[&str] = &[minke_text::ASSISTANT, "<think>", "a", "a", "b", "b", "a"];
+    let chains: &[&[&str]] = &[wanders, &["\n", "8", "*", "3", minke_text::EOS]];
+    let script = Script { chains, special_tags: true, ..Script::default() };
+    let worker = start(&script.write(folder.path(), "wanders"), WorkerConfig::default());
+    let reply = ask(&worker, "hello", SamplingOptions { think_budget: Some(5), ..SamplingOptions::default() });
+    assert_eq!((reply.reasoning.map(|thought| thought.len()), reply.content.as_str()), (Some(5), "8*3"));
+}
