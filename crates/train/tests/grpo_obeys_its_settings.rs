@@ -4,12 +4,12 @@
 mod small;
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 
 use minke_eval::Verdict;
 use minke_train::grpo::GroupRecord;
-use minke_train::metric;
+use minke_train::{Silent, execute, metric};
 use safetensors::SafeTensors;
 use serde_json::Value;
 
@@ -54,14 +54,22 @@ learning_rate = { adamw = 1e-3 }
 kl_beta = 0.0
 "#;
 
-static RUN: LazyLock<tempfile::TempDir> = LazyLock::new(|| small::run(STAGES));
+/// The folder of the run, made once for all tests; that of the last time goes.
+static RUN: LazyLock<PathBuf> = LazyLock::new(|| {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("grpo_obeys_its_settings");
+    if folder.exists() {
+        std::fs::remove_dir_all(&folder).unwrap();
+    }
+    execute(&small::config(STAGES), &folder, &small::device(), None, &mut Silent).unwrap();
+    folder
+});
 
 fn metrics(stage: &str) -> Vec<Value> {
-    small::lines(&small::stage(RUN.path(), stage).join("metrics.jsonl"))
+    small::lines(&small::stage(&RUN, stage).join("metrics.jsonl"))
 }
 
 fn groups(stage: &str, step: u64) -> Vec<GroupRecord> {
-    let lines = small::lines(&small::stage(RUN.path(), stage).join("rollouts.jsonl"));
+    let lines = small::lines(&small::stage(&RUN, stage).join("rollouts.jsonl"));
     let all = lines.into_iter().map(|line| serde_json::from_value::<GroupRecord>(line).unwrap());
     let of_step: Vec<GroupRecord> = all.filter(|group| group.step == step).collect();
     assert_eq!(of_step.len(), 24);
@@ -70,7 +78,7 @@ fn groups(stage: &str, step: u64) -> Vec<GroupRecord> {
 
 /// The weights of a checkpoint of the stage `zero`, by name.
 fn weights(step: u64) -> BTreeMap<String, Vec<f32>> {
-    let folder = small::stage(RUN.path(), "zero").join(format!("checkpoints/step-{step:08}"));
+    let folder = small::stage(&RUN, "zero").join(format!("checkpoints/step-{step:08}"));
     tensors(&folder.join("weights.safetensors"))
 }
 
@@ -121,7 +129,7 @@ fn every_minibatch_is_an_update_from_groups_of_its_own() {
         assert!(with_advantage.len() > 1, "step {step} has one group to learn from");
         assert_eq!(line[metric::LEARNED].as_u64(), Some(rollouts as u64), "{line}");
     }
-    let state = small::stage(RUN.path(), "zero").join("checkpoints/step-00000003/state.json");
+    let state = small::stage(&RUN, "zero").join("checkpoints/step-00000003/state.json");
     let state: Value = serde_json::from_str(&std::fs::read_to_string(state).unwrap()).unwrap();
     assert_eq!(state["updates"], 6, "two of every step");
 }
@@ -144,7 +152,7 @@ fn the_schedule_reaches_the_optimizer() {
         assert_eq!(values == &after[name], !name.ends_with(BIAS), "{name}");
     }
     // And before that everything moved, so that this test can fail.
-    let start = tensors(&small::stage(RUN.path(), "base").join("model/model.safetensors"));
+    let start = tensors(&small::stage(&RUN, "base").join("model/model.safetensors"));
     assert!(start["model.norm.weight"] != before["model.norm.weight"]);
 }
 
