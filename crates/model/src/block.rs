@@ -9,7 +9,7 @@ use crate::gqa::Gqa;
 use crate::mla::Mla;
 use crate::mlp::Mlp;
 use crate::moe::{ExpertLoad, Moe, Routed};
-use crate::source::{HasParams, Source, params};
+use crate::source::{HasParams, ParamSource, params};
 use crate::{Batch, Error, Result};
 
 /// The two kinds of attention.
@@ -70,7 +70,7 @@ pub(crate) struct Block {
 params!(Block { input_layernorm, attention, post_attention_layernorm, feed_forward });
 
 impl Block {
-    pub(crate) fn new(config: &ModelConfig, source: &mut Source, layer: usize) -> Self {
+    pub(crate) fn new(config: &ModelConfig, source: &mut ParamSource, layer: usize) -> Self {
         let attention = match &config.attention {
             AttentionConfig::Mla(sizes) => Attention::Mla(Mla::new(config, sizes, source, layer).into()),
             AttentionConfig::Gqa(sizes) => Attention::Gqa(Gqa::new(config, sizes, source, layer).into()),

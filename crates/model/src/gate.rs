@@ -4,7 +4,7 @@ use minke_spec::config::{MoeConfig, ScoringFunc, TopkMethod};
 use minke_tensor::{Device, GroupScore, Indices, Param, Pass, Routing, Span, Tensor};
 
 use crate::Result;
-use crate::source::{Source, params};
+use crate::source::{ParamSource, params};
 
 /// Added to the sum that expert weights are divided by.
 const NORMALIZATION_EPSILON: f32 = 1e-20;
@@ -35,7 +35,7 @@ pub(crate) struct Choice {
 }
 
 impl Gate {
-    pub(crate) fn new(config: &MoeConfig, source: &mut Source, layer: usize) -> Self {
+    pub(crate) fn new(config: &MoeConfig, source: &mut ParamSource, layer: usize) -> Self {
         let prefix = format!("model.layers.{layer}.mlp.gate");
         let (groups, kept_groups, group_score) = match config.topk_method {
             TopkMethod::NoauxTc => (config.n_group, config.topk_group, GroupScore::TwoBest),

@@ -7,7 +7,7 @@ use minke_tensor::{Param, Pass, Tensor};
 use crate::cache::KvCache;
 use crate::projection::Projection;
 use crate::rope::Rope;
-use crate::source::{Source, params};
+use crate::source::{ParamSource, params};
 use crate::{Batch, Result};
 
 /// Grouped-query attention.
@@ -30,7 +30,7 @@ pub(crate) struct Gqa {
 params!(Gqa { q_proj, k_proj, v_proj, o_proj, q_norm, k_norm });
 
 impl Gqa {
-    pub(crate) fn new(config: &ModelConfig, sizes: &GqaConfig, source: &mut Source, layer: usize) -> Self {
+    pub(crate) fn new(config: &ModelConfig, sizes: &GqaConfig, source: &mut ParamSource, layer: usize) -> Self {
         let mut projection = |name: &str| Projection::new(source, &format!("model.layers.{layer}.self_attn.{name}"));
         Self {
             q_proj: projection("q_proj"),

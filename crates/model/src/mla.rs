@@ -9,7 +9,7 @@ use minke_tensor::{Param, Pass, Tensor};
 
 use crate::cache::{KvCache, MlaForm};
 use crate::rope::Rope;
-use crate::source::{Source, params};
+use crate::source::{ParamSource, params};
 use crate::{Batch, Result};
 
 /// Epsilon of the two inner norms, whatever `rms_norm_eps` says (facts sheet 1.2).
@@ -36,7 +36,7 @@ pub(crate) struct Mla {
 params!(Mla { q_proj, q_a_proj, q_a_layernorm, q_b_proj, kv_a_proj_with_mqa, kv_a_layernorm, kv_b_proj, o_proj });
 
 impl Mla {
-    pub(crate) fn new(config: &ModelConfig, sizes: &MlaConfig, source: &mut Source, layer: usize) -> Self {
+    pub(crate) fn new(config: &ModelConfig, sizes: &MlaConfig, source: &mut ParamSource, layer: usize) -> Self {
         debug_assert!(matches!(config.attention, AttentionConfig::Mla(_)));
         let mut any = |name: &str| source.take_if_any(&format!("model.layers.{layer}.self_attn.{name}.weight"));
         let mut some = |name: &str| any(name).unwrap_or_else(|| panic!("invariant: MLA has {name}"));

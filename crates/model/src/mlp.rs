@@ -3,7 +3,7 @@
 use minke_tensor::{Pass, Tensor};
 
 use crate::projection::Projection;
-use crate::source::{Source, params};
+use crate::source::{ParamSource, params};
 
 /// A SwiGLU feed-forward; also the shared expert.
 #[derive(Clone)]
@@ -16,7 +16,7 @@ pub(crate) struct Mlp {
 params!(Mlp { gate_proj, up_proj, down_proj });
 
 impl Mlp {
-    pub(crate) fn new(source: &mut Source, prefix: &str) -> Self {
+    pub(crate) fn new(source: &mut ParamSource, prefix: &str) -> Self {
         let mut projection = |name: &str| Projection::new(source, &format!("{prefix}.{name}"));
         Self { gate_proj: projection("gate_proj"), up_proj: projection("up_proj"), down_proj: projection("down_proj") }
     }

@@ -5,7 +5,7 @@ use minke_tensor::{Device, Dispatch, Indices, Param, Pass, Tensor, recompute};
 
 use crate::gate::{Choice, Gate, balance_loss};
 use crate::mlp::Mlp;
-use crate::source::{Source, params};
+use crate::source::{ParamSource, params};
 use crate::{Batch, Result};
 
 /// Routed experts of one layer, stacked.
@@ -57,7 +57,7 @@ impl Routed {
 }
 
 impl Moe {
-    pub(crate) fn new(config: &MoeConfig, source: &mut Source, layer: usize) -> Self {
+    pub(crate) fn new(config: &MoeConfig, source: &mut ParamSource, layer: usize) -> Self {
         let prefix = format!("model.layers.{layer}.mlp");
         let gate = Gate::new(config, source, layer);
         let mut take = |name: &str| source.take(&format!("{prefix}.experts.{name}.weight"));

@@ -5,7 +5,7 @@ use minke_tensor::{Indices, Param, Pass, Tensor};
 
 use crate::block::Block;
 use crate::moe::Routed;
-use crate::source::{Source, params};
+use crate::source::{ParamSource, params};
 use crate::{Batch, Result};
 
 /// The multi-token prediction module; embedding and head are the main model's.
@@ -22,7 +22,7 @@ pub(crate) struct Mtp {
 params!(Mtp { enorm, hnorm, eh_proj, block, norm });
 
 impl Mtp {
-    pub(crate) fn new(config: &ModelConfig, source: &mut Source, layer: usize) -> Self {
+    pub(crate) fn new(config: &ModelConfig, source: &mut ParamSource, layer: usize) -> Self {
         let mut take = |name: &str| source.take(&format!("model.layers.{layer}.{name}.weight"));
         let (enorm, hnorm, eh_proj) = (take("enorm"), take("hnorm"), take("eh_proj"));
         let norm = take("shared_head.norm");

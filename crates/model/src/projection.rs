@@ -2,7 +2,7 @@
 
 use minke_tensor::{Param, Pass, Tensor};
 
-use crate::source::{Source, params};
+use crate::source::{ParamSource, params};
 
 /// A matrix, and a bias where the table of parameters has one.
 #[derive(Clone)]
@@ -14,7 +14,7 @@ pub(crate) struct Projection {
 params!(Projection { weight, bias });
 
 impl Projection {
-    pub(crate) fn new(source: &mut Source, module: &str) -> Self {
+    pub(crate) fn new(source: &mut ParamSource, module: &str) -> Self {
         Self { weight: source.take(&format!("{module}.weight")), bias: source.take_if_any(&format!("{module}.bias")) }
     }
 

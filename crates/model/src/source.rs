@@ -1,4 +1,4 @@
-//! Where does a module get its parameters from? From the one table, by published name.
+//! Where modules get their parameters: from the one table, by published name.
 
 use std::collections::HashMap;
 
@@ -6,11 +6,11 @@ use minke_spec::{ParamSpec, Placement};
 use minke_tensor::{Param, Weight};
 
 /// Parameters that wait to be taken by the modules they belong to.
-pub(crate) struct Source {
+pub(crate) struct ParamSource {
     waiting: HashMap<String, Param>,
 }
 
-impl Source {
+impl ParamSource {
     /// Returns the parameters of the table, with values from `value`, in the order of the table.
     pub(crate) fn new<W: Into<Weight>, E>(
         specs: &[ParamSpec],

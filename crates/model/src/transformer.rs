@@ -12,7 +12,7 @@ use crate::cache::KvCache;
 use crate::moe::{ExpertLoad, Routed};
 use crate::mtp::Mtp;
 use crate::rope::Rope;
-use crate::source::{HasParams, Source, params};
+use crate::source::{HasParams, ParamSource, params};
 use crate::{Batch, Result};
 
 /// A transformer with its parameters.
@@ -92,7 +92,7 @@ impl Transformer {
         placement: &Placement,
         value: impl FnMut(&ParamSpec, &[usize]) -> std::result::Result<W, E>,
     ) -> std::result::Result<Self, E> {
-        let mut source = Source::new(&parameters(config), placement, value)?;
+        let mut source = ParamSource::new(&parameters(config), placement, value)?;
         let layers = config.num_hidden_layers;
         let model = Self {
             id: ModelId::new(),
