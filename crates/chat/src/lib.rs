@@ -20,7 +20,7 @@ pub use error::{Error, Result};
 pub use event::{Event, FinishReason, Reply, ThoughtLimit, Usage};
 pub use generation::{GenerationConfig, SamplingOptions};
 pub use locate::locate;
-pub use memory_plan::{CACHE_FORMAT, CHUNK_TOKENS, MIN_CONTEXT, MemoryPlan, MemoryPlanner, SpeedEstimate};
+pub use memory_plan::{CACHE_DTYPE, CHUNK_TOKENS, MIN_CONTEXT, MemoryPlan, MemoryPlanner, SpeedEstimate};
 pub use model::{ChatModel, Identity};
 pub use request::{Prompt, Request};
 pub use text_files::{template, tokenizer};

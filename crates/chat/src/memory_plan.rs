@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use minke_spec::config::AttentionConfig;
 use minke_spec::cost::kv_bytes_per_token;
 use minke_spec::{Format, ModelConfig};
-use minke_tensor::{Device, PAGE_TOKENS};
+use minke_tensor::{Device, Dtype, PAGE_TOKENS};
 use minke_weights::{Archive, Part, PartBytes};
 use serde::Serialize;
 
@@ -18,8 +18,8 @@ use crate::{Error, Result};
 pub const CHUNK_TOKENS: usize = 256;
 /// The shortest context with which it makes sense to start, in tokens.
 pub const MIN_CONTEXT: usize = 256;
-/// The format in which the engine keeps keys, values and latents.
-pub const CACHE_FORMAT: Format = Format::F32;
+/// How the engine keeps keys, values and latents of a conversation.
+pub const CACHE_DTYPE: Dtype = Dtype::Bf16;
 
 /// Bytes of the program, its threads and what it links to.
 const PROGRAM: u64 = 9 << 20;
@@ -74,7 +74,7 @@ impl<'a> MemoryPlanner<'a> {
     pub fn plan(&self, context: usize) -> MemoryPlan {
         let config = &self.archive.config;
         let weights = self.resident_weights(context);
-        let cache = (context.next_multiple_of(PAGE_TOKENS) * kv_bytes_per_token(config, CACHE_FORMAT)) as u64;
+        let cache = (context.next_multiple_of(PAGE_TOKENS) * kv_bytes_per_token(config, CACHE_DTYPE.format())) as u64;
         let logits = 4 * 4 * config.vocab_size as u64;
         let work = CHUNK_TOKENS.min(context) as u64 * work_per_token(config) + logits;
         let vocabulary = TEXT_PER_ID * self.ids;
@@ -136,7 +136,7 @@ impl<'a> MemoryPlanner<'a> {
                 seconds += bytes / weight_rate(device, format, config.hidden_size, bytes as u64)?;
             }
         }
-        let cache = (context * kv_bytes_per_token(config, CACHE_FORMAT)) as f64 / bandwidth;
+        let cache = (context * kv_bytes_per_token(config, CACHE_DTYPE.format())) as f64 / bandwidth;
         Ok(SpeedEstimate {
             active_bytes_per_token: active as u64,
             bytes_per_second: active / seconds,

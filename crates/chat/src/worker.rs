@@ -12,10 +12,10 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use minke_engine::{Engine, EngineConfig, SamplingParams, SequenceId, Stats, Token};
-use minke_tensor::PAGE_TOKENS;
+use minke_tensor::{Dtype, PAGE_TOKENS};
 
 use crate::decoder::Decoder;
-use crate::{CHUNK_TOKENS, ChatModel, Error, Event, FinishReason, Request, Result, ThoughtLimit, Usage};
+use crate::{CACHE_DTYPE, CHUNK_TOKENS, ChatModel, Error, Event, FinishReason, Request, Result, ThoughtLimit, Usage};
 
 /// Name of the thread.
 pub const ENGINE_THREAD: &str = "engine";
@@ -81,7 +81,8 @@ impl Worker {
         let sizes = EngineConfig::default()
             .with_pages(model.context.div_ceil(PAGE_TOKENS))
             .with_max_sequences(config.max_running)
-            .with_chunk_tokens(CHUNK_TOKENS);
+            .with_chunk_tokens(CHUNK_TOKENS)
+            .with_cache_dtype(CACHE_DTYPE);
         let engine = Engine::new(&model.device, model.model.config(), sizes)?;
         let limit = engine.limit();
         let (commands, receiver) = mpsc::sync_channel(COMMANDS);
@@ -170,6 +171,11 @@ impl PrefixCache<'_> {
     /// Bytes of one page of 32 tokens over all layers.
     pub fn page_bytes(&self) -> usize {
         self.engine.page_bytes()
+    }
+
+    /// What the numbers of the pages are.
+    pub fn dtype(&self) -> Dtype {
+        self.engine.cache_dtype()
     }
 
     /// As [`Engine::export_prefix`].

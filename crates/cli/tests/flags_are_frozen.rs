@@ -28,7 +28,7 @@ fn every_verb_has_exactly_its_flags() {
         ("list", "help json"),
         ("rm", "help json"),
         ("bench", "generate help json prompt threads"),
-        ("perplexity", "context help json threads"),
+        ("perplexity", "cache-type context help json threads"),
         ("convert", "format help json threads"),
         ("quantize", "help imatrix json tensor threads to"),
         ("imatrix", "chunk help json out threads"),

@@ -48,6 +48,15 @@ fn perplexity_is_that_of_the_logits() {
         (Some(ids.len() as u64), Some(losses.len() as u64))
     );
 
+    // Through a cache: the same sums in MLA's other form, and rounded to BF16 as an answer has them.
+    let through = |dtype| {
+        let args = ["perplexity", MODEL, "text.txt", "--context", "32", "--cache-type", dtype, "--json"];
+        json(folder, &args)["perplexity"].as_f64().unwrap()
+    };
+    let (exact, rounded) = (through("f32"), through("bf16"));
+    assert!((exact - want).abs() <= 1e-4 * want, "{exact} not {want}");
+    assert!(rounded != exact && (rounded - exact).abs() <= 1e-2 * exact, "{rounded} and {exact}");
+
     let short = minke(folder, &["perplexity", MODEL, "text.txt", "--context", "2000"]);
     assert!(short.code == 4 && short.err.contains("fewer than one context"), "{short:?}");
 }

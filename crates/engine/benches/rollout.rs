@@ -5,7 +5,7 @@
 use std::time::Instant;
 
 use minke_engine::{EngineConfig, Replicas, SamplingParams};
-use minke_model::{MlaForm, Transformer};
+use minke_model::Transformer;
 use minke_spec::{ModelConfig, Placement};
 use minke_tensor::Device;
 
@@ -34,7 +34,7 @@ fn main() {
     let settings = EngineConfig::default()
         .with_pages(batch * (tokens + 64).div_ceil(32))
         .with_max_sequences(batch)
-        .with_form(MlaForm::Expanded)
+        .exact()
         .with_prefix_cache(false);
     let mut replicas = Replicas::new(&device, &config, &settings).expect("the cache fits");
     for round in 0..3 {

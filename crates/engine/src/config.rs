@@ -1,7 +1,7 @@
 //! Sizes of an engine, and the form of MLA that it serves.
 
 use minke_model::MlaForm;
-use minke_tensor::PAGE_TOKENS;
+use minke_tensor::{Dtype, PAGE_TOKENS};
 
 use crate::{Error, Result};
 
@@ -28,15 +28,17 @@ pub struct EngineConfig {
     pub max_waiting: usize,
     /// Most prompt tokens that a step computes.
     pub chunk_tokens: usize,
-    /// Form of MLA for the engine's life. `Expanded` is exact mode: log-probabilities are the trainer's to the bit.
+    /// Form of MLA for the engine's life.
     pub form: MlaForm,
     /// Whether full pages outlive their sequences, to be found by others with the same beginning.
     pub prefix_cache: bool,
+    /// How the cache keeps keys, values and latents: `Bf16` takes half of the memory of `F32`.
+    pub cache_dtype: Dtype,
 }
 
 impl Default for EngineConfig {
     /// For serving: 256 pages (8,192 tokens), 16 sequences, any number waiting, prompts in chunks of 512 tokens,
-    /// absorbed, with a prefix cache.
+    /// absorbed, with a prefix cache in BF16.
     fn default() -> Self {
         Self {
             pages: 256,
@@ -45,6 +47,7 @@ impl Default for EngineConfig {
             chunk_tokens: 512,
             form: MlaForm::Absorbed,
             prefix_cache: true,
+            cache_dtype: Dtype::Bf16,
         }
     }
 }
@@ -84,6 +87,18 @@ impl EngineConfig {
     #[must_use]
     pub fn with_prefix_cache(self, prefix_cache: bool) -> Self {
         Self { prefix_cache, ..self }
+    }
+
+    /// Sets [`cache_dtype`](Self::cache_dtype).
+    #[must_use]
+    pub fn with_cache_dtype(self, cache_dtype: Dtype) -> Self {
+        Self { cache_dtype, ..self }
+    }
+
+    /// Exact mode, in which log-probabilities are the trainer's to the bit: expanded, with a cache of F32.
+    #[must_use]
+    pub fn exact(self) -> Self {
+        self.with_form(MlaForm::Expanded).with_cache_dtype(Dtype::F32)
     }
 
     /// Checks every field.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use minke_model::{Batch, Chunk, KvCache, ModelId, Transformer};
 use minke_spec::ModelConfig;
-use minke_tensor::{Device, PAGE_TOKENS, Pass};
+use minke_tensor::{Device, Dtype, PAGE_TOKENS, Pass};
 
 use crate::config::EngineConfig;
 use crate::sampler::{Outcome, Sampler};
@@ -44,14 +44,14 @@ pub struct Stats {
 /// # Examples
 /// ```
 /// use minke_engine::{Engine, EngineConfig, SamplingParams};
-/// use minke_model::{MlaForm, Transformer};
+/// use minke_model::Transformer;
 /// use minke_spec::{ModelConfig, Placement};
 /// use minke_tensor::Device;
 /// # let text = include_str!("../../../testdata/tiny-v3/config.json");
 /// let config = ModelConfig::from_json(text)?.config;
 /// let device = Device::open("cpu", 1)?;
 /// let model = Transformer::random(&device, &config, &Placement::single(), 0)?;
-/// let mut engine = Engine::new(&device, &config, EngineConfig::default().with_form(MlaForm::Expanded))?;
+/// let mut engine = Engine::new(&device, &config, EngineConfig::default().exact())?;
 /// engine.submit(&[3, 1, 4], &SamplingParams::default().with_seed(7).with_max_tokens(5), 2)?;
 /// let completions = engine.run(&model)?;
 /// assert_eq!(completions.len(), 2);
@@ -89,7 +89,7 @@ impl Engine {
             model: None,
             most_unfinished: engine.max_sequences.saturating_add(engine.max_waiting),
             limit: config.max_position_embeddings.min(engine.pages * PAGE_TOKENS),
-            cache: KvCache::new(device, config, engine.pages, engine.form),
+            cache: KvCache::new(device, config, engine.pages, engine.form, engine.cache_dtype),
             scheduler: Scheduler::new(&engine),
             sampler: Sampler::default(),
             finished: BTreeMap::new(),
@@ -218,7 +218,8 @@ impl Engine {
     }
 
     /// Returns the contents of the full pages that the prefix cache knows of these tokens, the first one first, until one
-    /// is missing: what [`Engine::import_prefix`] takes in another engine of the same form, model and build.
+    /// is missing: what [`Engine::import_prefix`] takes in another engine of the same form, model, build and type
+    /// of cache.
     pub fn export_prefix(&self, token_ids: &[u32]) -> impl ExactSizeIterator<Item = Vec<u8>> {
         self.scheduler.pages.known_pages(token_ids).into_iter().map(|page| self.cache.export_page(page))
     }
@@ -272,6 +273,11 @@ impl Engine {
     /// Returns the bytes of one page of 32 tokens over all layers.
     pub fn page_bytes(&self) -> usize {
         self.cache.page_bytes()
+    }
+
+    /// How the cache keeps keys, values and latents.
+    pub fn cache_dtype(&self) -> Dtype {
+        self.cache.dtype()
     }
 
     /// Returns the longest sequence, in tokens: the model's context, or what the cache holds.

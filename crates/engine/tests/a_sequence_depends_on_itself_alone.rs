@@ -7,31 +7,34 @@ mod common;
 use common::{Case, KINDS, alone, assert_same, cases, config, device, params, random, run, spacious};
 use minke_engine::{Completion, Engine, EngineConfig, Replicas, SamplingParams, Stats};
 use minke_model::{MlaForm, Transformer};
-use minke_tensor::{Device, Isa};
+use minke_tensor::{Device, Dtype, Isa};
 
 /// A model, and what cases become alone.
 struct Fixture {
     isa: Isa,
     device: Device,
     model: Transformer,
-    form: MlaForm,
+    /// Room for everything.
+    spacious: EngineConfig,
     cases: Vec<Case>,
     want: Vec<Completion>,
     name: String,
 }
 
 impl Fixture {
-    fn new(name: &str, form: MlaForm, isa: Isa, count: usize) -> Self {
+    fn new(name: &str, (form, dtype): (MlaForm, Dtype), isa: Isa, count: usize) -> Self {
+        let spacious = spacious(form).with_cache_dtype(dtype);
         let device = device(1, isa);
         let model = random(&device, &config(name));
         let cases = cases(count, model.config().vocab_size);
-        let want = cases.iter().map(|case| alone(&device, &model, form, case)).collect();
-        Self { isa, device, model, form, cases, want, name: format!("{name}, {form:?}, {}", isa.name()) }
+        let want = cases.iter().map(|case| alone(&device, &model, spacious.clone(), case)).collect();
+        let name = format!("{name}, {form:?}, {dtype:?}, {}", isa.name());
+        Self { isa, device, model, spacious, cases, want, name }
     }
 
     fn each(count: usize, check: impl Fn(&Self)) {
         for isa in Isa::available() {
-            KINDS.iter().for_each(|&(name, form)| check(&Self::new(name, form, isa, count)));
+            KINDS.iter().for_each(|&(name, form, dtype)| check(&Self::new(name, (form, dtype), isa, count)));
         }
     }
 
@@ -55,7 +58,8 @@ fn batches_of_any_size() {
         for size in [2, 3, 7, 16, 33, 130] {
             for start in (0..130).step_by(size).take(2) {
                 let cases = start..130.min(start + size);
-                let mut engine = Engine::new(&fixture.device, fixture.model.config(), spacious(fixture.form)).unwrap();
+                let mut engine =
+                    Engine::new(&fixture.device, fixture.model.config(), fixture.spacious.clone()).unwrap();
                 let got = run(&mut engine, &fixture.model, &fixture.cases[cases.clone()]);
                 for (got, want) in got.iter().zip(&fixture.want[cases]) {
                     assert_same(got, want, &format!("in a batch of {size}, {}", fixture.name));
@@ -70,7 +74,7 @@ fn chunks_slots_prefix_hits_and_preemption() {
     Fixture::each(24, |fixture| {
         for chunk_tokens in [1, 31, 256] {
             for prefix_cache in [false, true] {
-                let sizes = spacious(fixture.form).with_chunk_tokens(chunk_tokens).with_prefix_cache(prefix_cache);
+                let sizes = fixture.spacious.clone().with_chunk_tokens(chunk_tokens).with_prefix_cache(prefix_cache);
                 let stats = fixture.check(&fixture.device, sizes.clone(), "chunks");
                 assert_eq!((stats.preemptions, stats.prefix_hits > 0), (0, prefix_cache));
                 // Few pages: sequences lose theirs and are computed again. Few slots: sequences wait for one.
@@ -88,7 +92,7 @@ fn chunks_slots_prefix_hits_and_preemption() {
 #[test]
 fn a_second_time_with_a_warm_cache() {
     Fixture::each(12, |fixture| {
-        let sizes = spacious(fixture.form).with_prefix_cache(true);
+        let sizes = fixture.spacious.clone().with_prefix_cache(true);
         let mut engine = Engine::new(&fixture.device, fixture.model.config(), sizes).unwrap();
         let mut hits = vec![];
         let mut model = fixture.model.clone();
@@ -113,7 +117,7 @@ fn replicas_of_the_engine() {
     Fixture::each(40, |fixture| {
         for (threads, max_sequences) in [(1, 256), (3, 7), (3, 2)] {
             let device = device(threads, fixture.isa);
-            let sizes = spacious(fixture.form).with_max_sequences(max_sequences);
+            let sizes = fixture.spacious.clone().with_max_sequences(max_sequences);
             let mut replicas = Replicas::new(&device, fixture.model.config(), &sizes).unwrap();
             for round in 0..2 {
                 for case in &fixture.cases {
@@ -127,7 +131,7 @@ fn replicas_of_the_engine() {
                 }
             }
         }
-        let mut replicas = Replicas::new(&fixture.device, fixture.model.config(), &spacious(fixture.form)).unwrap();
+        let mut replicas = Replicas::new(&fixture.device, fixture.model.config(), &fixture.spacious).unwrap();
         assert!(replicas.submit(&[], &params(1.0, 1, 5), 1).is_err());
         assert!(replicas.run(&fixture.model, |_| ()).unwrap().is_empty());
     });
@@ -136,7 +140,8 @@ fn replicas_of_the_engine() {
 #[test]
 fn one_thread_or_two() {
     for isa in Isa::available() {
-        for (name, form) in KINDS {
+        for (name, form, dtype) in KINDS {
+            let sizes = spacious(form).with_cache_dtype(dtype);
             // Wide enough that every operation finds its work worth a second thread.
             let mut config = config(name);
             (config.hidden_size, config.vocab_size, config.intermediate_size) = (200, 1009, 300);
@@ -145,11 +150,11 @@ fn one_thread_or_two() {
             let model = random(&one, &config);
             let cases = cases(40, config.vocab_size);
             let of = |device: &Device| {
-                let mut engine = Engine::new(device, &config, spacious(form)).unwrap();
+                let mut engine = Engine::new(device, &config, sizes.clone()).unwrap();
                 run(&mut engine, &model, &cases)
             };
             for (got, want) in of(&two).iter().zip(&of(&one)) {
-                assert_same(got, want, &format!("with two threads: {name}, {form:?}, {}", isa.name()));
+                assert_same(got, want, &format!("with two threads: {name}, {form:?}, {dtype:?}, {}", isa.name()));
             }
         }
     }
@@ -165,13 +170,13 @@ fn members_of_a_group_are_sequences_of_their_own() {
                 .map(|i| {
                     let seed = SamplingParams::seed_of_sample(9, i);
                     let case = Case { prompt: prompt.clone(), params: params.clone().with_seed(seed) };
-                    alone(&fixture.device, &fixture.model, fixture.form, &case)
+                    alone(&fixture.device, &fixture.model, fixture.spacious.clone(), &case)
                 })
                 .collect();
             assert!(want.iter().skip(1).all(|other| other.token_ids != want[0].token_ids));
             // With neighbours, few slots, few pages, and members that are cancelled before and after the prompt.
             for (pages, max_sequences, chunk_tokens) in [(500, 64, 256), (500, 4, 31), (12, 64, 31), (7, 3, 1)] {
-                let sizes = spacious(fixture.form).with_pages(pages).with_max_sequences(max_sequences);
+                let sizes = fixture.spacious.clone().with_pages(pages).with_max_sequences(max_sequences);
                 let sizes = sizes.with_chunk_tokens(chunk_tokens).with_prefix_cache(prefix_cache);
                 let mut engine = Engine::new(&fixture.device, fixture.model.config(), sizes).unwrap();
                 engine.submit(&fixture.cases[0].prompt[..20], &fixture.cases[0].params, 2).unwrap();

@@ -58,13 +58,13 @@ fn assert_obeyed(cases: &[Case], completions: &[Completion]) {
 
 #[test]
 fn constrained_sequences_are_the_same_alone_and_in_any_batch_and_say_only_what_they_may() {
-    for (name, form) in KINDS {
+    for (name, form, dtype) in KINDS {
         let one = device(1, Isa::detect());
         let model = random(&one, &config(name));
         let cases = constrained(40, model.config().vocab_size);
-        let want: Vec<Completion> = cases.iter().map(|case| alone(&one, &model, form, case)).collect();
+        let roomy = spacious(form).with_cache_dtype(dtype);
+        let want: Vec<Completion> = cases.iter().map(|case| alone(&one, &model, roomy.clone(), case)).collect();
         assert_obeyed(&cases, &want);
-        let roomy = spacious(form);
         let few_pages = roomy.clone().with_pages(9).with_prefix_cache(true);
         for (threads, sizes) in [(1, roomy.clone()), (3, roomy.clone().with_max_sequences(7)), (1, few_pages)] {
             let device = device(threads, Isa::detect());
@@ -98,7 +98,7 @@ proptest! {
         let mut engine = Engine::new(&device, model.config(), sizes).unwrap();
         let got = run(&mut engine, &model, &picked);
         for (i, got) in picks.iter().zip(&got) {
-            assert_same(got, &alone(&device, &model, MlaForm::Expanded, &cases[*i]), &format!("of case {i}"));
+            assert_same(got, &alone(&device, &model, spacious(MlaForm::Expanded), &cases[*i]), &format!("of case {i}"));
         }
         prop_assert_eq!(engine.stats().pages_free, pages);
     }
@@ -128,7 +128,7 @@ fn forced_ids_are_said_with_the_log_probability_of_the_model() {
         let params = params(temperature, 4, 6).with_constraint(force.clone()).with_top_p(0.5).with_top_k(2);
         let case =
             Case { prompt: vec![9; 40], params: params.with_logit_bias([(150, f32::NEG_INFINITY), (150, -9.0)]) };
-        let got = alone(&device, &model, MlaForm::Expanded, &case);
+        let got = alone(&device, &model, spacious(MlaForm::Expanded), &case);
         assert_eq!((&got.token_ids[..], got.finish), (&forced[..], Finish::Length));
         // Once for each token, with the ids generated before it.
         assert_eq!(*calls.lock().unwrap(), (0..6).map(|i| forced[..i].to_vec()).collect::<Vec<_>>());
@@ -148,7 +148,8 @@ fn a_constraint_that_allows_nothing_ends_its_sequence_by_name_and_spares_others(
     let device = device(1, Isa::detect());
     let model = random(&device, &config("tiny-v3"));
     let mut cases = cases(9, model.config().vocab_size);
-    let want: Vec<Completion> = cases.iter().map(|case| alone(&device, &model, MlaForm::Expanded, case)).collect();
+    let want: Vec<Completion> =
+        cases.iter().map(|case| alone(&device, &model, spacious(MlaForm::Expanded), case)).collect();
     type Function = fn(&[u32], &mut Mask<'_>);
     let ends: [Function; 3] = [
         |ids, mask| {
@@ -189,8 +190,12 @@ fn biased_and_penalized_tokens_are_those_of_plain_loops() {
     for name in ["tiny-v3", "tiny-llama"] {
         let model = random(&device, &config(name));
         let prompt: Vec<u32> = (0..30).map(|i| i * i % 90).collect();
-        let plain =
-            alone(&device, &model, MlaForm::Expanded, &Case { prompt: prompt.clone(), params: params(0.0, 0, 40) });
+        let plain = alone(
+            &device,
+            &model,
+            spacious(MlaForm::Expanded),
+            &Case { prompt: prompt.clone(), params: params(0.0, 0, 40) },
+        );
         let bias = [(plain.token_ids[0], f32::NEG_INFINITY), (plain.token_ids[1], -1.0), (11, 2.0)];
         let mut different = 0;
         for (repetition, presence, frequency) in
@@ -198,7 +203,7 @@ fn biased_and_penalized_tokens_are_those_of_plain_loops() {
         {
             let params = params(0.0, 0, 40).with_logit_bias(bias).with_repetition_penalty(repetition);
             let params = params.with_presence_penalty(presence).with_frequency_penalty(frequency);
-            let got = alone(&device, &model, MlaForm::Expanded, &Case { prompt: prompt.clone(), params });
+            let got = alone(&device, &model, spacious(MlaForm::Expanded), &Case { prompt: prompt.clone(), params });
             let mut tokens = prompt.clone();
             for (i, &token_id) in got.token_ids.iter().enumerate() {
                 let mut scores = logits(&device, &model, &tokens).read();

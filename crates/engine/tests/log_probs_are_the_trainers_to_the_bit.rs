@@ -6,12 +6,12 @@ mod common;
 
 use common::{Case, cases, config, random};
 use minke_engine::{Completion, Engine, EngineConfig, Finish, SequenceId};
-use minke_model::{Batch, MlaForm, Transformer};
+use minke_model::{Batch, Transformer};
 use minke_tensor::{Device, Indices, Pass};
 
 /// Returns 64 rollouts, which ran at once in pages that were given out, cancelled and preempted before and meanwhile.
 fn rollouts(device: &Device, model: &Transformer, cases: &[Case]) -> Vec<Completion> {
-    let sizes = EngineConfig::default().with_form(MlaForm::Expanded);
+    let sizes = EngineConfig::default().exact();
     let sizes = sizes.with_pages(125).with_max_sequences(100).with_chunk_tokens(500);
     let mut engine = Engine::new(device, model.config(), sizes).unwrap();
     let submit = |engine: &mut Engine, cases: &[Case]| -> Vec<SequenceId> {

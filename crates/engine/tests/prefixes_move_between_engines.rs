@@ -6,12 +6,13 @@ mod common;
 use common::{KINDS, assert_same, config, device, params, random};
 use minke_engine::{Engine, EngineConfig, Error};
 use minke_model::MlaForm;
-use minke_tensor::Isa;
+use minke_tensor::{Dtype, Isa};
 
 const PAGES: usize = 16;
 
-fn sizes(form: MlaForm) -> EngineConfig {
-    EngineConfig::default().with_pages(PAGES).with_max_sequences(2).with_chunk_tokens(64).with_form(form)
+fn sizes(form: MlaForm, dtype: Dtype) -> EngineConfig {
+    let config = EngineConfig::default().with_cache_dtype(dtype);
+    config.with_pages(PAGES).with_max_sequences(2).with_chunk_tokens(64).with_form(form)
 }
 
 fn exported(engine: &Engine, ids: &[u32]) -> Vec<Result<Vec<u8>, Error>> {
@@ -21,10 +22,10 @@ fn exported(engine: &Engine, ids: &[u32]) -> Vec<Result<Vec<u8>, Error>> {
 #[test]
 fn answers_behind_imported_pages_are_the_same_to_the_bit() {
     let device = device(1, Isa::detect());
-    for (name, form) in KINDS {
+    for (name, form, dtype) in KINDS {
         let config = config(name);
         let model = random(&device, &config);
-        let engine = || Engine::new(&device, &config, sizes(form)).unwrap();
+        let engine = || Engine::new(&device, &config, sizes(form, dtype)).unwrap();
         let prompt: Vec<u32> = (0..150).map(|i| (i * 7 + 3) % config.vocab_size as u32).collect();
         let params = params(1.0, 5, 20);
         let (mut first, mut second) = (engine(), engine());
@@ -53,12 +54,14 @@ fn pages_of_another_size_and_broken_sources_are_refused_and_what_came_before_sta
     let device = device(1, Isa::detect());
     let config = config("tiny-qwen2");
     let model = random(&device, &config);
-    let mut first = Engine::new(&device, &config, sizes(MlaForm::Expanded)).unwrap();
+    let mut first = Engine::new(&device, &config, sizes(MlaForm::Expanded, Dtype::F32)).unwrap();
     let prompt: Vec<u32> = (0..100).collect();
     first.submit(&prompt, &params(0.0, 0, 1), 1).unwrap();
     first.run(&model).unwrap();
-    for broken in [Ok(vec![0; 3]), Err(Error::EmptyPrompt)] {
-        let mut second = Engine::new(&device, &config, sizes(MlaForm::Expanded)).unwrap();
+    // A page of the other type is half as long.
+    let half = exported(&first, &prompt).remove(0).unwrap().split_off(first.page_bytes() / 2);
+    for broken in [Ok(vec![0; 3]), Ok(half), Err(Error::EmptyPrompt)] {
+        let mut second = Engine::new(&device, &config, sizes(MlaForm::Expanded, Dtype::F32)).unwrap();
         let pages = exported(&first, &prompt).into_iter().take(1).chain([broken]);
         assert!(second.import_prefix(&prompt, pages).is_err());
         assert_eq!((second.stats().pages_free, second.export_prefix(&prompt).len()), (PAGES, 1));
@@ -70,11 +73,11 @@ fn a_small_cache_takes_the_beginning() {
     let device = device(1, Isa::detect());
     let config = config("tiny-qwen2");
     let model = random(&device, &config);
-    let mut first = Engine::new(&device, &config, sizes(MlaForm::Expanded)).unwrap();
+    let mut first = Engine::new(&device, &config, sizes(MlaForm::Expanded, Dtype::F32)).unwrap();
     let prompt: Vec<u32> = (0..190).collect();
     first.submit(&prompt, &params(0.0, 0, 1), 1).unwrap();
     first.run(&model).unwrap();
-    let small = sizes(MlaForm::Expanded).with_pages(3);
+    let small = sizes(MlaForm::Expanded, Dtype::F32).with_pages(3);
     let mut second = Engine::new(&device, &config, small).unwrap();
     assert_eq!(second.import_prefix(&prompt, exported(&first, &prompt)).unwrap(), 96);
     assert_eq!(second.export_prefix(&prompt).len(), 3);

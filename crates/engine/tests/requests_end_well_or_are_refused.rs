@@ -7,7 +7,7 @@ use common::{FORMS, KINDS, alone, assert_same, cases, config, device, params, ra
 use minke_engine::{Engine, EngineConfig, Error, Finish, Replicas, SamplingParams};
 use minke_model::{MlaForm, Transformer};
 use minke_spec::draw::{Domain, draw};
-use minke_tensor::{Device, Isa};
+use minke_tensor::{Device, Dtype, Isa};
 
 fn engine(device: &Device, sizes: EngineConfig) -> Engine {
     Engine::new(device, &config("tiny-v3"), sizes).unwrap()
@@ -50,14 +50,14 @@ fn sequences_end_at_stop_ids_at_their_length_and_at_the_end_of_the_cache() {
         prompt: vec![5, 6, 7],
         params: params(1.0, 3, max_tokens).with_stop_ids(stop_ids),
     };
-    let free = alone(&device, &model, MlaForm::Expanded, &case(1000, vec![]));
+    let free = alone(&device, &model, spacious(MlaForm::Expanded), &case(1000, vec![]));
     // The context of the model.
     assert_eq!((free.token_ids.len(), free.finish), (253, Finish::Length));
-    let short = alone(&device, &model, MlaForm::Expanded, &case(7, vec![]));
+    let short = alone(&device, &model, spacious(MlaForm::Expanded), &case(7, vec![]));
     assert_eq!((&short.token_ids[..], short.finish), (&free.token_ids[..7], Finish::Length));
     let stop = free.token_ids[20];
     let at = free.token_ids.iter().position(|&id| id == stop).unwrap();
-    let stopped = alone(&device, &model, MlaForm::Expanded, &case(1000, vec![198, stop]));
+    let stopped = alone(&device, &model, spacious(MlaForm::Expanded), &case(1000, vec![198, stop]));
     let first = stopped.token_ids.iter().position(|&id| id == stop || id == 198).unwrap();
     assert_eq!(stopped.finish, Finish::Stop(stopped.token_ids[first]));
     assert!(first <= at && stopped.token_ids == free.token_ids[..=first]);
@@ -97,7 +97,7 @@ fn poisoned(device: &Device, model: &Transformer, token: usize) -> Transformer {
 #[test]
 fn a_sequence_without_finite_logits_ends_and_leaves_no_trace() {
     let device = device(1, Isa::detect());
-    for (name, form) in KINDS {
+    for (name, form, dtype) in KINDS {
         let model = random(&device, &config(name));
         let poisoned = poisoned(&device, &model, 7);
         let mut all = cases(12, model.config().vocab_size);
@@ -108,19 +108,24 @@ fn a_sequence_without_finite_logits_ends_and_leaves_no_trace() {
                 case.prompt[0] = 7;
             }
         }
-        let want: Vec<_> = all.iter().map(|case| alone(&device, &model, form, case)).collect();
-        let sizes = spacious(form).with_pages(24).with_prefix_cache(true);
+        let sizes = spacious(form).with_cache_dtype(dtype);
+        let want: Vec<_> = all.iter().map(|case| alone(&device, &model, sizes.clone(), case)).collect();
+        let sizes = sizes.with_pages(24).with_prefix_cache(true);
         let mut engine = Engine::new(&device, model.config(), sizes).unwrap();
         for (i, got) in run(&mut engine, &poisoned, &all).iter().enumerate() {
             if i % 4 == 0 {
-                assert_eq!((got.finish, got.token_ids.len()), (Finish::NotFinite, 0), "{name}, {form:?}");
+                assert_eq!((got.finish, got.token_ids.len()), (Finish::NotFinite, 0), "{name}, {form:?}, {dtype:?}");
             } else {
-                assert_same(got, &want[i], &format!("beside a sequence that is not finite: {name}, {form:?}"));
+                assert_same(
+                    got,
+                    &want[i],
+                    &format!("beside a sequence that is not finite: {name}, {form:?}, {dtype:?}"),
+                );
             }
         }
         // With good weights again, pages that hold NaN are as good as any.
         for (got, want) in run(&mut engine, &model, &all).iter().zip(&want) {
-            assert_same(got, want, &format!("in pages that held NaN: {name}, {form:?}"));
+            assert_same(got, want, &format!("in pages that held NaN: {name}, {form:?}, {dtype:?}"));
         }
     }
 }
@@ -136,6 +141,7 @@ fn after_any_mixture_of_submit_cancel_and_step_all_pages_are_free() {
             .with_max_sequences(stream.between(1, 12) as usize)
             .with_chunk_tokens(stream.between(1, 80) as usize)
             .with_form(*stream.choose(&FORMS))
+            .with_cache_dtype(*stream.choose(&[Dtype::F32, Dtype::Bf16]))
             .with_prefix_cache(stream.chance(0.5));
         let pages = sizes.pages;
         let mut engine = engine(&device, sizes);

@@ -1,22 +1,37 @@
 //! Is the cache only a shortcut? Tokens, log-probabilities and entropies are, to the bit, those of a whole forward over
-//! all tokens for each new one, without any cache.
+//! all tokens for each new one: without any cache, or, where a cache rounds, with one that is filled anew each time.
 #![allow(clippy::unwrap_used)]
 
 mod common;
 
-use common::{alone, assert_same, cases, config, device, random};
+use common::{alone, assert_same, cases, config, device, random, spacious};
 use minke_engine::{Completion, Finish};
-use minke_model::{Batch, MlaForm, Transformer};
-use minke_tensor::{Device, Indices, Isa, Pass};
+use minke_model::{Batch, Chunk, KvCache, MlaForm, Transformer};
+use minke_tensor::{Device, Dtype, Indices, Isa, Pass, TILE};
 
 /// Continues a prompt greedily, a whole forward per token.
-fn naive(device: &Device, model: &Transformer, prompt: &[u32], count: usize, like: &Completion) -> Completion {
+fn naive(
+    device: &Device,
+    model: &Transformer,
+    dtype: Dtype,
+    prompt: &[u32],
+    count: usize,
+    like: &Completion,
+) -> Completion {
     let pass = Pass::inference(device);
     let mut tokens = prompt.to_vec();
     let (mut log_probs, mut entropies) = (vec![], vec![]);
     for _ in 0..count {
-        let batch = Batch::packed(device, &[&tokens]);
-        let hidden = model.forward(pass, &batch, None, false).unwrap().hidden;
+        let hidden = match dtype {
+            Dtype::F32 => model.forward(pass, &Batch::packed(device, &[&tokens]), None, false),
+            Dtype::Bf16 => {
+                let pages: Vec<u32> = (0..tokens.len().div_ceil(TILE) as u32).collect();
+                let mut cache = KvCache::new(device, model.config(), pages.len(), MlaForm::Expanded, dtype);
+                let chunk = Chunk { token_ids: &tokens, first_position: 0, pages: &pages };
+                model.forward(pass, &Batch::paged(device, &[chunk]).unwrap(), Some(&mut cache), false)
+            }
+        };
+        let hidden = hidden.unwrap().hidden;
         let last = hidden.gather_rows(pass, &Indices::from_slice(device, &[tokens.len() as u32 - 1])).unwrap();
         let logits = model.logits(pass, &last).unwrap();
         let values = logits.read();
@@ -40,11 +55,16 @@ fn the_engine_equals_naive_generation() {
             let model = random(&device, &config(name));
             for mut case in cases(4, model.config().vocab_size) {
                 case.params = common::params(0.0, 0, 40);
-                let got = alone(&device, &model, MlaForm::Expanded, &case);
-                let want = naive(&device, &model, &case.prompt, 40, &got);
-                assert_same(&got, &want, &format!("{name}, {}", isa.name()));
-                let different: std::collections::BTreeSet<_> = got.token_ids.iter().collect();
-                assert!(different.len() > 3, "{name}: a model that repeats itself shows nothing");
+                let [exact, rounded] = [Dtype::F32, Dtype::Bf16].map(|dtype| {
+                    let sizes = spacious(MlaForm::Expanded).with_cache_dtype(dtype);
+                    let got = alone(&device, &model, sizes, &case);
+                    let want = naive(&device, &model, dtype, &case.prompt, 40, &got);
+                    assert_same(&got, &want, &format!("{name}, {dtype:?}, {}", isa.name()));
+                    let different: std::collections::BTreeSet<_> = got.token_ids.iter().collect();
+                    assert!(different.len() > 3, "{name}: a model that repeats itself shows nothing");
+                    got.log_probs
+                });
+                assert_ne!(exact, rounded, "{name}: a cache of BF16 rounds");
             }
         }
     }

@@ -6,7 +6,7 @@ use minke_engine::{EngineConfig, Replicas};
 use minke_eval::metrics::pass_at_k;
 use minke_eval::tasks::Arithmetic;
 use minke_eval::{EvalConfig, Evaluator, Problem, Task, TaskReport, Verdict};
-use minke_model::{MlaForm, Transformer};
+use minke_model::Transformer;
 use minke_spec::{ModelConfig, Placement};
 use minke_tensor::{Device, Tensor};
 use minke_text::{ASSISTANT, ChatTemplate, EOS, THINK_CLOSE, THINK_OPEN, Tokenizer, TrainOptions};
@@ -90,7 +90,7 @@ fn world() -> World {
 impl World {
     fn evaluate(&self, problems: &[Problem], config: &EvalConfig) -> minke_eval::Result<TaskReport> {
         let sizes = EngineConfig::default().with_pages(64).with_max_sequences(40).with_chunk_tokens(100);
-        let sizes = sizes.with_form(MlaForm::Expanded);
+        let sizes = sizes.exact();
         let mut engines = Replicas::new(&self.device, self.model.config(), &sizes).unwrap();
         let template = ChatTemplate::r1_unforced();
         let (model, tokenizer) = (&self.model, &self.tokenizer);

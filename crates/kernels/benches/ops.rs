@@ -8,7 +8,7 @@ use minke_kernels::ops::attention::{self, Heads, Memory, Span, Strides, TILE};
 use minke_kernels::ops::matmul::{self, Size};
 use minke_kernels::ops::sample::{self, SampleOutputs, SampleRow, SampleRows};
 use minke_kernels::ops::{grouped_matmul, log_prob, norm, stored_matmul, stream, swiglu};
-use minke_kernels::{Buffer, Device};
+use minke_kernels::{Bf16, Buffer, Device, Dtype, Floats};
 use minke_spec::Format;
 
 fn main() {
@@ -27,6 +27,7 @@ fn main() {
     run("stored_matmul", stored_matmul_rows);
     run("attention", attention_rows);
     run("attention_decode", attention_decode_rows);
+    run("attention_pages", attention_pages_rows);
     run("log_prob", log_prob_rows);
     run("sample", sample_rows);
     run("norm", norm_rows);
@@ -176,8 +177,8 @@ fn attention_rows(device: &Device) {
             })
             .collect();
         let strides = attention::batch_strides(heads.key_value, width);
-        let memory =
-            Memory { keys: k.view(), values: v.view(), key_strides: strides, value_strides: strides, tiles: &tiles };
+        let (keys, values) = (Floats::F32(k.view()), Floats::F32(v.view()));
+        let memory = Memory { keys, values, key_strides: strides, value_strides: strides, tiles: &tiles };
         let (mut out, mut log_sum) = (room(device, len), room(device, rows * heads.query));
         let call = || {
             let to = (out.view_mut(), black_box(log_sum.view_mut()));
@@ -198,31 +199,90 @@ fn attention_rows(device: &Device) {
     }
 }
 
+/// Returns the time of rows against pages. Sequences took their pages in turn as they grew.
+fn pages_ns(
+    device: &Device,
+    dtype: Dtype,
+    heads: Heads,
+    (sequences, rows, length): (usize, usize, usize),
+    latents: bool,
+) -> f64 {
+    let (key, value) = (heads.width * TILE, heads.value_width * TILE);
+    let (key_strides, value_strides) = if latents {
+        let strides = Strides { unit: key, head: 0, key: heads.width, component: 1 };
+        (strides, strides)
+    } else {
+        (
+            Strides { unit: heads.key_value * key, head: key, key: 1, component: TILE },
+            Strides { unit: heads.key_value * value, head: value, key: heads.value_width, component: 1 },
+        )
+    };
+    let per_sequence = usize::div_ceil(length, TILE);
+    let pages = sequences * per_sequence;
+    let buffer = |len: usize| {
+        let values = random(device, len);
+        match dtype {
+            Dtype::F32 => values,
+            Dtype::Bf16 => {
+                let values: Vec<Bf16> = values.view::<f32>().read().into_iter().map(Bf16::from_f32).collect();
+                device.upload(&values)
+            }
+        }
+    };
+    let (k, v) = (buffer(pages * key_strides.unit), buffer(if latents { 0 } else { pages * value_strides.unit }));
+    let values = if latents { &k } else { &v };
+    let (keys, values) = match dtype {
+        Dtype::F32 => (Floats::F32(k.view()), Floats::F32(values.view())),
+        Dtype::Bf16 => (Floats::Bf16(k.view()), Floats::Bf16(values.view())),
+    };
+    let q = random(device, sequences * rows * heads.query * heads.width);
+    let tiles: Vec<u32> = (0..pages).map(|i| (i % per_sequence * sequences + i / per_sequence) as u32).collect();
+    let span = |s| Span { first_row: s * rows, rows, first_position: length - rows, first_tile: s * per_sequence };
+    let spans: Vec<Span> = (0..sequences).map(span).collect();
+    let memory = Memory { keys, values, key_strides, value_strides, tiles: &tiles };
+    let mut out = room(device, sequences * rows * heads.query * heads.value_width);
+    let mut log_sum = room(device, sequences * rows * heads.query);
+    median_ns(|| {
+        let to = (out.view_mut(), black_box(log_sum.view_mut()));
+        attention::attention(device, q.view(), memory, &spans, heads, 0.1, to.0, to.1);
+    })
+}
+
+/// Prints a row for each type of pages.
+fn pages_rows(device: &Device, op: &str, shape: &str, heads: Heads, rows: (usize, usize, usize), latents: bool) {
+    let (sequences, queries, length) = rows;
+    let Heads { query, key_value, width, value_width } = heads;
+    // A causal mask leaves the last rows all keys but those of their successors.
+    let pairs = sequences * query * queries * (2 * length + 1 - queries) / 2;
+    let cached = sequences * length * if latents { width } else { key_value * (width + value_width) };
+    for dtype in [Dtype::F32, Dtype::Bf16] {
+        let ns = pages_ns(device, dtype, heads, rows, latents);
+        let (name, bytes) = (dtype.name().to_lowercase(), dtype.bytes() * cached);
+        println!("{op},{name},{shape},{ns:.0},{bytes},{}", 2 * pairs * (width + value_width));
+    }
+}
+
 /// One row of each of many sequences against its pages, on one thread, as a replica of the engine decodes.
 fn attention_decode_rows(device: &Device) {
     let heads = Heads { query: 4, key_value: 4, width: 24, value_width: 16 };
-    let (key, value) = (heads.width * TILE, heads.value_width * TILE);
-    let key_strides = Strides { unit: heads.key_value * key, head: key, key: 1, component: TILE };
-    let value_strides = Strides { unit: heads.key_value * value, head: value, key: heads.value_width, component: 1 };
     for (sequences, length) in [(4, 100), (32, 100), (128, 100), (128, 250)] {
-        let per_sequence = usize::div_ceil(length, TILE);
-        let pages = sequences * per_sequence;
-        let (k, v) = (random(device, pages * key_strides.unit), random(device, pages * value_strides.unit));
-        let q = random(device, sequences * heads.query * heads.width);
-        // Sequences took their pages in turn as they grew.
-        let tiles: Vec<u32> = (0..pages).map(|i| (i % per_sequence * sequences + i / per_sequence) as u32).collect();
-        let span = |s| Span { first_row: s, rows: 1, first_position: length - 1, first_tile: s * per_sequence };
-        let spans: Vec<Span> = (0..sequences).map(span).collect();
-        let memory = Memory { keys: k.view(), values: v.view(), key_strides, value_strides, tiles: &tiles };
-        let mut out = room(device, sequences * heads.query * heads.value_width);
-        let mut log_sum = room(device, sequences * heads.query);
-        let device = device.serial();
-        let call = || {
-            let to = (out.view_mut(), black_box(log_sum.view_mut()));
-            attention::attention(&device, q.view(), memory, &spans, heads, 0.1, to.0, to.1);
-        };
-        let floats = sequences * heads.query * length * (heads.width + heads.value_width);
-        row("attention_decode", &format!("{sequences}x{length}x4x24+16"), median_ns(call), 4 * floats, 2 * floats);
+        let shape = format!("{sequences}x{length}x4x24+16");
+        pages_rows(&device.serial(), "attention_decode", &shape, heads, (sequences, 1, length), false);
+    }
+}
+
+/// One sequence with a long context, on all threads: a token of an answer and a chunk of a prompt, with grouped heads, with
+/// as many keys as queries, and with latents.
+fn attention_pages_rows(device: &Device) {
+    let grouped = Heads { query: 14, key_value: 2, width: 64, value_width: 64 };
+    let equal = Heads { query: 16, key_value: 16, width: 64, value_width: 64 };
+    let latent = Heads { query: 16, key_value: 1, width: 576, value_width: 512 };
+    for (heads, latents) in [(grouped, false), (equal, false), (latent, true)] {
+        for (rows, length) in [(1, 2048), (1, 8192), (256, 2048)] {
+            let Heads { query, key_value, width, value_width } = heads;
+            let shape = format!("{rows}x{length}x{query}/{key_value}x{width}+{value_width}");
+            pages_rows(device, "attention_pages", &shape, heads, (1, rows, length), latents);
+        }
     }
 }
 

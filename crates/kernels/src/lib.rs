@@ -5,6 +5,7 @@
 
 pub mod device;
 mod dtype;
+mod element;
 mod error;
 pub mod format;
 pub mod isa;
@@ -17,7 +18,9 @@ mod view;
 
 pub use device::{Buffer, Device};
 pub use dtype::Dtype;
+pub use element::{Floats, FloatsMut};
 pub use error::Error;
+pub use format::bf16::Bf16;
 pub use isa::Isa;
 pub use pod::Pod;
 pub use view::{View, ViewMut};

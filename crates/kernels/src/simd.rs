@@ -4,6 +4,8 @@
 //! Lanes never cross in the kernels' sums unless a function here says in which order, so a result depends on the path
 //! and on nothing else.
 
+use crate::format::bf16::Bf16;
+
 /// A vector of `LANES` floats of one instruction set.
 ///
 /// A value of an implementing type is made only by [`simd_fn!`], after the instruction set was detected.
@@ -25,6 +27,10 @@ pub(crate) trait Simd: Copy {
     /// # Safety
     /// `from` is valid for reading `n` floats.
     unsafe fn load_ptr_n(self, from: *const f32, n: usize) -> Self::V;
+    /// Returns the bf16 values at `from` as floats.
+    /// # Safety
+    /// `from` is valid for reading `LANES` values.
+    unsafe fn load_bf16(self, from: *const Bf16) -> Self::V;
     /// Writes all lanes to `to`.
     /// # Safety
     /// `to` is valid for writing `LANES` floats.
@@ -56,7 +62,7 @@ pub(crate) trait Simd: Copy {
     /// Returns `a < b ? x : y` by lane.
     fn select_less(self, a: Self::V, b: Self::V, x: Self::V, y: Self::V) -> Self::V;
     /// Asks for the cache line at `at`; the address need not be valid.
-    fn prefetch(self, at: *const f32);
+    fn prefetch<T>(self, at: *const T);
     /// Returns the lanes.
     fn to_array(self, v: Self::V) -> [f32; 16];
 
@@ -102,6 +108,19 @@ pub(crate) trait Simd: Copy {
     /// # Safety
     /// `from` and `to` are valid for these rows.
     unsafe fn transpose(self, from: *const u32, stride: usize, to: *mut u32, to_stride: usize);
+
+    /// Returns the first `n <= LANES` bf16 values at `from` as floats, zeros behind them.
+    /// # Safety
+    /// `from` is valid for reading `n` values.
+    #[inline(always)]
+    unsafe fn load_bf16_n(self, from: *const Bf16, n: usize) -> Self::V {
+        let mut part = [Bf16::ZERO; 16];
+        // SAFETY: the caller's promise, and LANES is at most 16.
+        unsafe {
+            part[..n].copy_from_slice(std::slice::from_raw_parts(from, n));
+            self.load_bf16(part.as_ptr())
+        }
+    }
 
     /// Returns the first `LANES` floats of `from`.
     #[inline(always)]
@@ -282,6 +301,11 @@ impl Simd for Portable {
         out
     }
     #[inline(always)]
+    unsafe fn load_bf16(self, from: *const Bf16) -> Self::V {
+        // SAFETY: the caller's promise; unaligned reads are allowed.
+        unsafe { from.cast::<[Bf16; 8]>().read_unaligned() }.map(Bf16::to_f32)
+    }
+    #[inline(always)]
     unsafe fn store_ptr(self, v: Self::V, to: *mut f32) {
         // SAFETY: the caller's promise; unaligned writes are allowed.
         unsafe { to.cast::<[f32; 8]>().write_unaligned(v) }
@@ -344,7 +368,7 @@ impl Simd for Portable {
         out
     }
     #[inline(always)]
-    fn prefetch(self, _at: *const f32) {}
+    fn prefetch<T>(self, _at: *const T) {}
     #[inline(always)]
     fn to_array(self, v: Self::V) -> [f32; 16] {
         let mut out = [0.0; 16];
@@ -400,7 +424,7 @@ pub(crate) use x86::{Avx2, Avx512};
 
 #[cfg(target_arch = "x86_64")]
 mod x86 {
-    use super::Simd;
+    use super::{Bf16, Simd};
     use std::arch::x86_64::*;
 
     /// 512-bit registers; proof that the machine has them.
@@ -455,6 +479,13 @@ mod x86 {
             unsafe { _mm512_maskz_loadu_ps(mask16(n), from) }
         }
         #[inline(always)]
+        unsafe fn load_bf16(self, from: *const Bf16) -> Self::V {
+            unsafe {
+                let wide = _mm512_cvtepu16_epi32(_mm256_loadu_si256(from.cast()));
+                _mm512_castsi512_ps(_mm512_slli_epi32::<16>(wide))
+            }
+        }
+        #[inline(always)]
         unsafe fn store_ptr(self, v: Self::V, to: *mut f32) {
             unsafe { _mm512_storeu_ps(to, v) }
         }
@@ -507,7 +538,7 @@ mod x86 {
             unsafe { _mm512_mask_blend_ps(_mm512_cmp_ps_mask::<_CMP_LT_OQ>(a, b), y, x) }
         }
         #[inline(always)]
-        fn prefetch(self, at: *const f32) {
+        fn prefetch<T>(self, at: *const T) {
             unsafe { _mm_prefetch::<_MM_HINT_T0>(at.cast()) }
         }
         #[inline(always)]
@@ -635,6 +666,13 @@ mod x86 {
             unsafe { _mm256_maskload_ps(from, mask8(n)) }
         }
         #[inline(always)]
+        unsafe fn load_bf16(self, from: *const Bf16) -> Self::V {
+            unsafe {
+                let wide = _mm256_cvtepu16_epi32(_mm_loadu_si128(from.cast()));
+                _mm256_castsi256_ps(_mm256_slli_epi32::<16>(wide))
+            }
+        }
+        #[inline(always)]
         unsafe fn store_ptr(self, v: Self::V, to: *mut f32) {
             unsafe { _mm256_storeu_ps(to, v) }
         }
@@ -690,7 +728,7 @@ mod x86 {
             unsafe { _mm256_blendv_ps(y, x, _mm256_cmp_ps::<_CMP_LT_OQ>(a, b)) }
         }
         #[inline(always)]
-        fn prefetch(self, at: *const f32) {
+        fn prefetch<T>(self, at: *const T) {
             unsafe { _mm_prefetch::<_MM_HINT_T0>(at.cast()) }
         }
         #[inline(always)]

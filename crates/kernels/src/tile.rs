@@ -4,6 +4,7 @@
 //! Everything that multiplies matrices of f32 (linear layers, experts, attention, the head) goes through [`product`].
 //! Lanes and register tiles lie over outputs, never over k, so blocking changes speed and no bit.
 
+use crate::element::Element;
 use crate::simd::Simd;
 
 /// The left operand: element (i, p) lies at `pointer + i * row + p * column`.
@@ -14,11 +15,11 @@ pub(crate) struct Left {
     pub column: usize,
 }
 
-/// The right operand: element (p, j) lies at `pointer + (j / W) * panel + p * row + j % W`, where W is
-/// [`panel_width`]. A plain row-major matrix has `panel = W`.
+/// The right operand, f32 or bf16 (widened when it is loaded): element (p, j) lies at
+/// `pointer + (j / W) * panel + p * row + j % W`, where W is [`panel_width`]. A plain row-major matrix has `panel = W`.
 #[derive(Clone, Copy)]
-pub(crate) struct Right {
-    pub pointer: *const f32,
+pub(crate) struct Right<T = f32> {
+    pub pointer: *const T,
     pub row: usize,
     pub panel: usize,
 }
@@ -38,10 +39,10 @@ impl Left {
     }
 }
 
-impl Right {
+impl<T> Right<T> {
     /// Returns the plain row-major matrix with the given number of columns.
     #[inline(always)]
-    pub(crate) fn plain<S: Simd>(pointer: *const f32, row: usize) -> Self {
+    pub(crate) fn plain<S: Simd>(pointer: *const T, row: usize) -> Self {
         Self { pointer, row, panel: panel_width::<S>() }
     }
 
@@ -75,11 +76,11 @@ pub(crate) const fn panel_width<S: Simd>() -> usize {
 /// The operands are valid for these shapes, and `c` is not read or written by anybody else meanwhile.
 #[inline(always)]
 #[allow(clippy::too_many_arguments)]
-pub(crate) unsafe fn product<S: Simd>(
+pub(crate) unsafe fn product<S: Simd, T: Element>(
     s: S,
     (m, n, k): (usize, usize, usize),
     a: Left,
-    b: Right,
+    b: Right<T>,
     c: Output,
     accumulate: bool,
 ) {
@@ -95,12 +96,12 @@ pub(crate) unsafe fn product<S: Simd>(
             // SAFETY: the caller's promise, for the part of the shapes that starts here.
             unsafe {
                 i += match left {
-                    12.. if S::TILE_ROWS >= 12 => rows::<S, 12>(s, k, a, b, c, columns, accumulate),
-                    8.. if S::TILE_ROWS >= 12 => rows::<S, 8>(s, k, a, b, c, columns, accumulate),
-                    6.. if S::TILE_ROWS >= 6 => rows::<S, 6>(s, k, a, b, c, columns, accumulate),
-                    4.. => rows::<S, 4>(s, k, a, b, c, columns, accumulate),
-                    2.. => rows::<S, 2>(s, k, a, b, c, columns, accumulate),
-                    _ => rows::<S, 1>(s, k, a, b, c, columns, accumulate),
+                    12.. if S::TILE_ROWS >= 12 => rows::<S, T, 12>(s, k, a, b, c, columns, accumulate),
+                    8.. if S::TILE_ROWS >= 12 => rows::<S, T, 8>(s, k, a, b, c, columns, accumulate),
+                    6.. if S::TILE_ROWS >= 6 => rows::<S, T, 6>(s, k, a, b, c, columns, accumulate),
+                    4.. => rows::<S, T, 4>(s, k, a, b, c, columns, accumulate),
+                    2.. => rows::<S, T, 2>(s, k, a, b, c, columns, accumulate),
+                    _ => rows::<S, T, 1>(s, k, a, b, c, columns, accumulate),
                 };
             }
         }
@@ -110,11 +111,11 @@ pub(crate) unsafe fn product<S: Simd>(
 
 /// Computes R rows of one panel and returns R.
 #[inline(always)]
-unsafe fn rows<S: Simd, const R: usize>(
+unsafe fn rows<S: Simd, T: Element, const R: usize>(
     s: S,
     k: usize,
     a: Left,
-    b: Right,
+    b: Right<T>,
     c: Output,
     columns: usize,
     accumulate: bool,
@@ -122,11 +123,11 @@ unsafe fn rows<S: Simd, const R: usize>(
     // SAFETY: the caller's promise.
     unsafe {
         if columns == panel_width::<S>() {
-            tile::<S, R, 2, false>(s, k, a, b, c, columns, accumulate);
+            tile::<S, T, R, 2, false>(s, k, a, b, c, columns, accumulate);
         } else if columns > S::LANES {
-            tile::<S, R, 2, true>(s, k, a, b, c, columns, accumulate);
+            tile::<S, T, R, 2, true>(s, k, a, b, c, columns, accumulate);
         } else {
-            tile::<S, R, 1, true>(s, k, a, b, c, columns, accumulate);
+            tile::<S, T, R, 1, true>(s, k, a, b, c, columns, accumulate);
         }
     }
     R
@@ -134,11 +135,11 @@ unsafe fn rows<S: Simd, const R: usize>(
 
 /// Computes an [R, columns] tile in R times C registers. With `TAIL`, the last of a row's registers has fewer columns.
 #[inline(always)]
-unsafe fn tile<S: Simd, const R: usize, const C: usize, const TAIL: bool>(
+unsafe fn tile<S: Simd, T: Element, const R: usize, const C: usize, const TAIL: bool>(
     s: S,
     k: usize,
     a: Left,
-    b: Right,
+    b: Right<T>,
     c: Output,
     columns: usize,
     accumulate: bool,
@@ -147,7 +148,7 @@ unsafe fn tile<S: Simd, const R: usize, const C: usize, const TAIL: bool>(
     if accumulate {
         for (i, sum) in sums.iter_mut().enumerate() {
             // SAFETY: row i of the output is readable for `columns` values.
-            *sum = unsafe { load::<S, C, TAIL>(s, c.pointer.wrapping_add(i * c.row), columns) };
+            *sum = unsafe { load::<S, f32, C, TAIL>(s, c.pointer.wrapping_add(i * c.row), columns) };
         }
     }
     let (mut at_a, mut at_b) = (a.pointer, b.pointer);
@@ -158,7 +159,7 @@ unsafe fn tile<S: Simd, const R: usize, const C: usize, const TAIL: bool>(
         s.prefetch(next_a);
         next_a = next_a.wrapping_add(line);
         // SAFETY: row p of the right operand is readable for `columns` values.
-        let row = unsafe { load::<S, C, TAIL>(s, at_b, columns) };
+        let row = unsafe { load::<S, T, C, TAIL>(s, at_b, columns) };
         for (i, sums) in sums.iter_mut().enumerate() {
             // SAFETY: (i, p) lies within the left operand.
             let x = s.splat(unsafe { *at_a.add(i * a.row) });
@@ -185,12 +186,12 @@ unsafe fn tile<S: Simd, const R: usize, const C: usize, const TAIL: bool>(
 /// As [`product`]; `ahead` need not be valid.
 #[inline(always)]
 #[allow(clippy::too_many_arguments)]
-pub(crate) unsafe fn row_products<S: Simd, const R: usize>(
+pub(crate) unsafe fn row_products<S: Simd, T: Element, const R: usize>(
     s: S,
     (n, k, row): (usize, usize, usize),
     a: [*const f32; R],
-    b: [*const f32; R],
-    ahead: [*const f32; R],
+    b: [*const T; R],
+    ahead: [*const T; R],
     c: [*mut f32; R],
     accumulate: bool,
 ) {
@@ -201,11 +202,11 @@ pub(crate) unsafe fn row_products<S: Simd, const R: usize>(
         // SAFETY: the caller's promise.
         unsafe {
             if columns == panel_width::<S>() {
-                row_tile::<S, R, 2, false>(s, (columns, k, row), a, b, ahead, c, accumulate);
+                row_tile::<S, T, R, 2, false>(s, (columns, k, row), a, b, ahead, c, accumulate);
             } else if columns > S::LANES {
-                row_tile::<S, R, 2, true>(s, (columns, k, row), a, b, ahead, c, accumulate);
+                row_tile::<S, T, R, 2, true>(s, (columns, k, row), a, b, ahead, c, accumulate);
             } else {
-                row_tile::<S, R, 1, true>(s, (columns, k, row), a, b, ahead, c, accumulate);
+                row_tile::<S, T, R, 1, true>(s, (columns, k, row), a, b, ahead, c, accumulate);
             }
         }
     }
@@ -214,12 +215,12 @@ pub(crate) unsafe fn row_products<S: Simd, const R: usize>(
 /// Computes what [`tile`] does, for rows with a right operand of their own.
 #[inline(always)]
 #[allow(clippy::too_many_arguments)]
-unsafe fn row_tile<S: Simd, const R: usize, const C: usize, const TAIL: bool>(
+unsafe fn row_tile<S: Simd, T: Element, const R: usize, const C: usize, const TAIL: bool>(
     s: S,
     (columns, k, row): (usize, usize, usize),
     a: [*const f32; R],
-    b: [*const f32; R],
-    ahead: [*const f32; R],
+    b: [*const T; R],
+    ahead: [*const T; R],
     c: [*mut f32; R],
     accumulate: bool,
 ) {
@@ -227,16 +228,17 @@ unsafe fn row_tile<S: Simd, const R: usize, const C: usize, const TAIL: bool>(
     if accumulate {
         for (sums, c) in sums.iter_mut().zip(c) {
             // SAFETY: the output is readable for `columns` values.
-            *sums = unsafe { load::<S, C, TAIL>(s, c, columns) };
+            *sums = unsafe { load::<S, f32, C, TAIL>(s, c, columns) };
         }
     }
     for p in 0..k {
         for (r, sums) in sums.iter_mut().enumerate() {
-            for v in 0..C {
-                s.prefetch(ahead[r].wrapping_add(p * row + v * S::LANES));
+            // A line has 64 bytes.
+            for column in (0..C * S::LANES).step_by(S::LANES.max(32 / size_of::<T>())) {
+                s.prefetch(ahead[r].wrapping_add(p * row + column));
             }
             // SAFETY: p lies within the left operand, and row p of the right one is readable for `columns` values.
-            let (x, row) = unsafe { (*a[r].add(p), load::<S, C, TAIL>(s, b[r].wrapping_add(p * row), columns)) };
+            let (x, row) = unsafe { (*a[r].add(p), load::<S, T, C, TAIL>(s, b[r].wrapping_add(p * row), columns)) };
             for (sum, &y) in sums.iter_mut().zip(&row) {
                 *sum = s.fma(s.splat(x), y, *sum);
             }
@@ -252,12 +254,16 @@ unsafe fn row_tile<S: Simd, const R: usize, const C: usize, const TAIL: bool>(
 ///
 /// A function, not a closure: a closure over registers that is called twice is compiled without the instruction set.
 #[inline(always)]
-unsafe fn load<S: Simd, const C: usize, const TAIL: bool>(s: S, from: *const f32, columns: usize) -> [S::V; C] {
+unsafe fn load<S: Simd, T: Element, const C: usize, const TAIL: bool>(
+    s: S,
+    from: *const T,
+    columns: usize,
+) -> [S::V; C] {
     let mut row = [s.splat(0.0); C];
     for (v, x) in row.iter_mut().enumerate() {
         let (from, last) = (from.wrapping_add(v * S::LANES), columns - (C - 1) * S::LANES);
         // SAFETY: the caller's promise.
-        *x = unsafe { if TAIL && v + 1 == C { s.load_ptr_n(from, last) } else { s.load_ptr(from) } };
+        *x = unsafe { if TAIL && v + 1 == C { T::load_n(s, from, last) } else { T::load(s, from) } };
     }
     row
 }

@@ -2,8 +2,7 @@
 
 use minke_spec::ModelConfig;
 use minke_spec::config::AttentionConfig;
-use minke_tensor::Device;
-use minke_tensor::Pages;
+use minke_tensor::{Device, Dtype, Pages};
 
 /// The form in which MLA computes with cached tokens. A fact of a cache's whole life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,29 +17,35 @@ pub enum MlaForm {
 pub struct KvCache {
     layers: Vec<Pages>,
     form: MlaForm,
+    dtype: Dtype,
 }
 
 impl KvCache {
-    /// Returns a cache of `pages` pages of 32 tokens for the main model's layers.
-    pub fn new(device: &Device, config: &ModelConfig, pages: usize, form: MlaForm) -> Self {
+    /// Returns a cache of `pages` pages of 32 tokens for the main model's layers, whose values are kept as `dtype`.
+    pub fn new(device: &Device, config: &ModelConfig, pages: usize, form: MlaForm, dtype: Dtype) -> Self {
         let heads = config.num_attention_heads;
         let layer = || match (&config.attention, form) {
             (AttentionConfig::Gqa(gqa), _) => {
-                Pages::keys_and_values(device, pages, gqa.num_key_value_heads, gqa.head_dim, gqa.head_dim)
+                Pages::keys_and_values(device, dtype, pages, gqa.num_key_value_heads, gqa.head_dim, gqa.head_dim)
             }
             (AttentionConfig::Mla(mla), MlaForm::Expanded) => {
-                Pages::keys_and_values(device, pages, heads, mla.qk_head_dim(), mla.v_head_dim)
+                Pages::keys_and_values(device, dtype, pages, heads, mla.qk_head_dim(), mla.v_head_dim)
             }
             (AttentionConfig::Mla(mla), MlaForm::Absorbed) => {
-                Pages::latents(device, pages, mla.kv_lora_rank + mla.qk_rope_head_dim, mla.kv_lora_rank)
+                Pages::latents(device, dtype, pages, mla.kv_lora_rank + mla.qk_rope_head_dim, mla.kv_lora_rank)
             }
         };
-        Self { layers: (0..config.num_hidden_layers).map(|_| layer()).collect(), form }
+        Self { layers: (0..config.num_hidden_layers).map(|_| layer()).collect(), form, dtype }
     }
 
     /// Returns the form of MLA that the cache serves.
     pub fn form(&self) -> MlaForm {
         self.form
+    }
+
+    /// How keys, values and latents are kept.
+    pub fn dtype(&self) -> Dtype {
+        self.dtype
     }
 
     /// Returns the number of pages.
@@ -60,7 +65,7 @@ impl KvCache {
         }
     }
 
-    /// Returns the contents of one page, layer by layer: [`KvCache::page_bytes`] bytes, f32, little-endian.
+    /// Returns the contents of one page, layer by layer: [`KvCache::page_bytes`] bytes, as they lie in memory.
     pub fn export_page(&self, page: u32) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(self.page_bytes());
         self.layers.iter().for_each(|layer| layer.export_page(page as usize, &mut bytes));

@@ -5,10 +5,9 @@
 
 use std::sync::{Arc, OnceLock};
 
-use minke_kernels::format::bf16;
 use minke_kernels::ops::attention::{Heads, Span};
 use minke_kernels::ops::rope::Layout;
-use minke_kernels::{Buffer, Device, Dtype, View, ViewMut};
+use minke_kernels::{Bf16, Buffer, Device, Dtype, Floats, FloatsMut, View, ViewMut};
 
 use crate::error::Error;
 use crate::shape::Shape;
@@ -86,7 +85,7 @@ impl Tensor {
     pub fn read(&self) -> Vec<f32> {
         match self.dtype {
             Dtype::F32 => self.storage.view::<f32>().read(),
-            Dtype::Bf16 => self.storage.view::<u16>().read().into_iter().map(bf16::decode).collect(),
+            Dtype::Bf16 => self.storage.view::<Bf16>().read().into_iter().map(Bf16::to_f32).collect(),
         }
     }
 
@@ -153,6 +152,40 @@ impl Tensor {
     /// If another tensor holds them too, or they are not F32.
     pub(crate) fn view_mut(&mut self) -> ViewMut<'_, f32> {
         assert_eq!(self.dtype, Dtype::F32, "invariant: only F32 is written in place");
+        Arc::get_mut(&mut self.storage).expect("invariant: what is written in place is not shared").view_mut()
+    }
+
+    /// The values in their type, row-major.
+    pub(crate) fn floats(&self) -> Floats<'_> {
+        match self.dtype {
+            Dtype::F32 => Floats::F32(self.storage.view()),
+            Dtype::Bf16 => Floats::Bf16(self.storage.view()),
+        }
+    }
+
+    /// The values in their type, for writing.
+    ///
+    /// # Panics
+    /// If other tensors share them.
+    pub(crate) fn floats_mut(&mut self) -> FloatsMut<'_> {
+        let dtype = self.dtype;
+        let storage = Arc::get_mut(&mut self.storage).expect("invariant: what is written in place is not shared");
+        match dtype {
+            Dtype::F32 => FloatsMut::F32(storage.view_mut()),
+            Dtype::Bf16 => FloatsMut::Bf16(storage.view_mut()),
+        }
+    }
+
+    /// The bytes of the values.
+    pub(crate) fn bytes(&self) -> View<'_, u8> {
+        self.storage.view()
+    }
+
+    /// The bytes of the values, for writing.
+    ///
+    /// # Panics
+    /// If other tensors share them.
+    pub(crate) fn bytes_mut(&mut self) -> ViewMut<'_, u8> {
         Arc::get_mut(&mut self.storage).expect("invariant: what is written in place is not shared").view_mut()
     }
 

@@ -2,6 +2,7 @@
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use minke_spec::Format;
+use minke_tensor::Dtype;
 use minke_weights::recipe::{Override, Recipe};
 
 const MOST_THREADS: usize = 1024;
@@ -64,6 +65,11 @@ pub(super) fn recipe() -> impl TypedValueParser<Value = Recipe> {
 pub(super) fn float() -> impl TypedValueParser<Value = Format> {
     let named = |name: String| Format::from_name(&name.to_ascii_uppercase()).expect("invariant: one of the names");
     PossibleValuesParser::new(["f32", "f16", "bf16"]).map(named)
+}
+
+/// Types of the cache.
+pub(super) fn cache_type() -> impl TypedValueParser<Value = Dtype> {
+    PossibleValuesParser::new(["f32", "bf16"]).map(|name| if name == "f32" { Dtype::F32 } else { Dtype::Bf16 })
 }
 
 #[cfg(test)]

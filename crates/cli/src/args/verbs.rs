@@ -8,6 +8,7 @@ use clap_complete::Shell;
 use minke_chat::SamplingOptions;
 use minke_eval::EvalConfig;
 use minke_spec::Format;
+use minke_tensor::Dtype;
 use minke_weights::recipe::{Override, Recipe};
 use serde::{Deserialize, Serialize};
 
@@ -280,6 +281,9 @@ pub struct Perplexity {
     /// Tokens that are read at once; those of the second half are scored
     #[arg(long, default_value_t = 512, value_parser = values::at_least::<4>)]
     pub context: usize,
+    /// Keep keys and values in a cache of this type, as an answer has them (run: bf16) [default: as training sees them]
+    #[arg(long, value_parser = values::cache_type())]
+    pub cache_type: Option<Dtype>,
     #[command(flatten)]
     pub compute: Compute,
     #[command(flatten)]

@@ -4,9 +4,8 @@ use std::time::Instant;
 
 use anyhow::Result;
 use minke_chat::machine::memory;
-use minke_chat::{CHUNK_TOKENS, MemoryPlanner};
+use minke_chat::{CACHE_DTYPE, CHUNK_TOKENS, MemoryPlanner};
 use minke_engine::{Engine, EngineConfig, SamplingParams};
-use minke_spec::Format;
 use minke_spec::cost::kv_bytes_per_token;
 use minke_spec::draw::{Domain, draw};
 use minke_tensor::PAGE_TOKENS;
@@ -44,7 +43,8 @@ pub fn run(args: &Bench) -> Result<()> {
             .with_pages(pages)
             .with_max_sequences(1)
             .with_chunk_tokens(CHUNK_TOKENS)
-            .with_prefix_cache(false);
+            .with_prefix_cache(false)
+            .with_cache_dtype(CACHE_DTYPE);
         let mut engine = Engine::new(&device, model.config(), sizes)?;
         let mut stream = draw(1, Domain::Data, &[prompt_tokens as u64]);
         let ids: Vec<u32> = (0..prompt_tokens).map(|_| stream.below(vocabulary) as u32).collect();
@@ -63,7 +63,7 @@ pub fn run(args: &Bench) -> Result<()> {
             prefill_tps: prompt_tokens as f64 / prefill,
             generated_tokens: generated,
             gen_tps: generated as f64 / start.elapsed().as_secs_f64(),
-            kv_bytes: (prompt_tokens + generated) * kv_bytes_per_token(model.config(), Format::F32),
+            kv_bytes: (prompt_tokens + generated) * kv_bytes_per_token(model.config(), CACHE_DTYPE.format()),
             load_seconds,
         };
         if !args.output.json {

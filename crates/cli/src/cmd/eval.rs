@@ -7,7 +7,6 @@ use minke_chat::{ChatModel, SamplingOptions};
 use minke_engine::{EngineConfig, Replicas};
 use minke_eval::tasks::{Arithmetic, Countdown, Programs};
 use minke_eval::{EvalConfig, Evaluator, Interval, Problem, Task, TaskReport};
-use minke_model::MlaForm;
 use minke_tensor::{Device, PAGE_TOKENS};
 use minke_train::config::StageConfig;
 use minke_train::data::NamedTask;
@@ -147,7 +146,7 @@ fn grade(
         .with_pages(pages)
         .with_max_sequences(BATCH)
         .with_chunk_tokens(1024)
-        .with_form(MlaForm::Expanded)
+        .exact()
         .with_prefix_cache(false);
     let mut engines = Replicas::new(&loaded.device, loaded.model.config(), &sizes)?;
     let mut evaluator = Evaluator {

@@ -5,8 +5,7 @@ use std::collections::BTreeMap;
 
 use anyhow::Result;
 use minke_chat::machine::{bandwidth, memory};
-use minke_chat::{CACHE_FORMAT, MIN_CONTEXT, MemoryPlan, MemoryPlanner, SpeedEstimate, gigabytes};
-use minke_spec::Format;
+use minke_chat::{CACHE_DTYPE, MIN_CONTEXT, MemoryPlan, MemoryPlanner, SpeedEstimate, gigabytes};
 use minke_spec::cost::{kv_bytes_per_token, parameter_counts};
 use serde::Serialize;
 
@@ -28,7 +27,8 @@ struct Answer {
     tensor_bytes: u64,
     /// Bytes in the files by what they do.
     parts: BTreeMap<&'static str, u64>,
-    kv_bytes_per_token: KvBytes,
+    kv_bytes_per_token: usize,
+    cache_dtype: &'static str,
     context_tokens: usize,
     /// Nothing if none fits.
     longest_context_tokens: Option<usize>,
@@ -41,14 +41,6 @@ struct Answer {
     fits: bool,
     /// Why not, and what to change.
     reason: Option<String>,
-}
-
-#[derive(Serialize)]
-struct KvBytes {
-    /// As the papers count.
-    bf16: usize,
-    /// As the cache of this program holds them, in f32.
-    held: usize,
 }
 
 /// Runs `minke fit`.
@@ -82,10 +74,8 @@ pub fn run(args: &Fit) -> Result<()> {
         tensors: archive.tensors.len(),
         tensor_bytes: parts.values().sum(),
         parts,
-        kv_bytes_per_token: KvBytes {
-            bf16: kv_bytes_per_token(config, Format::Bf16),
-            held: kv_bytes_per_token(config, CACHE_FORMAT),
-        },
+        kv_bytes_per_token: kv_bytes_per_token(config, CACHE_DTYPE.format()),
+        cache_dtype: CACHE_DTYPE.name(),
         context_tokens,
         longest_context_tokens: planner.longest_context(have),
         trained_context_tokens: most,
@@ -118,8 +108,7 @@ impl Answer {
         for (part, &bytes) in &self.parts {
             put(&format!("  {}", part.replace('_', " ")), format!("{:>19}", grouped(bytes)));
         }
-        let KvBytes { bf16, held } = self.kv_bytes_per_token;
-        put("cache", format!("{} bytes per token in BF16; held here in F32: {}", count(bf16), count(held)));
+        put("cache", format!("{} bytes per token, kept as {}", count(self.kv_bytes_per_token), self.cache_dtype));
         let longest = self.longest_context_tokens.map_or("none fits".into(), |n| format!("{} tokens fit", count(n)));
         let (context, trained) = (count(self.context_tokens), count(self.trained_context_tokens));
         put("longest context", format!("{longest}, the model was made for {trained}"));

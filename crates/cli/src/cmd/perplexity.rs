@@ -2,8 +2,8 @@
 
 use anyhow::Result;
 use minke_chat::tokenizer;
-use minke_model::Batch;
-use minke_tensor::{Indices, Pass};
+use minke_model::{Batch, Chunk, KvCache, MlaForm};
+use minke_tensor::{Indices, PAGE_TOKENS, Pass};
 use serde::Serialize;
 
 use super::{open, print_json, print_line};
@@ -50,7 +50,16 @@ pub fn run(args: &Perplexity) -> Result<()> {
             chunk[0] = begin;
         }
         let pass = Pass::inference(&device);
-        let hidden = model.forward(pass, &Batch::packed(&device, &[chunk]), None, false)?.hidden;
+        let (batch, mut cache) = match args.cache_type {
+            None => (Batch::packed(&device, &[chunk]), None),
+            Some(dtype) => {
+                let pages: Vec<u32> = (0..context.div_ceil(PAGE_TOKENS) as u32).collect();
+                let cache = KvCache::new(&device, &archive.config, pages.len(), MlaForm::Absorbed, dtype);
+                let whole = Chunk { token_ids: chunk, first_position: 0, pages: &pages };
+                (Batch::paged(&device, &[whole])?, Some(cache))
+            }
+        };
+        let hidden = model.forward(pass, &batch, cache.as_mut(), false)?.hidden;
         let scored: Vec<u32> = (context as u32 / 2..context as u32 - 1).collect();
         for rows in scored.chunks(ROWS) {
             let states = hidden.gather_rows(pass, &Indices::from_slice(&device, rows))?;

@@ -2,9 +2,9 @@
 //! with text and settings, and `NAME.kv` with the cache, which only saves time.
 //!
 //! `NAME.json` is a line `minke session 1 SHA256`, the sum of all that follows, and JSON. Numbers of `NAME.kv` are
-//! little-endian: `MINKE-KV`, version u32, tokens per page u32, identity of the model (32 bytes), tokens u64, bytes of a page
-//! u64, the token ids u32, the pages, SHA-256 of everything before. Pages are found by their tokens, so a file that is older
-//! than its text is still right.
+//! little-endian: `MINKE-KV`, version u32, tokens per page u32, type of the pages' numbers (4 bytes, `F32` or `BF16`), identity
+//! of the model (32 bytes), tokens u64, bytes of a page u64, the token ids u32, the pages, SHA-256 of everything before. Pages
+//! are found by their tokens, so a file that is older than its text is still right.
 
 use std::fs::File;
 use std::io::{BufReader, Read, Seek, Write};
@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail, ensure};
 use minke_chat::{Identity, PrefixCache, SamplingOptions};
 use minke_sys::atomic;
-use minke_tensor::PAGE_TOKENS;
+use minke_tensor::{Dtype, PAGE_TOKENS};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
@@ -27,8 +27,8 @@ const FIRST_LINE: &str = "minke session 1 ";
 const LONGEST_TEXT: u64 = 256 << 20;
 
 const MAGIC: &[u8; 8] = b"MINKE-KV";
-const VERSION: u32 = 1;
-const HEADER: u64 = 8 + 4 + 4 + 32 + 8 + 8;
+const VERSION: u32 = 2;
+const HEADER: u64 = 8 + 4 + 4 + 4 + 32 + 8 + 8;
 const SUM: u64 = 32;
 
 /// What is kept of a conversation.
@@ -112,6 +112,7 @@ pub fn write_cache(path: &Path, identity: &Identity, cache: &PrefixCache<'_>, to
         out.write_all(MAGIC)?;
         out.write_all(&VERSION.to_le_bytes())?;
         out.write_all(&(PAGE_TOKENS as u32).to_le_bytes())?;
+        out.write_all(&dtype_bytes(cache.dtype()))?;
         out.write_all(identity)?;
         out.write_all(&(tokens as u64).to_le_bytes())?;
         out.write_all(&(cache.page_bytes() as u64).to_le_bytes())?;
@@ -137,8 +138,11 @@ pub fn read_cache(path: &Path, identity: &Identity, cache: &mut PrefixCache<'_>)
     let short = |at: usize| u32::from_le_bytes(*header[at..].first_chunk().expect("invariant: within the header"));
     ensure!(&header[..8] == MAGIC, "is no cache of a session");
     ensure!((short(8), short(12)) == (VERSION, PAGE_TOKENS as u32), "is of another version");
-    ensure!(header[16..48] == identity[..], "was computed by another model or another build");
-    let (tokens, page_bytes) = (number(48), number(56));
+    let (own, said) = (dtype_bytes(cache.dtype()), &header[16..20]);
+    let name = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim_end_matches('\0').to_owned();
+    ensure!(said == own, "holds numbers as {}, and this cache as {}", name(said), name(&own));
+    ensure!(header[20..52] == identity[..], "was computed by another model or another build");
+    let (tokens, page_bytes) = (number(52), number(60));
     ensure!(page_bytes == cache.page_bytes() as u64, "has pages of another size");
     let ids_bytes = tokens.checked_mul(4);
     let expected = (tokens / PAGE_TOKENS as u64)
@@ -161,6 +165,13 @@ pub fn read_cache(path: &Path, identity: &Identity, cache: &mut PrefixCache<'_>)
             file.read_exact(&mut page).map(|()| page).map_err(anyhow::Error::from)
         }),
     )
+}
+
+/// Returns the name of a type, filled up with zeros.
+fn dtype_bytes(dtype: Dtype) -> [u8; 4] {
+    let (mut bytes, name) = ([0; 4], dtype.name().as_bytes());
+    bytes[..name.len()].copy_from_slice(name);
+    bytes
 }
 
 fn check_sum(file: &mut File, length: u64) -> Result<()> {
@@ -243,15 +254,26 @@ mod tests {
         let (to, ids) = (path.clone(), token_ids.clone());
         let tokens = kept.with_prefix_cache(move |cache| write_cache(&to, &identity, cache, &ids)).unwrap().unwrap();
         assert!(tokens > 96 && tokens == token_ids.len() / PAGE_TOKENS * PAGE_TOKENS, "{tokens}");
-        let read = move |worker: &Worker, identity: Identity| {
-            let from = path.clone();
+        let read = |worker: &Worker, from: &Path, identity: Identity| {
+            let from = from.to_owned();
             worker.with_prefix_cache(move |cache| read_cache(&from, &identity, cache)).unwrap()
         };
-        assert_eq!(read(&loaded, identity).unwrap(), tokens);
+        assert_eq!(read(&loaded, &path, identity).unwrap(), tokens);
         assert_eq!(next(&loaded, &text), want);
         assert_eq!(loaded.stats().unwrap().prefix_hits, tokens as u64);
         assert_eq!(next(&fresh, &text), want, "as if it were read again");
         assert_ne!(next(&loaded, &text.replace("30", "31")), want);
-        assert!(read(&fresh, [0; 32]).is_err());
+        assert!(read(&fresh, &path, [0; 32]).is_err());
+
+        // Of another version, or with another type of numbers: said by name, and the text is read again.
+        let refused = |at: usize, bytes: &[u8]| {
+            let mut file = std::fs::read(&path).unwrap();
+            file[at..at + bytes.len()].copy_from_slice(bytes);
+            let other = folder.path().join("b.kv");
+            std::fs::write(&other, file).unwrap();
+            read(&fresh, &other, identity).unwrap_err().to_string()
+        };
+        assert_eq!(refused(8, &1u32.to_le_bytes()), "is of another version");
+        assert_eq!(refused(16, b"F32\0"), "holds numbers as F32, and this cache as BF16");
     }
 }

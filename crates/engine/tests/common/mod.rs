@@ -7,13 +7,19 @@ use minke_engine::{Completion, Engine, EngineConfig, SamplingParams};
 use minke_model::{MlaForm, Transformer};
 use minke_spec::draw::{Domain, draw};
 use minke_spec::{ModelConfig, Placement};
-use minke_tensor::{Device, Isa};
+use minke_tensor::{Device, Dtype, Isa};
 
 pub const FORMS: [MlaForm; 2] = [MlaForm::Expanded, MlaForm::Absorbed];
 
-/// The two attentions and feed-forwards; one model per kind.
-pub const KINDS: [(&str, MlaForm); 3] =
-    [("tiny-v3", MlaForm::Expanded), ("tiny-v3", MlaForm::Absorbed), ("tiny-qwen2", MlaForm::Expanded)];
+/// The two attentions and feed-forwards, one model per kind, with every form and type of the cache.
+pub const KINDS: [(&str, MlaForm, Dtype); 6] = [
+    ("tiny-v3", MlaForm::Expanded, Dtype::F32),
+    ("tiny-v3", MlaForm::Absorbed, Dtype::F32),
+    ("tiny-qwen2", MlaForm::Expanded, Dtype::F32),
+    ("tiny-v3", MlaForm::Expanded, Dtype::Bf16),
+    ("tiny-v3", MlaForm::Absorbed, Dtype::Bf16),
+    ("tiny-qwen2", MlaForm::Expanded, Dtype::Bf16),
+];
 
 pub fn folder(name: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../testdata").join(name)
@@ -42,9 +48,9 @@ pub fn random(device: &Device, config: &ModelConfig) -> Transformer {
     model
 }
 
-/// An engine with room for everything.
+/// An engine with room for everything, and a cache of F32.
 pub fn spacious(form: MlaForm) -> EngineConfig {
-    let config = EngineConfig::default().with_form(form).with_prefix_cache(false);
+    let config = EngineConfig::default().with_form(form).with_prefix_cache(false).with_cache_dtype(Dtype::F32);
     config.with_pages(1024).with_max_sequences(256).with_chunk_tokens(256)
 }
 
@@ -88,8 +94,8 @@ pub fn run(engine: &mut Engine, model: &Transformer, cases: &[Case]) -> Vec<Comp
 }
 
 /// Runs a case in an engine of its own.
-pub fn alone(device: &Device, model: &Transformer, form: MlaForm, case: &Case) -> Completion {
-    let mut engine = Engine::new(device, model.config(), spacious(form)).unwrap();
+pub fn alone(device: &Device, model: &Transformer, sizes: EngineConfig, case: &Case) -> Completion {
+    let mut engine = Engine::new(device, model.config(), sizes).unwrap();
     run(&mut engine, model, std::slice::from_ref(case)).remove(0)
 }
 

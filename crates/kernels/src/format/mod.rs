@@ -173,7 +173,7 @@ impl<'a> Stored<'a> {
             }
             Format::Bf16 => {
                 for (bytes, out) in bytes.as_chunks().0.iter().zip(out) {
-                    *out = bf16::decode(u16::from_le_bytes(*bytes));
+                    *out = bf16::Bf16(u16::from_le_bytes(*bytes)).to_f32();
                 }
             }
             _ => {
@@ -243,7 +243,7 @@ simd_fn! {
             let ahead = if columns.1 < w.k { bytes.len() } else { (S::LANES - 1) * row_bytes + bytes.len() };
             // One more line than they fill: they need not begin with one.
             for line in (0..256 / elements * block + 63).step_by(64) {
-                s.prefetch(bytes.as_ptr().wrapping_add(ahead + line).cast());
+                s.prefetch(bytes.as_ptr().wrapping_add(ahead + line));
             }
             let codes = codes.chunks_exact_mut(elements);
             let scales = scales.chunks_exact_mut(elements / F::SUB);

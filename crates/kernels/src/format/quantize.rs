@@ -18,7 +18,7 @@ fn encoder(format: Format) -> Option<Encode> {
     Some(match format {
         Format::F32 => |_, x, _, out| floats(x, out, f32::to_le_bytes),
         Format::F16 => |_, x, _, out| floats(x, out, |x| f16::encode(x).to_le_bytes()),
-        Format::Bf16 => |_, x, _, out| floats(x, out, |x| bf16::encode(x).to_le_bytes()),
+        Format::Bf16 => |_, x, _, out| floats(x, out, |x| bf16::Bf16::from_f32(x).0.to_le_bytes()),
         Format::Q4_0 => blocks::<Q4_0>,
         Format::Q4_1 => blocks::<Q4_1>,
         Format::Q5_0 => blocks::<Q5_0>,

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use minke_kernels::View;
+use minke_kernels::Floats;
 use minke_kernels::ops::attention::{self, Heads, Memory, Span, TILE};
 use minke_kernels::ops::rope::{self, Direction, Layout};
 
@@ -73,8 +73,8 @@ impl Tensor {
             })
             .collect();
         let memory = Memory {
-            keys: k.view("attention")?,
-            values: v.view("attention")?,
+            keys: Floats::F32(k.view("attention")?),
+            values: Floats::F32(v.view("attention")?),
             key_strides: attention::batch_strides(heads.key_value, heads.width),
             value_strides: attention::batch_strides(heads.key_value, heads.value_width),
             tiles: &tiles,
@@ -112,7 +112,7 @@ fn heads_of(q: Shape, k: Shape, v: Shape) -> Result<Heads> {
 pub(super) fn run<'a>(
     pass: Pass<'_>,
     q: &Tensor,
-    memory: Memory<'a, View<'a, f32>>,
+    memory: Memory<'a, Floats<'a>>,
     spans: &[Span],
     heads: Heads,
     scale: f32,

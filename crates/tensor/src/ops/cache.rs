@@ -1,8 +1,8 @@
 //! Where do the keys and values of earlier tokens lie? In pages of 32 tokens, one buffer per layer.
 
-use minke_kernels::Device;
 use minke_kernels::ops::attention::{Heads, Memory, Span, Strides};
 use minke_kernels::ops::cache::{self, PAGE_TOKENS, Places};
+use minke_kernels::{Device, Dtype, ViewMut};
 
 use super::attention::run;
 use crate::error::mismatch;
@@ -23,10 +23,17 @@ pub struct Pages {
 
 impl Pages {
     /// Returns `pages` pages for keys and values of `heads` heads.
-    pub fn keys_and_values(device: &Device, pages: usize, heads: usize, width: usize, value_width: usize) -> Self {
+    pub fn keys_and_values(
+        device: &Device,
+        dtype: Dtype,
+        pages: usize,
+        heads: usize,
+        width: usize,
+        value_width: usize,
+    ) -> Self {
         Self {
-            keys: Tensor::zeros(device, &[pages, heads, width, PAGE_TOKENS]),
-            values: Some(Tensor::zeros(device, &[pages, heads, PAGE_TOKENS, value_width])),
+            keys: Tensor::zeros_as(device, dtype, &[pages, heads, width, PAGE_TOKENS]),
+            values: Some(Tensor::zeros_as(device, dtype, &[pages, heads, PAGE_TOKENS, value_width])),
             heads,
             width,
             value_width,
@@ -34,8 +41,9 @@ impl Pages {
     }
 
     /// Returns `pages` pages for latents of `width` columns, of which the first `value_width` are values.
-    pub fn latents(device: &Device, pages: usize, width: usize, value_width: usize) -> Self {
-        Self { keys: Tensor::zeros(device, &[pages, PAGE_TOKENS, width]), values: None, heads: 1, width, value_width }
+    pub fn latents(device: &Device, dtype: Dtype, pages: usize, width: usize, value_width: usize) -> Self {
+        let keys = Tensor::zeros_as(device, dtype, &[pages, PAGE_TOKENS, width]);
+        Self { keys, values: None, heads: 1, width, value_width }
     }
 
     /// Returns the number of pages.
@@ -69,7 +77,8 @@ impl Pages {
         }
     }
 
-    /// Writes keys and values of new tokens; the one operation that works in place, and it has no gradient.
+    /// Writes keys and values of new tokens, rounded to the type of the pages; the one operation that works in place, and it
+    /// has no gradient.
     ///
     /// # Shapes
     /// k [T, KV, W], v [T, KV, V] (no v for latents: k [T, 1, C + R]), places `[T]`
@@ -84,7 +93,7 @@ impl Pages {
         }
         let (key_strides, value_strides) = (self.key_strides(), self.value_strides());
         let write = |x: &Tensor, to: &mut Tensor, width: usize, strides: Strides| -> Result<()> {
-            cache::append(pass.device, x.view("append")?, (self.heads, width), places, strides, to.view_mut());
+            cache::append(pass.device, x.view("append")?, (self.heads, width), places, strides, to.floats_mut());
             Ok(())
         };
         write(k, &mut self.keys, self.width, key_strides)?;
@@ -97,18 +106,16 @@ impl Pages {
     /// Copies one page onto another.
     pub fn copy_page(&mut self, device: &Device, from: usize, to: usize) {
         let count = self.count();
-        for buffer in [Some(&mut self.keys), self.values.as_mut()].into_iter().flatten() {
-            cache::copy_page(device, buffer.view_mut(), count, from, to);
+        for bytes in self.bytes_mut() {
+            cache::copy_page(device, bytes, count, from, to);
         }
     }
 
-    /// Appends the contents of one page to `bytes`: keys, then values, as they lie; f32, little-endian.
+    /// Appends the contents of one page to `bytes`: keys, then values, as they lie in memory.
     pub fn export_page(&self, page: usize, bytes: &mut Vec<u8>) {
         for buffer in [Some(&self.keys), self.values.as_ref()].into_iter().flatten() {
-            let len = buffer.shape().elements() / self.count();
-            let values =
-                buffer.view("export_page").expect("invariant: pages are F32").part(page * len..(page + 1) * len);
-            bytes.extend(values.read().iter().flat_map(|value| value.to_le_bytes()));
+            let len = buffer.bytes().len() / self.count();
+            bytes.extend(buffer.bytes().part(page * len..(page + 1) * len).read());
         }
     }
 
@@ -118,14 +125,18 @@ impl Pages {
     /// If there are not exactly [`Pages::page_bytes`] bytes.
     pub fn import_page(&mut self, page: usize, bytes: &[u8]) {
         assert_eq!(bytes.len(), self.page_bytes(), "the contents of one page");
-        let (count, mut rest) = (self.count(), bytes.as_chunks().0);
-        for buffer in [Some(&mut self.keys), self.values.as_mut()].into_iter().flatten() {
-            let len = buffer.shape().elements() / count;
+        let (count, mut rest) = (self.count(), bytes);
+        for to in self.bytes_mut() {
+            let len = to.len() / count;
             let (own, behind) = rest.split_at(len);
-            let values: Vec<f32> = own.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect();
-            buffer.view_mut().part(page * len..(page + 1) * len).write(&values);
+            to.part(page * len..(page + 1) * len).write(own);
             rest = behind;
         }
+    }
+
+    /// The bytes of keys, then of values, for writing.
+    fn bytes_mut(&mut self) -> impl Iterator<Item = ViewMut<'_, u8>> {
+        [Some(&mut self.keys), self.values.as_mut()].into_iter().flatten().map(Tensor::bytes_mut)
     }
 
     /// Returns causal attention of queries over the pages. Inference only.
@@ -145,8 +156,8 @@ impl Pages {
         }
         let heads = Heads { query, key_value: self.heads, width, value_width: self.value_width };
         let memory = Memory {
-            keys: self.keys.view("attention")?,
-            values: self.values.as_ref().unwrap_or(&self.keys).view("attention")?,
+            keys: self.keys.floats(),
+            values: self.values.as_ref().unwrap_or(&self.keys).floats(),
             key_strides: self.key_strides(),
             value_strides: self.value_strides(),
             tiles,

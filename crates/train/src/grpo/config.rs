@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 
 use minke_engine::{EngineConfig, Replicas};
-use minke_model::MlaForm;
 use minke_spec::ModelConfig;
 use minke_tensor::{Device, PAGE_TOKENS};
 use serde::{Deserialize, Serialize};
@@ -126,7 +125,7 @@ impl EngineSizes {
             .with_pages(self.cache_tokens.div_ceil(PAGE_TOKENS))
             .with_max_sequences(self.max_sequences)
             .with_chunk_tokens(self.chunk_tokens)
-            .with_form(MlaForm::Expanded)
+            .exact()
             .with_prefix_cache(false);
         Ok(Replicas::new(device, model, &config)?)
     }

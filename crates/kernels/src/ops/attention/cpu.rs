@@ -3,6 +3,7 @@
 
 use super::{Gradients, Heads, Memory, Saved, Span, Strides, TILE};
 use crate::device::{Cpu, Parts};
+use crate::element::Element;
 use crate::simd::{Simd, simd_fn};
 use crate::tile::{Left, Output, Right, product, row_products};
 
@@ -134,24 +135,41 @@ impl<'a> Scratch<'a> {
     }
 }
 
-/// Writes `rows` rows of `width` floats, `stride` apart, transposed to `[width, TILE]`; missing columns are zero.
+/// Writes `rows` rows of `width` elements, `stride` apart, transposed to `[width, TILE]`; missing columns are zero.
 #[inline(always)]
-fn transpose(from: &[f32], stride: usize, rows: usize, width: usize, to: &mut [f32]) {
+fn transpose<S: Simd, T: Element>(s: S, from: &[T], stride: usize, rows: usize, width: usize, to: &mut [f32]) {
+    let to = &mut to[..width * TILE];
     if rows < TILE {
-        to[..width * TILE].fill(0.0);
+        to.fill(0.0);
+    }
+    assert!(rows <= TILE && (rows == 0 || from.len() >= (rows - 1) * stride + width));
+    let (whole_rows, whole_width) = (rows - rows % S::LANES, width - width % S::LANES);
+    let mut square = [0f32; 16 * 16];
+    for j in (0..whole_rows).step_by(S::LANES) {
+        for p in (0..whole_width).step_by(S::LANES) {
+            // SAFETY: LANES rows of LANES elements lie in `from` and `square`, and as many of `to` behind (p, j).
+            unsafe {
+                for i in 0..S::LANES {
+                    let row = T::load(s, from.as_ptr().add((j + i) * stride + p));
+                    s.store_ptr(row, square.as_mut_ptr().add(i * S::LANES));
+                }
+                s.transpose(square.as_ptr().cast(), S::LANES, to.as_mut_ptr().add(p * TILE + j).cast(), TILE);
+            }
+        }
     }
     for j in 0..rows {
+        let first = if j < whole_rows { whole_width } else { 0 };
         let row = &from[j * stride..][..width];
-        for (p, &x) in row.iter().enumerate() {
-            to[p * TILE + j] = x;
+        for (p, &x) in row.iter().enumerate().skip(first) {
+            to[p * TILE + j] = x.to_f32();
         }
     }
 }
 
 simd_fn! {
     /// Computes the outputs of one block.
-    fn forward_block<S>(
-        s: S, q: &[f32], memory: Memory<'_, &[f32]>, block: Block, heads: Heads, scale: f32, scratch: &mut [f32],
+    fn forward_block<S, T: Element>(
+        s: S, q: &[f32], memory: Memory<'_, &[T]>, block: Block, heads: Heads, scale: f32, scratch: &mut [f32],
         out: &Parts<'_, f32>, log_sum: &Parts<'_, f32>,
     ) {
         let Scratch { scores, keys, sums, row_max, row_sum } = Scratch::cut(scratch, heads);
@@ -169,16 +187,19 @@ simd_fn! {
                 // Pages of one head lie far apart: ask for what comes next while this tile is computed.
                 fetch_ahead(s, memory, block, t, last / TILE, heads);
             }
-            let transposed = if strides.key == 1 {
-                Right::plain::<S>(tile.as_ptr(), strides.component)
-            } else {
-                transpose(tile, strides.key, valid, heads.width, keys);
-                Right::plain::<S>(keys.as_ptr(), TILE)
-            };
             let queries = block.left(q, heads.width, first);
             let output = Output { pointer: scores[first * TILE..].as_mut_ptr(), row: TILE };
+            let shape = (rows, TILE, heads.width);
             // SAFETY: q, the tile (checked by `Memory::check`) and the scratch cover these shapes.
-            unsafe { product(s, (rows, TILE, heads.width), queries, transposed, output, false) };
+            unsafe {
+                if strides.key == 1 {
+                    let transposed = Right::plain::<S>(tile.as_ptr(), strides.component);
+                    product(s, shape, queries, transposed, output, false);
+                } else {
+                    transpose(s, tile, strides.key, valid, heads.width, keys);
+                    product(s, shape, queries, Right::plain::<S>(keys.as_ptr(), TILE), output, false);
+                }
+            }
             for i in first..block.count {
                 let row = &mut scores[i * TILE..][..TILE];
                 let visible = (block.position_of(i) - t * TILE + 1).min(TILE);
@@ -203,13 +224,13 @@ simd_fn! {
 
     /// Computes the outputs of one row for the heads that decode abreast, which read key-value heads of their own from
     /// pages. `then` is the row and head behind them, whose first tile is fetched at the end.
-    fn forward_row<S>(
-        s: S, q: &[f32], memory: Memory<'_, &[f32]>, here: (Span, usize), then: (Span, usize), heads: Heads, scale: f32,
+    fn forward_row<S, T: Element>(
+        s: S, q: &[f32], memory: Memory<'_, &[T]>, here: (Span, usize), then: (Span, usize), heads: Heads, scale: f32,
         scratch: &mut [f32], out: &Parts<'_, f32>, log_sum: &Parts<'_, f32>,
     ) {
         match abreast(here.1, heads) {
-            ABREAST => decode::<S, ABREAST>(s, q, memory, here, then, heads, scale, scratch, out, log_sum),
-            _ => decode::<S, 1>(s, q, memory, here, then, heads, scale, scratch, out, log_sum),
+            ABREAST => decode::<S, T, ABREAST>(s, q, memory, here, then, heads, scale, scratch, out, log_sum),
+            _ => decode::<S, T, 1>(s, q, memory, here, then, heads, scale, scratch, out, log_sum),
         }
     }
 
@@ -229,8 +250,8 @@ simd_fn! {
             let valid = TILE.min(span.keys() - t * TILE);
             let row = span.first_row + t * TILE;
             let (key_at, value_at) = (row * key_row + key_value_head * width, row * value_row + key_value_head * value_width);
-            transpose(&saved.k[key_at..], key_row, valid, width, keys_t);
-            transpose(&saved.v[value_at..], value_row, valid, value_width, values_t);
+            transpose(s, &saved.k[key_at..], key_row, valid, width, keys_t);
+            transpose(s, &saved.v[value_at..], value_row, valid, value_width, values_t);
             let keys = Right::plain::<S>(saved.k[key_at..].as_ptr(), key_row);
             for block in blocks(span, key_value_head, heads) {
                 let first = block.first_seeing(t * TILE);
@@ -279,10 +300,10 @@ simd_fn! {
 /// Computes [`forward_row`] for R heads.
 #[inline(always)]
 #[allow(clippy::too_many_arguments)]
-fn decode<S: Simd, const R: usize>(
+fn decode<S: Simd, T: Element, const R: usize>(
     s: S,
     q: &[f32],
-    memory: Memory<'_, &[f32]>,
+    memory: Memory<'_, &[T]>,
     (span, head): (Span, usize),
     (next, next_head): (Span, usize),
     heads: Heads,
@@ -301,7 +322,7 @@ fn decode<S: Simd, const R: usize>(
         let place = |span: Span, t: usize, head: usize| (memory.tiles[span.first_tile + t], head);
         let here = place(span, t, head);
         let then = if t + 1 < tiles { place(span, t + 1, head) } else { place(next, 0, next_head) };
-        let starts = |data: &[f32], strides: Strides, (unit, head): (u32, usize)| -> [*const f32; R] {
+        let starts = |data: &[T], strides: Strides, (unit, head): (u32, usize)| -> [*const T; R] {
             let first = unit as usize * strides.unit + head * strides.head;
             std::array::from_fn(|r| data.as_ptr().wrapping_add(first + r * strides.head))
         };
@@ -310,7 +331,7 @@ fn decode<S: Simd, const R: usize>(
         let [keys, ahead] = [here, then].map(|place| starts(memory.keys, strides, place));
         let to = std::array::from_fn(|r| scores[r * TILE..].as_mut_ptr());
         // SAFETY: q, the tiles (checked by `Memory::check`) and the scratch cover these shapes.
-        unsafe { row_products::<S, R>(s, (TILE, width, strides.component), queries, keys, ahead, to, false) };
+        unsafe { row_products::<S, T, R>(s, (TILE, width, strides.component), queries, keys, ahead, to, false) };
         for r in 0..R {
             let row = &mut scores[r * TILE..][..TILE];
             let sums = &mut sums[r * value_width..][..value_width];
@@ -321,7 +342,7 @@ fn decode<S: Simd, const R: usize>(
         let [values, ahead] = [here, then].map(|place| starts(memory.values, strides, place));
         let to = std::array::from_fn(|r| sums[r * value_width..].as_mut_ptr());
         // SAFETY: as above.
-        unsafe { row_products::<S, R>(s, (value_width, valid, strides.key), weights, values, ahead, to, t > 0) };
+        unsafe { row_products::<S, T, R>(s, (value_width, valid, strides.key), weights, values, ahead, to, t > 0) };
     }
     for r in 0..R {
         let sums = &sums[r * value_width..][..value_width];
@@ -355,20 +376,20 @@ unsafe fn finish<S: Simd>(
 
 /// Prefetches the values of tile t and the keys of the tile behind it.
 #[inline(always)]
-fn fetch_ahead<S: Simd>(s: S, memory: Memory<'_, &[f32]>, block: Block, t: usize, last: usize, heads: Heads) {
-    const LINE: usize = 16;
+fn fetch_ahead<S: Simd, T>(s: S, memory: Memory<'_, &[T]>, block: Block, t: usize, last: usize, heads: Heads) {
+    let line = 64 / size_of::<T>();
     let start = |tile: usize, strides: Strides| {
         let unit = memory.tiles[block.span.first_tile + tile] as usize;
         unit * strides.unit + block.key_value_head * strides.head
     };
     let values = memory.values.as_ptr().wrapping_add(start(t, memory.value_strides));
-    for line in (0..TILE * heads.value_width).step_by(LINE) {
-        s.prefetch(values.wrapping_add(line));
+    for at in (0..TILE * heads.value_width).step_by(line) {
+        s.prefetch(values.wrapping_add(at));
     }
     if t < last {
         let keys = memory.keys.as_ptr().wrapping_add(start(t + 1, memory.key_strides));
-        for line in (0..TILE * heads.width).step_by(LINE) {
-            s.prefetch(keys.wrapping_add(line));
+        for at in (0..TILE * heads.width).step_by(line) {
+            s.prefetch(keys.wrapping_add(at));
         }
     }
 }
@@ -456,10 +477,10 @@ fn dot<S: Simd>(s: S, a: &[f32], b: &[f32]) -> f32 {
 }
 
 #[allow(clippy::too_many_arguments)]
-pub(super) fn forward(
+pub(super) fn forward<T: Element>(
     cpu: &Cpu,
     q: &[f32],
-    memory: Memory<'_, &[f32]>,
+    memory: Memory<'_, &[T]>,
     spans: &[Span],
     heads: Heads,
     scale: f32,

@@ -7,14 +7,16 @@
 //!
 //! Keys are walked in tiles of 32 that are aligned to position 0 of the sequence, with an online softmax in tile
 //! order. So a query row has the same bits in a training batch, in a prefill chunk of any size and in decode. The one
-//! kernel reads tiles through a list: in training it points into the batch, in serving into pages of the cache.
+//! kernel reads tiles through a list: in training it points into the batch, in serving into pages of the cache, which hold
+//! f32 or bf16. A bf16 is widened when it is read; sums are f32 either way.
 
 mod cpu;
 pub mod reference;
 #[cfg(test)]
 mod tests;
 
-use crate::{Device, View, ViewMut};
+use crate::element::Element;
+use crate::{Device, Floats, Pod, View, ViewMut};
 
 /// Keys per tile.
 pub const TILE: usize = 32;
@@ -36,13 +38,13 @@ pub struct Heads {
 /// `u * unit + h * head + j * key + p * component`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Strides {
-    /// Floats per unit of the tile list.
+    /// Elements per unit of the tile list.
     pub unit: usize,
-    /// Floats between heads.
+    /// Elements between heads.
     pub head: usize,
-    /// Floats between neighbouring keys.
+    /// Elements between neighbouring keys.
     pub key: usize,
-    /// Floats between neighbouring components.
+    /// Elements between neighbouring components.
     pub component: usize,
 }
 
@@ -81,8 +83,8 @@ impl Span {
     }
 }
 
-impl<'a> Memory<'a, View<'a, f32>> {
-    fn host(self) -> Memory<'a, &'a [f32]> {
+impl<'a, T: Pod> Memory<'a, View<'a, T>> {
+    fn host(self) -> Memory<'a, &'a [T]> {
         let Self { keys, values, key_strides, value_strides, tiles } = self;
         Memory { keys: keys.host(), values: values.host(), key_strides, value_strides, tiles }
     }
@@ -119,12 +121,39 @@ impl<'a> Memory<'a, View<'a, f32>> {
 /// V3 2.1.1 eqs. 10-11 (attention over given keys and values)
 ///
 /// # Numerics
-/// f32; products are chains over components, tiles are combined in order. Bits of a row depend on its sequence alone.
+/// Sums in f32; products are chains over components, tiles are combined in order. Bits of a row depend on its sequence and
+/// on the type of the memory alone.
 #[allow(clippy::too_many_arguments)]
-pub fn attention<'a>(
+pub fn attention(
     device: &Device,
     q: View<'_, f32>,
-    memory: Memory<'a, View<'a, f32>>,
+    memory: Memory<'_, Floats<'_>>,
+    spans: &[Span],
+    heads: Heads,
+    scale: f32,
+    out: ViewMut<'_, f32>,
+    log_sum: ViewMut<'_, f32>,
+) {
+    let Memory { key_strides, value_strides, tiles, .. } = memory;
+    match (memory.keys, memory.values) {
+        (Floats::F32(keys), Floats::F32(values)) => {
+            let memory = Memory { keys, values, key_strides, value_strides, tiles };
+            over(device, q, memory, spans, heads, scale, out, log_sum);
+        }
+        (Floats::Bf16(keys), Floats::Bf16(values)) => {
+            let memory = Memory { keys, values, key_strides, value_strides, tiles };
+            over(device, q, memory, spans, heads, scale, out, log_sum);
+        }
+        _ => panic!("keys and values are of one type"),
+    }
+}
+
+/// Computes [`attention`] over keys and values of one type.
+#[allow(clippy::too_many_arguments)]
+fn over<'a, T: Element>(
+    device: &Device,
+    q: View<'_, f32>,
+    memory: Memory<'a, View<'a, T>>,
     spans: &[Span],
     heads: Heads,
     scale: f32,

@@ -1,11 +1,12 @@
 //! What attention is: plain loops in f64 over one sequence, and how sequences lie in a batch or in pages.
 
 use super::{Heads, Memory, Span, Strides, TILE};
+use crate::element::Element;
 
 /// Writes the outputs of all spans over keys and values that lie anywhere.
-pub fn over_memory(
+pub(crate) fn over_memory<T: Element>(
     q: &[f64],
-    memory: Memory<'_, &[f32]>,
+    memory: Memory<'_, &[T]>,
     spans: &[Span],
     heads: Heads,
     scale: f64,
@@ -14,13 +15,13 @@ pub fn over_memory(
 ) {
     let Heads { query, key_value, width, value_width } = heads;
     for span in spans {
-        let gather = |data: &[f32], strides: Strides, width: usize| {
+        let gather = |data: &[T], strides: Strides, width: usize| {
             let mut rows = Vec::new();
             for j in 0..span.keys() {
                 let unit = memory.tiles[span.first_tile + j / TILE] as usize;
                 for g in 0..key_value {
                     let first = unit * strides.unit + g * strides.head + j % TILE * strides.key;
-                    rows.extend((0..width).map(|p| f64::from(data[first + p * strides.component])));
+                    rows.extend((0..width).map(|p| f64::from(data[first + p * strides.component].to_f32())));
                 }
             }
             rows

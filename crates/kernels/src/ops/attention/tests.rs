@@ -1,4 +1,5 @@
 use super::*;
+use crate::Bf16;
 use crate::ops::testing::{devices, groups, random, view, view_mut, wide};
 
 fn close(got: &[f32], want: &[f64], what: &str) {
@@ -47,10 +48,10 @@ impl Case {
         (spans, tiles)
     }
 
-    fn memory<'a>(&'a self, tiles: &'a [u32]) -> Memory<'a, View<'a, f32>> {
+    fn memory<'a>(&'a self, tiles: &'a [u32]) -> Memory<'a, Floats<'a>> {
         Memory {
-            keys: view(&self.k),
-            values: view(&self.v),
+            keys: Floats::F32(view(&self.k)),
+            values: Floats::F32(view(&self.v)),
             key_strides: batch_strides(self.heads.key_value, self.heads.width),
             value_strides: batch_strides(self.heads.key_value, self.heads.value_width),
             tiles,
@@ -146,65 +147,91 @@ fn the_reference_backward_is_the_derivative() {
     }
 }
 
-/// Splits one sequence into chunks that read keys from scattered pages, transposed as the cache stores them.
-#[test]
-fn chunks_over_pages_have_the_bits_of_the_whole_sequence() {
-    for device in devices([2]) {
-        for heads in HEADS {
-            let length = 130;
-            let case = Case::new(heads, &[length]);
-            let Heads { query, key_value, width, value_width } = heads;
-            let whole = case.run(&device);
-            let pages: Vec<u32> = vec![5, 0, 7, 2, 6];
-            let (page_k, page_v) = (key_value * width * TILE, key_value * value_width * TILE);
-            // What stands in unused places must not matter.
-            let (mut keys, mut values) = (vec![f32::NAN; 8 * page_k], vec![f32::NAN; 8 * page_v]);
-            for chunk in [1, 7, 31, 64, 130] {
-                let (mut out, mut log_sum) = (vec![0.0; whole.0.len()], vec![0.0; whole.1.len()]);
-                let mut start = 0;
-                while start < length {
-                    let rows = chunk.min(length - start);
-                    for t in start..start + rows {
-                        let page = pages[t / TILE] as usize;
-                        for h in 0..key_value {
-                            for p in 0..width {
-                                keys[page * page_k + (h * width + p) * TILE + t % TILE] =
-                                    case.k[(t * key_value + h) * width + p];
-                            }
-                            for p in 0..value_width {
-                                values[page * page_v + (h * TILE + t % TILE) * value_width + p] =
-                                    case.v[(t * key_value + h) * value_width + p];
-                            }
-                        }
-                    }
-                    let memory = Memory {
-                        keys: view(&keys),
-                        values: view(&values),
-                        key_strides: Strides { unit: page_k, head: width * TILE, key: 1, component: TILE },
-                        value_strides: Strides {
-                            unit: page_v,
-                            head: value_width * TILE,
-                            key: value_width,
-                            component: 1,
-                        },
-                        tiles: &pages,
-                    };
-                    let span = Span { first_row: 0, rows, first_position: start, first_tile: 0 };
-                    let at = |w: usize| start * w..(start + rows) * w;
-                    attention(
-                        &device.serial(),
-                        view(&case.q[at(query * width)]),
-                        memory,
-                        &[span],
-                        heads,
-                        0.3,
-                        view_mut(&mut out[at(query * value_width)]),
-                        view_mut(&mut log_sum[at(query)]),
-                    );
-                    start += rows;
-                }
-                assert!((out, log_sum) == whole, "{} {heads:?} chunk {chunk}", device.name());
+/// Writes rows [start, start + rows) of `x` `[T, heads, width]` into pages.
+fn write<T: Element>(
+    x: &[f32],
+    strides: Strides,
+    [heads, width]: [usize; 2],
+    (start, rows): (usize, usize),
+    to: &mut [T],
+) {
+    for t in start..start + rows {
+        for h in 0..heads {
+            for p in 0..width {
+                let place = PAGES[t / TILE] as usize * strides.unit + t % TILE * strides.key;
+                to[place + h * strides.head + p * strides.component] = T::from_f32(x[(t * heads + h) * width + p]);
             }
         }
+    }
+}
+
+const PAGES: [u32; 5] = [5, 0, 7, 2, 6];
+
+/// Checks that one sequence, split into chunks that read keys and values from scattered pages of type `T`, has the bits
+/// of the whole sequence in f32, of which keys and values were rounded to `T`.
+fn chunks_have_the_bits_of_the_whole<T: Element>(
+    device: &Device,
+    heads: Heads,
+    latents: bool,
+    floats: fn(&[T]) -> Floats<'_>,
+) {
+    let length = 130;
+    let Heads { query, key_value, width, value_width } = heads;
+    let mut case = Case::new(heads, &[length]);
+    case.k.iter_mut().chain(&mut case.v).for_each(|x| *x = T::from_f32(*x).to_f32());
+    let (page_k, page_v) = (key_value * width * TILE, key_value * value_width * TILE);
+    let (key_strides, value_strides) = if latents {
+        case.v = case.k.chunks_exact(width).flat_map(|key| &key[..value_width]).copied().collect();
+        let strides = Strides { unit: page_k, head: 0, key: width, component: 1 };
+        (strides, strides)
+    } else {
+        (
+            Strides { unit: page_k, head: width * TILE, key: 1, component: TILE },
+            Strides { unit: page_v, head: value_width * TILE, key: value_width, component: 1 },
+        )
+    };
+    let whole = case.run(device);
+    // What stands in unused places must not matter.
+    let (mut keys, mut values) = (vec![T::from_f32(f32::NAN); 8 * page_k], vec![T::from_f32(f32::NAN); 8 * page_v]);
+    for chunk in [1, 7, 31, 64, 130] {
+        let (mut out, mut log_sum) = (vec![0.0; whole.0.len()], vec![0.0; whole.1.len()]);
+        let mut start = 0;
+        while start < length {
+            let rows = chunk.min(length - start);
+            write(&case.k, key_strides, [key_value, width], (start, rows), &mut keys);
+            if !latents {
+                write(&case.v, value_strides, [key_value, value_width], (start, rows), &mut values);
+            }
+            let values = if latents { &keys } else { &values };
+            let memory =
+                Memory { keys: floats(&keys), values: floats(values), key_strides, value_strides, tiles: &PAGES };
+            let span = Span { first_row: 0, rows, first_position: start, first_tile: 0 };
+            let at = |w: usize| start * w..(start + rows) * w;
+            attention(
+                &device.serial(),
+                view(&case.q[at(query * width)]),
+                memory,
+                &[span],
+                heads,
+                0.3,
+                view_mut(&mut out[at(query * value_width)]),
+                view_mut(&mut log_sum[at(query)]),
+            );
+            start += rows;
+        }
+        assert!((out, log_sum) == whole, "{device:?} {heads:?} chunk {chunk}");
+    }
+}
+
+#[test]
+fn chunks_over_pages_have_the_bits_of_the_whole_sequence() {
+    let latent = Heads { query: 6, key_value: 1, width: 40, value_width: 27 };
+    for device in &devices([2]) {
+        for heads in HEADS {
+            chunks_have_the_bits_of_the_whole::<f32>(device, heads, false, |x| Floats::F32(view(x)));
+            chunks_have_the_bits_of_the_whole::<Bf16>(device, heads, false, |x| Floats::Bf16(view(x)));
+        }
+        chunks_have_the_bits_of_the_whole::<f32>(device, latent, true, |x| Floats::F32(view(x)));
+        chunks_have_the_bits_of_the_whole::<Bf16>(device, latent, true, |x| Floats::Bf16(view(x)));
     }
 }

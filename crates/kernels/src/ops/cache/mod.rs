@@ -9,6 +9,7 @@ mod cpu;
 use std::sync::Arc;
 
 use super::attention::{Strides, TILE};
+use crate::element::{Element, FloatsMut};
 use crate::{Device, Pod, View, ViewMut};
 
 /// Tokens per page.
@@ -72,17 +73,31 @@ impl Places {
     }
 }
 
-/// Writes rows of heads to their places.
+/// Writes rows of heads to their places, rounded to the type of the pages.
 ///
 /// # Shapes
 /// x [T, heads, width], places `[T]`; `to` holds pages laid out by `strides`
 pub fn append(
     device: &Device,
     x: View<'_, f32>,
+    size: (usize, usize),
+    places: &Places,
+    strides: Strides,
+    to: FloatsMut<'_>,
+) {
+    match to {
+        FloatsMut::F32(to) => append_as(device, x, size, places, strides, to),
+        FloatsMut::Bf16(to) => append_as(device, x, size, places, strides, to),
+    }
+}
+
+fn append_as<T: Element>(
+    device: &Device,
+    x: View<'_, f32>,
     (heads, width): (usize, usize),
     places: &Places,
     strides: Strides,
-    to: ViewMut<'_, f32>,
+    to: ViewMut<'_, T>,
 ) {
     assert_eq!(x.len(), places.len() * heads * width);
     if heads * width == 0 || places.is_empty() {

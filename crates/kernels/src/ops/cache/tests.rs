@@ -1,31 +1,35 @@
 use super::*;
+use crate::Bf16;
 use crate::ops::testing::*;
 
-#[test]
-fn rows_land_in_both_layouts() {
+fn rows_land_as<T: Element + PartialEq + std::fmt::Debug>() {
     let (heads, width) = (2, 3);
-    let x: Vec<f32> = (0..2 * heads * width).map(|v| v as f32 + 1.0).collect();
+    // Every second value is halfway between two bf16.
+    let x: Vec<f32> = (0..2 * heads * width).map(|v| 1.0 + v as f32 / 256.0).collect();
     let places = Places::new(vec![37, 5]).unwrap();
     let transposed = Strides { unit: heads * width * TILE, head: width * TILE, key: 1, component: TILE };
     let plain = Strides { unit: heads * width * TILE, head: width * TILE, key: width, component: 1 };
     for strides in [transposed, plain] {
-        let run = |device: &Device| {
-            let mut to = vec![0.0; 2 * strides.unit];
-            append(device, view(&x), (heads, width), &places, strides, view_mut(&mut to));
-            vec![to]
-        };
-        on_every_path(run, |out, _| {
+        for device in devices([1, 2, 3]) {
+            let mut to = vec![T::from_f32(0.0); 2 * strides.unit];
+            append_as(&device, view(&x), (heads, width), &places, strides, view_mut(&mut to));
             for (t, (page, row)) in [(0, (1, 5)), (1, (0, 5))] {
                 for h in 0..heads {
                     for p in 0..width {
                         let at = page * strides.unit + h * strides.head + row * strides.key + p * strides.component;
-                        assert_eq!(out[0][at], x[(t * heads + h) * width + p]);
+                        assert_eq!(to[at], T::from_f32(x[(t * heads + h) * width + p]), "{device:?}");
                     }
                 }
             }
-            assert_eq!(out[0].iter().filter(|v| **v != 0.0).count(), x.len());
-        });
+            assert_eq!(to.iter().filter(|v| v.to_f32() != 0.0).count(), x.len());
+        }
     }
+}
+
+#[test]
+fn rows_land_in_both_layouts_rounded() {
+    rows_land_as::<f32>();
+    rows_land_as::<Bf16>();
 }
 
 #[test]

@@ -1,0 +1,84 @@
+//! The types in which the cache keeps keys and values: f32, and bf16, which is widened when it is read.
+
+use crate::format::bf16::Bf16;
+use crate::pod::Pod;
+use crate::simd::Simd;
+use crate::view::{View, ViewMut};
+
+/// A view of floats of one of the types of the cache.
+#[derive(Clone, Copy, Debug)]
+pub enum Floats<'a> {
+    /// IEEE single precision.
+    F32(View<'a, f32>),
+    /// The upper half of it.
+    Bf16(View<'a, Bf16>),
+}
+
+/// The same for writing.
+#[derive(Debug)]
+pub enum FloatsMut<'a> {
+    /// IEEE single precision.
+    F32(ViewMut<'a, f32>),
+    /// The upper half of it.
+    Bf16(ViewMut<'a, Bf16>),
+}
+
+/// A float of the cache.
+pub(crate) trait Element: Pod {
+    /// Returns the nearest value, ties to even; not a number stays so.
+    fn from_f32(x: f32) -> Self;
+    /// Returns the same value as f32.
+    fn to_f32(self) -> f32;
+    /// Returns the values at `from`.
+    ///
+    /// # Safety
+    /// `from` is valid for reading `LANES` values.
+    unsafe fn load<S: Simd>(s: S, from: *const Self) -> S::V;
+    /// Returns the first `n <= LANES` values at `from`, zeros behind them.
+    ///
+    /// # Safety
+    /// `from` is valid for reading `n` values.
+    unsafe fn load_n<S: Simd>(s: S, from: *const Self, n: usize) -> S::V;
+}
+
+impl Element for f32 {
+    #[inline(always)]
+    fn from_f32(x: f32) -> Self {
+        x
+    }
+    #[inline(always)]
+    fn to_f32(self) -> f32 {
+        self
+    }
+    #[inline(always)]
+    unsafe fn load<S: Simd>(s: S, from: *const Self) -> S::V {
+        // SAFETY: the caller's promise.
+        unsafe { s.load_ptr(from) }
+    }
+    #[inline(always)]
+    unsafe fn load_n<S: Simd>(s: S, from: *const Self, n: usize) -> S::V {
+        // SAFETY: the caller's promise.
+        unsafe { s.load_ptr_n(from, n) }
+    }
+}
+
+impl Element for Bf16 {
+    #[inline(always)]
+    fn from_f32(x: f32) -> Self {
+        Self::from_f32(x)
+    }
+    #[inline(always)]
+    fn to_f32(self) -> f32 {
+        self.to_f32()
+    }
+    #[inline(always)]
+    unsafe fn load<S: Simd>(s: S, from: *const Self) -> S::V {
+        // SAFETY: the caller's promise.
+        unsafe { s.load_bf16(from) }
+    }
+    #[inline(always)]
+    unsafe fn load_n<S: Simd>(s: S, from: *const Self, n: usize) -> S::V {
+        // SAFETY: the caller's promise.
+        unsafe { s.load_bf16_n(from, n) }
+    }
+}
