@@ -7,7 +7,7 @@ mod common;
 use common::{alone, assert_same, cases, config, device, random, spacious};
 use minke_engine::{Completion, Finish};
 use minke_model::{Batch, Chunk, KvCache, MlaForm, Transformer};
-use minke_tensor::{Device, Dtype, Indices, Isa, Pass, TILE};
+use minke_tensor::{Device, Dtype, Indices, Isa, PAGE_TOKENS, Pass};
 
 /// Continues a prompt greedily, a whole forward per token.
 fn naive(
@@ -25,7 +25,7 @@ fn naive(
         let hidden = match dtype {
             Dtype::F32 => model.forward(pass, &Batch::packed(device, &[&tokens]), None, false),
             Dtype::Bf16 => {
-                let pages: Vec<u32> = (0..tokens.len().div_ceil(TILE) as u32).collect();
+                let pages: Vec<u32> = (0..tokens.len().div_ceil(PAGE_TOKENS) as u32).collect();
                 let mut cache = KvCache::new(device, model.config(), pages.len(), MlaForm::Expanded, dtype);
                 let chunk = Chunk { token_ids: &tokens, first_position: 0, pages: &pages };
                 model.forward(pass, &Batch::paged(device, &[chunk]).unwrap(), Some(&mut cache), false)

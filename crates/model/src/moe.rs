@@ -96,10 +96,12 @@ impl Moe {
     /// Returns the weighted experts plus the shared one. x [T, D], weights [T, K] -> [T, D]
     fn mix(&self, pass: Pass<'_>, x: &Tensor, weights: &Tensor, plan: &Dispatch) -> minke_tensor::Result<Tensor> {
         let Experts { gate_proj, up_proj, down_proj } = &self.experts;
+        let fetched = plan.fetch_experts(pass, self.layer)?;
+        let multiply = |x: &Tensor, w: &Param| x.grouped_matmul(pass, w, plan, &fetched);
         let rows = x.dispatch(pass, plan)?;
-        let up = rows.grouped_matmul(pass, up_proj, plan)?;
-        let hidden = rows.grouped_matmul(pass, gate_proj, plan)?.swiglu(pass, &up)?;
-        let routed = hidden.grouped_matmul(pass, down_proj, plan)?.combine(pass, weights, plan)?;
+        let up = multiply(&rows, up_proj)?;
+        let hidden = multiply(&rows, gate_proj)?.swiglu(pass, &up)?;
+        let routed = multiply(&hidden, down_proj)?.combine(pass, weights, plan)?;
         match &self.shared_experts {
             Some(shared) => shared.forward(pass, x)?.add(pass, &routed),
             None => Ok(routed),

@@ -1,4 +1,4 @@
-//! What can go wrong with an operation: shapes that do not fit, or a gradient that does not exist.
+//! What can go wrong with an operation: shapes that do not fit, weights that are not there, a gradient that does not exist.
 
 use minke_kernels::Dtype;
 
@@ -43,6 +43,22 @@ pub enum Error {
         name: String,
         /// Its format.
         format: &'static str,
+    },
+    /// A row was sent to an expert whose matrix is not in memory, and nothing supplied it.
+    #[error("{name}: expert {expert} is needed and is not in memory")]
+    ExpertAbsent {
+        /// Name of the parameter.
+        name: String,
+        /// The expert.
+        expert: u32,
+    },
+    /// A source of experts failed.
+    #[error("experts of layer {layer} cannot be had: {source}")]
+    ExpertSource {
+        /// The layer.
+        layer: usize,
+        /// What the source says.
+        source: Box<dyn std::error::Error + Send + Sync>,
     },
     /// `backward` was called on something that is not a recorded scalar.
     #[error("backward starts from a recorded scalar, not from {0}")]

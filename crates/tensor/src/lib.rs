@@ -6,6 +6,7 @@
 
 mod backward;
 mod error;
+mod experts;
 mod ops;
 mod param;
 mod recompute;
@@ -15,6 +16,7 @@ mod tensor;
 
 pub use backward::{Gradients, backward};
 pub use error::Error;
+pub use experts::{ExpertSource, FetchedExperts};
 pub use minke_kernels::ops::attention::Span;
 pub use minke_kernels::ops::cache::{PAGE_TOKENS, Places};
 pub use minke_kernels::ops::rope::Layout;

@@ -149,11 +149,18 @@ impl Weight {
     }
 
     /// Returns the values as f32.
-    pub fn decode(&self, device: &Device) -> Tensor {
+    ///
+    /// # Errors
+    /// If an expert is not in memory.
+    pub fn decode(&self, device: &Device) -> Result<Tensor> {
         match self {
-            Self::Dense(dense) => dense.value.clone(),
-            Self::Stored(stored) => Tensor::write(device, stored.shape(), |out| stored.decode(device, out)),
-            Self::Split(split) => Tensor::write(device, split.shape(), |out| split.decode(device, out)),
+            Self::Dense(dense) => Ok(dense.value.clone()),
+            Self::Stored(stored) => {
+                let mut values = Tensor::unwritten(device, stored.shape());
+                stored.decode(device, values.view_mut())?;
+                Ok(values)
+            }
+            Self::Split(split) => Ok(Tensor::write(device, split.shape(), |out| split.decode(device, out))),
         }
     }
 }

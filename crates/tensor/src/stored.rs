@@ -15,8 +15,8 @@ use crate::shape::Shape;
 pub struct StoredWeight {
     format: Format,
     shape: Shape,
-    /// One view, or one per expert.
-    matrices: Vec<StoredMatrix>,
+    /// One view, or one per expert; none of an expert that is not in memory.
+    matrices: Vec<Option<StoredMatrix>>,
 }
 
 /// One matrix in the bytes of a file.
@@ -34,14 +34,29 @@ impl StoredWeight {
     /// # Errors
     /// If a row is not made of whole blocks of the format, or number or lengths of the matrices are not those of the shape.
     pub fn new(format: Format, shape: &[usize], matrices: Vec<StoredMatrix>) -> Result<Self, Error> {
+        Self::checked(format, shape, matrices.into_iter().map(Some).collect())
+    }
+
+    /// Returns stacked experts `[E, n, k]`, of which some are not in memory: a pass that needs one of those asks its
+    /// [`ExpertSource`](crate::ExpertSource).
+    ///
+    /// # Errors
+    /// As [`StoredWeight::new`], and if the shape is not that of experts.
+    pub fn experts(format: Format, shape: &[usize], matrices: Vec<Option<StoredMatrix>>) -> Result<Self, Error> {
+        if shape.len() != 3 {
+            return Err(refuse(format, shape, "is not made of experts"));
+        }
+        Self::checked(format, shape, matrices)
+    }
+
+    fn checked(format: Format, shape: &[usize], matrices: Vec<Option<StoredMatrix>>) -> Result<Self, Error> {
         let &[.., n, k] = shape else { return Err(refuse(format, shape, "is not a matrix")) };
         if k == 0 || !k.is_multiple_of(format.block_elements()) {
             return Err(refuse(format, shape, "has rows that are not whole blocks"));
         }
         let experts: usize = shape[..shape.len() - 2].iter().product();
-        let scales = if format == Format::F8E4M3 { fp8_scale_shape(n, k).iter().product() } else { 0 };
-        let fits = |matrix: &StoredMatrix| matrix.bytes.len() == n * format.bytes(k) && matrix.scales.len() == scales;
-        if shape.len() > 3 || matrices.len() != experts || !matrices.iter().all(fits) {
+        let fits = |matrix: &StoredMatrix| matrix.fits(format, n, k);
+        if shape.len() > 3 || matrices.len() != experts || !matrices.iter().flatten().all(fits) {
             return Err(refuse(format, shape, "has another number of bytes"));
         }
         Ok(Self { format, shape: Shape::new(shape), matrices })
@@ -58,12 +73,18 @@ impl StoredWeight {
     }
 
     /// Writes the values as f32.
-    pub(crate) fn decode(&self, device: &Device, mut out: ViewMut<'_, f32>) {
+    ///
+    /// # Errors
+    /// If an expert is not in memory.
+    pub(crate) fn decode(&self, device: &Device, mut out: ViewMut<'_, f32>) -> Result<(), Error> {
         let each = self.shape.elements() / self.matrices.len().max(1);
-        for expert in 0..self.matrices.len() {
+        for (expert, matrix) in self.matrices.iter().enumerate() {
+            let name = || format!("{} {}", self.format.name(), self.shape);
+            let absent = || Error::ExpertAbsent { name: name(), expert: expert as u32 };
             let out = out.again().part(expert * each..(expert + 1) * each);
-            stored_matmul::decode(device, self.matrix(expert), 0, out);
+            stored_matmul::decode(device, self.stored(matrix.as_ref().ok_or_else(absent)?), 0, out);
         }
+        Ok(())
     }
 
     /// Copies the values of rows `first..` of the first matrix to the host, as many as `out` holds.
@@ -72,21 +93,54 @@ impl StoredWeight {
     /// If the matrix has fewer.
     pub fn decode_rows(&self, device: &Device, first: usize, out: &mut [f32]) {
         let mut rows = device.buffer::<f32>(out.len());
-        stored_matmul::decode(device, self.matrix(0), first, rows.view_mut());
+        stored_matmul::decode(device, self.matrix(), first, rows.view_mut());
         rows.view().read_into(out);
     }
 
-    /// Returns the bytes of the first matrix, row by row.
+    /// Returns the bytes of the matrix, row by row.
+    ///
+    /// # Panics
+    /// If these are experts of which the first is not in memory.
     pub fn bytes(&self) -> &[u8] {
-        &self.matrices[0].bytes
+        &self.only().bytes
     }
 
-    /// Returns the matrix, or that of an expert.
-    pub(crate) fn matrix(&self, expert: usize) -> Stored<'_> {
-        let dims = self.shape.dims();
-        let (n, k) = (dims[dims.len() - 2], dims[dims.len() - 1]);
-        let StoredMatrix { bytes, scales } = &self.matrices[expert];
-        Stored::new(self.format, bytes, scales, n, k)
+    /// The matrix.
+    pub(crate) fn matrix(&self) -> Stored<'_> {
+        self.stored(self.only())
+    }
+
+    fn only(&self) -> &StoredMatrix {
+        self.matrices[0].as_ref().expect("invariant: only an expert can be absent")
+    }
+
+    /// The matrix of an expert, if it is in memory.
+    pub(crate) fn expert(&self, expert: usize) -> Option<&StoredMatrix> {
+        self.matrices[expert].as_ref()
+    }
+
+    /// Whether all matrices are in memory.
+    pub(crate) fn is_whole(&self) -> bool {
+        self.matrices.iter().all(Option::is_some)
+    }
+
+    /// Whether a matrix has the size of those of this weight.
+    pub(crate) fn fits(&self, matrix: &StoredMatrix) -> bool {
+        let [.., n, k] = *self.shape.dims() else { unreachable!("a weight has matrices") };
+        matrix.fits(self.format, n, k)
+    }
+
+    /// A matrix of this weight as kernels read it.
+    pub(crate) fn stored<'a>(&self, matrix: &'a StoredMatrix) -> Stored<'a> {
+        let [.., n, k] = *self.shape.dims() else { unreachable!("a weight has matrices") };
+        Stored::new(self.format, &matrix.bytes, &matrix.scales, n, k)
+    }
+}
+
+impl StoredMatrix {
+    fn fits(&self, format: Format, n: usize, k: usize) -> bool {
+        let scales = if format == Format::F8E4M3 { fp8_scale_shape(n, k).iter().product() } else { 0 };
+        self.bytes.len() == n * format.bytes(k) && self.scales.len() == scales
     }
 }
 
@@ -135,12 +189,12 @@ impl SplitHeads {
 
     /// Writes the values of the whole as f32.
     pub(crate) fn decode(&self, device: &Device, out: ViewMut<'_, f32>) {
-        stored_matmul::decode_split(device, self.keys.matrix(0), self.values.matrix(0), self.heads, out);
+        stored_matmul::decode_split(device, self.keys.matrix(), self.values.matrix(), self.heads, out);
     }
 
     /// Returns the shape of the whole.
     pub(crate) fn shape(&self) -> Shape {
-        let ([_, n], [rows, latent]) = (self.keys.matrix(0).shape(), self.values.matrix(0).shape());
+        let ([_, n], [rows, latent]) = (self.keys.matrix().shape(), self.values.matrix().shape());
         Shape::new(&[self.heads * n + rows, latent])
     }
 }

@@ -10,6 +10,7 @@ use minke_kernels::ops::rope::Layout;
 use minke_kernels::{Bf16, Buffer, Device, Dtype, Floats, FloatsMut, View, ViewMut};
 
 use crate::error::Error;
+use crate::experts::ExpertSource;
 use crate::shape::Shape;
 use crate::stored::{SplitHeads, StoredWeight};
 
@@ -267,7 +268,8 @@ impl Indices {
 /// Someone who is shown named intermediate values.
 type Listener<'a> = dyn Fn(&str, &Tensor) + 'a;
 
-/// The circumstances of one forward: device, whether a tape is recorded, who listens.
+/// The circumstances of one forward: device, whether a tape is recorded, the listener to intermediate values, the source of
+/// experts that are not in memory.
 #[derive(Clone, Copy)]
 pub struct Pass<'a> {
     /// Where it runs.
@@ -277,17 +279,23 @@ pub struct Pass<'a> {
     /// Whether blocks keep only their inputs and are computed again in the backward.
     pub recompute: bool,
     pub(crate) tap: Option<&'a Listener<'a>>,
+    pub(crate) experts: Option<&'a dyn ExpertSource>,
 }
 
 impl<'a> Pass<'a> {
     /// Returns a pass that computes values only.
     pub fn inference(device: &'a Device) -> Self {
-        Self { device, record: false, recompute: false, tap: None }
+        Self { device, record: false, recompute: false, tap: None, experts: None }
     }
 
     /// Returns a pass that records a tape.
     pub fn recording(device: &'a Device) -> Self {
-        Self { device, record: true, recompute: false, tap: None }
+        Self { device, record: true, recompute: false, tap: None, experts: None }
+    }
+
+    /// The same pass with a source of experts that are not in memory.
+    pub fn with_experts(self, source: &'a dyn ExpertSource) -> Self {
+        Self { experts: Some(source), ..self }
     }
 
     /// Returns the same pass with recomputation of blocks switched on or off.

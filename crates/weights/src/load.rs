@@ -48,7 +48,7 @@ fn build(device: &Device, archive: &Archive, decode: impl Fn(Format, usize) -> b
         }
         let weight = weight(archive, spec)?;
         let as_f32 = spec.shape.len() == 1 || decode(weight.format(), spec.elements());
-        Ok(if as_f32 { weight.decode(device).reshape(&spec.shape)?.into() } else { weight })
+        Ok(if as_f32 { weight.decode(device)?.reshape(&spec.shape)?.into() } else { weight })
     })
 }
 

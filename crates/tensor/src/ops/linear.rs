@@ -6,6 +6,7 @@ use minke_kernels::ops::{embed, grouped_matmul, matmul, norm, rows, stored_matmu
 use super::expect_below;
 use crate::error::Error;
 use crate::error::mismatch;
+use crate::experts::FetchedExperts;
 use crate::shape::Shape;
 use crate::tensor::{Dispatch, Indices, Op, Param, Pass, Result, Tensor, Weight};
 
@@ -39,9 +40,9 @@ impl Tensor {
             Weight::Dense(_) => {
                 matmul::matmul(device, from, w.packed(device, "matmul")?, Size { m, n, k }, y.view_mut());
             }
-            Weight::Stored(stored) => stored_matmul::matmul(device, from, stored.matrix(0), m, y.view_mut()),
+            Weight::Stored(stored) => stored_matmul::matmul(device, from, stored.matrix(), m, y.view_mut()),
             Weight::Split(split) => {
-                let (keys, values) = (split.keys.matrix(0), split.values.matrix(0));
+                let (keys, values) = (split.keys.matrix(), split.values.matrix());
                 stored_matmul::split_heads_matmul(device, from, keys, values, split.heads, y.view_mut());
             }
         }
@@ -91,15 +92,15 @@ impl Tensor {
         match (&w.weight, transposed) {
             (Weight::Dense(_), true) => matmul::heads_matmul(device, from, w.view(op)?, slice, y),
             (Weight::Dense(_), false) => matmul::heads_matmul_nn(device, from, w.view(op)?, slice, y),
-            (Weight::Stored(w), true) => stored_matmul::heads_matmul(device, from, w.matrix(0), slice, y),
-            (Weight::Stored(w), false) => stored_matmul::heads_matmul_nn(device, from, w.matrix(0), slice, y),
+            (Weight::Stored(w), true) => stored_matmul::heads_matmul(device, from, w.matrix(), slice, y),
+            (Weight::Stored(w), false) => stored_matmul::heads_matmul_nn(device, from, w.matrix(), slice, y),
             (Weight::Split(split), transposed) => {
                 // A half is a matrix of its own; that of keys is transposed already.
                 let half = if transposed { &split.values } else { &split.keys };
                 let per_head = half.shape().rows() / heads;
                 let slice =
                     matmul::HeadSlice { heads, per_head, first: 0, count: per_head, latent: half.shape().width() };
-                stored_matmul::heads_matmul(device, from, half.matrix(0), slice, y);
+                stored_matmul::heads_matmul(device, from, half.matrix(), slice, y);
             }
         }
         Ok(out.made_by(pass, true, || Op::Inference { op, x: self.clone() }))
@@ -108,11 +109,17 @@ impl Tensor {
     /// Returns `x[s] W_e^T` for rows sorted by expert.
     ///
     /// # Shapes
-    /// x [S, K], W [E, N, K], a plan for S slots and E experts -> [S, N]
+    /// x [S, K], W [E, N, K], a plan for S slots and E experts -> [S, N]; `fetched` has the experts that W does not hold
     ///
     /// # Errors
-    /// If the shapes do not fit.
-    pub fn grouped_matmul(&self, pass: Pass<'_>, w: &Param, plan: &Dispatch) -> Result<Tensor> {
+    /// If the shapes do not fit, or a row is sent to an expert that is neither in memory nor was fetched.
+    pub fn grouped_matmul(
+        &self,
+        pass: Pass<'_>,
+        w: &Param,
+        plan: &Dispatch,
+        fetched: &FetchedExperts,
+    ) -> Result<Tensor> {
         let (x, shape) = (self.shape(), w.shape());
         let refuse = || mismatch("grouped_matmul", ("x", &x), (w.name(), &shape));
         let &[experts, n, k] = shape.dims() else { return Err(refuse()) };
@@ -130,6 +137,10 @@ impl Tensor {
                 pass.tap(|| format!("{}.input.{e}", w.name()), &inputs);
             }
         }
+        match &w.weight {
+            Weight::Stored(stored) if !stored.is_whole() => fetched.check(stored, w.name(), &plan.offsets.read())?,
+            _ => {}
+        }
         let mut y = Tensor::unwritten(device, x.with_width(n));
         match &w.weight {
             Weight::Dense(_) => {
@@ -138,7 +149,7 @@ impl Tensor {
             }
             Weight::Split(_) => unreachable!("invariant: only kv_b_proj has halves"),
             Weight::Stored(stored) => {
-                let expert = |expert| stored.matrix(expert);
+                let expert = |expert| fetched.matrix(stored, w.name(), expert);
                 stored_matmul::grouped_matmul(device, from, expert, offsets, [n, k], y.view_mut());
             }
         }
@@ -160,7 +171,7 @@ impl Tensor {
         let mut y = Tensor::unwritten(device, Shape::new(&[ids.len(), shape.width()]));
         match &w.weight {
             Weight::Dense(_) => embed::embed(device, w.view("embed")?, shape.width(), ids.view(), y.view_mut()),
-            Weight::Stored(stored) => stored_matmul::embed(device, stored.matrix(0), ids.view(), y.view_mut()),
+            Weight::Stored(stored) => stored_matmul::embed(device, stored.matrix(), ids.view(), y.view_mut()),
             Weight::Split(_) => unreachable!("invariant: only kv_b_proj has halves"),
         }
         Ok(y.made_by(pass, true, || Op::Embed { w: w.clone(), ids: ids.clone() }))

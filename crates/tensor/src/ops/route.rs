@@ -5,7 +5,8 @@ use minke_kernels::ops::route::{self, Routing};
 use minke_kernels::ops::rows;
 
 use super::expect_below;
-use crate::error::mismatch;
+use crate::error::{Error, mismatch};
+use crate::experts::FetchedExperts;
 use crate::shape::Shape;
 use crate::tensor::{Dispatch, Indices, Op, Pass, Result, Tensor};
 
@@ -26,6 +27,21 @@ impl Dispatch {
         let to = (offsets.view_mut(), token_of.view_mut(), slot_of.view_mut());
         route::plan(device, indices.view(), per_token, to.0, to.1, to.2);
         Ok(Self { offsets, token_of, slot_of, per_token })
+    }
+
+    /// Asks the source of the pass, if it has one, for the experts of a layer that rows are sent to.
+    ///
+    /// # Errors
+    /// If the source fails.
+    pub fn fetch_experts(&self, pass: Pass<'_>, layer: usize) -> Result<FetchedExperts> {
+        let Some(source) = pass.experts else { return Ok(FetchedExperts::default()) };
+        let offsets = self.offsets.read();
+        let with_rows = (0..).zip(offsets.windows(2)).filter(|(_, rows)| rows[0] < rows[1]);
+        let experts: Vec<u32> = with_rows.map(|(expert, _)| expert).collect();
+        if experts.is_empty() {
+            return Ok(FetchedExperts::default());
+        }
+        source.fetch(layer, &experts).map_err(|source| Error::ExpertSource { layer, source })
     }
 }
 
