@@ -7,8 +7,8 @@ use std::cell::OnceCell;
 use std::path::{Path, PathBuf};
 
 use minke_text::{
-    ChatTemplate, FunctionCall, Message, ReasoningEvent, ReasoningParser, RenderOptions, Role, StopStrings, ToolCall,
-    ToolCallParser, ToolEvent, Utf8Stream,
+    ChatTemplate, FunctionCall, Message, ReasoningEvent, ReasoningParser, RenderOptions, SpecialTokens, StopStrings,
+    ToolCall, ToolCallParser, ToolEvent, Utf8Stream,
 };
 use minke_weights::Archive;
 
@@ -61,13 +61,13 @@ pub fn safetensors(data: &[u8]) {
 /// A chat template, rendered with a conversation that has everything.
 pub fn template(data: &[u8]) {
     let Ok(source) = std::str::from_utf8(data) else { return };
-    let Ok(template) = ChatTemplate::new(source, "<s>", "</s>") else { return };
+    let Ok(template) = ChatTemplate::new(source, SpecialTokens::new("<s>", "</s>")) else { return };
     let function = FunctionCall { name: "add".into(), arguments: r#"{"b": 1, "a": [2.5, null]}"#.into() };
-    let call = ToolCall { kind: "function".into(), function };
+    let call = ToolCall { id: Some("abcdefghi".into()), kind: "function".into(), function };
     let messages = [
         Message::system("Be brief."),
         Message::user("1+2?"),
-        Message { role: Role::Assistant, content: None, tool_calls: vec![call.clone(), call] },
+        Message::calls(vec![call.clone(), call]),
         Message::tool("3"),
         Message::assistant("<think>\nhm\n</think>\n\n3"),
         Message::user("Sure?"),

@@ -61,15 +61,6 @@ pub struct GenerationConfig {
     min_p: f32,
     #[serde(default)]
     max_new_tokens: Option<usize>,
-    #[serde(default)]
-    eos_token_id: Option<OneOrMore>,
-}
-
-#[derive(Clone, Debug, PartialEq, Deserialize)]
-#[serde(untagged)]
-enum OneOrMore {
-    One(u32),
-    More(Vec<u32>),
 }
 
 fn yes() -> bool {
@@ -95,7 +86,7 @@ fn accepted(key: &str, value: Json) -> Option<Json> {
         },
         other => other,
     };
-    let is_integer = ["eos_token_id", "max_new_tokens", "top_k"].contains(&key);
+    let is_integer = ["max_new_tokens", "top_k"].contains(&key);
     (!is_integer || value.as_i64().is_none_or(|value| value >= 0)).then_some(value)
 }
 
@@ -116,7 +107,7 @@ impl GenerationConfig {
         let broken = |reason: String| bad_file(&path, format!("{reason}; correct the file or remove it"));
         let read = Self::parse(&text).map_err(|error| broken(error.to_string()))?;
         let said = SamplingOptions { max_tokens: Some(1), ..SamplingOptions::default() };
-        read.params(&said, &[], 1).validate().map_err(|error| broken(error.to_string()))?;
+        read.params(&said, Vec::new(), 1).validate().map_err(|error| broken(error.to_string()))?;
         Ok(read)
     }
 
@@ -134,7 +125,6 @@ impl GenerationConfig {
             ("top_p", "general.sampling.top_p"),
             ("top_k", "general.sampling.top_k"),
             ("min_p", "general.sampling.min_p"),
-            ("eos_token_id", "tokenizer.ggml.eot_token_id"),
         ] {
             match metadata.get(name) {
                 Some(Value::Float(value)) => said.insert(key.into(), (*value).into()),
@@ -146,13 +136,7 @@ impl GenerationConfig {
     }
 
     /// How to sample: what the request says, else what the model's makers say.
-    pub(crate) fn params(&self, said: &SamplingOptions, eos_token_ids: &[u32], context: usize) -> SamplingParams {
-        let mut stop_ids = eos_token_ids.to_vec();
-        match &self.eos_token_id {
-            Some(OneOrMore::One(id)) => stop_ids.push(*id),
-            Some(OneOrMore::More(ids)) => stop_ids.extend(ids),
-            None => {}
-        }
+    pub(crate) fn params(&self, said: &SamplingOptions, stop_ids: Vec<u32>, context: usize) -> SamplingParams {
         let own_temperature = if self.do_sample { self.temperature } else { 0.0 };
         SamplingParams::default()
             .with_temperature(said.temperature.unwrap_or(own_temperature))

@@ -58,7 +58,8 @@ impl ChatModel {
     /// How to sample: what the request says, else what the model's makers say.
     pub fn params(&self, options: &SamplingOptions) -> SamplingParams {
         let config = self.model.config();
-        self.generation.params(options, &config.eos_token_ids, config.max_position_embeddings)
+        let ends = self.tokenizer.end_ids(&config.eos_token_ids);
+        self.generation.params(options, ends, config.max_position_embeddings)
     }
 
     /// The prompt that a conversation becomes.
@@ -74,7 +75,7 @@ impl ChatModel {
     /// # Errors
     /// If the template cannot render it.
     pub fn token_ids(&self, conversation: &[Message], add_generation_prompt: bool) -> Result<Vec<u32>> {
-        Ok(self.tokenizer.encode(&self.template.render(conversation, add_generation_prompt)?))
+        Ok(self.tokenizer.encode_prompt(&self.template.render(conversation, add_generation_prompt)?))
     }
 }
 

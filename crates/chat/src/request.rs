@@ -18,7 +18,7 @@ impl Prompt {
     /// The prompt that is this text, control tokens included.
     pub fn new(text: &str, tokenizer: &Tokenizer) -> Self {
         let tags = tokenizer.think_tokens();
-        Self { token_ids: tokenizer.encode(text), parser: ReasoningParser::for_tokens(text, &tags), tags }
+        Self { token_ids: tokenizer.encode_prompt(text), parser: ReasoningParser::for_tokens(text, &tags), tags }
     }
 }
 

@@ -1,5 +1,6 @@
 //! Tokenizer and chat template of a model: files beside its weights, or metadata of its GGUF file.
 
+use minke_spec::ModelConfig;
 use minke_text::{ChatTemplate, Tokenizer, USER, Vocabulary};
 use minke_weights::gguf::Metadata;
 use minke_weights::{Archive, texts};
@@ -24,7 +25,7 @@ pub fn tokenizer(archive: &Archive) -> Result<Tokenizer> {
         }
         Some(metadata) => {
             let bad = |reason: String| bad_file(&archive.path, reason);
-            let vocabulary = vocabulary(metadata).map_err(bad)?;
+            let vocabulary = vocabulary(metadata, &archive.config).map_err(bad)?;
             let tokenizer = Tokenizer::from_vocabulary(&vocabulary).map_err(|error| bad(error.to_string()))?;
             (archive.path.clone(), tokenizer)
         }
@@ -38,7 +39,7 @@ pub fn tokenizer(archive: &Archive) -> Result<Tokenizer> {
 }
 
 /// Returns the vocabulary in the metadata of a GGUF file.
-fn vocabulary(metadata: &Metadata) -> std::result::Result<Vocabulary<&str>, String> {
+fn vocabulary<'a>(metadata: &'a Metadata, config: &ModelConfig) -> std::result::Result<Vocabulary<&'a str>, String> {
     const MISSING: &str = "holds no vocabulary; take a file that was converted with its tokenizer";
     match metadata.text("tokenizer.ggml.model")? {
         Some("gpt2") => {}
@@ -51,9 +52,11 @@ fn vocabulary(metadata: &Metadata) -> std::result::Result<Vocabulary<&str>, Stri
         tokens: texts(metadata, "tokenizer.ggml.tokens")?.ok_or(MISSING)?,
         kinds: kinds.ok_or("tokenizer.ggml.token_type is not a list of kinds")?,
         merges: texts(metadata, "tokenizer.ggml.merges")?.ok_or("tokenizer.ggml.merges is missing")?,
-        splitting: metadata
-            .text("tokenizer.ggml.pre")?
-            .ok_or("tokenizer.ggml.pre is missing: it names how to split")?,
+        pre: metadata.text("tokenizer.ggml.pre")?.ok_or("tokenizer.ggml.pre is missing: it names the pre-tokenizer")?,
+        bos_token_id: config.bos_token_id,
+        eos_token_id: config.eos_token_ids.first().copied(),
+        pad_token_id: config.pad_token_id,
+        add_bos_token: metadata.bool("tokenizer.ggml.add_bos_token")?,
     })
 }
 
@@ -66,11 +69,13 @@ pub fn template(archive: &Archive, tokenizer: &Tokenizer) -> Result<(ChatTemplat
         None => ChatTemplate::find(&archive.path)?,
         Some(metadata) => {
             let bad = |reason: String| bad_file(&archive.path, reason);
-            let source = metadata.text("tokenizer.chat_template").map_err(bad)?;
-            let tokens = texts(metadata, "tokenizer.ggml.tokens").map_err(bad)?.unwrap_or_default();
-            let token = |id: Option<u32>| id.and_then(|id| tokens.get(id as usize)).copied().unwrap_or_default();
-            let (bos, eos) = (archive.config.bos_token_id, archive.config.eos_token_ids.first().copied());
-            source.map(|source| ChatTemplate::new(source, token(bos), token(eos))).transpose()?
+            let source = |key: &str| metadata.text(key).map_err(bad);
+            let own = source("tokenizer.chat_template")?
+                .map(|source| ChatTemplate::new(source, tokenizer.special_tokens().clone()));
+            match (own.transpose()?, source("tokenizer.chat_template.tool_use")?) {
+                (Some(own), Some(tool_use)) => Some(own.with_tool_use(tool_use)?),
+                (own, _) => own,
+            }
         }
     };
     match own {

@@ -164,7 +164,9 @@ fn of_text(error: &minke_text::Error) -> Exit {
     use minke_text::Error;
     match error {
         // A tokenizer is only trained with the settings of a run.
-        Error::Training { .. } | Error::Tokenizer { .. } | Error::Template { .. } => Exit::BadFile,
+        Error::Config { .. } | Error::Training { .. } | Error::Tokenizer { .. } | Error::Template { .. } => {
+            Exit::BadFile
+        }
         Error::Tools(_) => Exit::Usage,
         Error::Read { .. } => Exit::BadFile,
         Error::Write { .. } => Exit::Failed,

@@ -7,13 +7,12 @@ use anyhow::{Context, Result};
 use minke_chat::{template, tokenizer};
 use minke_sys::atomic;
 use minke_text::ChatTemplate;
-use minke_weights::{Archive, Output, Pairs};
+use minke_weights::{Archive, GENERATION_FILE, Output, Pairs};
 use serde_json::{Map, Value, json};
 
 use crate::error::Exit;
 use crate::files::read_text;
 
-const GENERATION: &str = "generation_config.json";
 /// Advice on sampling in generation_config.json and in metadata.
 const SAMPLING: [(&str, &str); 4] = [
     ("temperature", "general.sampling.temp"),
@@ -33,7 +32,7 @@ pub fn pairs(archive: &Archive, outputs: &[Output], target: &Path) -> Result<(Pa
     if archive.metadata.is_some() {
         return Ok((pairs, None));
     }
-    for (key, value) in read_json(&archive.path.join(GENERATION))? {
+    for (key, value) in read_json(&archive.path.join(GENERATION_FILE))? {
         if let (Some((_, name)), Some(value)) = (SAMPLING.iter().find(|(known, _)| *known == key), value.as_f64()) {
             if key == "top_k" { pairs.unsigned(name, value as usize) } else { pairs.float(name, value) }
         }
@@ -44,27 +43,35 @@ pub fn pairs(archive: &Archive, outputs: &[Output], target: &Path) -> Result<(Pa
         return Ok((pairs, Some("the model has no tokenizer.json: the file takes ids, no text".into())));
     }
     let config = &archive.config;
-    let vocabulary = tokenizer(archive)?.vocabulary(config.vocab_size)?;
+    let tokenizer = tokenizer(archive)?;
+    let vocabulary = tokenizer.vocabulary(config.vocab_size)?;
     pairs.text("tokenizer.ggml.model", "gpt2");
-    pairs.text("tokenizer.ggml.pre", &vocabulary.splitting);
+    pairs.text("tokenizer.ggml.pre", &vocabulary.pre);
     pairs.texts("tokenizer.ggml.tokens", vocabulary.tokens.iter().map(String::as_str));
     let kinds: Vec<i32> = vocabulary.kinds.iter().map(|&kind| kind as i32).collect();
     pairs.integers("tokenizer.ggml.token_type", &kinds);
     pairs.texts("tokenizer.ggml.merges", vocabulary.merges.iter().map(String::as_str));
+    let ends = tokenizer.end_ids(&config.eos_token_ids);
     let ids = [
-        ("bos", config.bos_token_id),
-        ("eos", config.eos_token_ids.first().copied()),
-        ("padding", config.pad_token_id),
+        ("bos", vocabulary.bos_token_id.or(config.bos_token_id)),
+        ("eos", ends.first().copied()),
+        // llama.cpp knows one more of them by a key, and others by name.
+        ("eot", ends.get(1).copied()),
+        ("padding", vocabulary.pad_token_id.or(config.pad_token_id)),
     ];
     for (token, id) in ids.into_iter().filter_map(|(token, id)| Some((token, id?))) {
         pairs.unsigned(&format!("tokenizer.ggml.{token}_token_id"), id as usize);
     }
-    let settings = read_json(&archive.path.join("tokenizer_config.json"))?;
-    if let Some(add) = settings.get("add_bos_token").and_then(Value::as_bool) {
-        pairs.bool("tokenizer.ggml.add_bos_token", add);
+    if ends.len() > 1 {
+        let ends: Vec<i32> = ends.iter().map(|&id| id as i32).collect();
+        pairs.integers("tokenizer.ggml.eos_token_ids", &ends);
     }
+    pairs.bool("tokenizer.ggml.add_bos_token", vocabulary.add_bos_token == Some(true));
     if let Some(template) = ChatTemplate::find(&archive.path)? {
         pairs.text("tokenizer.chat_template", template.source());
+        if let Some(source) = template.tool_use_source() {
+            pairs.text("tokenizer.chat_template.tool_use", source);
+        }
     }
     Ok((pairs, None))
 }
@@ -85,19 +92,22 @@ pub fn write_files(archive: &Archive, folder: &Path) -> Result<Option<String>> {
     }
     if !advice.is_empty() {
         advice.insert("do_sample".into(), json!(true));
-        advice.insert("bos_token_id".into(), json!(archive.config.bos_token_id));
-        advice.insert("eos_token_id".into(), json!(archive.config.eos_token_ids));
-        atomic::write_new(&folder.join(GENERATION), format!("{:#}\n", Value::Object(advice)).as_bytes())?;
     }
-    if !matches!(metadata.text("tokenizer.ggml.model"), Ok(Some("gpt2"))) {
+    let has_text = matches!(metadata.text("tokenizer.ggml.model"), Ok(Some("gpt2")));
+    let tokenizer = has_text.then(|| tokenizer(archive)).transpose()?;
+    let stated = &archive.config.eos_token_ids;
+    let ends = tokenizer.as_ref().map_or_else(|| stated.clone(), |tokenizer| tokenizer.end_ids(stated));
+    advice.insert("bos_token_id".into(), json!(archive.config.bos_token_id));
+    advice.insert("eos_token_id".into(), json!(ends));
+    atomic::write_new(&folder.join(GENERATION_FILE), format!("{:#}\n", Value::Object(advice)).as_bytes())?;
+    let Some(tokenizer) = tokenizer else {
         return Ok(Some("the file has no vocabulary: the folder takes ids, no text".into()));
-    }
-    let tokenizer = tokenizer(archive)?;
+    };
     tokenizer.save(folder)?;
     if metadata.get("tokenizer.chat_template").is_none() {
         return Ok(Some("the file has no chat template".into()));
     }
-    template(archive, &tokenizer)?.0.save(folder, archive.config.max_position_embeddings)?;
+    template(archive, &tokenizer)?.0.save(folder)?;
     Ok(None)
 }
 

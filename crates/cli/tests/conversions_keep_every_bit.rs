@@ -4,8 +4,9 @@
 
 mod common;
 
-use common::{Done, command, minke, testdata, thinker};
+use common::{Done, command, minke, scripted, testdata, thinker};
 use minke_tensor::Device;
+use minke_text::{ASSISTANT, BOS, EOS, PAD, THINK_CLOSE, THINK_OPEN};
 use minke_weights::{Archive, Importance, WeightFile, load_dense};
 use std::collections::BTreeMap;
 use std::fs;
@@ -172,6 +173,45 @@ fn what_the_target_cannot_say_is_refused() {
     refused(with("tiny-qwen2", "/rope_parameters", llama3).path(), "a.gguf", "llama3 scaling outside of Llama");
     let halves = with("tiny-v3", "/rope_interleave", false.into());
     refused(halves.path(), "a.gguf", "a rotation of halves in a DeepSeek model");
+}
+
+#[test]
+fn every_end_of_a_turn_goes_along() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    let path = scripted(at, "padded", &[&[ASSISTANT, THINK_OPEN, "a", THINK_CLOSE, "8", PAD, "b", "c", "b"]]);
+    let config = fs::read_to_string(path.join("config.json")).unwrap();
+    let mut config: serde_json::Value = serde_json::from_str(&config).unwrap();
+    // Where the files say that the padding token, id 2, ends a turn.
+    let listed = serde_json::json!([1, 2]);
+    for (name, in_config, advice, eos_token) in [
+        ("nowhere", serde_json::json!(1), None, EOS),
+        ("config.json", listed.clone(), None, EOS),
+        ("generation_config.json", serde_json::json!(1), Some(serde_json::json!({ "eos_token_id": listed })), EOS),
+        ("one of generation_config.json", serde_json::json!(1), Some(serde_json::json!({ "eos_token_id": 2.0 })), EOS),
+        ("tokenizer_config.json", serde_json::json!(1), Some(serde_json::json!({ "eos_token_id": null })), PAD),
+        ("tokenizer_config.json alone", serde_json::json!(null), Some(serde_json::json!({ "eos_token_id": -1 })), PAD),
+    ] {
+        config["eos_token_id"] = in_config;
+        fs::write(path.join("config.json"), config.to_string()).unwrap();
+        let _ = fs::remove_file(path.join("generation_config.json"));
+        if let Some(advice) = advice {
+            fs::write(path.join("generation_config.json"), advice.to_string()).unwrap();
+        }
+        let tokens = serde_json::json!({ "eos_token": eos_token, "bos_token": BOS, "add_bos_token": true });
+        fs::write(path.join("tokenizer_config.json"), tokens.to_string()).unwrap();
+        for target in ["a.gguf", "q.gguf", "back"] {
+            let _ = (fs::remove_file(at.join(target)), fs::remove_dir_all(at.join(target)));
+        }
+        ok(at, &["convert", "padded", "a.gguf"]);
+        ok(at, &["quantize", "padded", "q.gguf", "--to", "f16"]);
+        ok(at, &["convert", "a.gguf", "back"]);
+        for model in ["padded", "a.gguf", "q.gguf", "back"] {
+            let answer = ok(at, &["run", model, "q", "--temperature", "0", "--max-tokens", "9"]).out;
+            let ended = answer.ends_with("\n8\n");
+            assert_eq!(ended, name != "nowhere", "{name}, {model}: {answer:?}");
+        }
+    }
 }
 
 /// Writes a model of Llama's architecture with zeros for weights, sparse on the disk.

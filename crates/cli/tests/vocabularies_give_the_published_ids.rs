@@ -95,13 +95,14 @@ fn vocabularies_in_gguf_are_rebuilt() {
             tokens: list("tokenizer.ggml.tokens"),
             kinds: kinds.iter().map(|kind| kind.unsigned().unwrap()).collect(),
             merges: list("tokenizer.ggml.merges"),
-            splitting: header.metadata.text("tokenizer.ggml.pre").unwrap().unwrap(),
+            pre: header.metadata.text("tokenizer.ggml.pre").unwrap().unwrap(),
+            ..Vocabulary::default()
         };
         let tokenizer = Tokenizer::from_vocabulary(&vocabulary).unwrap();
         check_46(&tokenizer, name);
         check_round_trip(&tokenizer, a_tenth(), false, name);
         let again = tokenizer.vocabulary(vocabulary.tokens.len()).unwrap();
-        assert_eq!(again.splitting, vocabulary.splitting);
+        assert_eq!(again.pre, vocabulary.pre);
         check_46(&Tokenizer::from_vocabulary(&again).unwrap(), name);
     }
 }
@@ -139,11 +140,18 @@ fn the_vocabulary_of_qwen_is_rebuilt() {
     let vocabulary = Vocabulary {
         tokens: tokens.iter().map(String::as_str).collect(),
         merges: merges.iter().map(String::as_str).collect(),
-        splitting: "qwen2",
+        pre: "qwen2",
         ..Vocabulary::default()
     };
     let tokenizer = Tokenizer::from_vocabulary(&vocabulary).unwrap();
     check_46(&tokenizer, "ggml-vocab-qwen2");
+    // Qwen normalises to NFC first: a letter with its accent behind it is the letter that has the accent.
+    for (apart, composed) in
+        [("cafe\u{301}", "caf\u{e9}"), ("A\u{30a}", "\u{c5}"), ("\u{1112}\u{1161}\u{11ab}", "\u{d55c}")]
+    {
+        assert_eq!(tokenizer.encode(apart), tokenizer.encode(composed), "{apart}");
+        assert_eq!(tokenizer.encode_plain(apart), tokenizer.encode_plain(composed), "{apart}");
+    }
     check_round_trip(&tokenizer, a_tenth(), true, "ggml-vocab-qwen2");
 }
 
@@ -154,9 +162,11 @@ fn the_vocabulary_of_llama_is_rebuilt() {
     ids.iter().for_each(|(token, &id)| tokens[id] = token);
     let merges = text("vocabularies/vocab.bpe");
     let merges = merges.lines().filter(|line| !line.starts_with("#version") && !line.is_empty()).collect();
-    let vocabulary = Vocabulary { tokens, merges, splitting: "llama-bpe", ..Vocabulary::default() };
+    let vocabulary = Vocabulary { tokens, merges, pre: "llama-bpe", ..Vocabulary::default() };
     let tokenizer = Tokenizer::from_vocabulary(&vocabulary).unwrap();
     check_46(&tokenizer, "ggml-vocab-llama-bpe");
+    // Llama leaves a text as it is.
+    assert_ne!(tokenizer.encode("cafe\u{301}"), tokenizer.encode("caf\u{e9}"));
     check_round_trip(&tokenizer, a_tenth(), false, "ggml-vocab-llama-bpe");
 }
 
@@ -189,7 +199,8 @@ fn the_vocabulary_of_deepseek_v3_is_rebuilt() {
         tokens: all.iter().map(|(_, token, _)| *token).collect(),
         kinds: all.iter().map(|(_, _, kind)| *kind).collect(),
         merges: merges.iter().map(String::as_str).collect(),
-        splitting: "deepseek-v3",
+        pre: "deepseek-v3",
+        ..Vocabulary::default()
     };
     let tokenizer = Tokenizer::from_vocabulary(&vocabulary).unwrap();
     let cases = text("tokenizer/encodings.jsonl");

@@ -7,7 +7,7 @@
 use minke_engine::{Completion, Finish, Replicas, SamplingParams};
 use minke_model::Transformer;
 use minke_spec::draw::{Domain, draw, hash_name};
-use minke_text::{ChatTemplate, EOS, Message, THINK_CLOSE, THINK_OPEN, Thought, Tokenizer, split};
+use minke_text::{ChatTemplate, Message, THINK_CLOSE, THINK_OPEN, Thought, Tokenizer, split};
 use serde::{Deserialize, Serialize};
 
 use crate::metrics::{Interval, majority, pass_at_k};
@@ -237,7 +237,7 @@ impl Evaluator<'_> {
         config: &EvalConfig,
         progress: &mut (dyn FnMut(usize) + Send),
     ) -> Result<Vec<Completion>> {
-        let stop_ids: Vec<u32> = self.tokenizer.id_of(EOS).into_iter().collect();
+        let stop_ids = self.tokenizer.end_ids(&self.model.config().eos_token_ids);
         for (problem, prompt) in problems.iter().zip(prompts) {
             let params = SamplingParams::default()
                 .with_temperature(config.temperature)
@@ -245,7 +245,7 @@ impl Evaluator<'_> {
                 .with_seed(draw(config.seed, Domain::Rollout, &[hash_name("evaluation"), problem.id]).bits())
                 .with_max_tokens(config.max_tokens)
                 .with_stop_ids(stop_ids.clone());
-            self.engines.submit(&self.tokenizer.encode(prompt), &params, config.samples)?;
+            self.engines.submit(&self.tokenizer.encode_prompt(prompt), &params, config.samples)?;
         }
         Ok(self.engines.run(self.model, progress)?)
     }

@@ -10,9 +10,10 @@ use std::sync::OnceLock;
 use minijinja::Value;
 
 use crate::jinja::Template;
-use crate::message::Arguments;
+use crate::message::Form;
+use crate::special::{self, TokenizerConfig};
 use crate::tools::{self, CallFormat};
-use crate::{BOS, EOS, Error, FunctionCall, Message, Result, Role, ToolCall, file};
+use crate::{BOS, EOS, Error, FunctionCall, Message, Result, SpecialTokens, ToolCall, file};
 
 /// As published with the distilled models since February 2025 (MIT, DeepSeek): the generation prompt opens the thought.
 const R1: &str = include_str!("r1.jinja");
@@ -37,12 +38,19 @@ pub struct RenderOptions {
 /// A chat template, compiled: messages to prompt.
 #[derive(Debug)]
 pub struct ChatTemplate {
+    default: Compiled,
+    /// For conversations with tools, of models that have a template of its own for them.
+    tool_use: Option<Compiled>,
+    special: SpecialTokens,
+}
+
+#[derive(Debug)]
+struct Compiled {
     template: Template,
-    call_format: CallFormat,
-    arguments: OnceLock<Arguments>,
     source: String,
-    bos_token: String,
-    eos_token: String,
+    call_format: CallFormat,
+    /// Whether it gets the arguments of calls as objects.
+    arguments_as_object: OnceLock<bool>,
 }
 
 impl ChatTemplate {
@@ -63,34 +71,44 @@ impl ChatTemplate {
         Self::built_in("r1 unforced", R1.replace(FORCED, UNFORCED))
     }
 
-    /// The template of this Jinja source; the tokens are what it finds in `bos_token` and `eos_token`.
+    /// The template of this Jinja source, which finds the special tokens under their names.
     ///
     /// # Errors
     /// The source is no Jinja, nested too deeply or too long.
-    pub fn new(source: impl Into<String>, bos_token: impl Into<String>, eos_token: impl Into<String>) -> Result<Self> {
-        Self::compile("(given text)", source.into(), bos_token.into(), eos_token.into())
+    pub fn new(source: impl Into<String>, special: SpecialTokens) -> Result<Self> {
+        let default = Compiled::new("(given text)", source.into())?;
+        Ok(Self { default, tool_use: None, special })
+    }
+
+    /// The same with a template of its own for conversations with tools.
+    ///
+    /// # Errors
+    /// As [`ChatTemplate::new`].
+    pub fn with_tool_use(self, source: impl Into<String>) -> Result<Self> {
+        Ok(Self { tool_use: Some(Compiled::new("tool_use", source.into())?), ..self })
     }
 
     /// The template of a model's folder, of a tokenizer_config.json, or of a .jinja file.
     ///
-    /// A folder or configuration without `chat_template` must have a chat_template.jinja beside it. The tokens of a .jinja
-    /// file are those of the tokenizer_config.json beside it, else DeepSeek's.
+    /// In a folder, chat_template.jinja goes before what tokenizer_config.json says. The special tokens of a .jinja file are
+    /// those of the files beside it, else DeepSeek's.
     ///
     /// # Errors
     /// A file cannot be read or has no template, or as [`ChatTemplate::new`].
     pub fn load(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
-        let folder = if path.is_dir() { path } else { path.parent().unwrap_or(Path::new("")) };
-        let config_path = if path.is_dir() { path.join("tokenizer_config.json") } else { path.to_owned() };
-        if config_path.extension().is_some_and(|extension| extension == "jinja") {
-            let beside = folder.join("tokenizer_config.json");
-            let config = if beside.exists() { Config::read(&beside)? } else { Config::deepseek() };
-            return config.compile(path, Some(file::read(path)?));
+        if path.is_dir() {
+            return Self::find(path)?.ok_or_else(|| missing(path));
         }
-        let config = Config::read(&config_path)?;
-        let beside = folder.join("chat_template.jinja");
-        let source = if config.template.is_none() && beside.exists() { Some(file::read(&beside)?) } else { None };
-        config.compile(&config_path, source)
+        if path.extension().is_some_and(|extension| extension == "jinja") {
+            let mut special = TokenizerConfig::read(path.parent().unwrap_or(Path::new("")))?.special;
+            if special == SpecialTokens::default() {
+                special = SpecialTokens::new(BOS, EOS);
+            }
+            let default = Compiled::new(&path.display().to_string(), file::read(path)?)?;
+            return Ok(Self { default, tool_use: None, special });
+        }
+        Self::of_config(path, TokenizerConfig::read_file(path)?)?.ok_or_else(|| missing(path))
     }
 
     /// The template of a model's folder, if it has one.
@@ -98,37 +116,47 @@ impl ChatTemplate {
     /// # Errors
     /// As [`ChatTemplate::load`], save that a folder without a template is none.
     pub fn find(folder: &Path) -> Result<Option<Self>> {
-        let (config, beside) = (folder.join("tokenizer_config.json"), folder.join("chat_template.jinja"));
-        if config.exists() && (beside.exists() || Config::read(&config)?.template.is_some()) {
-            return Self::load(folder).map(Some);
+        Self::of_config(folder, TokenizerConfig::read(folder)?)
+    }
+
+    fn of_config(path: &Path, config: TokenizerConfig) -> Result<Option<Self>> {
+        let TokenizerConfig { special, mut templates, .. } = config;
+        let origin = path.display().to_string();
+        let compile = |source| Compiled::new(&origin, source);
+        let (default, tool_use) = (templates.remove("default"), templates.remove("tool_use"));
+        match default {
+            Some(source) => {
+                Ok(Some(Self { default: compile(source)?, tool_use: tool_use.map(compile).transpose()?, special }))
+            }
+            None if tool_use.is_none() && templates.is_empty() => Ok(None),
+            None => {
+                let names = templates.into_keys().chain(tool_use.map(|_| "tool_use".to_owned())).collect::<Vec<_>>();
+                let reason = format!(
+                    "has several chat templates ({}), none of them \"default\"; give one of them as a .jinja file",
+                    names.join(", ")
+                );
+                Err(Error::Template { origin, reason })
+            }
         }
-        if beside.exists() { Self::load(beside).map(Some) } else { Ok(None) }
     }
 
     /// The Jinja source.
     pub fn source(&self) -> &str {
-        &self.source
+        &self.default.source
     }
 
-    /// Writes `tokenizer_config.json` with this template into the folder, whole or not at all: what transformers needs beside
-    /// the tokenizer.json of [`Tokenizer::save`](crate::Tokenizer::save). `model_max_length` is in tokens.
+    /// The Jinja source for conversations with tools, if it is another.
+    pub fn tool_use_source(&self) -> Option<&str> {
+        self.tool_use.as_ref().map(|template| template.source.as_str())
+    }
+
+    /// Writes `chat_template.jinja` into the folder (and the template for tools where transformers looks for it), each whole or
+    /// not at all. The special tokens are with the tokenizer: [`Tokenizer::save`](crate::Tokenizer::save).
     ///
     /// # Errors
     /// The folder cannot be written.
-    pub fn save(&self, folder: impl AsRef<Path>, model_max_length: usize) -> Result<()> {
-        let config = serde_json::json!({
-            // The template writes it.
-            "add_bos_token": false,
-            "add_eos_token": false,
-            "bos_token": self.bos_token,
-            "eos_token": self.eos_token,
-            "pad_token": self.eos_token,
-            "clean_up_tokenization_spaces": false,
-            "model_max_length": model_max_length,
-            "tokenizer_class": "PreTrainedTokenizerFast",
-            "chat_template": self.source,
-        });
-        file::write(folder.as_ref(), "tokenizer_config.json", &format!("{config:#}\n"))
+    pub fn save(&self, folder: impl AsRef<Path>) -> Result<()> {
+        special::save_templates(folder.as_ref(), self.source(), self.tool_use_source())
     }
 
     /// The prompt; with `add_generation_prompt`, ready for the assistant to go on.
@@ -152,53 +180,93 @@ impl ChatTemplate {
             messages.iter().map(Message::len).sum::<usize>() + options.tools.as_ref().map_or(0, String::len);
         // Templates split, strip and join: every byte may be copied 32 times.
         let fuel = FUEL + FUEL_PER_MESSAGE * messages.len() + bytes / 2;
+        let chosen = self.tool_use.as_ref().filter(|_| options.tools.is_some()).unwrap_or(&self.default);
+        // As transformers has them: there, and none.
         let mut context = BTreeMap::from([
             ("add_generation_prompt", Value::from(options.add_generation_prompt)),
-            ("bos_token", Value::from(self.bos_token.as_str())),
-            ("eos_token", Value::from(self.eos_token.as_str())),
+            ("tools", Value::from(())),
+            ("documents", Value::from(())),
         ]);
+        context.extend(self.special.iter().map(|(name, token)| (name, Value::from(token))));
         if let Some(thinking) = options.thinking {
             // V3.1 has the first name, Qwen3 the second.
             context.extend(["thinking", "enable_thinking"].map(|name| (name, Value::from(thinking))));
         }
         let mut messages: Cow<'_, [Message]> = messages.into();
         if let Some(tools) = &options.tools {
-            if self.template.knows_tools {
+            if chosen.template.knows_tools {
                 context.insert("tools", serde_json::from_str(tools).map_err(|error| Error::Tools(error.to_string()))?);
             } else {
-                tools::describe(messages.to_mut(), tools, self.call_format)?;
+                tools::describe(messages.to_mut(), tools, chosen.call_format)?;
             }
         }
         let called = messages.iter().any(|message| !message.tool_calls.is_empty());
-        let arguments = if called { self.arguments() } else { Arguments::Text };
-        context.insert("messages", messages.iter().map(|message| message.to_value(arguments)).collect());
-        self.template.render(Value::from(context), fuel)
-    }
-
-    /// How the template wants the arguments of calls: one that quotes their text means to write JSON itself.
-    fn arguments(&self) -> Arguments {
-        *self.arguments.get_or_init(|| {
-            let function = FunctionCall { name: "f".into(), arguments: r#"{"a": 1}"#.into() };
-            let tool_calls = vec![ToolCall { kind: "function".into(), function }];
-            let messages = [Message::user(""), Message { role: Role::Assistant, content: None, tool_calls }];
-            let values: Value = messages.iter().map(|message| message.to_value(Arguments::Text)).collect();
-            let context = Value::from(BTreeMap::from([("messages", values)]));
-            match self.template.render(context, FUEL) {
-                Ok(text) if text.contains(r#""{\"a\": 1}""#) => Arguments::Object,
-                _ => Arguments::Text,
-            }
-        })
+        let mut form = Form { arguments_as_object: called && chosen.arguments_as_object(), content_none: false };
+        let rendered = chosen.rendered(&context, &messages, form, fuel);
+        if rendered.is_ok() || messages.iter().all(|message| message.content.is_some()) {
+            return rendered;
+        }
+        // A template of the time when content that is not there was none.
+        form.content_none = true;
+        chosen.rendered(&context, &messages, form, fuel).or(rendered)
     }
 
     fn built_in(name: &str, source: String) -> Self {
-        Self::compile(name, source, BOS.into(), EOS.into()).expect("invariant: the built-in template compiles")
+        let default = Compiled::new(name, source).expect("invariant: the built-in template compiles");
+        Self { default, tool_use: None, special: SpecialTokens::new(BOS, EOS) }
+    }
+}
+
+impl Compiled {
+    fn new(origin: &str, source: String) -> Result<Self> {
+        let template = Template::compile(origin, &source)?;
+        Ok(Self {
+            template,
+            call_format: CallFormat::of_template(&source),
+            arguments_as_object: OnceLock::new(),
+            source,
+        })
     }
 
-    fn compile(origin: &str, source: String, bos_token: String, eos_token: String) -> Result<Self> {
-        let template = Template::compile(origin, &source)?;
-        let call_format = CallFormat::of_template(&source);
-        Ok(ChatTemplate { template, call_format, arguments: OnceLock::new(), source, bos_token, eos_token })
+    fn rendered(
+        &self,
+        context: &BTreeMap<&str, Value>,
+        messages: &[Message],
+        form: Form,
+        fuel: usize,
+    ) -> Result<String> {
+        let mut context = context.clone();
+        context.insert("messages", messages.iter().map(|message| message.to_value(form)).collect());
+        self.template.render(Value::from(context), fuel)
     }
+
+    /// Whether the template gets the arguments of calls as the objects that they stand for, as transformers has them. It gets
+    /// the text if it cannot do with an object, or shows it in Python's way, wherever it shows a call at all.
+    fn arguments_as_object(&self) -> bool {
+        *self.arguments_as_object.get_or_init(|| {
+            const NAME: &str = "name_of_a_function";
+            let id = Some("abcdefghi".to_owned());
+            let function = FunctionCall { name: NAME.into(), arguments: r#"{"a": 1}"#.into() };
+            let call = ToolCall { id: id.clone(), kind: "function".into(), function };
+            let shown = |content: Option<&str>, arguments_as_object: bool| {
+                let calls = Message { content: content.map(str::to_owned), ..Message::calls(vec![call.clone()]) };
+                let messages = [Message::user("a"), calls, Message { tool_call_id: id.clone(), ..Message::tool("1") }];
+                let render = |content_none| {
+                    self.rendered(&BTreeMap::new(), &messages, Form { arguments_as_object, content_none }, FUEL)
+                };
+                let text = render(false).or_else(|_| render(true));
+                text.is_ok_and(|text| text.contains(NAME) && !text.contains("{'a': 1}"))
+            };
+            let any =
+                |arguments_as_object| [None, Some("a")].into_iter().any(|content| shown(content, arguments_as_object));
+            any(true) || !any(false)
+        })
+    }
+}
+
+fn missing(path: &Path) -> Error {
+    let reason = "has no chat_template, and no chat_template.jinja lies beside it; give a .jinja file".into();
+    Error::Template { origin: path.display().to_string(), reason }
 }
 
 /// The plain-text prompt with which R1-Zero was trained, for this question.
@@ -214,47 +282,4 @@ pub fn r1_zero_prompt(question: &str) -> String {
          process and answer are enclosed within <think> </think> and <answer> </answer> tags, respectively, i.e., <think> \
          reasoning process here </think> <answer> answer here </answer>. User: {question}. Assistant:"
     )
-}
-
-/// What is read of a tokenizer_config.json.
-struct Config {
-    template: Option<String>,
-    bos_token: String,
-    eos_token: String,
-}
-
-impl Config {
-    fn deepseek() -> Self {
-        Config { template: None, bos_token: BOS.into(), eos_token: EOS.into() }
-    }
-
-    fn read(path: &Path) -> Result<Self> {
-        let config: serde_json::Value = serde_json::from_str(&file::read(path)?).map_err(|error| Error::Template {
-            origin: path.display().to_string(),
-            reason: format!("is not JSON: {error}"),
-        })?;
-        // A token is written as its text or as an object; of several named templates, "default" is the one for chat.
-        let token =
-            |value: &serde_json::Value| value.as_str().or(value["content"].as_str()).unwrap_or_default().to_owned();
-        let templates = &config["chat_template"];
-        let default = templates.as_array().and_then(|all| all.iter().find(|template| template["name"] == "default"));
-        let template = templates.as_str().or(default.and_then(|template| template["template"].as_str()));
-        Ok(Config {
-            template: template.map(str::to_owned),
-            bos_token: token(&config["bos_token"]),
-            eos_token: token(&config["eos_token"]),
-        })
-    }
-
-    fn compile(self, path: &Path, source: Option<String>) -> Result<ChatTemplate> {
-        let origin = path.display().to_string();
-        match source.or(self.template) {
-            Some(source) => ChatTemplate::compile(&origin, source, self.bos_token, self.eos_token),
-            None => {
-                let reason =
-                    "has no chat_template, and no chat_template.jinja lies beside it; give a .jinja file".into();
-                Err(Error::Template { origin, reason })
-            }
-        }
-    }
 }

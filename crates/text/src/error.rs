@@ -29,6 +29,14 @@ pub enum Error {
         /// Why it is refused and what would be accepted.
         reason: String,
     },
+    /// A file beside a tokenizer.json that is not what transformers writes.
+    #[error("{}: is not a JSON object: {reason}; correct it or remove it", path.display())]
+    Config {
+        /// The file.
+        path: PathBuf,
+        /// Where it stops being one.
+        reason: String,
+    },
     /// Options with which no tokenizer can be trained.
     #[error("cannot train a tokenizer: {reason}")]
     Training {

@@ -1,6 +1,4 @@
-//! What do people, the model and its tools say to each other?
-
-use std::collections::BTreeMap;
+//! Messages: what people, the model and its tools say to each other.
 
 use minijinja::Value;
 use serde::{Deserialize, Serialize};
@@ -27,14 +25,26 @@ pub struct Message {
     /// The text; none where the assistant only calls tools.
     #[serde(default)]
     pub content: Option<String>,
+    /// What the assistant thought before it said the text, where it is told apart.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reasoning_content: Option<String>,
     /// What the assistant asks tools to do.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub tool_calls: Vec<ToolCall>,
+    /// Of a tool's result: the call that it answers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tool_call_id: Option<String>,
+    /// Who speaks, by name, or which tool.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
 }
 
 /// A call that the assistant asks for.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ToolCall {
+    /// What tells it from other calls.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub id: Option<String>,
     /// Always "function" so far.
     #[serde(rename = "type")]
     pub kind: String,
@@ -73,56 +83,77 @@ impl Message {
     }
 
     fn new(role: Role, content: impl Into<String>) -> Self {
-        Message { role, content: Some(content.into()), tool_calls: Vec::new() }
+        Message {
+            role,
+            content: Some(content.into()),
+            reasoning_content: None,
+            tool_calls: Vec::new(),
+            tool_call_id: None,
+            name: None,
+        }
+    }
+
+    /// What the model asks of tools, without a text.
+    pub fn calls(tool_calls: Vec<ToolCall>) -> Self {
+        Message { content: None, tool_calls, ..Self::new(Role::Assistant, "") }
     }
 }
 
-/// How a template wants the arguments of a call.
+/// In which of the forms that are around a template gets a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Arguments {
-    /// As the JSON text that the model wrote.
-    Text,
-    /// As the object that the text stands for: the template writes the JSON itself.
-    Object,
+pub(crate) struct Form {
+    /// Whether the arguments of a call are the object that their text stands for, for a template that writes the JSON itself.
+    pub arguments_as_object: bool,
+    /// Whether content that is not there is none; else the key is missing, as transformers has it since version 5.
+    pub content_none: bool,
 }
 
 impl Message {
-    /// As a template sees it: a key that the message does not have is undefined, content that it does not have is none.
-    pub(crate) fn to_value(&self, arguments: Arguments) -> Value {
+    /// As a template sees it, with the keys in the order in which they are published.
+    pub(crate) fn to_value(&self, form: Form) -> Value {
         let role = match self.role {
             Role::System => "system",
             Role::User => "user",
             Role::Assistant => "assistant",
             Role::Tool => "tool",
         };
-        let mut fields = BTreeMap::from([("role", Value::from(role)), ("content", Value::from(self.content.clone()))]);
-        if !self.tool_calls.is_empty() {
-            fields.insert("tool_calls", self.tool_calls.iter().map(|call| call.to_value(arguments)).collect());
+        let text = |text: &String| Value::from(text.as_str());
+        let mut fields: Vec<(&str, Value)> = Vec::new();
+        // An older name that some templates read.
+        fields.extend(self.reasoning_content.as_ref().map(|thought| ("thinking", text(thought))));
+        fields.push(("role", Value::from(role)));
+        match &self.content {
+            Some(content) => fields.push(("content", text(content))),
+            None if form.content_none => fields.push(("content", Value::from(()))),
+            None => {}
         }
-        Value::from(fields)
+        fields.extend(self.reasoning_content.as_ref().map(|thought| ("reasoning_content", text(thought))));
+        if !self.tool_calls.is_empty() {
+            fields.push(("tool_calls", self.tool_calls.iter().map(|call| call.to_value(form)).collect()));
+        }
+        fields.extend(self.tool_call_id.as_ref().map(|id| ("tool_call_id", text(id))));
+        fields.extend(self.name.as_ref().map(|name| ("name", text(name))));
+        Value::from_pairs(fields)
     }
 
     /// In bytes.
     pub(crate) fn len(&self) -> usize {
         let call = |call: &ToolCall| call.kind.len() + call.function.name.len() + call.function.arguments.len();
-        self.content.as_ref().map_or(0, String::len) + self.tool_calls.iter().map(call).sum::<usize>()
+        let texts = [&self.content, &self.reasoning_content, &self.tool_call_id, &self.name];
+        texts.into_iter().flatten().map(String::len).sum::<usize>() + self.tool_calls.iter().map(call).sum::<usize>()
     }
 }
 
 impl ToolCall {
-    fn to_value(&self, arguments: Arguments) -> Value {
+    fn to_value(&self, form: Form) -> Value {
         let text = self.function.arguments.as_str();
-        let arguments = match arguments {
-            Arguments::Text => Value::from(text),
-            // What is no JSON cannot be an object: the template gets what there is.
-            Arguments::Object => serde_json::from_str(text).unwrap_or_else(|_| Value::from(text)),
-        };
-        let function = map([("name", Value::from(self.function.name.as_str())), ("arguments", arguments)]);
-        map([("type", Value::from(self.kind.as_str())), ("function", function)])
+        // What is no JSON cannot be an object: the template gets what there is.
+        let object = form.arguments_as_object.then(|| serde_json::from_str(text).ok()).flatten();
+        let arguments = object.unwrap_or_else(|| Value::from(text));
+        let function =
+            Value::from_pairs([("name", Value::from(self.function.name.as_str())), ("arguments", arguments)]);
+        let id = self.id.as_ref().map(|id| ("id", Value::from(id.as_str())));
+        let rest = [("type", Value::from(self.kind.as_str())), ("function", function)];
+        Value::from_pairs(id.into_iter().chain(rest))
     }
-}
-
-/// Returns a value with these fields.
-pub(crate) fn map<const N: usize>(fields: [(&str, Value); N]) -> Value {
-    Value::from(BTreeMap::from(fields))
 }

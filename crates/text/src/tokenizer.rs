@@ -4,8 +4,9 @@
 //! so any text has ids, and the ids give the same text back. Decoding is done here, from a table of the bytes of each id:
 //! text decoded token by token is then the text decoded at once, by construction.
 
+use crate::special::{self, TokenizerConfig};
 use crate::tags::{THINK_CLOSE, THINK_OPEN, ThinkTokens};
-use crate::{Error, Result, file};
+use crate::{Error, Result, SpecialTokens, file};
 use serde::Deserialize;
 use serde_json::Value;
 use std::path::Path;
@@ -59,6 +60,10 @@ pub struct Tokenizer {
     bytes: Vec<Box<[u8]>>,
     /// The id of the token that is one byte, by byte.
     byte_ids: Vec<u32>,
+    special: SpecialTokens,
+    begin_ids: Vec<u32>,
+    /// Of the vocabulary of a GGUF file: what ends a turn by its name.
+    pub(crate) known_ends: Vec<u32>,
 }
 
 /// What a new tokenizer shall look like.
@@ -71,14 +76,17 @@ pub struct TrainOptions {
 }
 
 impl Tokenizer {
-    /// The tokenizer of a tokenizer.json, given the file or the folder in which it lies.
+    /// The tokenizer of a tokenizer.json, given the file or the folder in which it lies, with the special tokens that the
+    /// tokenizer_config.json and the special_tokens_map.json beside it name.
     ///
     /// # Errors
-    /// The file cannot be read, is broken, or is not byte-level BPE over all 256 bytes. Whatever it contains, nothing panics.
+    /// A file cannot be read, is broken, or is not byte-level BPE over all 256 bytes. Whatever it contains, nothing panics.
     pub fn load(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
         let path = if path.is_dir() { path.join("tokenizer.json") } else { path.to_owned() };
+        let config = TokenizerConfig::read(path.parent().unwrap_or(Path::new("")))?;
         Self::checked(file::read(&path)?)
+            .and_then(|tokenizer| tokenizer.with_special_tokens(config.special, config.add_bos_token))
             .map_err(|reason| Error::Tokenizer { origin: path.display().to_string(), reason })
     }
 
@@ -144,15 +152,39 @@ impl Tokenizer {
         trained.with_decoder(Some(ByteLevel::default()));
         trained.add_special_tokens(special).map_err(library)?;
         trained.add_tokens(added.iter().map(|token| AddedToken::from(*token, false))).map_err(library)?;
-        Self::checked(trained.to_string(true).map_err(library)?).map_err(training)
+        // As DeepSeek publishes it.
+        let special = SpecialTokens::new(BOS, EOS).with("pad_token", EOS);
+        Self::checked(trained.to_string(true).map_err(library)?)
+            .and_then(|tokenizer| tokenizer.with_special_tokens(special, Some(true)))
+            .map_err(training)
     }
 
-    /// Writes `tokenizer.json` into the folder, whole or not at all.
+    /// The same tokenizer with these special tokens. Where `add_bos_token` is none, the post-processor of the tokenizer.json
+    /// says how a text begins.
+    pub(crate) fn with_special_tokens(
+        mut self,
+        special: SpecialTokens,
+        add_bos_token: Option<bool>,
+    ) -> std::result::Result<Self, String> {
+        match (add_bos_token, special.get("bos_token")) {
+            (None, _) => {}
+            (Some(true), Some(token)) => {
+                let unknown = || format!("add_bos_token is true, but the vocabulary has no token {token:?}");
+                self.begin_ids = vec![self.id_of(token).ok_or_else(unknown)?];
+            }
+            _ => self.begin_ids.clear(),
+        }
+        self.special = special;
+        Ok(self)
+    }
+
+    /// Writes `tokenizer.json` and `tokenizer_config.json` into the folder, each whole or not at all.
     ///
     /// # Errors
     /// The folder cannot be written.
     pub fn save(&self, folder: impl AsRef<Path>) -> Result<()> {
-        file::write(folder.as_ref(), "tokenizer.json", &self.json)
+        file::write(folder.as_ref(), "tokenizer.json", &self.json)?;
+        special::save(folder.as_ref(), &self.special, !self.begin_ids.is_empty())
     }
 
     /// The tokenizer.json.
@@ -160,7 +192,40 @@ impl Tokenizer {
         &self.json
     }
 
-    /// The ids of a text in which added tokens count: of a rendered prompt. No id is added at either end.
+    /// The special tokens that its files name.
+    pub fn special_tokens(&self) -> &SpecialTokens {
+        &self.special
+    }
+
+    /// The ids with which every text begins, by `add_bos_token` or the post-processor; most often one or none.
+    pub fn begin_ids(&self) -> &[u32] {
+        &self.begin_ids
+    }
+
+    /// The ids that end a turn: `stated` (`eos_token_ids` of the configuration), then what the tokenizer's own files say:
+    /// `eos_token`, and end tokens known by name in the vocabulary of a GGUF file. None occurs twice.
+    pub fn end_ids(&self, stated: &[u32]) -> Vec<u32> {
+        let eos = self.special.get("eos_token").and_then(|token| self.id_of(token));
+        let mut ends = Vec::new();
+        for id in stated.iter().copied().chain(eos).chain(self.known_ends.iter().copied()) {
+            if !ends.contains(&id) {
+                ends.push(id);
+            }
+        }
+        ends
+    }
+
+    /// The ids of a whole text or prompt: as [`Tokenizer::encode`], behind the [`Tokenizer::begin_ids`], unless the text
+    /// itself begins with them, as what a chat template renders does.
+    pub fn encode_prompt(&self, text: &str) -> Vec<u32> {
+        let mut ids = self.encode(text);
+        if !ids.starts_with(&self.begin_ids) {
+            ids.splice(..0, self.begin_ids.iter().copied());
+        }
+        ids
+    }
+
+    /// The ids of a text in which added tokens count. No id is added at either end.
     pub fn encode(&self, text: &str) -> Vec<u32> {
         let added = self.library.get_added_vocabulary();
         self.ids(added.extract_and_normalize(self.library.get_normalizer(), text))
@@ -235,6 +300,7 @@ impl Tokenizer {
         let mut root: Value = serde_json::from_str(&json).map_err(|error| format!("is not JSON: {error}"))?;
         check_kind(&root)?;
         check_model(&root["model"])?;
+        let begin_ids = begin_of(&root["post_processor"])?;
         // Not used here, and nothing that the library would do for them is wanted.
         for unused in ["truncation", "padding", "post_processor", "decoder"] {
             root[unused] = Value::Null;
@@ -246,7 +312,8 @@ impl Tokenizer {
         let byte_ids: Option<Vec<u32>> = byte_ids.collect();
         let byte_ids =
             byte_ids.ok_or("has no token for some byte; only vocabularies over all 256 bytes are supported")?;
-        Ok(Tokenizer { library, json, bytes, byte_ids })
+        let (special, known_ends) = (SpecialTokens::default(), Vec::new());
+        Ok(Tokenizer { library, json, bytes, byte_ids, special, begin_ids, known_ends })
     }
 }
 
@@ -312,6 +379,27 @@ fn check_kind(root: &Value) -> std::result::Result<(), String> {
         expect("pre_tokenizer", split, "Split that removes nothing, or Digits,", lossless)?;
     }
     expect("decoder", &root["decoder"], "ByteLevel", kind(&root["decoder"]) == "ByteLevel")
+}
+
+/// The ids that a post-processor puts in front of a text.
+fn begin_of(post_processor: &Value) -> std::result::Result<Vec<u32>, String> {
+    let ids = match post_processor["type"].as_str() {
+        Some("Sequence") => {
+            let all = post_processor["processors"].as_array().map_or(&[][..], Vec::as_slice);
+            return all.iter().map(begin_of).collect::<std::result::Result<Vec<_>, _>>().map(|all| all.concat());
+        }
+        Some("TemplateProcessing") => {
+            let pieces = post_processor["single"].as_array().map_or(&[][..], Vec::as_slice);
+            let tokens = pieces.iter().map_while(|piece| piece["SpecialToken"]["id"].as_str());
+            tokens
+                .flat_map(|token| post_processor["special_tokens"][token]["ids"].as_array().into_iter().flatten())
+                .collect()
+        }
+        Some("BertProcessing" | "RobertaProcessing") => vec![&post_processor["cls"][1]],
+        _ => Vec::new(),
+    };
+    let ids: Option<Vec<u32>> = ids.into_iter().map(|id| u32::try_from(id.as_u64()?).ok()).collect();
+    ids.ok_or("post_processor adds a token whose id is not a number; the file is broken".into())
 }
 
 /// Refuses merges that do not lead from tokens to a token: the library would index out of bounds.

@@ -11,7 +11,7 @@
 use minijinja::Value;
 use serde::Deserialize;
 
-use crate::jinja::json;
+use crate::jinja::{Style, dumps};
 use crate::{Error, Message, Result, Role};
 
 const CALLS_BEGIN: &str = "<｜tool▁calls▁begin｜>";
@@ -72,7 +72,9 @@ pub(crate) fn describe(messages: &mut Vec<Message>, tools: &str, format: CallFor
     let tools: Vec<Tool> = serde_json::from_str(tools).map_err(|error| Error::Tools(error.to_string()))?;
     let mut text = String::from("\n\n## Tools\nYou have access to the following tools:\n");
     for Tool { function: Function { name, description, parameters } } in tools {
-        let parameters = parameters.map_or_else(|| Ok("{}".into()), |value| json(&value)).map_err(Error::Tools)?;
+        let parameters = parameters
+            .map_or_else(|| Ok("{}".into()), |value| dumps(&value, &Style::default()))
+            .map_err(Error::Tools)?;
         text += &format!("\n### {name}\nDescription: {description}\n\nParameters: {parameters}\n");
     }
     let (example, several) = format.example();

@@ -96,13 +96,13 @@ fn a_loaded_tokenizer_is_saved_as_it_was_read() {
     TOKENIZER.save(folder.path().join("new")).unwrap();
     let saved = std::fs::read(folder.path().join("new/tokenizer.json")).unwrap();
     assert!(saved == std::fs::read(format!("{FOLDER}/tokenizer.json")).unwrap());
-    assert_eq!(std::fs::read_dir(folder.path().join("new")).unwrap().count(), 1);
+    assert_eq!(std::fs::read_dir(folder.path().join("new")).unwrap().count(), 2);
 }
 
 #[test]
 fn the_vocabulary_goes_to_gguf_and_back() {
     let vocabulary = TOKENIZER.vocabulary(129_280).unwrap();
-    assert_eq!((vocabulary.tokens.len(), vocabulary.splitting.as_str()), (129_280, "deepseek-v3"));
+    assert_eq!((vocabulary.tokens.len(), vocabulary.pre.as_str()), (129_280, "deepseek-v3"));
     assert_eq!((vocabulary.kinds[0], vocabulary.kinds[128798], vocabulary.kinds[129_279]), (3, 4, 5));
     let rebuilt = Tokenizer::from_vocabulary(&vocabulary).unwrap();
     for (text, ids) in lines("tokenizer/encodings.jsonl").into_iter().chain(lines("vectors/chat_r1.jsonl")) {

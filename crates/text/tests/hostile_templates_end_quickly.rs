@@ -1,7 +1,7 @@
 //! Can a chat template that came with downloaded weights hang or crash the program?
 #![allow(clippy::unwrap_used)]
 
-use minke_text::{ChatTemplate, Message};
+use minke_text::{ChatTemplate, Message, SpecialTokens};
 use std::time::{Duration, Instant};
 
 /// At most 100 ms and 16 MiB each. The machine may be busy, so the best of three counts.
@@ -9,7 +9,7 @@ fn check(name: &str, source: &str) -> Result<String, String> {
     let messages = [Message::user("Hi"), Message::assistant("Hello"), Message::user("again")];
     let run = || {
         let start = Instant::now();
-        let template = ChatTemplate::new(source, "<s>", "</s>");
+        let template = ChatTemplate::new(source, SpecialTokens::new("<s>", "</s>"));
         let outcome = template.and_then(|template| template.render(&messages, true)).map_err(|error| error.to_string());
         (start.elapsed(), outcome)
     };
@@ -175,7 +175,7 @@ fn long_messages_do_not_buy_a_crash() {
             let source = format!(
                 "{{% set n = namespace(l=[]) %}}{{% for i in range({count}) %}}{{% set n.l = [n.l] %}}{{% endfor %}}{show}"
             );
-            let _ = ChatTemplate::new(source, "", "").unwrap().render(&messages, true);
+            let _ = ChatTemplate::new(source, SpecialTokens::default()).unwrap().render(&messages, true);
         }
     }
 }

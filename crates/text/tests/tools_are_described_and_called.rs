@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 use minke_text::ToolEvent::{Arguments, Call, Content};
-use minke_text::{ChatTemplate, FunctionCall, Message, RenderOptions, Role, ToolCall, ToolCallParser, ToolEvent};
+use minke_text::{ChatTemplate, FunctionCall, Message, RenderOptions, ToolCall, ToolCallParser, ToolEvent};
 use proptest::prelude::*;
 use serde::Deserialize;
 use serde_json::value::Value;
@@ -154,11 +154,12 @@ fn rendered_calls_are_read_back() {
             let asked: Vec<(&str, &str)> =
                 ["f", "get_weather", "h.i-j"].into_iter().zip(arguments).take(count).collect();
             let tool_calls = asked.iter().map(|(name, arguments)| ToolCall {
+                id: None,
                 kind: "function".into(),
                 function: FunctionCall { name: (*name).into(), arguments: (*arguments).into() },
             });
-            let message = Message { role: Role::Assistant, content: None, tool_calls: tool_calls.collect() };
-            let prompt = template.render(&[Message::user("Hi"), message], false).unwrap();
+            let calls_only = Message::calls(tool_calls.collect());
+            let prompt = template.render(&[Message::user("Hi"), calls_only], false).unwrap();
             let (_, answer) = prompt.split_once("<｜Assistant｜>").unwrap();
             let answer = answer.trim_start_matches("<think></think>").replace("<｜end▁of▁sentence｜>", "");
             assert_eq!(whole(&answer), calls(&asked));

@@ -57,7 +57,7 @@ impl Document {
 
     /// Returns a text without question; all of it counts.
     pub fn plain(tokenizer: &Tokenizer, text: &str) -> Self {
-        let mut token_ids = vec![control(tokenizer, BOS)];
+        let mut token_ids = tokenizer.begin_ids().to_vec();
         token_ids.extend(tokenizer.encode_plain(text));
         token_ids.push(control(tokenizer, EOS));
         Self { token_ids, loss_from: 1 }

@@ -25,7 +25,7 @@ pub(crate) fn publish(
     atomic::replace_folder(&folder.join("model"), |inside| {
         minke_weights::save(model, inside, Format::F32, SHARD_BYTES)?;
         tokenizer.save(inside)?;
-        ChatTemplate::r1_unforced().save(inside, model.config().max_position_embeddings)?;
+        ChatTemplate::r1_unforced().save(inside)?;
         atomic::write_new(&inside.join("generation_config.json"), &generation_config(model.config()))?;
         Ok(atomic::write_new(&inside.join("README.md"), card(config, stage, folder).as_bytes())?)
     })

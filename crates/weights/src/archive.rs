@@ -11,12 +11,13 @@ use std::path::{Path, PathBuf};
 use minke_spec::params::{EMBEDDING, HEAD, Source, published_tensors};
 use minke_spec::{Format, ModelConfig, ParamRole, ParamSpec, parameters};
 use minke_tensor::Bytes;
+use serde_json::{Map, Value as Json};
 
 use crate::contents::{
     self, Contents, Entry, WeightFile, bad, gguf_in, read_gguf, read_text, safetensors_in, split_paths,
 };
 use crate::gguf::Metadata;
-use crate::{CONFIG_FILE, INDEX_FILE, WEIGHTS_FILE, gguf_model};
+use crate::{CONFIG_FILE, GENERATION_FILE, INDEX_FILE, WEIGHTS_FILE, gguf_model};
 use crate::{Error, Result, unread};
 
 /// Elements up to which a weight of a format of floats is held as f32 even for inference: norms, biases, and all of a small
@@ -67,8 +68,16 @@ impl Archive {
                 }
             };
         }
-        let parsed =
+        let mut parsed =
             ModelConfig::from_json(&read_text(&config_path)?).map_err(|error| bad(&config_path, error.to_string()))?;
+        let generation_path = path.join(GENERATION_FILE);
+        if generation_path.exists() {
+            let ends = end_tokens(&read_text(&generation_path)?).map_err(|reason| bad(&generation_path, reason))?;
+            let config = &mut parsed.config;
+            let known = |id: &u32| (*id as usize) < config.vocab_size && !config.eos_token_ids.contains(id);
+            let more: Vec<u32> = ends.into_iter().filter(known).collect();
+            config.eos_token_ids.extend(more);
+        }
         let (paths, note) = safetensors_in(path)?;
         let mut contents = Contents::default();
         for shard in paths {
@@ -284,6 +293,24 @@ impl Archive {
         let reason = format!("has no place in {family}{more}; what it would change is not known");
         Err(self.bad_tensor(first, reason))
     }
+}
+
+/// Returns the tokens that a generation_config.json says end a turn. Null is none, and so is a number below zero.
+fn end_tokens(text: &str) -> std::result::Result<Vec<u32>, String> {
+    let config: Map<String, Json> =
+        serde_json::from_str(text).map_err(|error| format!("is not a JSON object ({error}); correct it"))?;
+    let ids = match config.get("eos_token_id") {
+        None | Some(Json::Null) => &[],
+        Some(Json::Array(ids)) => ids.as_slice(),
+        Some(id) => std::slice::from_ref(id),
+    };
+    let wrong = |id: &Json| format!("eos_token_id has {id}; it must be a token id, a list of them, or null");
+    let id = |id: &Json| match id.as_f64() {
+        Some(number) if number < 0.0 => None,
+        Some(number) if number.fract() == 0.0 && number <= f64::from(u32::MAX) => Some(Ok(number as u32)),
+        _ => Some(Err(wrong(id))),
+    };
+    ids.iter().filter_map(id).collect()
 }
 
 /// Makes one tensor of embedding and head if the configuration ties them: as in transformers, a head that differs from the

@@ -228,7 +228,8 @@ impl Hyperparameters<'_> {
         let vocabulary = self.unsigned("vocab_size")?.or(tokens);
         let mut map = Map::new();
         let mut put = |key: &str, value: Json| map.insert(key.into(), value);
-        put("vocab_size", json!(vocabulary.ok_or("neither a vocabulary nor its size is in the file")?));
+        let vocabulary = vocabulary.ok_or("neither a vocabulary nor its size is in the file")?;
+        put("vocab_size", json!(vocabulary));
         put("hidden_size", json!(self.size("embedding_length")?));
         let mtp = self.unsigned("nextn_predict_layers")?.unwrap_or(0);
         put("num_hidden_layers", json!(self.size("block_count")?.saturating_sub(mtp)));
@@ -243,15 +244,31 @@ impl Hyperparameters<'_> {
         put("rms_norm_eps", epsilon.ok_or_else(|| format!("{name} is missing"))?);
         put("rope_theta", self.decimal("rope.freq_base")?.unwrap_or_else(|| json!(10_000.0)));
         put("tie_word_embeddings", json!(!has("output.weight")));
-        for (key, token) in [("bos_token_id", "bos"), ("eos_token_id", "eos"), ("pad_token_id", "padding")] {
-            if let Some(id) = self.metadata.unsigned(&format!("tokenizer.ggml.{token}_token_id"))? {
-                put(key, json!(id));
+        put("bos_token_id", json!(self.tokens("bos_token_id", vocabulary).first()));
+        put("pad_token_id", json!(self.tokens("padding_token_id", vocabulary).first()));
+        // Every token that ends a turn; the list is Ollama's.
+        let ends = ["eos_token_id", "eot_token_id", "eom_token_id", "eos_token_ids"];
+        let mut ids: Vec<u64> = Vec::new();
+        for id in ends.into_iter().flat_map(|key| self.tokens(key, vocabulary)) {
+            if !ids.contains(&id) {
+                ids.push(id);
             }
         }
+        put("eos_token_id", json!(ids));
         if let Some(scaling) = self.scaling()? {
             put("rope_scaling", scaling);
         }
         Ok(map)
+    }
+
+    /// Returns the tokens that a key of the vocabulary names; an id of no token (-1, say) is none, as in llama.cpp.
+    fn tokens(&self, key: &str, vocabulary: u64) -> Vec<u64> {
+        let value = self.metadata.get(&format!("tokenizer.ggml.{key}"));
+        let values = match value {
+            Some(Value::List(values)) => values.as_slice(),
+            value => value.map_or(&[][..], std::slice::from_ref),
+        };
+        values.iter().filter_map(Value::unsigned).filter(|&id| id < vocabulary).collect()
     }
 
     /// Returns the scaling of the rotation. A factor without a type is linear, as in llama.cpp.

@@ -35,6 +35,8 @@ pub use transcode::Job;
 
 /// File of a folder's configuration.
 pub const CONFIG_FILE: &str = "config.json";
+/// File of advice on sampling, and of the tokens that end a turn.
+pub const GENERATION_FILE: &str = "generation_config.json";
 /// File of unsharded weights.
 pub const WEIGHTS_FILE: &str = "model.safetensors";
 /// File that says which shard holds which tensor.

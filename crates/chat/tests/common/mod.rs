@@ -64,7 +64,7 @@ impl Script<'_> {
         minke_weights::save(&model.unwrap(), &folder, Format::F32, usize::MAX).unwrap();
         tokenizer.save(&folder).unwrap();
         let template = if self.prompt_opens { ChatTemplate::r1() } else { ChatTemplate::r1_unforced() };
-        template.save(&folder, context).unwrap();
+        template.save(&folder).unwrap();
         folder
     }
 }
@@ -83,7 +83,8 @@ fn tokenizer(special_tags: bool) -> Tokenizer {
         let is_tag = [THINK_OPEN, THINK_CLOSE].contains(&token["content"].as_str().unwrap());
         token["special"] = (is_tag || token["special"] == true).into();
     }
-    Tokenizer::from_json(json.to_string()).unwrap()
+    std::fs::write(folder.path().join("tokenizer.json"), json.to_string()).unwrap();
+    Tokenizer::load(folder.path()).unwrap()
 }
 
 /// Thinks `ab`, and answers `8*3`.
@@ -120,6 +121,7 @@ pub fn talker(folder: &Path) -> PathBuf {
     scripted(folder, "talker", &[&[ASSISTANT, THINK_OPEN, "a", THINK_CLOSE, "8", "*", "8"]])
 }
 
-fn scripted(folder: &Path, name: &str, chains: &[&[&str]]) -> PathBuf {
+/// A model that follows these chains, under a name.
+pub fn scripted(folder: &Path, name: &str, chains: &[&[&str]]) -> PathBuf {
     Script { chains, ..Script::default() }.write(folder, name)
 }

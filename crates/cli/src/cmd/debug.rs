@@ -32,7 +32,7 @@ pub fn run(args: &Debug) -> Result<()> {
 /// Prints the ids of a text and the piece of text that each stands for.
 fn tokens(args: &DebugText) -> Result<()> {
     let tokenizer = tokenizer(&open(&args.model.path()?)?)?;
-    let ids = tokenizer.encode(&args.text);
+    let ids = tokenizer.encode_prompt(&args.text);
     let pieces: Vec<String> =
         ids.iter().map(|&id| String::from_utf8_lossy(tokenizer.token_bytes(id)).into_owned()).collect();
     if args.output.json {
@@ -81,7 +81,7 @@ fn parse(args: &DebugText) -> Result<()> {
 /// Prints what a forward passes through, in the order in which it is computed.
 fn taps(args: &DebugText, compute: &Compute) -> Result<()> {
     let archive = open(&args.model.path()?)?;
-    let ids = tokenizer(&archive)?.encode(&args.text);
+    let ids = tokenizer(&archive)?.encode_prompt(&args.text);
     if ids.is_empty() {
         return Err(Exit::Usage.because("the text has no tokens; give one that has"));
     }
@@ -132,7 +132,7 @@ fn logits(args: &DebugLogits) -> Result<()> {
     let archive = open(&args.model.path()?)?;
     let ids = match (&args.ids, &args.text) {
         (Some(ids), _) => ids.clone(),
-        (None, Some(text)) => tokenizer(&archive)?.encode(text),
+        (None, Some(text)) => tokenizer(&archive)?.encode_prompt(text),
         (None, None) => Vec::new(),
     };
     let vocabulary = archive.config.vocab_size;

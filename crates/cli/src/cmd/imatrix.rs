@@ -15,12 +15,12 @@ use crate::progress::Bar;
 /// Runs `minke imatrix`.
 pub fn run(args: &Imatrix) -> Result<()> {
     let archive = open(&args.model.path()?)?;
-    let ids = tokenizer(&archive)?.encode(&read_text(&args.text)?);
-    // Every chunk begins as a prompt does.
-    let begin = archive.config.bos_token_id;
-    let chunk = args.chunk.min(archive.config.max_position_embeddings) - usize::from(begin.is_some());
-    let chunks: Vec<Vec<u32>> =
-        ids.chunks(chunk.max(1)).map(|ids| begin.into_iter().chain(ids.iter().copied()).collect()).collect();
+    let tokenizer = tokenizer(&archive)?;
+    let ids = tokenizer.encode(&read_text(&args.text)?);
+    // Every chunk begins as a text does.
+    let begin = tokenizer.begin_ids();
+    let chunk = args.chunk.min(archive.config.max_position_embeddings).saturating_sub(begin.len());
+    let chunks: Vec<Vec<u32>> = ids.chunks(chunk.max(1)).map(|ids| [begin, ids].concat()).collect();
     if chunks.is_empty() {
         return Err(Exit::BadFile.because(format!("{}: has no text to read", args.text.display())));
     }

@@ -31,7 +31,8 @@ struct Score {
 pub fn run(args: &Perplexity) -> Result<()> {
     let archive = open(&args.model.path()?)?;
     let context = args.context.min(archive.config.max_position_embeddings);
-    let mut ids = tokenizer(&archive)?.encode(&read_text(&args.text)?);
+    let tokenizer = tokenizer(&archive)?;
+    let mut ids = tokenizer.encode_prompt(&read_text(&args.text)?);
     let tokens = ids.len();
     if tokens < context {
         return Err(Exit::BadFile.because(format!(
@@ -45,10 +46,9 @@ pub fn run(args: &Perplexity) -> Result<()> {
     let mut losses: Vec<f64> = Vec::new();
     let mut bar = Bar::new("reading", 0, (tokens / context) as u64);
     for (i, chunk) in ids.chunks_exact_mut(context).enumerate() {
-        // Every chunk begins as a prompt does.
-        if let Some(begin) = archive.config.bos_token_id {
-            chunk[0] = begin;
-        }
+        // Every chunk begins as a text does.
+        let begin = tokenizer.begin_ids();
+        chunk[..begin.len()].copy_from_slice(begin);
         let pass = Pass::inference(&device);
         let (batch, mut cache) = match args.cache_type {
             None => (Batch::packed(&device, &[chunk]), None),

@@ -7,7 +7,7 @@ use minke_engine::{Replicas, SamplingParams};
 use minke_eval::{TrainingProblem, prompt};
 use minke_model::Transformer;
 use minke_spec::draw::{Domain, draw, hash_name};
-use minke_text::{ChatTemplate, EOS, Tokenizer};
+use minke_text::{ChatTemplate, Tokenizer};
 
 use super::config::PromptForm;
 use super::types::{Group, Question, Rollout};
@@ -85,7 +85,7 @@ impl<'a> QuestionSampler<'a> {
             let task = taken.unwrap_or(self.tasks.len() - 1);
             let problem = TrainingProblem::draw(&self.tasks[task].0.task, seed, stream.bits());
             let prompt = prompt(&self.template, &problem.question, self.form == PromptForm::ForcedThought)?;
-            Ok(Question { task, problem, token_ids: self.tokenizer().encode(&prompt), prompt })
+            Ok(Question { task, problem, token_ids: self.tokenizer().encode_prompt(&prompt), prompt })
         };
         (0..count).map(question).collect()
     }
@@ -131,8 +131,11 @@ impl<'a> QuestionSampler<'a> {
 /// How completions of a stage are drawn at a step.
 ///
 /// # Errors
-/// If the tokenizer has no end-of-sentence token.
+/// If the tokenizer names no end token.
 pub fn sampling(tokenizer: &Tokenizer, temperature: f32, max_tokens: usize) -> Result<SamplingParams> {
-    let eos = tokenizer.id_of(EOS).ok_or_else(|| Error::Config(format!("the tokenizer has no token {EOS}")))?;
-    Ok(SamplingParams::default().with_temperature(temperature).with_max_tokens(max_tokens).with_stop_ids([eos]))
+    let stop_ids = tokenizer.end_ids(&[]);
+    if stop_ids.is_empty() {
+        return Err(Error::Config("the tokenizer names no eos_token: nothing would end an answer".into()));
+    }
+    Ok(SamplingParams::default().with_temperature(temperature).with_max_tokens(max_tokens).with_stop_ids(stop_ids))
 }
