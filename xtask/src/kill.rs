@@ -26,7 +26,7 @@ const FILES: f64 = 4.0;
 /// If a run fails, a file differs, or the control does not.
 pub fn run(root: &Path, toml: &str, points: usize) -> Result<()> {
     let status =
-        Command::new("cargo").args(["build", "--quiet", "--release", "-p", "minke"]).current_dir(root).status()?;
+        Command::new("cargo").args(["build", "--quiet", "--release", "-p", "minke-cli"]).current_dir(root).status()?;
     if !status.success() {
         bail!("minke does not build");
     }

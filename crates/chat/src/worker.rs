@@ -15,7 +15,9 @@ use minke_engine::{Engine, EngineConfig, SamplingParams, SequenceId, Stats, Toke
 use minke_tensor::{Dtype, PAGE_TOKENS};
 
 use crate::decoder::Decoder;
-use crate::{CACHE_DTYPE, CHUNK_TOKENS, ChatModel, Error, Event, FinishReason, Request, Result, ThoughtLimit, Usage};
+use crate::{
+    CACHE_DTYPE, CHUNK_TOKENS, ChatModel, Error, Event, FinishReason, Reply, Request, Result, ThoughtLimit, Usage,
+};
 
 /// Name of the thread.
 pub const ENGINE_THREAD: &str = "engine";
@@ -214,6 +216,21 @@ impl Events {
     /// Why the request failed; [`Error::Stopped`] if the thread ended, and behind the last event.
     pub fn recv(&self) -> Result<Event> {
         self.receiver.recv().unwrap_or(Err(Error::Stopped))
+    }
+
+    /// Waits for the last event: the whole reply.
+    ///
+    /// # Errors
+    /// As [`Events::recv`].
+    pub fn reply(self) -> Result<Reply> {
+        let mut reply = Reply::default();
+        loop {
+            let event = self.recv()?;
+            reply.add(&event);
+            if event.finish.is_some() {
+                return Ok(reply);
+            }
+        }
     }
 
     /// The next event, or nothing if none comes within this time.
