@@ -41,7 +41,7 @@ mod tests {
         // Of a model that came in part, what is missing is said.
         let snapshot = folder.path().join("hub/models--a--b/snapshots/0123456789abcdef0123456789abcdef01234567");
         std::fs::create_dir_all(&snapshot).expect("a folder");
-        std::fs::write(snapshot.join("config.json"), "{}").expect("a file");
-        assert!(matches!(found("a/b"), Err(Error::NotDownloaded { absent: Absent::Incomplete(_), .. })));
+        std::fs::write(snapshot.join("m-Q8_0-00001-of-00002.gguf"), "").expect("a file");
+        assert!(matches!(found("a/b:Q8_0"), Err(Error::NotDownloaded { absent: Absent::Incomplete(_), .. })));
     }
 }

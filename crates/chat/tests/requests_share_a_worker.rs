@@ -77,7 +77,7 @@ fn a_reply_has_thought_answer_and_counts() {
 
 #[test]
 fn two_requests_progress_together() {
-    let worker = worker(brooder);
+    let worker = worker(wanderer);
     let [one, two] = ["one", "two"].map(|question| worker.submit(request(&worker, question, tokens(200))).unwrap());
     let (one, two) = (all(&one).unwrap(), all(&two).unwrap());
     assert_eq!((one.1.usage.completion_tokens, two.1.usage.completion_tokens), (200, 200));
