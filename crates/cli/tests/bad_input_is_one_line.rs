@@ -161,6 +161,7 @@ fn damaged_models() {
     type Damage = fn(&Path);
     /// What is wrong, how it is done, exit code, part of the message.
     type Case<'a> = (&'a str, Box<dyn Fn(&Path)>, i32, &'a str);
+    const WEIGHTS: &str = "model.safetensors";
     fn write(name: &'static str, text: &str) -> impl Fn(&Path) + use<> {
         let text = text.to_owned();
         move |model| fs::write(model.join(name), &text).unwrap()
@@ -189,8 +190,15 @@ fn damaged_models() {
     fn remove(name: &'static str) -> impl Fn(&Path) {
         move |model| fs::remove_file(model.join(name)).unwrap()
     }
-    const WEIGHTS: &str = "model.safetensors";
-    let index = |file: &str| write("model.safetensors.index.json", &format!(r#"{{"weight_map": {{"x": "{file}"}}}}"#));
+    /// Puts an index in the place of the one file of weights, which would come first.
+    fn index(text: &str) -> impl Fn(&Path) + use<> {
+        let write = write("model.safetensors.index.json", text);
+        move |model| {
+            fs::remove_file(model.join(WEIGHTS)).unwrap();
+            write(model);
+        }
+    }
+    let shard = |file: &str| index(&format!(r#"{{"weight_map": {{"x": "{file}"}}}}"#));
     // All of Llama 70B, in a file without a block on the disk.
     let huge: Damage = |model| {
         let config = minke_spec::presets::distilled("DeepSeek-R1-Distill-Llama-70B").unwrap();
@@ -254,19 +262,14 @@ fn damaged_models() {
         ),
         (
             "a missing shard",
-            Box::new(index("model-00001-of-00002.safetensors")),
+            Box::new(shard("model-00001-of-00002.safetensors")),
             BAD_FILE,
             "model-00001-of-00002.safetensors: is missing",
         ),
-        (
-            "a broken index",
-            Box::new(write("model.safetensors.index.json", "[1]")),
-            BAD_FILE,
-            "is not an index of weight files",
-        ),
+        ("a broken index", Box::new(index("[1]")), BAD_FILE, "is not an index of weight files"),
         (
             "an index that leads out",
-            Box::new(index("../model.safetensors")),
+            Box::new(shard("../model.safetensors")),
             BAD_FILE,
             "which is not a file of this folder",
         ),
