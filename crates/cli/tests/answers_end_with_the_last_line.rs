@@ -217,6 +217,7 @@ fn a_reader_who_leaves_is_no_error() {
 fn a_model_without_a_template_is_asked_as_r1_and_a_note_says_so() {
     let folder = tempfile::tempdir().unwrap();
     let model = thinker(folder.path());
+    std::fs::remove_file(model.join("chat_template.jinja")).unwrap();
     for config in [None, Some(r#"{"bos_token": "<s>", "eos_token": "</s>"}"#)] {
         let path = model.join("tokenizer_config.json");
         match config {
