@@ -42,8 +42,8 @@ fn absorbed_agrees_with_expanded() {
             let tokens: Vec<u32> = (0..150).map(|_| stream.below(model.config().vocab_size as u64) as u32).collect();
             let decode = [vec![100], vec![1; 50]].concat();
             // Two orders of the same sums: not the same bits, but close. A cache of BF16 rounds keys and values in one form
-            // and latents in the other.
-            for (dtype, bound) in [(Dtype::F32, 1e-4), (Dtype::Bf16, 2e-2)] {
+            // and latents in the other, each by up to 2^-9: three layers with random weights make 3.2e-2 of it.
+            for (dtype, bound) in [(Dtype::F32, 1e-4), (Dtype::Bf16, 5e-2)] {
                 let [expanded, absorbed] =
                     common::FORMS.map(|form| logits(&device, &model, &tokens, &decode, (form, dtype)));
                 let relative = relative(&expanded, &absorbed);
