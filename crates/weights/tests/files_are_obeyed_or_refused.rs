@@ -69,8 +69,8 @@ fn what_llama_cpp_obeys_is_obeyed() {
         let sum: f64 = last.iter().map(|x| x.exp()).sum();
         for &(token, expected) in top {
             let actual = last[token] - sum.ln();
-            // Its cache is F16.
-            assert!((actual - expected).abs() < 5e-3, "{name}: token {token} has {actual}, not {expected}");
+            // Its cache is F16, and the weights are random: what a key changes is more than ten times the bound.
+            assert!((actual - expected).abs() < 2e-2, "{name}: token {token} has {actual}, not {expected}");
         }
     }
     // A test that the keys change anything at all.
