@@ -177,7 +177,9 @@ fn a_request_that_does_not_fit_is_refused_alone() {
     let long = worker.submit(request(&worker, &"x".repeat(300), tokens(50))).unwrap();
     let hot = SamplingOptions { temperature: Some(-1.0), ..tokens(50) };
     let hot = worker.submit(request(&worker, "hello", hot)).unwrap();
-    let empty = worker.submit(Request::new(Prompt::new("", &worker.model().tokenizer))).unwrap();
+    let mut empty = Prompt::new("", &worker.model().tokenizer);
+    empty.token_ids.clear();
+    let empty = worker.submit(Request::new(empty)).unwrap();
     for (events, part) in [(long, "303 tokens"), (hot, "temperature = -1"), (empty, "prompt")] {
         let error = all(&events).unwrap_err();
         assert!(matches!(error, Error::Engine(_)) && error.to_string().contains(part), "{part}: {error}");

@@ -281,12 +281,7 @@ fn damaged_models() {
             BAD_FILE,
             "only BPE is supported",
         ),
-        (
-            "a broken template",
-            Box::new(write("tokenizer_config.json", r#"{"chat_template": "{% if %}"}"#)),
-            BAD_FILE,
-            "chat template",
-        ),
+        ("a broken template", Box::new(write("chat_template.jinja", "{% if %}")), BAD_FILE, "chat template"),
         ("broken settings", Box::new(write("generation_config.json", "{")), BAD_FILE, "generation_config.json: EOF"),
         (
             "impossible settings",

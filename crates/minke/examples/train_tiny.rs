@@ -63,6 +63,7 @@ steps = 20
 questions_per_step = 8
 group_size = 8
 max_tokens = [[0, 64]]
+learning_rate = { adamw = 0.0005 }
 "#;
 
 struct Progress;
