@@ -282,7 +282,12 @@ fn damaged_models() {
             "only BPE is supported",
         ),
         ("a broken template", Box::new(write("chat_template.jinja", "{% if %}")), BAD_FILE, "chat template"),
-        ("broken settings", Box::new(write("generation_config.json", "{")), BAD_FILE, "generation_config.json: EOF"),
+        (
+            "broken settings",
+            Box::new(write("generation_config.json", "{")),
+            BAD_FILE,
+            "generation_config.json: is not a JSON object",
+        ),
         (
             "impossible settings",
             Box::new(write("generation_config.json", r#"{"temperature": -2}"#)),

@@ -4,7 +4,7 @@
 use std::path::Path;
 use std::process::Command;
 
-/// The program that cargo built of an example, and what it printed.
+/// What an example prints; `cargo test -p minke` builds it beside this test, `--test examples_run` alone does not.
 fn run(example: &str, arguments: &[&str]) -> String {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
     let test = std::env::current_exe().expect("the path of this test");
