@@ -59,7 +59,7 @@ pub struct Tokenizer {
     /// By id; empty where an id stands for no token.
     bytes: Vec<Box<[u8]>>,
     /// The id of the token that is one byte, by byte.
-    byte_ids: Vec<u32>,
+    byte_ids: Vec<Option<u32>>,
     special: SpecialTokens,
     begin_ids: Vec<u32>,
     /// Of the vocabulary of a GGUF file: what ends a turn by its name.
@@ -243,7 +243,7 @@ impl Tokenizer {
         }
         // The merges of a strange file can spell an added token; its single bytes say the same and control nothing.
         let spelled = |id: u32| match self.is_added(id) {
-            true => self.token_bytes(id).iter().map(|byte| self.byte_ids[usize::from(*byte)]).collect(),
+            true => self.token_bytes(id).iter().filter_map(|byte| self.byte_ids[usize::from(*byte)]).collect(),
             false => vec![id],
         };
         ids.into_iter().flat_map(spelled).collect()
@@ -291,7 +291,7 @@ impl Tokenizer {
             splitting.pre_tokenize(&mut text).expect("invariant: only splitting that cannot fail is accepted");
         }
         let model = self.library.get_model();
-        text.tokenize(|word| model.tokenize(word.get())).expect("invariant: every byte is in the vocabulary");
+        text.tokenize(|word| model.tokenize(word.get())).expect("invariant: a character without a token is dropped");
         let encoding = text.into_encoding(None, 0, tokenizers::OffsetType::None);
         encoding.expect("invariant: every split was tokenized").get_ids().to_vec()
     }
@@ -308,13 +308,20 @@ impl Tokenizer {
         let refused = |error: serde_json::Error| format!("the library refuses it: {error}").replace('\n', " ");
         let library = Library::deserialize(&root).map_err(refused)?;
         let bytes = byte_table(&root, &library)?;
-        let byte_ids = (0..=255).map(|byte| library.token_to_id(&char_of(byte).to_string()));
-        let byte_ids: Option<Vec<u32>> = byte_ids.collect();
-        let byte_ids =
-            byte_ids.ok_or("has no token for some byte; only vocabularies over all 256 bytes are supported")?;
+        let byte_ids: Vec<Option<u32>> =
+            (0..=255).map(|byte| library.token_to_id(&char_of(byte).to_string())).collect();
+        if let Some(byte) = (0..=255).find(|&byte| byte_ids[usize::from(byte)].is_none() && !may_be_missing(byte)) {
+            return Err(format!("has no token for the byte {byte:#04x}, which texts have; the file is not whole"));
+        }
         let (special, known_ends) = (SpecialTokens::default(), Vec::new());
         Ok(Tokenizer { library, json, bytes, byte_ids, special, begin_ids, known_ends })
     }
+}
+
+/// Whether a published vocabulary may have no token for a byte: those of no UTF-8 text, the first ones of characters beyond the
+/// planes in use, and control characters. Where a text has such a byte it is dropped, as transformers and llama.cpp do.
+fn may_be_missing(byte: u8) -> bool {
+    matches!(byte, 0xc0 | 0xc1 | 0xf1..) || (byte.is_ascii_control() && !byte.is_ascii_whitespace())
 }
 
 /// DeepSeek-V3's pre-tokenizer.

@@ -106,6 +106,18 @@ fn harmless_variants_load() {
     check_changed("/pre_tokenizer/pretokenizers/0/pattern", json!({"Regex": "(a*)*$|(?=(.*)*x)"})).unwrap();
 }
 
+/// SmolLM2's vocabulary has no token for 21 bytes, among them U+0004.
+#[test]
+fn a_byte_that_texts_do_not_have_may_lack_a_token() {
+    let mut changed = GOOD.clone();
+    let vocab = changed["model"]["vocab"].as_object_mut().unwrap();
+    let id = vocab.remove("\u{104}").unwrap();
+    vocab.insert("\u{104}\u{104}".into(), id);
+    let tokenizer = Tokenizer::from_json(changed.to_string()).unwrap();
+    assert_eq!(tokenizer.encode("a\u{4}b"), [tokenizer.encode("a"), tokenizer.encode("b")].concat());
+    assert!(tokenizer.encode("\u{4}").is_empty());
+}
+
 #[test]
 fn merges_that_spell_an_added_token_do_not_help() {
     let mut changed = GOOD.clone();
