@@ -90,7 +90,7 @@ pub fn answer(data: &[u8]) {
     assert_eq!(in_pieces, read(prompt, stops, bytes, usize::MAX));
 }
 
-/// Returns thought, text and calls of an answer that arrives in pieces of so many bytes.
+/// Thought, text and calls of an answer that arrives in pieces of so many bytes.
 fn read(prompt: &str, stops: &[&str], bytes: &[u8], size: usize) -> (String, String, Vec<(String, String)>) {
     let (mut utf8, mut stop) = (Utf8Stream::default(), StopStrings::new(stops.iter().map(|&stop| stop.to_owned())));
     let (mut thoughts, mut tools) = (ReasoningParser::new(prompt), ToolCallParser::default());

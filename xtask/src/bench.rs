@@ -67,7 +67,7 @@ pub fn append(path: &Path, header: &str, line: &str) -> Result<()> {
     writeln!(file, "{header}{line}").with_context(|| format!("cannot write {}", path.display()))
 }
 
-/// Returns today's date (UTC), as `2026-11-23`.
+/// Today's date (UTC), as `2026-11-23`.
 ///
 /// # Errors
 /// If the `date` command is missing.
@@ -75,7 +75,7 @@ pub fn date() -> Result<String> {
     output(Command::new("date").args(["-u", "+%Y-%m-%d"]))
 }
 
-/// Returns the commit, with a `+` if the tracked files differ from it; `-` outside git.
+/// The commit, with a `+` if the tracked files differ from it; `-` outside git.
 ///
 /// # Errors
 /// If git stops working between two calls.
@@ -86,7 +86,7 @@ pub fn commit(root: &Path) -> Result<String> {
     Ok(commit + if changed { "+" } else { "" })
 }
 
-/// Returns a name for this machine, made of its processor and the number of its threads: `amd-epyc-9554-2t`.
+/// A name for this machine, made of its processor and the number of its threads: `amd-epyc-9554-2t`.
 ///
 /// # Errors
 /// If the number of threads is unknown.
@@ -123,7 +123,7 @@ impl Row {
     }
 }
 
-/// Returns the columns of the results from `op` on, without the rows that measure the machine.
+/// The columns of the results from `op` on, without the rows that measure the machine.
 ///
 /// Percent of roofline: the time that the machine would need, at the bandwidth and the arithmetic that it showed in
 /// the same run, over the time that was taken. Data that stays in a cache can exceed 100.

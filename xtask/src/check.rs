@@ -68,7 +68,7 @@ pub fn run(root: &Path, slow: bool) -> Result<()> {
     Ok(())
 }
 
-/// Returns package and name of each test target with `test = false`: too slow for every day.
+/// Package and name of each test target with `test = false`: too slow for every day.
 fn slow_tests(root: &Path) -> Result<Vec<(String, String)>> {
     let mut found = Vec::new();
     for package in metadata(root)? {

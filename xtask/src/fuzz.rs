@@ -55,7 +55,7 @@ pub fn run(root: &Path, target: &str, runs: &str) -> Result<()> {
     Ok(())
 }
 
-/// Returns the name of this machine's target.
+/// The name of this machine's target.
 pub(crate) fn host() -> Result<String> {
     let out = Command::new("rustc").arg("-vV").output()?;
     let text = String::from_utf8(out.stdout)?;

@@ -31,7 +31,7 @@ use crate::source::{files, read};
 const FOLDER: &str = "testdata";
 const MANIFEST: &str = "testdata/manifest.json";
 
-/// Returns one line for each file that is unlisted, missing or changed, and each group that does not say its origin.
+/// One line for each file that is unlisted, missing or changed, and each group that does not say its origin.
 ///
 /// # Errors
 /// If the manifest or a file cannot be read.
@@ -125,7 +125,7 @@ fn groups(manifest: &Value) -> Result<&Vec<Value>> {
     manifest["groups"].as_array().with_context(|| format!("{MANIFEST} has no list `groups`"))
 }
 
-/// Returns the files of a group and their hashes.
+/// The files of a group and their hashes.
 fn hashes(group: &Value) -> Result<BTreeMap<String, String>> {
     let files = group["files"].as_object().with_context(|| format!("{MANIFEST}: a group has no `files`"))?;
     Ok(files.iter().map(|(name, hash)| (name.clone(), hash.as_str().unwrap_or_default().to_string())).collect())

@@ -87,7 +87,7 @@ struct Stage {
     step: Duration,
 }
 
-/// Returns the stages, in the order in which they were made.
+/// The stages, in the order in which they were made.
 fn stages_in_order(out: &Path) -> Result<Vec<Stage>> {
     let text = std::fs::read_to_string(out.join("run.json"))?;
     let run: serde_json::Value = serde_json::from_str(&text)?;
@@ -117,7 +117,7 @@ struct Point {
     inside: bool,
 }
 
-/// Returns so many points of a stage in their order, a third of them inside a save.
+/// So many points of a stage in their order, a third of them inside a save.
 fn points_of(stage: &Stage, share: usize) -> Vec<Point> {
     let point = |i: usize| Point {
         bytes: (fraction(&stage.name, "bytes", i) * REACH * stage.bytes as f64) as u64,
@@ -129,7 +129,7 @@ fn points_of(stage: &Stage, share: usize) -> Vec<Point> {
     points
 }
 
-/// Returns a random number below 1: a function of what it is for.
+/// A random number below 1: a function of what it is for.
 fn fraction(stage: &str, purpose: &str, index: usize) -> f64 {
     let digest = Sha256::digest(format!("{stage} {purpose} {index}"));
     u32::from_le_bytes([digest[0], digest[1], digest[2], digest[3]]) as f64 / 2f64.powi(32)
@@ -199,7 +199,7 @@ fn kill_at(root: &Path, toml: &str, out: &Path, stage: &Stage, point: &Point) ->
     }
 }
 
-/// Returns how many files the checkpoint has that is being written, if one is: what a dead process left does not count.
+/// How many files the checkpoint has that is being written, if one is: what a dead process left does not count.
 fn files_of_save(checkpoints: &Path, launched: SystemTime) -> Option<usize> {
     let entries = std::fs::read_dir(checkpoints).into_iter().flatten().flatten();
     let unfinished = entries.into_iter().find(|entry| entry.file_name().to_string_lossy().ends_with(".tmp"))?;
@@ -207,7 +207,7 @@ fn files_of_save(checkpoints: &Path, launched: SystemTime) -> Option<usize> {
     (modified > launched).then(|| std::fs::read_dir(unfinished.path()).into_iter().flatten().count())
 }
 
-/// Returns the length of a file; 0 if there is none.
+/// The length of a file; 0 if there is none.
 fn length(path: &Path) -> u64 {
     std::fs::metadata(path).map_or(0, |data| data.len())
 }
@@ -251,7 +251,7 @@ fn folders(folder: &Path) -> Vec<PathBuf> {
         .collect()
 }
 
-/// Returns the SHA-256 of every file that the seed determines: not the clock's, not the machine's.
+/// The SHA-256 of every file that the seed determines: not the clock's, not the machine's.
 fn hashes(out: &Path) -> Result<BTreeMap<String, String>> {
     let (mut found, mut waiting) = (BTreeMap::new(), vec![out.to_path_buf()]);
     while let Some(folder) = waiting.pop() {

@@ -16,7 +16,7 @@ const EVERYTHING: &str = "everything";
 /// From each crate to those it may use.
 pub type Arrows = BTreeMap<String, BTreeSet<String>>;
 
-/// Returns one line for each arrow between crates or circle of modules that should not be.
+/// One line for each arrow between crates or circle of modules that should not be.
 ///
 /// # Errors
 /// If ARCHITECTURE.md has no readable list of arrows, or cargo or the file system fails.
@@ -30,7 +30,7 @@ pub fn complaints(root: &Path) -> Result<Vec<String>> {
     Ok(found)
 }
 
-/// Returns the arrows that the fenced block under the heading lists, one crate per line: `engine -> model tensor spec`.
+/// The arrows that the fenced block under the heading lists, one crate per line: `engine -> model tensor spec`.
 ///
 /// # Errors
 /// If the block is missing, a line cannot be read, a name is not a crate of the list, or the arrows form a circle.
@@ -59,7 +59,7 @@ pub fn allowed_arrows(architecture: &str) -> Result<Arrows> {
     }
 }
 
-/// Returns whether one or more arrows lead from one crate to another.
+/// Whether one or more arrows lead from one crate to another.
 fn reaches(arrows: &Arrows, from: &str, to: &str) -> bool {
     arrows.get(from).is_some_and(|next| next.iter().any(|n| n == to || reaches(arrows, n, to)))
 }
@@ -71,7 +71,7 @@ struct Use {
     only_tests: bool,
 }
 
-/// Returns the dependencies between the crates of the workspace, a crate being named after its folder.
+/// The dependencies between the crates of the workspace, a crate being named after its folder.
 fn uses(root: &Path) -> Result<Vec<Use>> {
     let folder = |path: &Path| path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
     let mut found = Vec::new();
@@ -160,7 +160,7 @@ impl Modules {
         }
     }
 
-    /// Returns the module in which the thing behind a path is written, following re-exports.
+    /// The module in which the thing behind a path is written, following re-exports.
     fn home(&self, path: &[String], depth: usize) -> Option<Vec<String>> {
         let length = (0..=path.len()).rev().find(|&n| self.0.contains_key(&path[..n]))?;
         let (module, rest) = path.split_at(length);
@@ -178,7 +178,7 @@ impl Modules {
         Some(module.to_vec())
     }
 
-    /// Returns the arrows from a module with the line of each. A module is the table of contents of those below it, so
+    /// The arrows from a module with the line of each. A module is the table of contents of those below it, so
     /// an arrow down to them does not count.
     fn arrows(&self, from: &[String]) -> BTreeMap<Vec<String>, usize> {
         let mut found = BTreeMap::new();
@@ -190,7 +190,7 @@ impl Modules {
         found
     }
 
-    /// Returns a sentence about one circle of modules, if there is one.
+    /// A sentence about one circle of modules, if there is one.
     fn circle(&self) -> Option<String> {
         let mut done = BTreeSet::new();
         self.0.keys().find_map(|start| self.walk(start, &mut Vec::new(), &mut done))
@@ -230,13 +230,13 @@ fn show(module: &[String]) -> String {
     if module.is_empty() { "the root".to_string() } else { module.join("::") }
 }
 
-/// Returns whether an item of that name is written in the tokens.
+/// Whether an item of that name is written in the tokens.
 fn defines(tokens: &[Token], name: &str) -> bool {
     const ITEMS: [&str; 8] = ["fn", "struct", "enum", "trait", "type", "const", "static", "macro_rules"];
     tokens.windows(2).any(|w| ITEMS.contains(&w[0].text.as_str()) && w[1].text == name)
 }
 
-/// Returns every path that starts in the crate: those of `use`, and those that begin with `crate`, `self` or `super`.
+/// Every path that starts in the crate: those of `use`, and those that begin with `crate`, `self` or `super`.
 fn named_paths(tokens: &[Token], module: &[String]) -> Vec<Named> {
     let mut found = Vec::new();
     // One entry per open brace: the name of the inline module that it opens, if it does.
@@ -315,7 +315,7 @@ fn use_tree(tokens: &[Token], prefix: &[String], leaf: &mut dyn FnMut(&[String],
     leaf(&path, path.last().map_or("", String::as_str));
 }
 
-/// Returns a path counted from the root of the crate; none if it leads out of it. In a `use`, a bare name may be a
+/// A path counted from the root of the crate; none if it leads out of it. In a `use`, a bare name may be a
 /// module below; elsewhere it may be anything, and is not looked at.
 fn absolute(here: &[String], path: &[String], bare: bool) -> Option<Vec<String>> {
     let (mut base, mut rest) = (here.to_vec(), path);

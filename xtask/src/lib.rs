@@ -23,19 +23,19 @@ pub mod sizes;
 pub mod source;
 pub mod timings;
 
-/// Returns the root of the repository that this program was built from.
+/// The root of the repository that this program was built from.
 pub fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("invariant: xtask lies in a folder of the root").to_path_buf()
 }
 
-/// Returns a command that runs the cargo that runs us, in the root of the repository.
+/// A command that runs the cargo that runs us, in the root of the repository.
 pub fn cargo(root: &Path) -> Command {
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command.current_dir(root);
     command
 }
 
-/// Returns what a command prints on stdout, without the last line break.
+/// What a command prints on stdout, without the last line break.
 ///
 /// # Errors
 /// If the command cannot be started or fails.
@@ -47,7 +47,7 @@ pub fn output(command: &mut Command) -> Result<String> {
     Ok(String::from_utf8(out.stdout)?.trim_end().to_string())
 }
 
-/// Returns what `cargo metadata` says about the packages of the workspace.
+/// What `cargo metadata` says about the packages of the workspace.
 ///
 /// # Errors
 /// If cargo fails or prints something else.
@@ -60,7 +60,7 @@ pub fn metadata(root: &Path) -> Result<Vec<serde_json::Value>> {
     }
 }
 
-/// Returns a path as it is written in the project: from the root, with forward slashes.
+/// A path as it is written in the project: from the root, with forward slashes.
 pub fn relative(root: &Path, path: &Path) -> String {
     path.strip_prefix(root).unwrap_or(path).to_string_lossy().replace('\\', "/")
 }

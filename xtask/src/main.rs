@@ -37,7 +37,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// Returns how the task ended; none if there is no such task.
+/// How the task ended; none if there is no such task.
 fn run(root: &Path, words: &[&str]) -> Option<Result<()>> {
     Some(match words {
         ["check"] => check::run(root, false),

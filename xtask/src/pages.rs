@@ -11,7 +11,7 @@ const PAGES: [&str; 5] = ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "do
 /// A word in backticks is a path of the repository if it begins with one of these.
 const FOLDERS: [&str; 7] = ["crates/", "xtask/", "docs/", "testdata/", "bench/", "runs/", "models/"];
 
-/// Returns one line for each path that a page names and that does not exist.
+/// One line for each path that a page names and that does not exist.
 ///
 /// # Errors
 /// If a page cannot be read.
@@ -26,7 +26,7 @@ pub fn complaints(root: &Path) -> Result<Vec<String>> {
     Ok(found)
 }
 
-/// Returns the paths that a line names in backticks; a name with a placeholder such as `<op>` is none.
+/// The paths that a line names in backticks; a name with a placeholder such as `<op>` is none.
 fn paths_in(line: &str) -> impl Iterator<Item = &str> {
     let quoted = line.split('`').skip(1).step_by(2);
     quoted.filter(|text| FOLDERS.iter().any(|f| text.starts_with(f)) && !text.contains(['<', '*', ' ', '{']))

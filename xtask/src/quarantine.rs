@@ -21,7 +21,7 @@ const DEVICE_VARIANTS: [&str; 2] = ["Cpu", "Reference"];
 /// How many `cfg(feature)` the workspace may have: the one that will switch a device on (I11).
 const FEATURES: usize = 1;
 
-/// Returns one line for each word that stands where it may not.
+/// One line for each word that stands where it may not.
 ///
 /// # Errors
 /// If the sources cannot be read or cargo fails.
@@ -79,7 +79,7 @@ fn may_be_unsafe(name: &str) -> bool {
     UNSAFE.iter().any(|place| name.starts_with(place))
 }
 
-/// Returns one line for each package that does not take the lints of the workspace, which forbid `unsafe`.
+/// One line for each package that does not take the lints of the workspace, which forbid `unsafe`.
 fn missing_lints(root: &Path) -> Result<Vec<String>> {
     let mut found = Vec::new();
     for package in metadata(root)? {

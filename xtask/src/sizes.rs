@@ -16,7 +16,7 @@ pub struct Size {
     pub what: String,
 }
 
-/// Returns the longest files and the longest functions of the project, longest first.
+/// The longest files and the longest functions of the project, longest first.
 ///
 /// # Errors
 /// If the sources cannot be read.
@@ -38,7 +38,7 @@ pub fn largest(root: &Path, count: usize) -> Result<(Vec<Size>, Vec<Size>)> {
     Ok((files, functions))
 }
 
-/// Returns name, first line and length in lines of each function that has a body.
+/// Name, first line and length in lines of each function that has a body.
 fn function_sizes(all: &[Token]) -> Vec<(String, usize, usize)> {
     let mut found = Vec::new();
     for (i, pair) in all.windows(2).enumerate() {

@@ -15,7 +15,7 @@ pub struct Token {
     pub line: usize,
 }
 
-/// Returns every `.rs` file under a folder, sorted; none if the folder does not exist.
+/// Every `.rs` file under a folder, sorted; none if the folder does not exist.
 ///
 /// # Errors
 /// If a folder cannot be read.
@@ -23,7 +23,7 @@ pub fn rust_files(folder: &Path) -> Result<Vec<PathBuf>> {
     Ok(files(folder)?.into_iter().filter(|p| p.extension().is_some_and(|e| e == "rs")).collect())
 }
 
-/// Returns every file under a folder, sorted; none if the folder does not exist.
+/// Every file under a folder, sorted; none if the folder does not exist.
 ///
 /// # Errors
 /// If a folder cannot be read.
@@ -43,7 +43,7 @@ pub fn files(folder: &Path) -> Result<Vec<PathBuf>> {
     Ok(found)
 }
 
-/// Returns the Rust files of the project: those of every crate and of `xtask`.
+/// The Rust files of the project: those of every crate and of `xtask`.
 ///
 /// # Errors
 /// If a folder cannot be read.
@@ -53,7 +53,7 @@ pub fn project_files(root: &Path) -> Result<Vec<PathBuf>> {
     Ok(found)
 }
 
-/// Returns the text of a file.
+/// The text of a file.
 ///
 /// # Errors
 /// If it cannot be read or is not UTF-8.
@@ -61,7 +61,7 @@ pub fn read(path: &Path) -> Result<String> {
     std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))
 }
 
-/// Returns the tokens of a source text.
+/// The tokens of a source text.
 pub fn tokens(text: &str) -> Vec<Token> {
     let chars: Vec<char> = text.chars().collect();
     let (mut found, mut at, mut line) = (Vec::new(), 0, 1);
@@ -95,7 +95,7 @@ fn is_word(c: char) -> bool {
     c.is_alphanumeric() || c == '_'
 }
 
-/// Returns the length of the block comment that `chars` begins with; comments nest.
+/// The length of the block comment that `chars` begins with; comments nest.
 fn block_comment(chars: &[char]) -> usize {
     let (mut depth, mut at) = (0, 0);
     while at < chars.len() {
@@ -115,7 +115,7 @@ fn block_comment(chars: &[char]) -> usize {
     at
 }
 
-/// Returns the length of the string literal, raw or not, that `chars` begins with.
+/// The length of the string literal, raw or not, that `chars` begins with.
 fn string_literal(chars: &[char]) -> Option<usize> {
     let prefix = chars.iter().take(2).take_while(|c| matches!(c, 'b' | 'c' | 'r')).count();
     let raw = chars[..prefix].contains(&'r');
@@ -136,7 +136,7 @@ fn string_literal(chars: &[char]) -> Option<usize> {
     Some((at + 1 + hashes).min(chars.len()))
 }
 
-/// Returns the length of the character literal that `chars` begins with; a lifetime is none.
+/// The length of the character literal that `chars` begins with; a lifetime is none.
 fn char_literal(chars: &[char]) -> Option<usize> {
     let start = usize::from(chars[0] == 'b' && chars.get(1) == Some(&'\''));
     match (chars[start], chars.get(start + 1)?, chars.get(start + 2)) {
@@ -146,7 +146,7 @@ fn char_literal(chars: &[char]) -> Option<usize> {
     }
 }
 
-/// Returns the index behind the bracket that closes the one at `open`.
+/// The index behind the bracket that closes the one at `open`.
 pub fn closing(tokens: &[Token], open: usize) -> usize {
     let mut depth = 0i32;
     for (i, token) in tokens.iter().enumerate().skip(open) {
@@ -162,7 +162,7 @@ pub fn closing(tokens: &[Token], open: usize) -> usize {
     tokens.len()
 }
 
-/// Returns the tokens without the items that are marked `#[cfg(test)]`.
+/// The tokens without the items that are marked `#[cfg(test)]`.
 pub fn without_tests(tokens: &[Token]) -> Vec<Token> {
     const MARK: [&str; 7] = ["#", "[", "cfg", "(", "test", ")", "]"];
     let (mut kept, mut at) = (Vec::new(), 0);
@@ -177,7 +177,7 @@ pub fn without_tests(tokens: &[Token]) -> Vec<Token> {
     kept
 }
 
-/// Returns the index behind the item, attributes included, that starts at `at`.
+/// The index behind the item, attributes included, that starts at `at`.
 fn end_of_item(tokens: &[Token], mut at: usize) -> usize {
     while at < tokens.len() {
         match tokens[at].text.as_str() {

@@ -45,7 +45,7 @@ pub fn run(root: &Path) -> Result<()> {
     append(&root.join("bench/results/build.csv"), COLUMNS, &line)
 }
 
-/// Returns the seconds that a command of cargo took.
+/// The seconds that a command of cargo took.
 fn build(root: &Path, arguments: &[&str]) -> Result<f64> {
     let start = Instant::now();
     if !cargo(root).args(arguments).status()?.success() {

@@ -24,7 +24,7 @@ pub struct Memory {
     pub available: u64,
 }
 
-/// Returns the memory of the machine, or that of the control group if it has less; nothing if the system does not say.
+/// The memory of the machine, or that of the control group if it has less; nothing if the system does not say.
 pub fn memory() -> Option<Memory> {
     let text = std::fs::read_to_string("/proc/meminfo").ok()?;
     let of = |name: &str| {
@@ -40,7 +40,7 @@ pub fn memory() -> Option<Memory> {
     Some(group.map_or(machine, least))
 }
 
-/// Returns what the control group of version 2 of `/proc/self/cgroup` leaves, if one limits memory.
+/// What the control group of version 2 of `/proc/self/cgroup` leaves, if one limits memory.
 fn group_memory(text: &str) -> Option<Memory> {
     let folder = Path::new("/sys/fs/cgroup").join(text.lines().find_map(|line| line.strip_prefix("0::/"))?);
     let read = |name: &str| std::fs::read_to_string(folder.join(name)).ok();
@@ -50,7 +50,7 @@ fn group_memory(text: &str) -> Option<Memory> {
     Some(Memory { total, available: total.saturating_sub(used.saturating_sub(files.unwrap_or(0))) })
 }
 
-/// Returns how fast memory is read, by all threads of the device together.
+/// How fast memory is read, by all threads of the device together.
 ///
 /// # Units
 /// bytes per second
@@ -63,7 +63,7 @@ pub fn bandwidth(device: &Device) -> f64 {
     .expect("invariant: reading memory does not fail")
 }
 
-/// Returns how fast weights of a format are multiplied with one token: memory, unless expanding the codes takes longer.
+/// How fast weights of a format are multiplied with one token: memory, unless expanding the codes takes longer.
 ///
 /// # Units
 /// width of the token, bytes of all weights that it meets -> bytes per second
@@ -85,7 +85,7 @@ pub fn weight_rate(device: &Device, format: Format, width: usize, bytes: u64) ->
     })
 }
 
-/// Returns the bytes per second of repeated passes, the first one not counted. The mean and not the best: what other
+/// The bytes per second of repeated passes, the first one not counted. The mean and not the best: what other
 /// programs take from the machine now, they will take from an answer too.
 fn rate(bytes: usize, mut pass: impl FnMut() -> Result<()>) -> Result<f64> {
     pass()?;

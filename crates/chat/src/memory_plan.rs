@@ -7,7 +7,7 @@ use minke_spec::config::AttentionConfig;
 use minke_spec::cost::kv_bytes_per_token;
 use minke_spec::{Format, ModelConfig};
 use minke_tensor::{Device, Dtype, PAGE_TOKENS};
-use minke_weights::{Archive, Part, PartBytes};
+use minke_weights::{Archive, Component, ComponentBytes};
 use serde::Serialize;
 
 use crate::machine::weight_rate;
@@ -45,32 +45,32 @@ pub struct MemoryPlan {
     pub program: u64,
 }
 
-/// Plans the memory of a model from its configuration and the bytes of its parts.
+/// Plans the memory of a model from its configuration and the bytes of its components.
 pub struct MemoryPlanner<'a> {
     archive: &'a Archive,
-    parts: BTreeMap<(Part, &'a str), PartBytes>,
+    components: BTreeMap<(Component, &'a str), ComponentBytes>,
     /// Ids of the vocabulary.
     ids: u64,
 }
 
 impl<'a> MemoryPlanner<'a> {
-    /// Returns what the headers say.
+    /// What the headers say.
     pub fn new(archive: &'a Archive) -> Self {
         let listed = archive.metadata.as_ref().and_then(|metadata| metadata.list("tokenizer.ggml.tokens").ok()?);
         let ids = listed.map_or(archive.config.vocab_size, <[_]>::len) as u64;
-        Self { archive, parts: archive.parts(), ids }
+        Self { archive, components: archive.components(), ids }
     }
 
-    /// Returns the bytes in the files by what they do.
-    pub fn parts(&self) -> BTreeMap<&'static str, u64> {
-        let mut parts = BTreeMap::new();
-        for ((part, _), bytes) in &self.parts {
-            *parts.entry(part.name()).or_insert(0) += bytes.stored;
+    /// The bytes in the files by what they do.
+    pub fn components(&self) -> BTreeMap<&'static str, u64> {
+        let mut components = BTreeMap::new();
+        for ((component, _), bytes) in &self.components {
+            *components.entry(component.name()).or_insert(0) += bytes.stored;
         }
-        parts
+        components
     }
 
-    /// Returns what a model takes with a context of so many tokens.
+    /// What a model takes with a context of so many tokens.
     pub fn plan(&self, context: usize) -> MemoryPlan {
         let config = &self.archive.config;
         let weights = self.resident_weights(context);
@@ -82,7 +82,7 @@ impl<'a> MemoryPlanner<'a> {
         MemoryPlan { total, weights, cache, work, vocabulary, program: PROGRAM }
     }
 
-    /// Returns the longest context that fits into so many bytes, in tokens, at most the model's own; nothing if none fits.
+    /// The longest context that fits into so many bytes, in tokens, at most the model's own; nothing if none fits.
     pub fn longest_context(&self, memory: u64) -> Option<usize> {
         let fits = |pages: usize| self.plan(pages * PAGE_TOKENS).total <= memory;
         let most = self.archive.config.max_position_embeddings;
@@ -94,26 +94,26 @@ impl<'a> MemoryPlanner<'a> {
         (fitting > 0).then_some((fitting * PAGE_TOKENS).min(most))
     }
 
-    /// Returns the bytes of weights that are in memory after a sequence of so many tokens.
+    /// The bytes of weights that are in memory after a sequence of so many tokens.
     fn resident_weights(&self, tokens: usize) -> u64 {
         let config = &self.archive.config;
         // What so many draws touch, each of which touches a share.
         let touched = |share: f64| 1.0 - (1.0 - share.min(1.0)).powf(tokens as f64);
         let mut sum = 0.0;
-        for ((part, _), bytes) in &self.parts {
+        for ((component, _), bytes) in &self.components {
             let stored = bytes.stored as f64;
-            let share = match part {
+            let share = match component {
                 // What becomes f32 is read whole.
                 _ if bytes.decoded > 0 => 1.0,
-                Part::Embedding if !config.tie_word_embeddings => touched(FAULT_AROUND / stored.max(1.0)),
-                part => touched(visited(config, *part)),
+                Component::Embedding if !config.tie_word_embeddings => touched(FAULT_AROUND / stored.max(1.0)),
+                component => touched(visited(config, *component)),
             };
             sum += stored * share + bytes.decoded as f64;
         }
         sum as u64
     }
 
-    /// Returns how fast a model would write, from how fast weights of its formats are multiplied on this machine, now.
+    /// How fast a model would write, from how fast weights of its formats are multiplied on this machine, now.
     ///
     /// # Units
     /// `bandwidth` of memory: bytes per second
@@ -123,9 +123,9 @@ impl<'a> MemoryPlanner<'a> {
     pub fn speed(&self, device: &Device, context: usize, bandwidth: f64) -> Result<SpeedEstimate> {
         let config = &self.archive.config;
         let mut by_format = BTreeMap::<Format, f64>::new();
-        for ((part, name), bytes) in &self.parts {
+        for ((component, name), bytes) in &self.components {
             if let Some(format) = Format::from_name(name) {
-                *by_format.entry(format).or_default() += bytes.stored as f64 * visited(config, *part);
+                *by_format.entry(format).or_default() += bytes.stored as f64 * visited(config, *component);
             }
         }
         let active: f64 = by_format.values().sum();
@@ -145,7 +145,7 @@ impl<'a> MemoryPlanner<'a> {
         })
     }
 
-    /// Returns the context that a model gets in so much memory: what was asked for, else the longest that fits.
+    /// The context that a model gets in so much memory: what was asked for, else the longest that fits.
     ///
     /// # Errors
     /// If that does not fit, with what to change.
@@ -177,17 +177,17 @@ impl<'a> MemoryPlanner<'a> {
     }
 }
 
-/// Returns the share of a part's bytes that one token visits.
-fn visited(config: &ModelConfig, part: Part) -> f64 {
-    match (part, &config.moe) {
-        (Part::Embedding, _) if !config.tie_word_embeddings => 0.0,
-        (Part::Experts, Some(moe)) => moe.num_experts_per_tok as f64 / moe.n_routed_experts as f64,
-        (Part::Mtp | Part::Unread, _) => 0.0,
+/// The share of a component's bytes that one token visits.
+fn visited(config: &ModelConfig, component: Component) -> f64 {
+    match (component, &config.moe) {
+        (Component::Embedding, _) if !config.tie_word_embeddings => 0.0,
+        (Component::Experts, Some(moe)) => moe.num_experts_per_tok as f64 / moe.n_routed_experts as f64,
+        (Component::Mtp | Component::Unread, _) => 0.0,
         _ => 1.0,
     }
 }
 
-/// Returns the bytes that a token of a chunk takes while a layer computes: what the widest of its operations hold at once.
+/// The bytes that a token of a chunk takes while a layer computes: what the widest of its operations hold at once.
 fn work_per_token(config: &ModelConfig) -> u64 {
     let (width, heads) = (config.hidden_size, config.num_attention_heads);
     let (key, value) = config.head_dims();

@@ -8,7 +8,7 @@ use minke_weights::{Archive, texts};
 use crate::Result;
 use crate::error::bad_file;
 
-/// Returns the tokenizer of a model.
+/// The tokenizer of a model.
 ///
 /// # Errors
 /// If there is none, it is broken or of another kind, or it has more ids than the model knows.
@@ -38,7 +38,7 @@ pub fn tokenizer(archive: &Archive) -> Result<Tokenizer> {
     Ok(tokenizer)
 }
 
-/// Returns the vocabulary in the metadata of a GGUF file.
+/// The vocabulary in the metadata of a GGUF file.
 fn vocabulary<'a>(metadata: &'a Metadata, config: &ModelConfig) -> std::result::Result<Vocabulary<&'a str>, String> {
     const MISSING: &str = "holds no vocabulary; take a file that was converted with its tokenizer";
     match metadata.text("tokenizer.ggml.model")? {
@@ -60,7 +60,7 @@ fn vocabulary<'a>(metadata: &'a Metadata, config: &ModelConfig) -> std::result::
     })
 }
 
-/// Returns the chat template of a model, and a note if it has none and one of the project stands in for it.
+/// The chat template of a model, and a note if it has none and one of the project stands in for it.
 ///
 /// # Errors
 /// If the model's is broken, or there is none and no family is known whose could stand in.

@@ -69,7 +69,7 @@ pub struct Worker {
 }
 
 enum Command {
-    Submit(Box<Job>),
+    Submit(Box<Submission>),
     /// Something to be done between two steps.
     Call(Box<dyn FnOnce(&mut Engine) + Send>),
 }
@@ -114,8 +114,9 @@ impl Worker {
     pub fn submit(&self, request: Request) -> Result<Events> {
         let (sender, receiver) = mpsc::channel();
         let cancelled = Arc::new(AtomicBool::new(false));
-        let job = Job { request, events: sender, cancelled: cancelled.clone(), submitted: Instant::now() };
-        match self.commands().try_send(Command::Submit(Box::new(job))) {
+        let submission =
+            Submission { request, events: sender, cancelled: cancelled.clone(), submitted: Instant::now() };
+        match self.commands().try_send(Command::Submit(Box::new(submission))) {
             Ok(()) => Ok(Events { receiver, cancelled }),
             Err(TrySendError::Full(_)) => Err(Error::Busy { waiting: COMMANDS }),
             Err(TrySendError::Disconnected(_)) => Err(Error::Stopped),
@@ -253,7 +254,7 @@ impl Drop for Events {
 }
 
 /// A request that was submitted.
-struct Job {
+struct Submission {
     request: Request,
     events: Sender<Result<Event>>,
     cancelled: Arc<AtomicBool>,
@@ -280,7 +281,7 @@ struct EngineThread {
     model: Arc<ChatModel>,
     engine: Engine,
     config: WorkerConfig,
-    waiting: VecDeque<Job>,
+    waiting: VecDeque<Submission>,
     running: BTreeMap<SequenceId, Running>,
 }
 
@@ -293,7 +294,7 @@ impl EngineThread {
                 false => commands.try_recv(),
             };
             match command {
-                Ok(Command::Submit(job)) => self.enqueue(*job),
+                Ok(Command::Submit(submission)) => self.enqueue(*submission),
                 Ok(Command::Call(work)) => work(&mut self.engine),
                 Err(TryRecvError::Empty) => self.step(),
                 Err(TryRecvError::Disconnected) => return self.cancel_all(),
@@ -301,21 +302,21 @@ impl EngineThread {
         }
     }
 
-    fn enqueue(&mut self, job: Job) {
+    fn enqueue(&mut self, submission: Submission) {
         let (running, waiting) = (self.running.len(), self.waiting.len());
         if running + waiting >= self.config.max_running.saturating_add(self.config.max_waiting) {
-            fail(&job.events, Error::Busy { waiting });
+            fail(&submission.events, Error::Busy { waiting });
         } else {
-            self.waiting.push_back(job);
+            self.waiting.push_back(submission);
         }
     }
 
     /// Ends what was cancelled, starts what waits, computes one step, and sends everyone what it brought.
     fn step(&mut self) {
-        self.waiting.retain(|job| {
-            let cancelled = job.cancelled.load(Ordering::Relaxed);
+        self.waiting.retain(|submission| {
+            let cancelled = submission.cancelled.load(Ordering::Relaxed);
             if cancelled {
-                send(&job.events, Event { finish: Some(FinishReason::Cancelled), ..Event::default() });
+                send(&submission.events, Event { finish: Some(FinishReason::Cancelled), ..Event::default() });
             }
             !cancelled
         });
@@ -324,9 +325,9 @@ impl EngineThread {
         let cancelled: Vec<SequenceId> = self.running.iter().filter_map(cancelled).collect();
         cancelled.into_iter().for_each(|id| self.end(id, None, FinishReason::Cancelled));
         while self.running.len() < self.config.max_running
-            && let Some(job) = self.waiting.pop_front()
+            && let Some(submission) = self.waiting.pop_front()
         {
-            self.start(job);
+            self.start(submission);
         }
         if self.running.is_empty() {
             return;
@@ -347,8 +348,8 @@ impl EngineThread {
         }
     }
 
-    fn start(&mut self, job: Job) {
-        let Job { request, events, cancelled, submitted } = job;
+    fn start(&mut self, submission: Submission) {
+        let Submission { request, events, cancelled, submitted } = submission;
         let params = self.model.params(&request.options);
         let decoder = Decoder::new(&request);
         let token_ids = request.prompt.token_ids;
@@ -449,8 +450,8 @@ impl EngineThread {
     fn cancel_all(&mut self) {
         let ids: Vec<SequenceId> = self.running.keys().copied().collect();
         ids.into_iter().for_each(|id| self.end(id, None, FinishReason::Cancelled));
-        for job in self.waiting.drain(..) {
-            send(&job.events, Event { finish: Some(FinishReason::Cancelled), ..Event::default() });
+        for submission in self.waiting.drain(..) {
+            send(&submission.events, Event { finish: Some(FinishReason::Cancelled), ..Event::default() });
         }
     }
 }

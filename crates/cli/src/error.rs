@@ -43,7 +43,7 @@ impl Display for Failure {
 impl std::error::Error for Failure {}
 
 impl Exit {
-    /// Returns an error with this exit code.
+    /// An error with this exit code.
     pub fn because(self, message: impl Into<String>) -> anyhow::Error {
         Failure { exit: self, message: message.into() }.into()
     }
@@ -59,7 +59,7 @@ pub fn report(error: &anyhow::Error) -> ExitCode {
     exit_code(error).into()
 }
 
-/// Returns an error and its causes on one line. A cause that the line already quotes is not said twice.
+/// An error and its causes on one line. A cause that the line already quotes is not said twice.
 pub fn line(error: &anyhow::Error) -> String {
     let mut text = String::new();
     for cause in error.chain().map(ToString::to_string) {

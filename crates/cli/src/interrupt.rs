@@ -12,7 +12,7 @@ use crate::error::Exit;
 pub struct Interrupt(Arc<AtomicBool>);
 
 impl Interrupt {
-    /// Returns a flag that Ctrl-C raises from now on.
+    /// A flag that Ctrl-C raises from now on.
     ///
     /// # Errors
     /// If the operating system refuses.
@@ -40,7 +40,7 @@ impl Interrupt {
         ctrlc::set_handler(on_signal).context("cannot listen for Ctrl-C")
     }
 
-    /// Returns whether the flag is up.
+    /// Whether the flag is up.
     pub fn is_raised(&self) -> bool {
         self.0.load(Ordering::SeqCst)
     }

@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 use minke_chat::{template, tokenizer};
 use minke_sys::atomic;
 use minke_text::ChatTemplate;
-use minke_weights::{Archive, GENERATION_FILE, Output, Pairs};
+use minke_weights::{Archive, GENERATION_FILE, Pairs, PlannedTensor};
 use serde_json::{Map, Value, json};
 
 use crate::error::Exit;
@@ -21,11 +21,11 @@ const SAMPLING: [(&str, &str); 4] = [
     ("min_p", "general.sampling.min_p"),
 ];
 
-/// Returns the metadata of a GGUF file with these tensors of this model, and what is to be said about them.
+/// The metadata of a GGUF file with these tensors of this model, and what is to be said about them.
 ///
 /// # Errors
 /// If tokenizer, template or advice are broken, or the model or its tokenizer have no form in GGUF.
-pub fn pairs(archive: &Archive, outputs: &[Output], target: &Path) -> Result<(Pairs, Option<String>)> {
+pub fn pairs(archive: &Archive, outputs: &[PlannedTensor], target: &Path) -> Result<(Pairs, Option<String>)> {
     let name = if archive.metadata.is_none() { &archive.path } else { target };
     let name = std::path::absolute(name)?.file_stem().map_or(String::new(), |name| name.to_string_lossy().into_owned());
     let mut pairs = archive.gguf_pairs(&name, outputs)?;
@@ -126,7 +126,7 @@ fn copy_files(from: &Path, to: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Returns the object in a file, an empty one if there is no file.
+/// The object in a file, an empty one if there is no file.
 fn read_json(path: &Path) -> Result<Map<String, Value>> {
     if !path.exists() {
         return Ok(Map::new());

@@ -37,7 +37,7 @@ pub struct Printer {
 }
 
 impl Printer {
-    /// Returns a printer; `dim` is whether stdout understands dim text.
+    /// A printer; `dim` is whether stdout understands dim text.
     pub fn new(think: Think, dim: bool) -> Self {
         let holds = think != Think::Show && !std::io::stdout().is_terminal();
         Self {
@@ -209,12 +209,12 @@ impl Line {
     }
 }
 
-/// Returns the beginning of a text that fills at most so many columns; CJK and emoji fill two each.
+/// The beginning of a text that fills at most so many columns; CJK and emoji fill two each.
 pub fn fitting(text: &str, columns: usize) -> Cow<'_, str> {
     console::truncate_str(text, columns, "…")
 }
 
-/// Returns a text that cannot steer a terminal.
+/// A text that cannot steer a terminal.
 fn harmless(text: &str) -> String {
     let steers = |c: char| c.is_control() && !matches!(c, '\n' | '\t');
     text.chars().map(|c| if steers(c) { char::REPLACEMENT_CHARACTER } else { c }).collect()

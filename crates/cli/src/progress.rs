@@ -23,12 +23,12 @@ pub struct Bar {
 }
 
 impl Bar {
-    /// Returns a bar of which some is done already.
+    /// A bar of which some is done already.
     pub fn new(name: &str, done: u64, total: u64) -> Self {
         Self::with_template(BAR, name, done, total)
     }
 
-    /// Returns a bar of bytes, which says how fast they come.
+    /// A bar of bytes, which says how fast they come.
     pub fn bytes(name: &str, done: u64, total: u64) -> Self {
         Self::with_template(BYTES_BAR, name, done, total)
     }

@@ -7,7 +7,7 @@ use anyhow::Result;
 use minke_hub::{Hub, ModelName, Preview};
 use minke_spec::params::published_files;
 use minke_spec::presets::known;
-use minke_weights::{Archive, Entry};
+use minke_weights::{Archive, TensorEntry};
 use tempfile::TempDir;
 
 use crate::environment;
@@ -72,7 +72,7 @@ fn of_table(name: &ModelName) -> Option<Archive> {
     for (tensor, format, shape) in published_files(&config) {
         let start = end;
         end += format.bytes(shape.iter().product());
-        tensors.insert(tensor, Entry { dtype: format.name().into(), shape, file: 0, range: start..end });
+        tensors.insert(tensor, TensorEntry { dtype: format.name().into(), shape, file: 0, range: start..end });
     }
     let path = PathBuf::from(name.to_string());
     Some(Archive {

@@ -3,7 +3,7 @@
 use minke_eval::Verdict;
 use minke_eval::tasks::{Countdown, Gold};
 
-/// Returns what the grader of countdown says about an answer, and the target; nothing if the question is no such problem.
+/// What the grader of countdown says about an answer, and the target; nothing if the question is no such problem.
 pub fn check(question: &str, answer: &str) -> Option<(Verdict, u32)> {
     let problem = Countdown::parse(question)?;
     let Gold::Countdown(gold) = &problem.gold else { return None };
@@ -12,7 +12,7 @@ pub fn check(question: &str, answer: &str) -> Option<(Verdict, u32)> {
     Some((grader.grade(&problem, answer), gold.target))
 }
 
-/// Returns a line about a verdict.
+/// A line about a verdict.
 pub fn remark((verdict, target): (Verdict, u32), answer: &str) -> String {
     match verdict {
         Verdict::Right => format!("checked: {} = {target}", answer.trim()),

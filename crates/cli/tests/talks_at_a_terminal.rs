@@ -15,7 +15,7 @@ use terminal::Terminal;
 /// How soon the prompt must be back after Ctrl-C.
 const SOON: Duration = Duration::from_millis(200);
 
-/// Returns a text without what steers the terminal.
+/// A text without what steers the terminal.
 fn plain(text: &str) -> String {
     console::strip_ansi_codes(text).into_owned()
 }
@@ -25,7 +25,7 @@ fn leave(mut terminal: Terminal) {
     assert_eq!(terminal.end(), 0);
 }
 
-/// Returns the conversation as the terminal exports it.
+/// The conversation as the terminal exports it.
 fn exported(terminal: &mut Terminal, folder: &Path, name: &str) -> String {
     terminal.ask(&format!("/export {name}"));
     std::fs::read_to_string(folder.join(name)).unwrap()

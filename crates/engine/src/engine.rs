@@ -77,7 +77,7 @@ pub struct Engine {
 }
 
 impl Engine {
-    /// Returns an engine for models of the given configuration, with an empty cache.
+    /// An engine for models of the given configuration, with an empty cache.
     ///
     /// # Errors
     /// If a size is out of range.
@@ -151,7 +151,7 @@ impl Engine {
         Ok(())
     }
 
-    /// Returns the number of sequences that have not ended.
+    /// The number of sequences that have not ended.
     pub(crate) fn unfinished(&self) -> usize {
         self.scheduler.sequences.len()
     }
@@ -170,7 +170,7 @@ impl Engine {
         Ok(self.commit(&plan, samples))
     }
 
-    /// Returns whether every sequence has ended.
+    /// Whether every sequence has ended.
     pub fn is_idle(&self) -> bool {
         self.scheduler.sequences.is_empty()
     }
@@ -180,7 +180,7 @@ impl Engine {
         self.end(id, Finish::Cancelled);
     }
 
-    /// Returns the result of a sequence that has ended, once.
+    /// The result of a sequence that has ended, once.
     pub fn take(&mut self, id: SequenceId) -> Option<Completion> {
         self.finished.remove(&id)
     }
@@ -217,7 +217,7 @@ impl Engine {
         running.or_else(|| self.finished.get(&id).map(|completion| completion.counts))
     }
 
-    /// Returns the contents of the full pages that the prefix cache knows of these tokens, the first one first, until one
+    /// The contents of the full pages that the prefix cache knows of these tokens, the first one first, until one
     /// is missing: what [`Engine::import_prefix`] takes in another engine of the same form, model, build and type
     /// of cache.
     pub fn export_prefix(&self, token_ids: &[u32]) -> impl ExactSizeIterator<Item = Vec<u8>> {
@@ -270,7 +270,7 @@ impl Engine {
         Ok(())
     }
 
-    /// Returns the bytes of one page of 32 tokens over all layers.
+    /// The bytes of one page of 32 tokens over all layers.
     pub fn page_bytes(&self) -> usize {
         self.cache.page_bytes()
     }
@@ -280,12 +280,12 @@ impl Engine {
         self.cache.dtype()
     }
 
-    /// Returns the longest sequence, in tokens: the model's context, or what the cache holds.
+    /// The longest sequence, in tokens: the model's context, or what the cache holds.
     pub fn limit(&self) -> usize {
         self.limit
     }
 
-    /// Returns counts and state.
+    /// Counts and state.
     pub fn stats(&self) -> Stats {
         Stats {
             steps: self.steps,

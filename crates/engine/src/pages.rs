@@ -56,22 +56,22 @@ impl PageAllocator {
         }
     }
 
-    /// Returns the prefix without tokens. The form is part of it, and so of every prefix.
+    /// The prefix without tokens. The form is part of it, and so of every prefix.
     pub(crate) fn root(&self) -> Prefix {
         self.root
     }
 
-    /// Returns the number of pages.
+    /// The number of pages.
     pub(crate) fn count(&self) -> usize {
         self.pages.len()
     }
 
-    /// Returns how many pages nobody owns.
+    /// How many pages nobody owns.
     pub(crate) fn available(&self) -> usize {
         self.free.len() + self.reusable.len()
     }
 
-    /// Returns a page with one owner and unspecified contents, or nothing if all have owners.
+    /// A page with one owner and unspecified contents, or nothing if all have owners.
     pub(crate) fn allocate(&mut self) -> Option<u32> {
         let page = self.free.pop().or_else(|| {
             let (_, page) = self.reusable.pop_first()?;
@@ -87,7 +87,7 @@ impl PageAllocator {
         self.pages[page as usize].references += 1;
     }
 
-    /// Returns whether a page has more than one owner: who wants to write must copy.
+    /// Whether a page has more than one owner: who wants to write must copy.
     pub(crate) fn is_shared(&self, page: u32) -> bool {
         self.pages[page as usize].references > 1
     }
@@ -108,7 +108,7 @@ impl PageAllocator {
         self.reusable.insert(self.clock, page);
     }
 
-    /// Returns the page that holds `tokens` behind `parent`, with one more owner, and the prefix that ends with it.
+    /// The page that holds `tokens` behind `parent`, with one more owner, and the prefix that ends with it.
     pub(crate) fn find(&mut self, parent: Prefix, tokens: &[u32; PAGE_TOKENS]) -> Option<(u32, Prefix)> {
         let &(page, prefix) = self.known.get(&(parent, *tokens))?;
         let entry = &mut self.pages[page as usize];
@@ -119,7 +119,7 @@ impl PageAllocator {
         Some((page, prefix))
     }
 
-    /// Returns the known pages that hold the beginning of these tokens, in order; nobody becomes their owner.
+    /// The known pages that hold the beginning of these tokens, in order; nobody becomes their owner.
     pub(crate) fn known_pages(&self, token_ids: &[u32]) -> Vec<u32> {
         let mut prefix = self.root;
         let next = |tokens: &[u32; PAGE_TOKENS]| {
@@ -184,7 +184,7 @@ mod tests {
             assert!(self.known.iter().all(|(key, (page, _))| self.pages[*page as usize].key == Some(*key)));
         }
 
-        /// Returns whether the prefix cache could hand this page to somebody.
+        /// Whether the prefix cache could hand this page to somebody.
         pub(crate) fn is_known(&self, page: u32) -> bool {
             self.pages[page as usize].key.is_some()
         }

@@ -191,13 +191,13 @@ impl SamplingParams {
         })
     }
 
-    /// Returns what the logits are multiplied with; 1 for greedy. A trainer that wants the sampler's log-probabilities
+    /// What the logits are multiplied with; 1 for greedy. A trainer that wants the sampler's log-probabilities
     /// to the bit uses this number.
     pub fn inverse_temperature(&self) -> f32 {
         SampleRow::inverse_temperature(self.temperature)
     }
 
-    /// Returns the seed of sample `index` of a group submitted with `seed`. The first sample has the seed itself: sample
+    /// The seed of sample `index` of a group submitted with `seed`. The first sample has the seed itself: sample
     /// `index` is the sequence that is submitted alone with `seed_of_sample(seed, index)`.
     pub fn seed_of_sample(seed: u64, index: usize) -> u64 {
         if index == 0 { seed } else { draw(seed, Domain::Rollout, &[index as u64]).bits() }

@@ -39,7 +39,7 @@ pub struct Replicas {
 }
 
 impl Replicas {
-    /// Returns an engine per thread of the device for a small model and one for all of them otherwise. `sizes` are those
+    /// An engine per thread of the device for a small model and one for all of them otherwise. `sizes` are those
     /// of all together; each has pages for one sequence at least.
     ///
     /// # Errors

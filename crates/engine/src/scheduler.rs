@@ -71,7 +71,7 @@ impl Scheduler {
         ids
     }
 
-    /// Returns what the next step computes. Without sequences, nothing.
+    /// What the next step computes. Without sequences, nothing.
     pub(crate) fn schedule(&mut self) -> Plan {
         let mut plan = Plan::default();
         let mut budget = self.chunk_tokens;
@@ -141,7 +141,7 @@ impl Scheduler {
         Some(sequence)
     }
 
-    /// Returns a sequence that exists.
+    /// A sequence that exists.
     pub(crate) fn sequence(&mut self, id: SequenceId) -> &mut Sequence {
         self.sequences.get_mut(&id).expect("invariant: ids in sets and plans are those of sequences")
     }

@@ -189,7 +189,7 @@ impl Sequence {
         self.computed.min(self.prompt).saturating_sub(self.cached + self.prefilled)
     }
 
-    /// Returns how many tokens have to be computed before one can be sampled.
+    /// How many tokens have to be computed before one can be sampled.
     pub(crate) fn uncomputed(&self) -> usize {
         self.token_ids.len() - self.computed
     }
@@ -240,7 +240,7 @@ impl Sequence {
         }
     }
 
-    /// Returns the result.
+    /// The result.
     pub(crate) fn complete(mut self, id: SequenceId, finish: Finish) -> Completion {
         let counts = self.counts();
         let token_ids = self.token_ids.split_off(self.prompt);

@@ -9,7 +9,7 @@ use minke_model::{Batch, Chunk, KvCache, MlaForm, Transformer};
 use minke_spec::draw::{Domain, draw};
 use minke_tensor::{Device, Dtype, Pass};
 
-/// Returns the logits of all tokens, computed in chunks of the given sizes through pages in no particular order.
+/// The logits of all tokens, computed in chunks of the given sizes through pages in no particular order.
 fn logits(
     device: &Device,
     model: &Transformer,

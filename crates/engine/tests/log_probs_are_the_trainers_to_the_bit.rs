@@ -9,7 +9,7 @@ use minke_engine::{Completion, Engine, EngineConfig, Finish, SequenceId};
 use minke_model::{Batch, Transformer};
 use minke_tensor::{Device, Indices, Pass};
 
-/// Returns 64 rollouts, which ran at once in pages that were given out, cancelled and preempted before and meanwhile.
+/// 64 rollouts, which ran at once in pages that were given out, cancelled and preempted before and meanwhile.
 fn rollouts(device: &Device, model: &Transformer, cases: &[Case]) -> Vec<Completion> {
     let sizes = EngineConfig::default().exact();
     let sizes = sizes.with_pages(125).with_max_sequences(100).with_chunk_tokens(500);
@@ -41,7 +41,7 @@ fn rollouts(device: &Device, model: &Transformer, cases: &[Case]) -> Vec<Complet
     ours.iter().map(|&id| engine.take(id).unwrap()).collect()
 }
 
-/// Returns (log-probability, entropy) bits of every generated token, from one packed forward that records a tape.
+/// (log-probability, entropy) bits of every generated token, from one packed forward that records a tape.
 fn retold(device: &Device, model: &Transformer, cases: &[Case], rollouts: &[Completion]) -> Vec<(u32, u32)> {
     let whole: Vec<Vec<u32>> =
         cases.iter().zip(rollouts).map(|(case, r)| [&case.prompt[..], &r.token_ids].concat()).collect();

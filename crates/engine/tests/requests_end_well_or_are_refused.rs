@@ -86,7 +86,7 @@ fn events_tell_every_token_once() {
     assert!(engine.step(&model).unwrap().is_empty());
 }
 
-/// Returns the model with NaN as the embedding of one token.
+/// The model with NaN as the embedding of one token.
 fn poisoned(device: &Device, model: &Transformer, token: usize) -> Transformer {
     let mut poisoned = model.clone();
     let width = model.config().hidden_size;

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-/// Returns the probability that at least one of `k` samples is right, estimated without bias from `right` right ones
+/// The probability that at least one of `k` samples is right, estimated without bias from `right` right ones
 /// among `samples`: `1 - C(samples - right, k) / C(samples, k)`.
 ///
 /// With `k = 1` it is the plain mean that the paper calls pass@1.
@@ -38,7 +38,7 @@ pub struct Interval {
 }
 
 impl Interval {
-    /// Returns the mean of one score per problem and its interval; nothing for fewer than two problems.
+    /// The mean of one score per problem and its interval; nothing for fewer than two problems.
     ///
     /// # Paper
     /// - R1 3 (pass@1 is a mean over problems; the paper prints no interval)
@@ -53,7 +53,7 @@ impl Interval {
         Some(Self { mean, low: mean - half, high: mean + half })
     }
 
-    /// Returns the mean of `after - before` over the same problems and its interval; nothing for fewer than two
+    /// The mean of `after - before` over the same problems and its interval; nothing for fewer than two
     /// problems.
     ///
     /// How hard a problem is cancels in its difference, so this is narrower than two intervals side by side.
@@ -67,7 +67,7 @@ impl Interval {
     }
 }
 
-/// Returns the index of the first sample that has the most frequent key; of keys that are equally frequent, the one seen
+/// The index of the first sample that has the most frequent key; of keys that are equally frequent, the one seen
 /// first. Samples without an answer (`None`) have no vote; nothing if no sample has one.
 ///
 /// # Paper

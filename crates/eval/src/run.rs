@@ -106,7 +106,7 @@ pub struct TaskReport {
 }
 
 impl TaskReport {
-    /// Returns how much better this model is than another at the very same problems, with the interval of the paired
+    /// How much better this model is than another at the very same problems, with the interval of the paired
     /// difference: how hard a problem is cancels. Nothing if the problems are others.
     pub fn gain_over(&self, before: &Self) -> Option<Interval> {
         let ids = |report: &Self| report.counts.iter().map(|count| count.id).collect::<Vec<_>>();
@@ -119,7 +119,7 @@ impl TaskReport {
 }
 
 impl Count {
-    /// Returns the share of right answers.
+    /// The share of right answers.
     fn score(&self) -> f64 {
         share(self.right, self.samples)
     }
@@ -138,7 +138,7 @@ pub struct Judged {
     pub claims_success: bool,
 }
 
-/// Returns the rendered prompt of a question; a forced thought is opened if the template does not.
+/// The rendered prompt of a question; a forced thought is opened if the template does not.
 ///
 /// # Errors
 /// If the template refuses the question.
@@ -151,7 +151,7 @@ pub fn prompt(template: &ChatTemplate, question: &str, force_thought: bool) -> R
     Ok(prompt)
 }
 
-/// Returns what is to be said of a completion of a prompt: what graders, rewards and evaluations agree on.
+/// What is to be said of a completion of a prompt: what graders, rewards and evaluations agree on.
 ///
 /// # Paper
 /// - R1 2.2.2 (accuracy by rule, format)
@@ -229,7 +229,7 @@ impl Evaluator<'_> {
         }
     }
 
-    /// Returns the completions of all prompts, `samples` of each, in order.
+    /// The completions of all prompts, `samples` of each, in order.
     fn answer(
         &mut self,
         problems: &[Problem],
@@ -308,12 +308,12 @@ impl Tally {
         self.counts.push(Count { id: problem.id, right, samples: completions.len() });
     }
 
-    /// Returns the share of right answers of every problem.
+    /// The share of right answers of every problem.
     fn scores(&self) -> Vec<f64> {
         self.counts.iter().map(Count::score).collect()
     }
 
-    /// Returns the report, if there are problems enough for an interval.
+    /// The report, if there are problems enough for an interval.
     fn report(self, name: &str, config: &EvalConfig, greedy: Option<Interval>) -> Option<TaskReport> {
         let mean = |(number, tokens): (usize, usize)| (number > 0).then(|| share(tokens, number));
         let pass = |k: usize| {
@@ -350,7 +350,7 @@ fn share(part: usize, of: usize) -> f64 {
     part as f64 / of.max(1) as f64
 }
 
-/// Returns how many tokens of a completion belong to its thought, without the tags.
+/// How many tokens of a completion belong to its thought, without the tags.
 fn thought_tokens(tokenizer: &Tokenizer, token_ids: &[u32]) -> usize {
     let position = |token: &str| {
         let id = tokenizer.id_of(token)?;

@@ -37,7 +37,7 @@ pub(crate) enum Ask {
 }
 
 impl Hub {
-    /// Returns a server by its address, and who asks.
+    /// A server by its address, and who asks.
     ///
     /// # Errors
     /// If the address is none, or the processor lacks what encryption needs.
@@ -69,12 +69,12 @@ impl Hub {
         Ok(Self { agent, endpoint, token })
     }
 
-    /// Returns the address of the list of a revision's files.
+    /// The address of the list of a revision's files.
     pub(crate) fn list_address(&self, repo: &str, revision: &str) -> String {
         format!("{}/api/models/{repo}/revision/{}?blobs=true", self.endpoint, encoded(revision))
     }
 
-    /// Returns the address of a file.
+    /// The address of a file.
     pub(crate) fn file_address(&self, repo: &str, commit: &str, path: &str) -> String {
         let path: Vec<String> = path.split('/').map(encoded).collect();
         format!("{}/{repo}/resolve/{commit}/{}", self.endpoint, path.join("/"))
@@ -169,7 +169,7 @@ pub(crate) fn refused(what: &str, reason: impl Into<String>) -> Error {
     Error::Refused { what: what.into(), reason: reason.into() }
 }
 
-/// Returns where a redirect leads; never from an encrypted address to an open one.
+/// Where a redirect leads; never from an encrypted address to an open one.
 fn next_address(from: &str, to: &str) -> Option<String> {
     let (scheme, _, _) = origin(from)?;
     if to.starts_with("https://") || (to.starts_with("http://") && scheme == "http") {
@@ -183,7 +183,7 @@ fn next_address(from: &str, to: &str) -> Option<String> {
     }
 }
 
-/// Returns scheme, host and port of an address.
+/// Scheme, host and port of an address.
 fn origin(address: &str) -> Option<(String, String, u16)> {
     let uri: Uri = address.parse().ok()?;
     let scheme = uri.scheme_str()?.to_ascii_lowercase();
@@ -191,13 +191,13 @@ fn origin(address: &str) -> Option<(String, String, u16)> {
     Some((scheme, uri.host()?.to_ascii_lowercase(), port))
 }
 
-/// Returns a part of a path as an address holds it.
+/// A part of a path as an address holds it.
 fn encoded(text: &str) -> String {
     let keep = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
     text.bytes().map(|byte| if keep(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") }).collect()
 }
 
-/// Returns whether the processor has the instructions that the library of encryption is written in.
+/// Whether the processor has the instructions that the library of encryption is written in.
 fn can_encrypt() -> bool {
     #[cfg(target_arch = "x86_64")]
     {

@@ -58,7 +58,7 @@ impl From<minke_sys::atomic::WriteError> for Error {
     }
 }
 
-/// Returns a function that says which file an error is about.
+/// A function that says which file an error is about.
 pub(crate) fn io(action: &'static str, path: &std::path::Path) -> impl FnOnce(std::io::Error) -> Error {
     move |source| Error::Io { action, path: path.into(), source }
 }

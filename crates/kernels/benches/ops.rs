@@ -34,7 +34,7 @@ fn main() {
     run("swiglu", swiglu_rows);
 }
 
-/// Returns the median nanoseconds of a call: at least 9 calls and 0.2 s.
+/// The median nanoseconds of a call: at least 9 calls and 0.2 s.
 fn median_ns(mut call: impl FnMut()) -> f64 {
     call();
     let (mut times, begun) = (Vec::new(), Instant::now());
@@ -199,7 +199,7 @@ fn attention_rows(device: &Device) {
     }
 }
 
-/// Returns the time of rows against pages. Sequences took their pages in turn as they grew.
+/// The time of rows against pages. Sequences took their pages in turn as they grew.
 fn pages_ns(
     device: &Device,
     dtype: Dtype,

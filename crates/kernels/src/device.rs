@@ -161,17 +161,17 @@ impl Cpu {
         Ok(Self { inner: Arc::new(inner), serial: false })
     }
 
-    /// Returns the same device restricted to the caller's thread: for work inside a task.
+    /// The same device restricted to the caller's thread: for work inside a task.
     pub(crate) fn serial(&self) -> Self {
         Self { inner: Arc::clone(&self.inner), serial: true }
     }
 
-    /// Returns the instruction-set path.
+    /// The instruction-set path.
     pub(crate) fn isa(&self) -> Isa {
         self.inner.isa
     }
 
-    /// Returns the number of threads.
+    /// The number of threads.
     pub(crate) fn threads(&self) -> usize {
         if self.serial { 1 } else { self.inner.threads.count() }
     }
@@ -187,7 +187,7 @@ impl Cpu {
         if worth_it && !self.serial { self.inner.threads.run(tasks, &task) } else { (0..tasks).for_each(task) }
     }
 
-    /// Returns a buffer for `len` values of type `T`; its contents are unspecified but initialized.
+    /// A buffer for `len` values of type `T`; its contents are unspecified but initialized.
     pub(crate) fn buffer<T: Pod>(&self, len: usize) -> Buffer {
         Buffer::new::<T>(&self.inner.store, len)
     }
@@ -214,7 +214,7 @@ unsafe impl Sync for Store {}
 
 const ALIGN: usize = 64;
 
-/// Returns the class that holds `bytes`, four classes per power of two. Under the sanitizer (`cargo xtask sanitize`) every size
+/// The class that holds `bytes`, four classes per power of two. Under the sanitizer (`cargo xtask sanitize`) every size
 /// is a class of its own and freed when it is given back, so that an access behind a buffer or after its end is found.
 fn class_of(bytes: usize) -> usize {
     if cfg!(exact_buffers) {
@@ -226,7 +226,7 @@ fn class_of(bytes: usize) -> usize {
     (log - 2) * 4 + quarter
 }
 
-/// Returns the bytes of a class.
+/// The bytes of a class.
 fn class_bytes(class: usize) -> usize {
     if cfg!(exact_buffers) {
         return class.max(1);
@@ -313,13 +313,13 @@ impl Buffer {
         ViewMut::of(self.as_mut_slice())
     }
 
-    /// Returns the contents as values of type `T`.
+    /// The contents as values of type `T`.
     pub(crate) fn as_slice<T: Pod>(&self) -> &[T] {
         // SAFETY: the memory is initialized (zeroed once, then only written), aligned to 64, and `T` is plain.
         unsafe { std::slice::from_raw_parts(self.pointer.as_ptr().cast(), self.bytes / size_of::<T>()) }
     }
 
-    /// Returns the contents as values of type `T`, for writing.
+    /// The contents as values of type `T`, for writing.
     pub(crate) fn as_mut_slice<T: Pod>(&mut self) -> &mut [T] {
         // SAFETY: as in `as_slice`; the borrow is exclusive.
         unsafe { std::slice::from_raw_parts_mut(self.pointer.as_ptr().cast(), self.bytes / size_of::<T>()) }
@@ -362,7 +362,7 @@ impl<'a, T> Parts<'a, T> {
         self.len
     }
 
-    /// Returns the part `[start, start + len)`.
+    /// The part `[start, start + len)`.
     ///
     /// # Safety
     /// No two parts that are alive at once overlap.
@@ -373,7 +373,7 @@ impl<'a, T> Parts<'a, T> {
         unsafe { std::slice::from_raw_parts_mut(self.pointer.add(start), len) }
     }
 
-    /// Returns the pointer to element `at`, for strided writes within the slice.
+    /// The pointer to element `at`, for strided writes within the slice.
     pub(crate) fn pointer(&self, at: usize) -> *mut T {
         assert!(at <= self.len);
         self.pointer.wrapping_add(at)

@@ -25,16 +25,16 @@ pub enum FloatsMut<'a> {
 
 /// A float of the cache.
 pub(crate) trait Element: Pod {
-    /// Returns the nearest value, ties to even; not a number stays so.
+    /// The nearest value, ties to even; not a number stays so.
     fn from_f32(x: f32) -> Self;
-    /// Returns the same value as f32.
+    /// The same value as f32.
     fn to_f32(self) -> f32;
-    /// Returns the values at `from`.
+    /// The values at `from`.
     ///
     /// # Safety
     /// `from` is valid for reading `LANES` values.
     unsafe fn load<S: Simd>(s: S, from: *const Self) -> S::V;
-    /// Returns the first `n <= LANES` values at `from`, zeros behind them.
+    /// The first `n <= LANES` values at `from`, zeros behind them.
     ///
     /// # Safety
     /// `from` is valid for reading `n` values.

@@ -19,7 +19,7 @@ pub(crate) enum Kind {
 }
 
 impl Isa {
-    /// Returns the fastest path of this machine.
+    /// The fastest path of this machine.
     pub fn detect() -> Self {
         Self::available()[0]
     }
@@ -29,7 +29,7 @@ impl Isa {
         Self(Kind::Portable)
     }
 
-    /// Returns every path of this machine, the fastest first; `portable` is always the last.
+    /// Every path of this machine, the fastest first; `portable` is always the last.
     pub fn available() -> Vec<Self> {
         let mut found = Vec::new();
         #[cfg(target_arch = "x86_64")]
@@ -50,7 +50,7 @@ impl Isa {
         found
     }
 
-    /// Returns the name of the path: `avx512`, `avx2` or `portable`.
+    /// The name of the path: `avx512`, `avx2` or `portable`.
     pub fn name(self) -> &'static str {
         match self.0 {
             #[cfg(target_arch = "x86_64")]

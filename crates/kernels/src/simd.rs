@@ -19,15 +19,15 @@ pub(crate) trait Simd: Copy {
 
     /// Returns `x` in every lane.
     fn splat(self, x: f32) -> Self::V;
-    /// Returns the floats at `from`.
+    /// The floats at `from`.
     /// # Safety
     /// `from` is valid for reading `LANES` floats.
     unsafe fn load_ptr(self, from: *const f32) -> Self::V;
-    /// Returns the first `n <= LANES` floats at `from`, zeros behind them.
+    /// The first `n <= LANES` floats at `from`, zeros behind them.
     /// # Safety
     /// `from` is valid for reading `n` floats.
     unsafe fn load_ptr_n(self, from: *const f32, n: usize) -> Self::V;
-    /// Returns the bf16 values at `from` as floats.
+    /// The bf16 values at `from` as floats.
     /// # Safety
     /// `from` is valid for reading `LANES` values.
     unsafe fn load_bf16(self, from: *const Bf16) -> Self::V;
@@ -49,13 +49,13 @@ pub(crate) trait Simd: Copy {
     fn div(self, a: Self::V, b: Self::V) -> Self::V;
     /// Returns `a * b + c`, rounded once where the instruction set can.
     fn fma(self, a: Self::V, b: Self::V, c: Self::V) -> Self::V;
-    /// Returns the larger of `a` and `b`, and `b` if either is not a number.
+    /// The larger of `a` and `b`, and `b` if either is not a number.
     fn max(self, a: Self::V, b: Self::V) -> Self::V;
-    /// Returns the smaller of `a` and `b`, and `b` if either is not a number.
+    /// The smaller of `a` and `b`, and `b` if either is not a number.
     fn min(self, a: Self::V, b: Self::V) -> Self::V;
-    /// Returns the square root.
+    /// The square root.
     fn sqrt(self, a: Self::V) -> Self::V;
-    /// Returns the nearest integer, ties to even.
+    /// The nearest integer, ties to even.
     fn round(self, a: Self::V) -> Self::V;
     /// Returns `a * 2^n` for an integral `n` in `[-126, 127]`.
     fn scale_by_power(self, a: Self::V, n: Self::V) -> Self::V;
@@ -63,27 +63,27 @@ pub(crate) trait Simd: Copy {
     fn select_less(self, a: Self::V, b: Self::V, x: Self::V, y: Self::V) -> Self::V;
     /// Asks for the cache line at `at`; the address need not be valid.
     fn prefetch<T>(self, at: *const T);
-    /// Returns the lanes.
+    /// The lanes.
     fn to_array(self, v: Self::V) -> [f32; 16];
 
     /// A register of `LANES` integers of 32 bits.
     type I: Copy;
     /// Returns `x` in every lane.
     fn splat_int(self, x: i32) -> Self::I;
-    /// Returns the integers as floats.
+    /// The integers as floats.
     fn to_float(self, x: Self::I) -> Self::V;
-    /// Returns the `LANES` words of four bytes at `from`.
+    /// The `LANES` words of four bytes at `from`.
     /// # Safety
     /// `from` is valid for reading `4 * LANES` bytes.
     unsafe fn load_words(self, from: *const u8) -> Self::I;
-    /// Returns in every lane `sum + the sum over its four bytes of w * q`: bytes of `w` have no sign and lie below 128
+    /// In every lane `sum + the sum over its four bytes of w * q`: bytes of `w` have no sign and lie below 128
     /// unless `WIDE`, those of `q` have one and lie above -128.
     fn dot<const WIDE: bool>(self, sum: Self::I, w: Self::I, q: i32) -> Self::I;
     /// Replaces the `4 * LANES` bytes at `at`, each below 16, by their places in `table`.
     /// # Safety
     /// `at` is valid for reading and writing them.
     unsafe fn look_up(self, table: &[u8; 16], at: *mut u8);
-    /// Returns entry `at[i]`, modulo N, of a list for every i, its first byte lowest; N is a power of two.
+    /// Entry `at[i]`, modulo N, of a list for every i, its first byte lowest; N is a power of two.
     #[inline(always)]
     fn gather_64<const N: usize>(self, list: &[[u8; 8]; N], at: &[u16; 32]) -> [u64; 32] {
         const { assert!(N.is_power_of_two()) };
@@ -109,7 +109,7 @@ pub(crate) trait Simd: Copy {
     /// `from` and `to` are valid for these rows.
     unsafe fn transpose(self, from: *const u32, stride: usize, to: *mut u32, to_stride: usize);
 
-    /// Returns the first `n <= LANES` bf16 values at `from` as floats, zeros behind them.
+    /// The first `n <= LANES` bf16 values at `from` as floats, zeros behind them.
     /// # Safety
     /// `from` is valid for reading `n` values.
     #[inline(always)]
@@ -122,7 +122,7 @@ pub(crate) trait Simd: Copy {
         }
     }
 
-    /// Returns the first `LANES` floats of `from`.
+    /// The first `LANES` floats of `from`.
     #[inline(always)]
     fn load(self, from: &[f32]) -> Self::V {
         assert!(from.len() >= Self::LANES);
@@ -130,7 +130,7 @@ pub(crate) trait Simd: Copy {
         unsafe { self.load_ptr(from.as_ptr()) }
     }
 
-    /// Returns up to `LANES` floats of `from`, zeros behind them.
+    /// Up to `LANES` floats of `from`, zeros behind them.
     #[inline(always)]
     fn load_partial(self, from: &[f32]) -> Self::V {
         // SAFETY: the count is the length of the slice, at most LANES.
@@ -152,7 +152,7 @@ pub(crate) trait Simd: Copy {
         unsafe { self.store_ptr_n(v, to.as_mut_ptr(), to.len().min(Self::LANES)) }
     }
 
-    /// Returns the sum of the lanes, halves added pairwise.
+    /// The sum of the lanes, halves added pairwise.
     #[inline(always)]
     fn sum(self, v: Self::V) -> f32 {
         let mut lanes = self.to_array(v);
@@ -166,7 +166,7 @@ pub(crate) trait Simd: Copy {
         lanes[0]
     }
 
-    /// Returns the largest lane, halves compared pairwise; if a lane is not a number, that or any other lane.
+    /// The largest lane, halves compared pairwise; if a lane is not a number, that or any other lane.
     #[inline(always)]
     fn largest(self, v: Self::V) -> f32 {
         let mut lanes = self.to_array(v);
@@ -180,7 +180,7 @@ pub(crate) trait Simd: Copy {
         lanes[0]
     }
 
-    /// Returns e^x: relative error below 2e-7; exactly zero below -87.3 (minus infinity included); finite above 88; not
+    /// E^x: relative error below 2e-7; exactly zero below -87.3 (minus infinity included); finite above 88; not
     /// a number for not a number.
     #[inline(always)]
     fn exp(self, x: Self::V) -> Self::V {

@@ -147,7 +147,7 @@ impl Shared {
         }
     }
 
-    /// Returns the epoch of a job that was not seen yet, or nothing when the device is gone.
+    /// The epoch of a job that was not seen yet, or nothing when the device is gone.
     fn wait_for_job(&self, seen: usize) -> Option<usize> {
         let posted = |epoch: usize| epoch % 2 == 1 && epoch != seen;
         for _ in 0..SPINS {

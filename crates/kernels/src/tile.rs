@@ -32,7 +32,7 @@ pub(crate) struct Output {
 }
 
 impl Left {
-    /// Returns the operand from row `i` and column `p` on.
+    /// The operand from row `i` and column `p` on.
     #[inline(always)]
     pub(crate) fn at(self, i: usize, p: usize) -> Self {
         Self { pointer: self.pointer.wrapping_add(i * self.row + p * self.column), ..self }
@@ -40,13 +40,13 @@ impl Left {
 }
 
 impl<T> Right<T> {
-    /// Returns the plain row-major matrix with the given number of columns.
+    /// The plain row-major matrix with the given number of columns.
     #[inline(always)]
     pub(crate) fn plain<S: Simd>(pointer: *const T, row: usize) -> Self {
         Self { pointer, row, panel: panel_width::<S>() }
     }
 
-    /// Returns the operand from row `p` and panel `panel` on.
+    /// The operand from row `p` and panel `panel` on.
     #[inline(always)]
     pub(crate) fn at(self, p: usize, panel: usize) -> Self {
         Self { pointer: self.pointer.wrapping_add(panel * self.panel + p * self.row), ..self }
@@ -54,14 +54,14 @@ impl<T> Right<T> {
 }
 
 impl Output {
-    /// Returns the output from row `i` and column `j` on.
+    /// The output from row `i` and column `j` on.
     #[inline(always)]
     pub(crate) fn at(self, i: usize, j: usize) -> Self {
         Self { pointer: self.pointer.wrapping_add(i * self.row + j), ..self }
     }
 }
 
-/// Returns the columns of a register tile.
+/// The columns of a register tile.
 #[inline(always)]
 pub(crate) const fn panel_width<S: Simd>() -> usize {
     2 * S::LANES

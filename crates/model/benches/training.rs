@@ -32,14 +32,14 @@ fn config(name: &str) -> ModelConfig {
     ModelConfig::from_value(json).expect("the shape is valid").config
 }
 
-/// Returns a field of `/proc/self/status` in KiB.
+/// A field of `/proc/self/status` in KiB.
 fn status_kib(field: &str) -> u64 {
     let text = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let line = text.lines().find(|line| line.starts_with(field)).unwrap_or_default();
     line.split_whitespace().nth(1).and_then(|v| v.parse().ok()).unwrap_or(0)
 }
 
-/// Returns the processor seconds of this process so far.
+/// The processor seconds of this process so far.
 fn cpu_seconds() -> f64 {
     let text = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
     let fields: Vec<&str> = text.rsplit(") ").next().unwrap_or_default().split_whitespace().collect();

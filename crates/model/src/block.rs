@@ -89,7 +89,7 @@ impl Block {
         }
     }
 
-    /// Returns the output, and what a gate reports. x [T, D] -> [T, D]
+    /// The output, and what a gate reports. x [T, D] -> [T, D]
     pub(crate) fn forward(
         &self,
         pass: Pass<'_>,
@@ -125,7 +125,7 @@ impl Block {
         Ok((y, report))
     }
 
-    /// Returns `x + attention(norm(x))`.
+    /// `x + attention(norm(x))`.
     fn attend(
         &self,
         pass: Pass<'_>,
@@ -142,7 +142,7 @@ impl Block {
         Ok(x.add(pass, &y)?)
     }
 
-    /// Returns `x + mlp(norm(x))`.
+    /// `x + mlp(norm(x))`.
     fn feed_dense(&self, pass: Pass<'_>, x: &Tensor) -> minke_tensor::Result<Tensor> {
         let FeedForward::Mlp(mlp) = &self.feed_forward else { unreachable!("only called for dense blocks") };
         let y = mlp.forward(pass, &x.rms_norm(pass, &self.post_attention_layernorm, self.epsilon)?)?;

@@ -21,7 +21,7 @@ pub struct KvCache {
 }
 
 impl KvCache {
-    /// Returns a cache of `pages` pages of 32 tokens for the main model's layers, whose values are kept as `dtype`.
+    /// A cache of `pages` pages of 32 tokens for the main model's layers, whose values are kept as `dtype`.
     pub fn new(device: &Device, config: &ModelConfig, pages: usize, form: MlaForm, dtype: Dtype) -> Self {
         let heads = config.num_attention_heads;
         let layer = || match (&config.attention, form) {
@@ -38,7 +38,7 @@ impl KvCache {
         Self { layers: (0..config.num_hidden_layers).map(|_| layer()).collect(), form, dtype }
     }
 
-    /// Returns the form of MLA that the cache serves.
+    /// The form of MLA that the cache serves.
     pub fn form(&self) -> MlaForm {
         self.form
     }
@@ -48,12 +48,12 @@ impl KvCache {
         self.dtype
     }
 
-    /// Returns the number of pages.
+    /// The number of pages.
     pub fn pages(&self) -> usize {
         self.layers.first().map_or(0, Pages::count)
     }
 
-    /// Returns the bytes of one page over all layers.
+    /// The bytes of one page over all layers.
     pub fn page_bytes(&self) -> usize {
         self.layers.iter().map(Pages::page_bytes).sum()
     }
@@ -65,7 +65,7 @@ impl KvCache {
         }
     }
 
-    /// Returns the contents of one page, layer by layer: [`KvCache::page_bytes`] bytes, as they lie in memory.
+    /// The contents of one page, layer by layer: [`KvCache::page_bytes`] bytes, as they lie in memory.
     pub fn export_page(&self, page: u32) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(self.page_bytes());
         self.layers.iter().for_each(|layer| layer.export_page(page as usize, &mut bytes));
@@ -86,7 +86,7 @@ impl KvCache {
         assert!(rest.is_empty(), "the contents of one page");
     }
 
-    /// Returns the pages of one layer.
+    /// The pages of one layer.
     pub(crate) fn layer(&mut self, layer: usize) -> &mut Pages {
         &mut self.layers[layer]
     }

@@ -59,7 +59,7 @@ impl Gate {
         }
     }
 
-    /// Returns the chosen experts and their weights. The bias takes part in the choice and in nothing else.
+    /// The chosen experts and their weights. The bias takes part in the choice and in nothing else.
     ///
     /// # Shapes
     /// x [T, D] -> indices [T, K], weights [T, K]
@@ -85,12 +85,12 @@ impl Gate {
         Ok(Choice { indices, weights: weights.scale(pass, self.scale)?, scores })
     }
 
-    /// Returns the number of choices per token.
+    /// The number of choices per token.
     pub(crate) fn per_token(&self) -> usize {
         self.routing.per_token
     }
 
-    /// Returns the number of experts.
+    /// The number of experts.
     pub(crate) fn experts(&self) -> usize {
         self.routing.experts
     }
@@ -122,7 +122,7 @@ pub fn update_bias(bias: &mut [f32], load: &[u64], gamma: f32) {
     }
 }
 
-/// Returns the sequence-wise balance loss without its factor alpha, averaged over sequences.
+/// The sequence-wise balance loss without its factor alpha, averaged over sequences.
 ///
 /// ```text
 /// f_i = E / (K T) * tokens of the sequence with s_i among their K largest scores    (a constant for the gradient)

@@ -48,7 +48,7 @@ impl Gqa {
         }
     }
 
-    /// Returns the output of attention.
+    /// The output of attention.
     ///
     /// # Shapes
     /// x [T, D] -> [T, D]

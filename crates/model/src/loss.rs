@@ -35,7 +35,7 @@ pub struct Losses {
 }
 
 impl Targets {
-    /// Returns targets for a batch of whole sequences: row i predicts token i + 1 of its sequence, and counts as much as
+    /// Targets for a batch of whole sequences: row i predicts token i + 1 of its sequence, and counts as much as
     /// `counts[i]` says; last rows never do. The losses are means over counts: `totals` are the sums of
     /// [`Targets::count`] over all batches of a step.
     pub fn next_tokens(device: &Device, batch: &Batch, counts: &[f32], totals: (f32, f32)) -> Self {
@@ -56,7 +56,7 @@ impl Targets {
         }
     }
 
-    /// Returns how much a batch counts: for the next token, and for the one after it. A token counts as the second next
+    /// How much a batch counts: for the next token, and for the one after it. A token counts as the second next
     /// as much as it does as the next.
     pub fn count(batch: &Batch, counts: &[f32]) -> (f32, f32) {
         let of = |skip: usize| -> f32 {
@@ -68,7 +68,7 @@ impl Targets {
 }
 
 impl Transformer {
-    /// Returns the loss of a batch of whole sequences and what the forward reported.
+    /// The loss of a batch of whole sequences and what the forward reported.
     ///
     /// # Paper
     /// - V3 2.2 eqs. 24-25 (multi-token prediction loss)

@@ -57,7 +57,7 @@ impl Mla {
         }
     }
 
-    /// Returns the output of attention.
+    /// The output of attention.
     ///
     /// # Shapes
     /// x [T, D] -> [T, D]
@@ -91,7 +91,7 @@ impl Mla {
         Ok(out.reshape(&[tokens, heads * v])?.matmul(pass, &self.o_proj)?)
     }
 
-    /// Returns the queries of all heads before rotation. x [T, D] -> [T, H * (N + R)]
+    /// The queries of all heads before rotation. x [T, D] -> [T, H * (N + R)]
     fn queries(&self, pass: Pass<'_>, x: &Tensor) -> Result<Tensor> {
         match (&self.q_proj, &self.q_a_proj, &self.q_a_layernorm, &self.q_b_proj) {
             (Some(q_proj), ..) => Ok(x.matmul(pass, q_proj)?),

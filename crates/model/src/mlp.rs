@@ -21,7 +21,7 @@ impl Mlp {
         Self { gate_proj: projection("gate_proj"), up_proj: projection("up_proj"), down_proj: projection("down_proj") }
     }
 
-    /// Returns the output. x [T, D] -> [T, D]
+    /// The output. x [T, D] -> [T, D]
     pub(crate) fn forward(&self, pass: Pass<'_>, x: &Tensor) -> minke_tensor::Result<Tensor> {
         let hidden = self.gate_proj.forward(pass, x)?.swiglu(pass, &self.up_proj.forward(pass, x)?)?;
         self.down_proj.forward(pass, &hidden)

@@ -67,7 +67,7 @@ impl Moe {
         Self { layer, gate, experts, shared_experts }
     }
 
-    /// Returns the output, and in a recording pass the load and balance loss.
+    /// The output, and in a recording pass the load and balance loss.
     ///
     /// # Shapes
     /// x [T, D] -> [T, D]
@@ -93,7 +93,7 @@ impl Moe {
         Ok((y, report))
     }
 
-    /// Returns the weighted experts plus the shared one. x [T, D], weights [T, K] -> [T, D]
+    /// The weighted experts plus the shared one. x [T, D], weights [T, K] -> [T, D]
     fn mix(&self, pass: Pass<'_>, x: &Tensor, weights: &Tensor, plan: &Dispatch) -> minke_tensor::Result<Tensor> {
         let Experts { gate_proj, up_proj, down_proj } = &self.experts;
         let fetched = plan.fetch_experts(pass, self.layer)?;

@@ -29,7 +29,7 @@ impl Mtp {
         Self { epsilon: config.rms_norm_eps, enorm, hnorm, eh_proj, block: Block::new(config, source, layer), norm }
     }
 
-    /// Returns the normed states that the shared head reads: row i predicts token i + 2.
+    /// The normed states that the shared head reads: row i predicts token i + 2.
     ///
     /// # Shapes
     /// hidden [T, D] (after the main model's final norm), next_ids `[T]` (token i + 1), embed_tokens [W, D] -> [T, D]

@@ -20,7 +20,7 @@ impl Rope {
         }
     }
 
-    /// Returns cosine and sine for the given positions: computed once per forward, read by every layer.
+    /// Cosine and sine for the given positions: computed once per forward, read by every layer.
     ///
     /// # Shapes
     /// positions `[T]` -> [T, R]

@@ -11,7 +11,7 @@ pub(crate) struct ParamSource {
 }
 
 impl ParamSource {
-    /// Returns the parameters of the table, with values from `value`, in the order of the table.
+    /// The parameters of the table, with values from `value`, in the order of the table.
     pub(crate) fn new<W: Into<Weight>, E>(
         specs: &[ParamSpec],
         placement: &Placement,
@@ -25,17 +25,17 @@ impl ParamSource {
         Ok(Self { waiting })
     }
 
-    /// Returns a parameter that the table has.
+    /// A parameter that the table has.
     pub(crate) fn take(&mut self, name: &str) -> Param {
         self.take_if_any(name).unwrap_or_else(|| panic!("invariant: the table of parameters has {name}"))
     }
 
-    /// Returns a parameter if the table has it.
+    /// A parameter if the table has it.
     pub(crate) fn take_if_any(&mut self, name: &str) -> Option<Param> {
         self.waiting.remove(name)
     }
 
-    /// Returns the names that nobody took.
+    /// The names that nobody took.
     pub(crate) fn left_over(&self) -> Vec<&str> {
         self.waiting.keys().map(String::as_str).collect()
     }

@@ -72,7 +72,7 @@ pub struct MtpOutput {
 }
 
 impl Transformer {
-    /// Returns a model with random weights: normal with the configured deviation, norms 1, biases 0.
+    /// A model with random weights: normal with the configured deviation, norms 1, biases 0.
     ///
     /// # Paper
     /// - V3 4.2 (initialisation)
@@ -83,7 +83,7 @@ impl Transformer {
         Self::new(config, placement, |spec, shape| Ok(initial(device, config, spec, shape, seed)))
     }
 
-    /// Returns a model whose weights are given by `value(spec, local shape)`, asked in the order of the table.
+    /// A model whose weights are given by `value(spec, local shape)`, asked in the order of the table.
     ///
     /// # Errors
     /// If `value` fails.
@@ -108,12 +108,12 @@ impl Transformer {
         Ok(model)
     }
 
-    /// Returns the configuration.
+    /// The configuration.
     pub fn config(&self) -> &ModelConfig {
         &self.config
     }
 
-    /// Returns all parameters in the order of the table.
+    /// All parameters in the order of the table.
     pub fn params(&self) -> Vec<&Param> {
         let mut all = Vec::new();
         HasParams::params(self, &mut all);
@@ -121,12 +121,12 @@ impl Transformer {
         all
     }
 
-    /// Returns which weights these are.
+    /// Which weights these are.
     pub fn id(&self) -> &ModelId {
         &self.id
     }
 
-    /// Returns all parameters in the order of the table, for an update: the model has another [`id`](Self::id) then.
+    /// All parameters in the order of the table, for an update: the model has another [`id`](Self::id) then.
     pub fn params_mut(&mut self) -> Vec<&mut Param> {
         self.id = ModelId::new();
         let mut all = Vec::new();
@@ -171,12 +171,12 @@ impl Transformer {
         Ok(Output { hidden, mtp: mtp_output, balance, loads })
     }
 
-    /// Returns the head: the embedding if they are tied.
+    /// The head: the embedding if they are tied.
     fn head(&self) -> &Param {
         self.lm_head.as_ref().unwrap_or(&self.embed_tokens)
     }
 
-    /// Returns the logits of states.
+    /// The logits of states.
     ///
     /// # Shapes
     /// hidden [R, D] -> [R, W]
@@ -187,7 +187,7 @@ impl Transformer {
         Ok(hidden.matmul(pass, self.head())?)
     }
 
-    /// Returns log-probabilities of targets, without holding all logits: equal to the bit to those of the sampler.
+    /// Log-probabilities of targets, without holding all logits: equal to the bit to those of the sampler.
     ///
     /// # Shapes
     /// hidden [R, D], targets `[R]` -> `[R]`
@@ -221,7 +221,7 @@ impl Transformer {
     }
 }
 
-/// Returns the initial values of a parameter: a function of the seed and the parameter's name.
+/// The initial values of a parameter: a function of the seed and the parameter's name.
 fn initial(device: &Device, config: &ModelConfig, spec: &ParamSpec, shape: &[usize], seed: u64) -> Tensor {
     let elements = shape.iter().product();
     let values = match spec.role {

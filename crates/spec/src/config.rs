@@ -80,7 +80,7 @@ impl ModelType {
     /// All families.
     pub const ALL: [ModelType; 5] = [Self::DeepseekV2, Self::DeepseekV3, Self::Llama, Self::Qwen2, Self::Qwen3];
 
-    /// Returns the published `model_type`.
+    /// The published `model_type`.
     pub fn name(self) -> &'static str {
         match self {
             Self::DeepseekV2 => "deepseek_v2",
@@ -91,7 +91,7 @@ impl ModelType {
         }
     }
 
-    /// Returns the published entry of `architectures`.
+    /// The published entry of `architectures`.
     pub fn architecture(self) -> &'static str {
         match self {
             Self::DeepseekV2 => "DeepseekV2ForCausalLM",
@@ -102,7 +102,7 @@ impl ModelType {
         }
     }
 
-    /// Returns whether the family is one of DeepSeek's, with latent attention.
+    /// Whether the family is one of DeepSeek's, with latent attention.
     pub fn is_deepseek(self) -> bool {
         matches!(self, Self::DeepseekV2 | Self::DeepseekV3)
     }
@@ -136,7 +136,7 @@ pub struct MlaConfig {
 }
 
 impl MlaConfig {
-    /// Returns the width of a whole query or key head, `N + R`.
+    /// The width of a whole query or key head, `N + R`.
     pub fn qk_head_dim(&self) -> usize {
         self.qk_nope_head_dim + self.qk_rope_head_dim
     }
@@ -249,7 +249,7 @@ pub struct MoeConfig {
 }
 
 impl MoeConfig {
-    /// Returns the width of the shared feed-forward.
+    /// The width of the shared feed-forward.
     pub fn shared_intermediate_size(&self) -> usize {
         self.n_shared_experts * self.moe_intermediate_size
     }
@@ -270,7 +270,7 @@ impl TopkMethod {
     /// All methods.
     pub const ALL: [TopkMethod; 3] = [Self::NoauxTc, Self::GroupLimitedGreedy, Self::Greedy];
 
-    /// Returns the published name.
+    /// The published name.
     pub fn name(self) -> &'static str {
         match self {
             Self::NoauxTc => "noaux_tc",
@@ -293,7 +293,7 @@ impl ScoringFunc {
     /// All functions.
     pub const ALL: [ScoringFunc; 2] = [Self::Sigmoid, Self::Softmax];
 
-    /// Returns the published name.
+    /// The published name.
     pub fn name(self) -> &'static str {
         match self {
             Self::Sigmoid => "sigmoid",
@@ -303,12 +303,12 @@ impl ScoringFunc {
 }
 
 impl ModelConfig {
-    /// Returns whether the feed-forward of a layer consists of experts. Ids from `num_hidden_layers` on are MTP layers.
+    /// Whether the feed-forward of a layer consists of experts. Ids from `num_hidden_layers` on are MTP layers.
     pub fn is_moe_layer(&self, layer: usize) -> bool {
         self.moe.as_ref().is_some_and(|moe| layer >= moe.first_k_dense_replace)
     }
 
-    /// Returns the number of layers with MTP layers, which is also the number of layers of the cache.
+    /// The number of layers with MTP layers, which is also the number of layers of the cache.
     pub fn num_layers_with_mtp(&self) -> usize {
         self.num_hidden_layers + self.num_nextn_predict_layers
     }
@@ -321,7 +321,7 @@ impl ModelConfig {
         self.moe.take_if(|moe| moe.first_k_dense_replace >= num_layers);
     }
 
-    /// Returns how many channels of a head are rotated.
+    /// How many channels of a head are rotated.
     pub fn rope_dim(&self) -> usize {
         match &self.attention {
             AttentionConfig::Mla(mla) => mla.qk_rope_head_dim,
@@ -329,7 +329,7 @@ impl ModelConfig {
         }
     }
 
-    /// Returns the width of a query or key head and that of a value head, as multiplied in expanded attention.
+    /// The width of a query or key head and that of a value head, as multiplied in expanded attention.
     pub fn head_dims(&self) -> (usize, usize) {
         match &self.attention {
             AttentionConfig::Mla(mla) => (mla.qk_head_dim(), mla.v_head_dim),

@@ -27,7 +27,7 @@ pub struct ParameterCounts {
     pub mtp: usize,
 }
 
-/// Returns the parameter counts of a model.
+/// The parameter counts of a model.
 ///
 /// # Paper
 /// - costs (parameter counts)
@@ -64,7 +64,7 @@ pub fn parameter_counts(config: &ModelConfig) -> ParameterCounts {
     }
 }
 
-/// Returns the elements of a parameter that one token uses.
+/// The elements of a parameter that one token uses.
 fn activated_elements(config: &ModelConfig, spec: &ParamSpec) -> usize {
     match (&config.moe, spec.role) {
         (Some(moe), ParamRole::Experts) => spec.elements() / moe.n_routed_experts * moe.num_experts_per_tok,
@@ -84,18 +84,18 @@ pub struct TrainFlops {
 }
 
 impl TrainFlops {
-    /// Returns the total under a causal mask.
+    /// The total under a causal mask.
     pub fn total_causal(&self) -> usize {
         self.linear + self.attention_causal
     }
 
-    /// Returns the total as if every token attended to the whole sequence.
+    /// The total as if every token attended to the whole sequence.
     pub fn total_full(&self) -> usize {
         self.linear + self.attention_full
     }
 }
 
-/// Returns the FLOPs of training on one token of a sequence of `sequence_tokens`.
+/// The FLOPs of training on one token of a sequence of `sequence_tokens`.
 ///
 /// # Units
 /// tokens -> FLOPs per token
@@ -114,7 +114,7 @@ pub fn train_flops_per_token(config: &ModelConfig, sequence_tokens: usize) -> Tr
     }
 }
 
-/// Returns what one token takes in the cache of the main model.
+/// What one token takes in the cache of the main model.
 ///
 /// # Units
 /// bytes per token
@@ -135,33 +135,33 @@ pub fn kv_bytes_per_token(config: &ModelConfig, format: Format) -> usize {
 pub struct GpuHours(pub f64);
 
 impl GpuHours {
-    /// Returns the time that `num_gpus` take in `hours`.
+    /// The time that `num_gpus` take in `hours`.
     pub fn of_cluster(num_gpus: usize, hours: f64) -> Self {
         Self(num_gpus as f64 * hours)
     }
 
-    /// Returns the time for `tokens` at a measured rate.
+    /// The time for `tokens` at a measured rate.
     pub fn of_tokens(tokens: f64, gpu_hours_per_trillion_tokens: f64) -> Self {
         Self(tokens / TRILLION * gpu_hours_per_trillion_tokens)
     }
 
-    /// Returns the duration on a cluster, in days.
+    /// The duration on a cluster, in days.
     pub fn days_on(self, num_gpus: usize) -> f64 {
         self.0 / num_gpus as f64 / 24.0
     }
 
-    /// Returns the rent, in dollars.
+    /// The rent, in dollars.
     pub fn usd(self, usd_per_gpu_hour: f64) -> f64 {
         self.0 * usd_per_gpu_hour
     }
 
-    /// Returns the useful FLOPs per second and GPU, if this time was spent on `tokens`.
+    /// The useful FLOPs per second and GPU, if this time was spent on `tokens`.
     pub fn flops_per_second(self, tokens: f64, train_flops_per_token: usize) -> f64 {
         train_flops_per_token as f64 * tokens / (self.0 * 3600.0)
     }
 }
 
-/// Returns the tokens of a day of optimizer steps.
+/// The tokens of a day of optimizer steps.
 ///
 /// # Units
 /// tokens per step, seconds per step -> tokens per day
@@ -181,7 +181,7 @@ pub struct TokenPrices {
 }
 
 impl TokenPrices {
-    /// Returns the revenue of so many tokens, in dollars.
+    /// The revenue of so many tokens, in dollars.
     pub fn revenue_usd(&self, cache_hits: f64, cache_misses: f64, outputs: f64) -> f64 {
         (cache_hits * self.cache_hit_usd + cache_misses * self.cache_miss_usd + outputs * self.output_usd) / 1e6
     }

@@ -22,7 +22,7 @@ pub enum Domain {
     Problem,
 }
 
-/// Returns the stream of random numbers for one purpose, keyed by everything that identifies it.
+/// The stream of random numbers for one purpose, keyed by everything that identifies it.
 ///
 /// # Examples
 /// ```
@@ -45,13 +45,13 @@ pub fn draw(seed: u64, domain: Domain, index: &[u64]) -> Stream {
     Stream(ChaCha8Rng::from_seed(key))
 }
 
-/// Returns a 64-bit hash of a name, for use as the index of a draw (FNV-1a, then mixed).
+/// A 64-bit hash of a name, for use as the index of a draw (FNV-1a, then mixed).
 pub fn hash_name(name: &str) -> u64 {
     let fnv = name.bytes().fold(0xcbf2_9ce4_8422_2325u64, |h, b| (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3));
     hash(fnv)
 }
 
-/// Returns a well-mixed function of one 64-bit word (the finalizer of SplitMix64).
+/// A well-mixed function of one 64-bit word (the finalizer of SplitMix64).
 pub fn hash(word: u64) -> u64 {
     let mut z = word.wrapping_add(0x9e37_79b9_7f4a_7c15);
     z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -63,17 +63,17 @@ pub fn hash(word: u64) -> u64 {
 pub struct Stream(ChaCha8Rng);
 
 impl Stream {
-    /// Returns 64 random bits.
+    /// 64 random bits.
     pub fn bits(&mut self) -> u64 {
         self.0.next_u64()
     }
 
-    /// Returns a number in `[0, 1)` with 53 random bits.
+    /// A number in `[0, 1)` with 53 random bits.
     pub fn uniform(&mut self) -> f64 {
         (self.bits() >> 11) as f64 * (1.0 / (1u64 << 53) as f64)
     }
 
-    /// Returns an integer in `[0, n)` without bias.
+    /// An integer in `[0, n)` without bias.
     ///
     /// # Panics
     /// If `n` is zero.
@@ -88,23 +88,23 @@ impl Stream {
         }
     }
 
-    /// Returns an integer in `[low, high]`, both included.
+    /// An integer in `[low, high]`, both included.
     pub fn between(&mut self, low: i64, high: i64) -> i64 {
         low + self.below((high - low + 1) as u64) as i64
     }
 
-    /// Returns whether an event of the given probability happens.
+    /// Whether an event of the given probability happens.
     pub fn chance(&mut self, probability: f64) -> bool {
         self.uniform() < probability
     }
 
-    /// Returns a standard normal number (Box-Muller).
+    /// A standard normal number (Box-Muller).
     pub fn normal(&mut self) -> f64 {
         let radius = (-2.0 * (1.0 - self.uniform()).ln()).sqrt();
         radius * (std::f64::consts::TAU * self.uniform()).cos()
     }
 
-    /// Returns one element of a slice that is not empty.
+    /// One element of a slice that is not empty.
     pub fn choose<'a, T>(&mut self, items: &'a [T]) -> &'a T {
         &items[self.below(items.len() as u64) as usize]
     }

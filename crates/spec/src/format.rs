@@ -122,39 +122,39 @@ impl Format {
         }
     }
 
-    /// Returns the name in a safetensors header, or the one that GGUF tools use.
+    /// The name in a safetensors header, or the one that GGUF tools use.
     pub const fn name(self) -> &'static str {
         self.row().0
     }
 
-    /// Returns the format of that name, if there is one.
+    /// The format of that name, if there is one.
     pub fn from_name(name: &str) -> Option<Format> {
         Self::ALL.into_iter().find(|format| format.name() == name)
     }
 
-    /// Returns the number that stands for the format in a GGUF file, if it can be in one.
+    /// The number that stands for the format in a GGUF file, if it can be in one.
     pub const fn gguf_type(self) -> Option<u32> {
         self.row().1
     }
 
-    /// Returns the format of that number in a GGUF file, if it is one of these.
+    /// The format of that number in a GGUF file, if it is one of these.
     pub fn from_gguf_type(number: u32) -> Option<Format> {
         Self::ALL.into_iter().find(|format| format.gguf_type() == Some(number))
     }
 
-    /// Returns how many elements are stored together, along the last axis.
+    /// How many elements are stored together, along the last axis.
     #[inline]
     pub const fn block_elements(self) -> usize {
         self.row().2
     }
 
-    /// Returns how many bytes such a block takes.
+    /// How many bytes such a block takes.
     #[inline]
     pub const fn block_bytes(self) -> usize {
         self.row().3
     }
 
-    /// Returns the bytes of a tensor whose last axis is made of whole blocks.
+    /// The bytes of a tensor whose last axis is made of whole blocks.
     ///
     /// # Units
     /// elements -> bytes
@@ -164,7 +164,7 @@ impl Format {
     }
 }
 
-/// Returns the shape of `weight_scale_inv`, the block scales (multipliers, despite their name) of an FP8 matrix.
+/// The shape of `weight_scale_inv`, the block scales (multipliers, despite their name) of an FP8 matrix.
 ///
 /// # Shapes
 /// `[O, I]` -> `[ceil(O / 128), ceil(I / 128)]`

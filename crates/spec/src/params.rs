@@ -83,12 +83,12 @@ pub struct Published {
     /// Its shape.
     pub shape: Vec<usize>,
     /// Where its values are.
-    pub source: Source,
+    pub source: TensorSource,
 }
 
 /// Where the values of a published tensor are.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Source {
+pub enum TensorSource {
     /// In a parameter, or in one expert of it.
     Own {
         /// Row of [`parameters`].
@@ -101,12 +101,12 @@ pub enum Source {
 }
 
 impl ParamSpec {
-    /// Returns the number of elements.
+    /// The number of elements.
     pub fn elements(&self) -> usize {
         self.shape.iter().product()
     }
 
-    /// Returns the tensors of a published checkpoint that hold this parameter; for experts, in the order of experts.
+    /// The tensors of a published checkpoint that hold this parameter; for experts, in the order of experts.
     pub fn published(&self) -> Vec<PublishedTensor> {
         if self.role != ParamRole::Experts {
             return vec![PublishedTensor { name: self.name.clone(), shape: self.shape.clone() }];
@@ -120,7 +120,7 @@ impl ParamSpec {
         (0..self.shape[0]).map(one).collect()
     }
 
-    /// Returns the format in which DeepSeek publishes this parameter.
+    /// The format in which DeepSeek publishes this parameter.
     ///
     /// # Paper
     /// V3 3.3.1: embedding, head, gate and norms stay in higher precision, and so does `eh_proj` in the checkpoint
@@ -132,7 +132,7 @@ impl ParamSpec {
         }
     }
 
-    /// Returns the block scales (`..._scale_inv`) that accompany each tensor of [`ParamSpec::published`] in DeepSeek's
+    /// The block scales (`..._scale_inv`) that accompany each tensor of [`ParamSpec::published`] in DeepSeek's
     /// FP8 checkpoints; empty for parameters that are not FP8 there.
     pub fn published_scales(&self) -> Vec<PublishedTensor> {
         if self.published_format() != Format::F8E4M3 {
@@ -146,7 +146,7 @@ impl ParamSpec {
     }
 }
 
-/// Returns every parameter of a model, in the order of the forward pass; MTP layers come last.
+/// Every parameter of a model, in the order of the forward pass; MTP layers come last.
 ///
 /// # Paper
 /// V3 2.1, 2.2; facts sheet 1.6, 1.7, 1.12
@@ -173,14 +173,14 @@ pub fn parameters(config: &ModelConfig) -> Vec<ParamSpec> {
     table.specs
 }
 
-/// Returns every tensor of a published checkpoint, block scales aside: those of all parameters, and the copies of
+/// Every tensor of a published checkpoint, block scales aside: those of all parameters, and the copies of
 /// embedding and head that each MTP layer carries.
 pub fn published_tensors(config: &ModelConfig) -> Vec<Published> {
     let mut tensors = Vec::new();
     for (param, spec) in parameters(config).iter().enumerate() {
         for (expert, tensor) in spec.published().into_iter().enumerate() {
             let expert = (spec.role == ParamRole::Experts).then_some(expert);
-            let source = Source::Own { param, expert };
+            let source = TensorSource::Own { param, expert };
             tensors.push(Published { name: tensor.name, shape: tensor.shape, source });
         }
     }
@@ -190,7 +190,7 @@ pub fn published_tensors(config: &ModelConfig) -> Vec<Published> {
             tensors.push(Published {
                 name: format!("model.layers.{layer}.{name}.weight"),
                 shape: vec![config.vocab_size, config.hidden_size],
-                source: Source::CopyOf(original.to_owned()),
+                source: TensorSource::CopyOf(original.to_owned()),
             });
         }
     }
@@ -204,7 +204,9 @@ pub fn published_files(config: &ModelConfig) -> Vec<(String, Format, Vec<usize>)
     let mut files = Vec::new();
     for tensor in published_tensors(config) {
         let format = match tensor.source {
-            Source::Own { param, .. } if config.model_type == ModelType::DeepseekV3 => specs[param].published_format(),
+            TensorSource::Own { param, .. } if config.model_type == ModelType::DeepseekV3 => {
+                specs[param].published_format()
+            }
             _ => Format::Bf16,
         };
         if format == Format::F8E4M3 {

@@ -15,24 +15,24 @@ pub struct Placement {
 }
 
 impl Placement {
-    /// Returns the placement of a process that holds everything.
+    /// The placement of a process that holds everything.
     pub fn single() -> Self {
         Self { rank: 0, num_ranks: 1 }
     }
 
-    /// Returns the number of ranks that share the model.
+    /// The number of ranks that share the model.
     pub fn num_ranks(&self) -> usize {
         self.num_ranks
     }
 
-    /// Returns which of `total` heads, experts, rows or columns this rank holds: a contiguous, nearly equal part.
+    /// Which of `total` heads, experts, rows or columns this rank holds: a contiguous, nearly equal part.
     pub fn part(&self, total: usize) -> Range<usize> {
         total * self.rank / self.num_ranks..total * (self.rank + 1) / self.num_ranks
     }
 }
 
 impl ParamSpec {
-    /// Returns the shape of this parameter's part on one rank.
+    /// The shape of this parameter's part on one rank.
     ///
     /// # Shapes
     /// the whole shape, with the axis of [`ParamSpec::shard`] cut to the rank's part

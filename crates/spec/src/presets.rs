@@ -16,7 +16,7 @@ pub const DISTILLED: [&str; 7] = [
     "DeepSeek-R1-0528-Qwen3-8B",
 ];
 
-/// Returns DeepSeek-V3, R1-Zero and R1, which share one configuration: 671B parameters, 37B active.
+/// DeepSeek-V3, R1-Zero and R1, which share one configuration: 671B parameters, 37B active.
 pub fn r1() -> ModelConfig {
     deepseek(
         ModelType::DeepseekV3,
@@ -52,7 +52,7 @@ pub fn known(repo: &str) -> Option<ModelConfig> {
     }
 }
 
-/// Returns DeepSeek-V2: 236B parameters, 21B active.
+/// DeepSeek-V2: 236B parameters, 21B active.
 pub fn v2() -> ModelConfig {
     let moe = MoeConfig {
         n_routed_experts: 160,
@@ -66,12 +66,12 @@ pub fn v2() -> ModelConfig {
     deepseek(ModelType::DeepseekV2, 102_400, [5120, 60, 128, 12_288, 163_840], Some(1536), 0.707, moe)
 }
 
-/// Returns DeepSeek-V2-Lite: 16B parameters, 2.4B active.
+/// DeepSeek-V2-Lite: 16B parameters, 2.4B active.
 pub fn v2_lite() -> ModelConfig {
     deepseek(ModelType::DeepseekV2, 102_400, [2048, 27, 16, 10_944, 163_840], None, 0.707, v2_lite_experts())
 }
 
-/// Returns a distilled model, by its published name (one of [`DISTILLED`]).
+/// A distilled model, by its published name (one of [`DISTILLED`]).
 pub fn distilled(name: &str) -> Option<ModelConfig> {
     let eos = 151_643;
     let config = match name {

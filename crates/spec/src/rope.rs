@@ -7,7 +7,7 @@
 use crate::ModelConfig;
 use crate::config::{AttentionConfig, Llama3RopeConfig, RopeConfig, RopeScaling, YarnConfig};
 
-/// Returns the rotation per position of each pair of channels, in radians.
+/// The rotation per position of each pair of channels, in radians.
 ///
 /// # Shapes
 /// `dim` channels -> `[dim / 2]`
@@ -39,7 +39,7 @@ pub fn inverse_frequencies(rope: &RopeConfig, dim: usize) -> Vec<f32> {
     }
 }
 
-/// Returns the factor of query-key products before the softmax.
+/// The factor of query-key products before the softmax.
 ///
 /// For MLA with YaRN it contains the squared magnitude correction, weighted by `mscale_all_dim`; for every other model
 /// it is one over the root of the width of a head.
@@ -58,7 +58,7 @@ pub fn softmax_scale(config: &ModelConfig) -> f64 {
     }
 }
 
-/// Returns the factor of cos and sin, of queries and keys alike.
+/// The factor of cos and sin, of queries and keys alike.
 ///
 /// # Paper
 /// V3 4.3; facts sheet 1.4, 1.12
@@ -69,7 +69,7 @@ pub fn cos_sin_multiplier(rope: &RopeConfig) -> f64 {
     }
 }
 
-/// Returns the given attention factor, or YaRN's own.
+/// The given attention factor, or YaRN's own.
 pub(crate) fn yarn_attention_factor(yarn: &YarnConfig) -> f64 {
     yarn.attention_factor.unwrap_or_else(|| match (yarn.mscale, yarn.mscale_all_dim) {
         (Some(mscale), Some(all_dim)) => yarn_magnitude(yarn.factor, mscale) / yarn_magnitude(yarn.factor, all_dim),
@@ -77,12 +77,12 @@ pub(crate) fn yarn_attention_factor(yarn: &YarnConfig) -> f64 {
     })
 }
 
-/// Returns YaRN's magnitude correction, `0.1 mscale ln(factor) + 1`.
+/// YaRN's magnitude correction, `0.1 mscale ln(factor) + 1`.
 fn yarn_magnitude(factor: f64, mscale: f64) -> f64 {
     if factor <= 1.0 { 1.0 } else { 0.1 * mscale * factor.ln() + 1.0 }
 }
 
-/// Returns the pairs between which frequencies pass from kept to divided.
+/// The pairs between which frequencies pass from kept to divided.
 fn yarn_range(theta: f64, yarn: &YarnConfig, dim: usize) -> (f64, f64) {
     // The pair that makes `rotations` turns within the original context.
     let pair = |rotations: f64| {

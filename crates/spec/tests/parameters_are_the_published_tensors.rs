@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use minke_spec::params::{Published, Source, published_tensors};
+use minke_spec::params::{Published, TensorSource, published_tensors};
 use minke_spec::{Format, ModelConfig, ParamRole, parameters, presets};
 use serde_json::Value;
 
@@ -37,8 +37,8 @@ fn from_table(config: &ModelConfig) -> Tensors {
     let mut tensors = Tensors::new();
     for Published { name, shape, source } in published_tensors(config) {
         let format = match source {
-            Source::Own { param, .. } => specs[param].published_format(),
-            Source::CopyOf(name) => specs.iter().find(|spec| spec.name == name).unwrap().published_format(),
+            TensorSource::Own { param, .. } => specs[param].published_format(),
+            TensorSource::CopyOf(name) => specs.iter().find(|spec| spec.name == name).unwrap().published_format(),
         };
         assert!(tensors.insert(name, (shape, format)).is_none(), "a name occurs twice");
     }
@@ -76,7 +76,7 @@ fn experts_are_one_parameter_and_many_tensors() {
     let tensors = published_tensors(&config);
     let tensor = tensors.iter().find(|tensor| tensor.name == "model.layers.61.mlp.experts.255.down_proj.weight");
     let tensor = tensor.unwrap();
-    assert_eq!(tensor.source, Source::Own { param: down, expert: Some(255) });
+    assert_eq!(tensor.source, TensorSource::Own { param: down, expert: Some(255) });
     assert_eq!(tensor.shape, [7168, 2048]);
 }
 
@@ -87,7 +87,7 @@ fn the_copies_of_a_tied_model_are_of_the_embedding() {
     assert!(!tensors.iter().any(|tensor| tensor.name == "lm_head.weight"));
     for name in ["model.layers.61.embed_tokens.weight", "model.layers.61.shared_head.head.weight"] {
         let copy = tensors.iter().find(|tensor| tensor.name == name).unwrap();
-        assert_eq!(copy.source, Source::CopyOf("model.embed_tokens.weight".to_owned()));
+        assert_eq!(copy.source, TensorSource::CopyOf("model.embed_tokens.weight".to_owned()));
     }
 }
 

@@ -41,7 +41,7 @@ impl Bytes {
         Ok(Self { range: 0..map.len(), whole: Arc::new(Whole::Mapped(map)) })
     }
 
-    /// Returns a part, if these bytes have it.
+    /// A part, if these bytes have it.
     pub fn slice(&self, range: Range<usize>) -> Option<Self> {
         let (start, end) = (self.range.start.checked_add(range.start)?, self.range.start.checked_add(range.end)?);
         (start <= end && end <= self.range.end).then(|| Self { whole: Arc::clone(&self.whole), range: start..end })

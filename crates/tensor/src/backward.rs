@@ -19,12 +19,12 @@ pub struct Gradients {
 }
 
 impl Gradients {
-    /// Returns the gradient of a parameter, if the loss depends on it.
+    /// The gradient of a parameter, if the loss depends on it.
     pub fn get(&self, param: &Param) -> Option<&Tensor> {
         self.by_param.get(param.id())?.as_ref()
     }
 
-    /// Returns all gradients with the rows of their parameters, in the order of the table.
+    /// All gradients with the rows of their parameters, in the order of the table.
     pub fn iter(&self) -> impl Iterator<Item = (usize, &Tensor)> {
         self.by_param.iter().enumerate().filter_map(|(id, gradient)| Some((id, gradient.as_ref()?)))
     }
@@ -36,7 +36,7 @@ impl Gradients {
         }
     }
 
-    /// Returns the gradient of a parameter for adding to.
+    /// The gradient of a parameter for adding to.
     fn of(&mut self, device: &Device, param: &Param) -> ViewMut<'_, f32> {
         if self.by_param.len() <= param.id() {
             self.by_param.resize(param.id() + 1, None);
@@ -113,7 +113,7 @@ impl Walk<'_> {
         Ok(())
     }
 
-    /// Returns a tensor of the shape of `like` that an operation has yet to write.
+    /// A tensor of the shape of `like` that an operation has yet to write.
     fn like(&self, like: &Tensor) -> Tensor {
         Tensor::unwritten(self.pass.device, like.shape())
     }

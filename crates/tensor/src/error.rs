@@ -65,7 +65,7 @@ pub enum Error {
     NotALoss(String),
 }
 
-/// Returns an error about operand `left` against operand `right`.
+/// An error about operand `left` against operand `right`.
 pub(crate) fn mismatch(op: &'static str, left: (&str, &Shape), right: (&str, &Shape)) -> Error {
     Error::Shape { op, left: format!("{} {}", left.0, left.1), right: format!("{} {}", right.0, right.1) }
 }

@@ -14,7 +14,7 @@ use crate::stored::{StoredMatrix, StoredWeight};
 /// sent to. So a source can read them at once, and what it gives stays alive until the products are done, whatever it
 /// keeps for later.
 pub trait ExpertSource {
-    /// Returns the matrices of experts of a layer, of every weight that does not hold them itself. `experts` has at least one
+    /// The matrices of experts of a layer, of every weight that does not hold them itself. `experts` has at least one
     /// and ascends.
     ///
     /// # Errors

@@ -12,32 +12,32 @@ use crate::stored::{SplitHeads, StoredWeight};
 use crate::tensor::{Dense, Packed, Param, Result, Tensor, Weight};
 
 impl Param {
-    /// Returns a parameter with the given name, row in the table and weight.
+    /// A parameter with the given name, row in the table and weight.
     pub fn new(name: &str, id: usize, weight: impl Into<Weight>) -> Self {
         Self { name: name.into(), id, weight: weight.into() }
     }
 
-    /// Returns the published name.
+    /// The published name.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// Returns the row in the table of parameters; gradients and optimizer state use it too.
+    /// The row in the table of parameters; gradients and optimizer state use it too.
     pub fn id(&self) -> usize {
         self.id
     }
 
-    /// Returns the shape.
+    /// The shape.
     pub fn shape(&self) -> Shape {
         self.weight.shape()
     }
 
-    /// Returns the weight.
+    /// The weight.
     pub fn weight(&self) -> &Weight {
         &self.weight
     }
 
-    /// Returns whether the values are held as f32, as training needs them.
+    /// Whether the values are held as f32, as training needs them.
     pub fn is_dense(&self) -> bool {
         matches!(self.weight, Weight::Dense(_))
     }
@@ -49,12 +49,12 @@ impl Param {
         }
     }
 
-    /// Returns the values as an operation reads them.
+    /// The values as an operation reads them.
     pub(crate) fn view(&self, op: &'static str) -> Result<View<'_, f32>> {
         self.dense().value.view(op)
     }
 
-    /// Returns the values as a tensor without history.
+    /// The values as a tensor without history.
     ///
     /// # Panics
     /// If the weight stays as it lies in a file ([`Param::is_dense`]).
@@ -80,7 +80,7 @@ impl Param {
         self.write(device, &values);
     }
 
-    /// Returns the values to be changed; what was derived from the old ones is forgotten.
+    /// The values to be changed; what was derived from the old ones is forgotten.
     fn view_mut(&mut self, device: &Device) -> ViewMut<'_, f32> {
         let Weight::Dense(dense) = &mut self.weight else { panic!("invariant: what is trained is held as f32") };
         dense.packed = Arc::default();
@@ -91,14 +91,14 @@ impl Param {
         dense.value.view_mut()
     }
 
-    /// Returns the packed values of a matrix `[n, k]` or of stacked experts `[E, n, k]`.
+    /// The packed values of a matrix `[n, k]` or of stacked experts `[E, n, k]`.
     pub(crate) fn packed(&self, device: &Device, op: &'static str) -> Result<View<'_, f32>> {
         self.dense().packed(device, op, &self.name)
     }
 }
 
 impl Dense {
-    /// Returns the packed values of a matrix `[n, k]` or of stacked experts `[E, n, k]`.
+    /// The packed values of a matrix `[n, k]` or of stacked experts `[E, n, k]`.
     fn packed(&self, device: &Device, op: &'static str, name: &str) -> Result<View<'_, f32>> {
         let (values, shape) = (self.value.view(op)?, self.value.shape());
         let pack = || {
@@ -121,7 +121,7 @@ impl Dense {
 }
 
 impl Weight {
-    /// Returns the weight whose halves are `keys [H C, N]`, per head the transposed of its rows that make keys, and
+    /// The weight whose halves are `keys [H C, N]`, per head the transposed of its rows that make keys, and
     /// `values [H V, C]`.
     ///
     /// # Errors
@@ -130,7 +130,7 @@ impl Weight {
         Ok(Self::Split(Arc::new(SplitHeads::new(keys, values, heads)?)))
     }
 
-    /// Returns the shape.
+    /// The shape.
     pub fn shape(&self) -> Shape {
         match self {
             Self::Dense(dense) => dense.value.shape(),
@@ -139,7 +139,7 @@ impl Weight {
         }
     }
 
-    /// Returns the format in which the weight is held; of halves, the keys'.
+    /// The format in which the weight is held; of halves, the keys'.
     pub fn format(&self) -> Format {
         match self {
             Self::Dense(dense) => dense.value.dtype().format(),
@@ -148,7 +148,7 @@ impl Weight {
         }
     }
 
-    /// Returns the values as f32.
+    /// The values as f32.
     ///
     /// # Errors
     /// If an expert is not in memory.

@@ -8,7 +8,7 @@ pub struct Shape {
 }
 
 impl Shape {
-    /// Returns the shape with the given dimensions, outermost first.
+    /// The shape with the given dimensions, outermost first.
     ///
     /// # Panics
     /// If there are more than four.
@@ -18,28 +18,28 @@ impl Shape {
         Self { dims: inline, rank: dims.len() as u8 }
     }
 
-    /// Returns the dimensions, outermost first.
+    /// The dimensions, outermost first.
     pub fn dims(&self) -> &[usize] {
         &self.dims[..usize::from(self.rank)]
     }
 
-    /// Returns the number of elements.
+    /// The number of elements.
     pub fn elements(&self) -> usize {
         self.dims().iter().product()
     }
 
-    /// Returns the last dimension; 1 for a scalar.
+    /// The last dimension; 1 for a scalar.
     pub fn width(&self) -> usize {
         self.dims().last().copied().unwrap_or(1)
     }
 
-    /// Returns the product of all dimensions but the last.
+    /// The product of all dimensions but the last.
     pub fn rows(&self) -> usize {
         let dims = self.dims();
         dims[..dims.len().saturating_sub(1)].iter().product()
     }
 
-    /// Returns the shape with another last dimension.
+    /// The shape with another last dimension.
     pub fn with_width(mut self, width: usize) -> Self {
         if self.rank == 0 {
             return Self::new(&[width]);

@@ -29,7 +29,7 @@ pub struct StoredMatrix {
 }
 
 impl StoredWeight {
-    /// Returns a weight of shape `[n, k]` with one matrix, or `[E, n, k]` with E of them.
+    /// A weight of shape `[n, k]` with one matrix, or `[E, n, k]` with E of them.
     ///
     /// # Errors
     /// If a row is not made of whole blocks of the format, or number or lengths of the matrices are not those of the shape.
@@ -37,7 +37,7 @@ impl StoredWeight {
         Self::checked(format, shape, matrices.into_iter().map(Some).collect())
     }
 
-    /// Returns stacked experts `[E, n, k]`, of which some are not in memory: a pass that needs one of those asks its
+    /// Stacked experts `[E, n, k]`, of which some are not in memory: a pass that needs one of those asks its
     /// [`ExpertSource`](crate::ExpertSource).
     ///
     /// # Errors
@@ -62,12 +62,12 @@ impl StoredWeight {
         Ok(Self { format, shape: Shape::new(shape), matrices })
     }
 
-    /// Returns the format.
+    /// The format.
     pub fn format(&self) -> Format {
         self.format
     }
 
-    /// Returns the shape.
+    /// The shape.
     pub fn shape(&self) -> Shape {
         self.shape
     }
@@ -97,7 +97,7 @@ impl StoredWeight {
         rows.view().read_into(out);
     }
 
-    /// Returns the bytes of the matrix, row by row.
+    /// The bytes of the matrix, row by row.
     ///
     /// # Panics
     /// If these are experts of which the first is not in memory.
@@ -144,7 +144,7 @@ impl StoredMatrix {
     }
 }
 
-/// Returns whether [`quantize`] writes a format.
+/// Whether [`quantize`] writes a format.
 pub fn can_quantize(format: Format) -> bool {
     format::can_quantize(format)
 }
@@ -171,7 +171,7 @@ pub struct SplitHeads {
 }
 
 impl SplitHeads {
-    /// Returns the two halves.
+    /// The two halves.
     ///
     /// # Errors
     /// If they do not belong together.
@@ -192,7 +192,7 @@ impl SplitHeads {
         stored_matmul::decode_split(device, self.keys.matrix(), self.values.matrix(), self.heads, out);
     }
 
-    /// Returns the shape of the whole.
+    /// The shape of the whole.
     pub(crate) fn shape(&self) -> Shape {
         let ([_, n], [rows, latent]) = (self.keys.matrix().shape(), self.values.matrix().shape());
         Shape::new(&[self.heads * n + rows, latent])

@@ -29,7 +29,7 @@ pub struct Tensor {
 }
 
 impl Tensor {
-    /// Returns a tensor with the given values.
+    /// A tensor with the given values.
     ///
     /// # Panics
     /// If their number is not that of the shape.
@@ -39,32 +39,32 @@ impl Tensor {
         Self { shape, dtype: Dtype::F32, storage: Arc::new(device.upload(values)), node: None }
     }
 
-    /// Returns a tensor of zeros in F32.
+    /// A tensor of zeros in F32.
     pub fn zeros(device: &Device, shape: &[usize]) -> Self {
         Self::zeros_as(device, Dtype::F32, shape)
     }
 
-    /// Returns a tensor of zeros.
+    /// A tensor of zeros.
     pub fn zeros_as(device: &Device, dtype: Dtype, shape: &[usize]) -> Self {
         let shape = Shape::new(shape);
         let storage = Arc::new(device.zeros::<u8>(shape.elements() * dtype.bytes()));
         Self { shape, dtype, storage, node: None }
     }
 
-    /// Returns a tensor in F32 whose values an operation has yet to write.
+    /// A tensor in F32 whose values an operation has yet to write.
     pub(crate) fn unwritten(device: &Device, shape: Shape) -> Self {
         let storage = Arc::new(device.buffer::<f32>(shape.elements()));
         Self { shape, dtype: Dtype::F32, storage, node: None }
     }
 
-    /// Returns a tensor in F32 whose values `fill` writes, all of them.
+    /// A tensor in F32 whose values `fill` writes, all of them.
     pub(crate) fn write(device: &Device, shape: Shape, fill: impl FnOnce(ViewMut<'_, f32>)) -> Self {
         let mut y = Self::unwritten(device, shape);
         fill(y.view_mut());
         y
     }
 
-    /// Returns the shape.
+    /// The shape.
     pub fn shape(&self) -> Shape {
         self.shape
     }
@@ -74,7 +74,7 @@ impl Tensor {
         self.dtype
     }
 
-    /// Returns a copy that shares no memory, without history.
+    /// A copy that shares no memory, without history.
     pub(crate) fn copy(&self, device: &Device) -> Self {
         let bytes = self.storage.view::<u8>();
         let mut storage = device.buffer::<u8>(bytes.len());
@@ -99,7 +99,7 @@ impl Tensor {
         self.read()[0]
     }
 
-    /// Returns the values as an operation reads them.
+    /// The values as an operation reads them.
     pub(crate) fn view(&self, op: &'static str) -> Result<View<'_, f32>> {
         match self.dtype {
             Dtype::F32 => Ok(self.storage.view()),
@@ -107,7 +107,7 @@ impl Tensor {
         }
     }
 
-    /// Returns the same values under another shape.
+    /// The same values under another shape.
     ///
     /// # Errors
     /// If the number of elements differs.
@@ -119,12 +119,12 @@ impl Tensor {
         Ok(Self { shape, ..self.clone() })
     }
 
-    /// Returns the same values without their history.
+    /// The same values without their history.
     pub fn detach(&self) -> Self {
         Self { node: None, ..self.clone() }
     }
 
-    /// Returns a start of a tape: gradients of this tensor can be asked of [`backward`](crate::backward).
+    /// A start of a tape: gradients of this tensor can be asked of [`backward`](crate::backward).
     pub fn leaf(&self) -> Self {
         Self { node: Some(Node::new(Op::Leaf, self.shape)), ..self.detach() }
     }
@@ -137,17 +137,17 @@ impl Tensor {
         self
     }
 
-    /// Returns whether gradients flow through this tensor.
+    /// Whether gradients flow through this tensor.
     pub(crate) fn recorded(&self) -> bool {
         self.node.is_some()
     }
 
-    /// Returns whether no other tensor holds the values.
+    /// Whether no other tensor holds the values.
     pub(crate) fn is_unshared(&mut self) -> bool {
         Arc::get_mut(&mut self.storage).is_some()
     }
 
-    /// Returns the values for writing.
+    /// The values for writing.
     ///
     /// # Panics
     /// If another tensor holds them too, or they are not F32.
@@ -215,13 +215,13 @@ pub struct Indices {
 }
 
 impl Indices {
-    /// Returns a list with the given values.
+    /// A list with the given values.
     pub fn from_slice(device: &Device, values: &[u32]) -> Self {
         let below = values.iter().max().map_or(0, |&most| most as usize + 1);
         Self { storage: Arc::new(device.upload(values)), below }
     }
 
-    /// Returns a list whose values, all below `below`, an operation has yet to write.
+    /// A list whose values, all below `below`, an operation has yet to write.
     pub(crate) fn unwritten(device: &Device, len: usize, below: usize) -> Self {
         Self { storage: Arc::new(device.buffer::<u32>(len)), below }
     }
@@ -241,12 +241,12 @@ impl Indices {
         self.below
     }
 
-    /// Returns the values as an operation reads them.
+    /// The values as an operation reads them.
     pub(crate) fn view(&self) -> View<'_, u32> {
         self.storage.view()
     }
 
-    /// Returns the values for writing.
+    /// The values for writing.
     ///
     /// # Panics
     /// If other indices share them.
@@ -283,12 +283,12 @@ pub struct Pass<'a> {
 }
 
 impl<'a> Pass<'a> {
-    /// Returns a pass that computes values only.
+    /// A pass that computes values only.
     pub fn inference(device: &'a Device) -> Self {
         Self { device, record: false, recompute: false, tap: None, experts: None }
     }
 
-    /// Returns a pass that records a tape.
+    /// A pass that records a tape.
     pub fn recording(device: &'a Device) -> Self {
         Self { device, record: true, recompute: false, tap: None, experts: None }
     }
@@ -298,12 +298,12 @@ impl<'a> Pass<'a> {
         Self { experts: Some(source), ..self }
     }
 
-    /// Returns the same pass with recomputation of blocks switched on or off.
+    /// The same pass with recomputation of blocks switched on or off.
     pub fn with_recompute(self, recompute: bool) -> Self {
         Self { recompute, ..self }
     }
 
-    /// Returns the same pass with a listener for named intermediate values.
+    /// The same pass with a listener for named intermediate values.
     pub fn with_tap(self, tap: &'a dyn Fn(&str, &Tensor)) -> Self {
         Self { tap: Some(tap), ..self }
     }

@@ -27,7 +27,7 @@ fn stored(shape: &[usize], values: &[f32]) -> StoredWeight {
     StoredWeight::new(Format::F32, shape, matrices).unwrap()
 }
 
-/// Returns the same parameter dense and stored.
+/// The same parameter dense and stored.
 fn both(device: &Device, shape: &[usize], seed: u64) -> [Param; 2] {
     let values = random(seed, shape.iter().product());
     [Param::new("w", 0, Tensor::from_slice(device, shape, &values)), Param::new("w", 0, stored(shape, &values))]

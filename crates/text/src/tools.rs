@@ -30,12 +30,12 @@ pub(crate) enum CallFormat {
 }
 
 impl CallFormat {
-    /// Returns the format in which a template writes the calls of earlier turns.
+    /// The format in which a template writes the calls of earlier turns.
     pub fn of_template(source: &str) -> Self {
         if source.contains("```json") { Self::Fenced } else { Self::Bare }
     }
 
-    /// Returns an example, and how several calls follow each other.
+    /// An example, and how several calls follow each other.
     fn example(self) -> (&'static str, &'static str) {
         match self {
             Self::Fenced => (
@@ -298,7 +298,7 @@ fn head(text: &str, ended: bool) -> Head {
     if name.is_empty() { open } else { Head::Complete { name: name.into(), length: at } }
 }
 
-/// Returns the length of the white space with which a text begins.
+/// The length of the white space with which a text begins.
 fn blank(text: &str) -> usize {
     text.len() - text.trim_start().len()
 }
@@ -317,12 +317,12 @@ fn is_end(c: char) -> bool {
     c == '`' || c.is_whitespace()
 }
 
-/// Returns the tag that comes first, and where.
+/// The tag that comes first, and where.
 fn first(text: &str, tags: [&'static str; 2]) -> Option<(usize, &'static str)> {
     tags.into_iter().filter_map(|tag| text.find(tag).map(|at| (at, tag))).min()
 }
 
-/// Returns how much of a text cannot be the beginning of a tag.
+/// How much of a text cannot be the beginning of a tag.
 fn without_part_of(text: &str, tags: [&str; 2]) -> usize {
     match text.rfind('<') {
         Some(at) if tags.iter().any(|tag| tag.starts_with(&text[at..])) => at,

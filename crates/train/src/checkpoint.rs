@@ -52,7 +52,7 @@ pub struct State {
 }
 
 impl State {
-    /// Returns the state of a stage that has not begun.
+    /// The state of a stage that has not begun.
     pub(crate) fn start(stage: &str, config_hash: String) -> Self {
         Self {
             schema_version: SCHEMA_VERSION,
@@ -66,7 +66,7 @@ impl State {
         }
     }
 
-    /// Returns where the stage stands.
+    /// Where the stage stands.
     pub(crate) fn progress(&self) -> Progress {
         Progress { step: self.step, cursor: self.cursor }
     }
@@ -137,7 +137,7 @@ fn name_of(step: u64) -> String {
     format!("step-{step:08}")
 }
 
-/// Returns the checkpoints of a folder, oldest first.
+/// The checkpoints of a folder, oldest first.
 fn list(folder: &Path) -> Result<Vec<PathBuf>> {
     if !folder.exists() {
         return Ok(Vec::new());
@@ -150,7 +150,7 @@ fn list(folder: &Path) -> Result<Vec<PathBuf>> {
     Ok(paths)
 }
 
-/// Returns the files of a checkpoint whose checksums hold.
+/// The files of a checkpoint whose checksums hold.
 fn verified(path: &Path) -> std::result::Result<BTreeMap<String, Vec<u8>>, String> {
     let read = |name: &str| std::fs::read(path.join(name)).map_err(|error| format!("cannot read {name}: {error}"));
     let sums = String::from_utf8(read(CHECKSUMS)?).map_err(|_| format!("{CHECKSUMS} is damaged"))?;
@@ -204,7 +204,7 @@ fn values(saved: &SafeTensors<'_>, name: &str, shape: &[usize]) -> std::result::
     Ok(view.data().as_chunks().0.iter().map(|&bytes| f32::from_le_bytes(bytes)).collect())
 }
 
-/// Returns tensors as the bytes of a safetensors file.
+/// Tensors as the bytes of a safetensors file.
 fn pack<'a>(tensors: impl Iterator<Item = (String, &'a Tensor)>) -> Vec<u8> {
     let bytes: Vec<(String, Vec<usize>, Vec<u8>)> = tensors
         .map(|(name, tensor)| {

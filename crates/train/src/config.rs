@@ -147,7 +147,7 @@ struct Raw {
 }
 
 impl RunConfig {
-    /// Returns the run in a TOML file.
+    /// The run in a TOML file.
     ///
     /// # Errors
     /// If the file cannot be read, or as [`RunConfig::from_toml`], naming the file.
@@ -156,7 +156,7 @@ impl RunConfig {
         Self::from_toml(&text).map_err(|error| Error::BadFile { path: path.into(), reason: error.to_string() })
     }
 
-    /// Returns the run in the text of a TOML.
+    /// The run in the text of a TOML.
     ///
     /// # Errors
     /// One line that names the table and the field.
@@ -223,7 +223,7 @@ impl RunConfig {
         }
     }
 
-    /// Returns the configuration of the model that a stage starts from or makes.
+    /// The configuration of the model that a stage starts from or makes.
     pub(crate) fn model_of<'a>(&'a self, stage: &'a StageConfig) -> &'a ModelConfig {
         let settings = stage.settings();
         match (settings.own_model(), settings.from()) {
@@ -236,7 +236,7 @@ impl RunConfig {
         }
     }
 
-    /// Returns a hash of everything that the result of a stage depends on: seed, tokenizer, tasks, the stage, and the
+    /// A hash of everything that the result of a stage depends on: seed, tokenizer, tasks, the stage, and the
     /// stages that it starts or learns from. Editing another stage leaves it as it is.
     pub(crate) fn hash_of(&self, stage: &StageConfig) -> String {
         let mut wanted = vec![stage.name()];
@@ -251,7 +251,7 @@ impl RunConfig {
         hash(&(self.tokenizer_hash(), lineage))
     }
 
-    /// Returns a hash of everything that the tokenizer depends on.
+    /// A hash of everything that the tokenizer depends on.
     pub(crate) fn tokenizer_hash(&self) -> String {
         hash(&(self.seed, &self.tokenizer, &self.tasks))
     }

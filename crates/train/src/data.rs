@@ -43,7 +43,7 @@ impl Example {
 }
 
 impl Document {
-    /// Returns a question with its completion; only the completion counts.
+    /// A question with its completion; only the completion counts.
     pub fn chat(tokenizer: &Tokenizer, question: &str, completion: &str) -> Self {
         // What a user writes is never a control token; the rest is what the chat template renders.
         let mut token_ids = vec![control(tokenizer, BOS), control(tokenizer, USER)];
@@ -55,7 +55,7 @@ impl Document {
         Self { token_ids, loss_from }
     }
 
-    /// Returns a text without question; all of it counts.
+    /// A text without question; all of it counts.
     pub fn plain(tokenizer: &Tokenizer, text: &str) -> Self {
         let mut token_ids = tokenizer.begin_ids().to_vec();
         token_ids.extend(tokenizer.encode_plain(text));
@@ -63,19 +63,19 @@ impl Document {
         Self { token_ids, loss_from: 1 }
     }
 
-    /// Returns the document with every token counting, its question included, cut to so many tokens.
+    /// The document with every token counting, its question included, cut to so many tokens.
     pub(crate) fn whole(mut self, longest: usize) -> Self {
         self.token_ids.truncate(longest);
         Self { loss_from: 1, ..self }
     }
 }
 
-/// Returns the id of a control token.
+/// The id of a control token.
 fn control(tokenizer: &Tokenizer, token: &str) -> u32 {
     tokenizer.id_of(token).expect("invariant: the tokenizer of a run has R1's control tokens")
 }
 
-/// Returns the completion that a demonstration shows, in R1's output format.
+/// The completion that a demonstration shows, in R1's output format.
 ///
 /// # Paper
 /// - facts sheet 1.11 (thought, closing tag, blank line, answer)
@@ -150,7 +150,7 @@ pub(crate) struct Corpus<'a> {
 }
 
 impl<'a> Corpus<'a> {
-    /// Returns the corpus with the given shares of tasks (all tasks alike if there are none), documents cut to
+    /// The corpus with the given shares of tasks (all tasks alike if there are none), documents cut to
     /// `longest` tokens.
     pub(crate) fn new(context: Context<'a>, shares: &[TaskShare], longest: usize) -> Result<Self> {
         let shares = if shares.is_empty() {
@@ -162,7 +162,7 @@ impl<'a> Corpus<'a> {
         Ok(Self { context, shares, longest })
     }
 
-    /// Returns the documents with number `cursor`: as many as fit the budget of tokens, at least one.
+    /// The documents with number `cursor`: as many as fit the budget of tokens, at least one.
     pub(crate) fn documents(&self, cursor: u64, tokens: usize) -> Vec<Document> {
         let mut documents: Vec<Document> = Vec::new();
         let mut filled = 0;
@@ -200,7 +200,7 @@ fn demonstrate(seed: u64, task: &Task, style: Style, stream: &mut Stream) -> (St
     (problem.question.clone(), demonstration)
 }
 
-/// Returns which of several weighted things is drawn.
+/// Which of several weighted things is drawn.
 fn weighted(stream: &mut Stream, weights: impl Iterator<Item = f64> + Clone) -> usize {
     let mut at = stream.uniform() * weights.clone().sum::<f64>();
     let mut last = 0;
@@ -214,13 +214,13 @@ fn weighted(stream: &mut Stream, weights: impl Iterator<Item = f64> + Clone) -> 
     last
 }
 
-/// Returns the task of that name.
+/// The task of that name.
 fn find_task<'a>(context: &Context<'a>, name: &str) -> Result<&'a Task> {
     let named = context.tasks.iter().find(|named| named.name == name);
     named.map(|named| &named.task).ok_or_else(|| unknown_task(context.stage, name, context.tasks))
 }
 
-/// Returns the error about a task that a stage names and the run does not have.
+/// The error about a task that a stage names and the run does not have.
 pub(crate) fn unknown_task(stage: &str, name: &str, tasks: &[NamedTask]) -> Error {
     let known: Vec<&str> = tasks.iter().map(|named| named.name.as_str()).collect();
     Error::Config(format!("stage {stage}: there is no task {name:?}; the run has {}", known.join(", ")))
@@ -265,7 +265,7 @@ impl ExampleSource {
     }
 }
 
-/// Returns all documents of the given sources; only completions count.
+/// All documents of the given sources; only completions count.
 pub(crate) fn load(context: &Context<'_>, sources: &[ExampleSource], longest: usize) -> Result<Vec<Document>> {
     let mut documents = Vec::new();
     for (i, source) in sources.iter().enumerate() {
@@ -295,7 +295,7 @@ pub(crate) fn load(context: &Context<'_>, sources: &[ExampleSource], longest: us
     Ok(documents)
 }
 
-/// Returns the lines of a `data.jsonl`.
+/// The lines of a `data.jsonl`.
 ///
 /// # Errors
 /// If the file cannot be read or a line is not an example.
@@ -308,7 +308,7 @@ pub fn read_examples(path: &Path) -> Result<Vec<Example>> {
     text.lines().enumerate().map(line).collect()
 }
 
-/// Returns texts to learn a tokenizer from: questions and completions of all tasks in all styles.
+/// Texts to learn a tokenizer from: questions and completions of all tasks in all styles.
 pub(crate) fn tokenizer_texts(seed: u64, tasks: &[NamedTask], documents: usize) -> impl Iterator<Item = String> {
     let styles = [Style::Bare, Style::Noisy, Style::Clean, Style::Fact];
     (0..documents).map(move |row| {

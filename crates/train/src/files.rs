@@ -15,14 +15,14 @@ pub(crate) fn replace_json(path: &Path, value: &impl Serialize) -> Result<()> {
     Ok(atomic::replace(path, &json(value))?)
 }
 
-/// Returns a value as indented JSON with a newline behind it.
+/// A value as indented JSON with a newline behind it.
 pub(crate) fn json(value: &impl Serialize) -> Vec<u8> {
     let mut text = serde_json::to_vec_pretty(value).expect("invariant: what is written is plain JSON");
     text.push(b'\n');
     text
 }
 
-/// Returns the value in a JSON file.
+/// The value in a JSON file.
 pub(crate) fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T> {
     let text = fs::read(path).map_err(Error::read(path))?;
     let bad = |error| Error::BadFile { path: path.into(), reason: format!("{error}; start over in another folder") };
@@ -34,7 +34,7 @@ pub(crate) fn make_folder(folder: &Path) -> Result<()> {
     fs::create_dir_all(folder).map_err(Error::io("make", folder))
 }
 
-/// Returns the SHA-256 of some bytes, in hexadecimal.
+/// The SHA-256 of some bytes, in hexadecimal.
 pub(crate) fn sha256(bytes: &[u8]) -> String {
     Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
 }

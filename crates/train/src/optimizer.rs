@@ -21,7 +21,7 @@ pub struct LearningRates {
 }
 
 impl LearningRates {
-    /// Returns both rates times a factor.
+    /// Both rates times a factor.
     pub fn scaled(self, factor: f64) -> Self {
         Self { muon: self.muon.map(|rate| rate * factor), adamw: self.adamw * factor }
     }
@@ -31,7 +31,7 @@ impl LearningRates {
         self.muon.unwrap_or(self.adamw)
     }
 
-    /// Returns what is wrong with the rates, if anything.
+    /// What is wrong with the rates, if anything.
     pub(crate) fn fault(&self) -> Option<&'static str> {
         let fine = |rate: f64| (0.0..=1.0).contains(&rate);
         (!fine(self.adamw) || !self.muon.is_none_or(fine)).then_some("learning_rate must lie between 0 and 1")
@@ -64,7 +64,7 @@ impl Default for OptimizerConfig {
 }
 
 impl OptimizerConfig {
-    /// Returns what is wrong with the settings, if anything.
+    /// What is wrong with the settings, if anything.
     pub(crate) fn fault(&self) -> Option<&'static str> {
         let decays = [self.momentum, self.beta1, self.beta2];
         if decays.iter().any(|decay| !(0.0..1.0).contains(decay)) {
@@ -95,7 +95,7 @@ pub struct Optimizer {
 }
 
 impl Optimizer {
-    /// Returns the optimizer of a model with nothing remembered yet. Correction biases have no gradient and are never
+    /// The optimizer of a model with nothing remembered yet. Correction biases have no gradient and are never
     /// trained; the parameters of multi-token prediction are if `train_mtp` says so.
     pub fn new(
         device: &Device,
@@ -121,13 +121,13 @@ impl Optimizer {
         Self { config, states: parameters(model.config()).iter().map(state).collect(), updates: 0 }
     }
 
-    /// Returns an optimizer that trains nothing.
+    /// An optimizer that trains nothing.
     pub fn frozen(model: &Transformer) -> Self {
         let states = model.params().iter().map(|_| None).collect();
         Self { config: OptimizerConfig::default(), states, updates: 0 }
     }
 
-    /// Returns the number of updates so far.
+    /// The number of updates so far.
     pub fn updates(&self) -> u64 {
         self.updates
     }
@@ -184,7 +184,7 @@ impl Optimizer {
         norm
     }
 
-    /// Returns everything remembered, by the name under which it is saved.
+    /// Everything remembered, by the name under which it is saved.
     pub fn tensors(&self, model: &Transformer) -> Vec<(String, &Tensor)> {
         let mut tensors = Vec::new();
         for param in model.params() {

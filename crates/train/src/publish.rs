@@ -42,7 +42,7 @@ pub fn refresh_card(config: &RunConfig, out: &Path, stage: &str) -> Result<()> {
     Ok(atomic::replace(&folder.join("model").join("README.md"), card(config, found, &folder).as_bytes())?)
 }
 
-/// Returns how the model is meant to be sampled: R1's recommendation.
+/// How the model is meant to be sampled: R1's recommendation.
 ///
 /// # Paper
 /// - facts sheet 1.11 (temperature 0.6, top-p 0.95)
@@ -56,7 +56,7 @@ fn generation_config(model: &ModelConfig) -> Vec<u8> {
     }))
 }
 
-/// Returns the model card: what the model is, from which recipe and data, how well it does, under which licence.
+/// The model card: what the model is, from which recipe and data, how well it does, under which licence.
 fn card(config: &RunConfig, stage: &StageConfig, folder: &Path) -> String {
     let (run, name, kind, seed) = (&config.name, stage.name(), stage.kind(), config.seed);
     let model = config.model_of(stage);

@@ -16,7 +16,7 @@ use crate::{Error, Result};
 pub struct Metrics(Vec<(Cow<'static, str>, Value)>);
 
 impl Metrics {
-    /// Returns no values.
+    /// No values.
     pub fn new() -> Self {
         Self::default()
     }
@@ -35,17 +35,17 @@ impl Metrics {
         self
     }
 
-    /// Returns the values in order.
+    /// The values in order.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &Value)> {
         self.0.iter().map(|(name, value)| (name.as_ref(), value))
     }
 
-    /// Returns a number by its name.
+    /// A number by its name.
     pub fn number(&self, name: &str) -> Option<f64> {
         self.iter().find(|(have, _)| *have == name)?.1.as_f64()
     }
 
-    /// Returns these values followed by others.
+    /// These values followed by others.
     pub(crate) fn followed_by(mut self, others: &Self) -> Self {
         self.0.extend(others.0.iter().cloned());
         self
@@ -104,12 +104,12 @@ impl Log {
         Ok(())
     }
 
-    /// Returns the length in bytes.
+    /// The length in bytes.
     pub fn bytes(&self) -> u64 {
         self.bytes
     }
 
-    /// Returns when every line is on the disk.
+    /// When every line is on the disk.
     ///
     /// # Errors
     /// If the disk says no.
@@ -140,7 +140,7 @@ impl Logs {
         Ok(Self { metrics: open(0)?, rollouts: open(1)?, timings: open(2)?, data: open(3)? })
     }
 
-    /// Returns the lengths of the logs once all lines are on the disk.
+    /// The lengths of the logs once all lines are on the disk.
     pub(crate) fn sync(&self) -> Result<[u64; 4]> {
         let all = [&self.metrics, &self.rollouts, &self.timings, &self.data];
         all.iter().try_for_each(|log| log.sync())?;

@@ -195,7 +195,7 @@ impl Stage for Reject<'_> {
     }
 }
 
-/// Returns whether an answer is right, has exactly one thought and then an answer, ended by itself, and does not go
+/// Whether an answer is right, has exactly one thought and then an answer, ended by itself, and does not go
 /// round in circles.
 fn is_worth_keeping(output: &Scored) -> bool {
     output.verdict == Verdict::Right

@@ -95,7 +95,7 @@ fn lock(out: &Path) -> Result<File> {
     }
 }
 
-/// Returns whether a stage is finished.
+/// Whether a stage is finished.
 fn is_done(config: &RunConfig, stage: &StageConfig, out: &Path) -> Result<bool> {
     let path = out.join("stages").join(stage.name()).join("done.json");
     if !path.exists() {
@@ -109,7 +109,7 @@ fn is_done(config: &RunConfig, stage: &StageConfig, out: &Path) -> Result<bool> 
     Err(Error::BadFile { path, reason: reason.into() })
 }
 
-/// Returns the tokenizer of a run, learned on the first call.
+/// The tokenizer of a run, learned on the first call.
 fn tokenizer(config: &RunConfig, out: &Path) -> Result<Tokenizer> {
     let (folder, hash) = (out.join("tokenizer"), config.tokenizer_hash());
     if std::fs::read_to_string(folder.join("config_hash")).is_ok_and(|have| have == hash) {

@@ -56,13 +56,13 @@ fn one() -> f64 {
 }
 
 impl Schedule {
-    /// Returns a warm-up followed by a cosine to a fraction.
+    /// A warm-up followed by a cosine to a fraction.
     pub fn warm_up_and_cosine(steps: u64, to: f64) -> Self {
         let warm_up = Segment { shape: Shape::Linear, from: Some(0.0), to: 1.0, steps: Some(steps) };
         Self(vec![warm_up, Segment { shape: Shape::Cosine, from: None, to, steps: None }])
     }
 
-    /// Returns the factor for a step, the first being 0, of a stage of `total` steps. A segment reaches its end with its
+    /// The factor for a step, the first being 0, of a stage of `total` steps. A segment reaches its end with its
     /// last step; after the last segment its end stays.
     pub fn factor(&self, step: u64, total: u64) -> f64 {
         let (mut start, mut value) = (0, 1.0);
@@ -82,7 +82,7 @@ impl Schedule {
         value
     }
 
-    /// Returns what is wrong with the schedule, if anything.
+    /// What is wrong with the schedule, if anything.
     pub(crate) fn fault(&self) -> Option<&'static str> {
         let factors = self.0.iter().flat_map(|segment| [segment.from.unwrap_or(1.0), segment.to]);
         let open = self.0.iter().rev().skip(1).any(|segment| segment.steps.is_none());

@@ -29,7 +29,7 @@ pub struct StepOutcome {
 }
 
 impl Trainer {
-    /// Returns a trainer with nothing remembered yet.
+    /// A trainer with nothing remembered yet.
     pub fn new(
         device: &Device,
         model: Transformer,
@@ -41,7 +41,7 @@ impl Trainer {
         Self { device: device.clone(), model, reference: None, optimizer, gradients: Gradients::default() }
     }
 
-    /// Returns a trainer that leaves its model as it is.
+    /// A trainer that leaves its model as it is.
     pub fn frozen(device: &Device, model: Transformer) -> Self {
         let optimizer = Optimizer::frozen(&model);
         Self { device: device.clone(), model, reference: None, optimizer, gradients: Gradients::default() }
@@ -59,7 +59,7 @@ impl Trainer {
         StepOutcome { grad_norm, skipped: !grad_norm.is_finite() }
     }
 
-    /// Returns whether every weight is a finite number.
+    /// Whether every weight is a finite number.
     pub(crate) fn is_finite(&self) -> bool {
         self.model.params().iter().all(|param| param.value().all_finite(&self.device).is_ok_and(|finite| finite))
     }
@@ -82,7 +82,7 @@ pub(crate) fn merge_loads(sum: &mut Vec<ExpertLoad>, loads: Vec<ExpertLoad>) {
     }
 }
 
-/// Returns by how much the fullest expert of any layer exceeds the mean load, as a share of the mean; V3's maximal
+/// By how much the fullest expert of any layer exceeds the mean load, as a share of the mean; V3's maximal
 /// violation.
 pub(crate) fn load_violation(loads: &[ExpertLoad]) -> Option<f64> {
     let of_layer = |load: &ExpertLoad| {

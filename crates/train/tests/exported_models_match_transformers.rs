@@ -22,7 +22,7 @@ fn model() -> PathBuf {
     root().join("models/first-light")
 }
 
-/// Returns the golden and its facts; panics if it was made from other files than those of today.
+/// The golden and its facts; panics if it was made from other files than those of today.
 fn golden() -> (Vec<u8>, Value) {
     let bytes = std::fs::read(root().join("testdata/first-light/golden.safetensors")).unwrap();
     let (_, head) = SafeTensors::read_metadata(&bytes).unwrap();

@@ -105,7 +105,7 @@ fn pack(device: &Device, outputs: &[OracleOutput], tokens: usize, config: &Objec
     TrainBatch::pack(device, &samples, tokens, config.aggregation)
 }
 
-/// Returns the tensor loss over all batches, and its gradient by token.
+/// The tensor loss over all batches, and its gradient by token.
 fn tensor_loss(device: &Device, outputs: &[OracleOutput], tokens: usize, config: &Objective) -> (f64, Vec<f64>) {
     let (mut loss, mut gradient, mut first) = (0.0, Vec::new(), 0);
     for batch in pack(device, outputs, tokens, config) {
@@ -126,7 +126,7 @@ fn tensor_loss(device: &Device, outputs: &[OracleOutput], tokens: usize, config:
     (loss, gradient)
 }
 
-/// Returns the derivative of the negative objective by every log-probability, by central differences.
+/// The derivative of the negative objective by every log-probability, by central differences.
 fn slopes(outputs: &mut [OracleOutput], config: &Objective) -> Vec<f64> {
     let step = 1e-6;
     let mut slopes = Vec::new();

@@ -67,7 +67,7 @@ fn rollouts(model: &Transformer, params: &SamplingParams) -> Vec<Group> {
     sampler.rollouts(&mut engines, Policy { model, version: 0 }, questions, &params, 4, 7).unwrap()
 }
 
-/// Returns what a model's forward says about the rollouts of another.
+/// What a model's forward says about the rollouts of another.
 fn look(model: &Transformer, groups: &[Group], inverse_temperature: f32) -> Diagnostics {
     let device = small::device();
     let objective = Objective { clip: 0.2, kl_beta: 0.0, aggregation: Aggregation::TokenMean };

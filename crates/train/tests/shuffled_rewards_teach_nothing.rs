@@ -5,7 +5,7 @@ mod small;
 
 use minke_train::grpo::GroupRecord;
 
-/// Returns the mean advantage of right answers, over groups that were learned from, and how many those are.
+/// The mean advantage of right answers, over groups that were learned from, and how many those are.
 fn advantage_of_right_answers(shuffle: bool) -> (f64, usize) {
     let run = small::run(&format!(
         r#"

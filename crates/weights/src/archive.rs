@@ -8,13 +8,13 @@
 use std::collections::{BTreeMap, HashSet};
 use std::path::{Path, PathBuf};
 
-use minke_spec::params::{EMBEDDING, HEAD, Source, published_tensors};
+use minke_spec::params::{EMBEDDING, HEAD, TensorSource, published_tensors};
 use minke_spec::{Format, ModelConfig, ParamRole, ParamSpec, parameters};
 use minke_tensor::Bytes;
 use serde_json::{Map, Value as Json};
 
 use crate::contents::{
-    self, Contents, Entry, WeightFile, bad, gguf_in, read_gguf, read_text, safetensors_in, split_paths,
+    self, Contents, TensorEntry, WeightFile, bad, gguf_in, read_gguf, read_text, safetensors_in, split_paths,
 };
 use crate::gguf::Metadata;
 use crate::{CONFIG_FILE, GENERATION_FILE, INDEX_FILE, WEIGHTS_FILE, gguf_model};
@@ -37,13 +37,13 @@ pub struct Archive {
     /// The weight files; none if a folder has none.
     pub files: Vec<WeightFile>,
     /// What they hold, by name.
-    pub tensors: BTreeMap<String, Entry>,
+    pub tensors: BTreeMap<String, TensorEntry>,
     /// Of GGUF: the metadata, in which tokenizer, template and sampling are.
     pub metadata: Option<Metadata>,
 }
 
 impl Archive {
-    /// Returns what the headers of a model's files say.
+    /// What the headers of a model's files say.
     ///
     /// # Errors
     /// If there is no model, or a file of it is missing, cut short or of another kind.
@@ -102,7 +102,7 @@ impl Archive {
             let (bytes, header) = read_gguf(part)?;
             contents.add_gguf(part, bytes, header.tensors)?;
         }
-        let values = |entry: &Entry| {
+        let values = |entry: &TensorEntry| {
             let bytes = contents::bytes(&contents.files, entry);
             let values = bytes.as_chunks().0.iter().map(|value| f32::from_le_bytes(*value)).collect();
             let name = gguf_model::DIVISORS;
@@ -152,23 +152,23 @@ impl Archive {
         archive
     }
 
-    /// Returns the bytes of all weight files.
+    /// The bytes of all weight files.
     pub fn file_bytes(&self) -> u64 {
         self.files.iter().map(|file| file.bytes.len() as u64).sum()
     }
 
-    /// Returns the bytes of a tensor.
-    pub(crate) fn bytes(&self, entry: &Entry) -> Bytes {
+    /// The bytes of a tensor.
+    pub(crate) fn bytes(&self, entry: &TensorEntry) -> Bytes {
         contents::bytes(&self.files, entry)
     }
 
-    /// Returns an error about a tensor.
+    /// An error about a tensor.
     pub(crate) fn bad_tensor(&self, name: &str, reason: impl Into<String>) -> Error {
         let file = self.tensors.get(name).map_or(&self.path, |entry| &self.files[entry.file].path);
         Error::BadTensor { path: file.clone(), name: name.into(), reason: reason.into() }
     }
 
-    /// Returns the names of the tensors that hold a parameter: one, one per expert, or the two halves of `kv_b_proj`.
+    /// The names of the tensors that hold a parameter: one, one per expert, or the two halves of `kv_b_proj`.
     pub(crate) fn names(&self, spec: &ParamSpec) -> Vec<String> {
         if self.metadata.is_none() {
             return spec.published().into_iter().map(|tensor| tensor.name).collect();
@@ -182,11 +182,11 @@ impl Archive {
         }
     }
 
-    /// Returns the entry of a tensor that must be there, in a shape that must fit.
+    /// The entry of a tensor that must be there, in a shape that must fit.
     ///
     /// # Errors
     /// If it is missing, of another shape, or of a format that cannot be computed with.
-    pub(crate) fn entry(&self, name: &str, shape: &[usize]) -> Result<(&Entry, Format)> {
+    pub(crate) fn entry(&self, name: &str, shape: &[usize]) -> Result<(&TensorEntry, Format)> {
         let Some(entry) = self.tensors.get(name) else {
             return Err(self.bad_tensor(name, "is missing; are all files of this model there?"));
         };
@@ -198,7 +198,7 @@ impl Archive {
         Ok((entry, self.stored_format(name)?))
     }
 
-    /// Returns the format of a tensor that is there.
+    /// The format of a tensor that is there.
     ///
     /// # Errors
     /// If it cannot be computed with.
@@ -225,11 +225,11 @@ impl Archive {
         self.refuse_unknown_tensors()
     }
 
-    /// Returns the tensors that hold a parameter, in order: their names, entries and shapes.
+    /// The tensors that hold a parameter, in order: their names, entries and shapes.
     ///
     /// # Errors
     /// As [`Archive::entry`], or if they differ in format.
-    pub(crate) fn pieces(&self, spec: &ParamSpec) -> Result<Vec<(String, &Entry, Format)>> {
+    pub(crate) fn pieces(&self, spec: &ParamSpec) -> Result<Vec<(String, &TensorEntry, Format)>> {
         let names = self.names(spec);
         let shapes: Vec<Vec<usize>> = match names.len() {
             2 if spec.role == ParamRole::Matrix => self.split_shapes().into(),
@@ -244,7 +244,7 @@ impl Archive {
         Ok(pieces)
     }
 
-    /// Returns the shapes of the two halves of `kv_b_proj`: [H, C, N] and [H, V, C].
+    /// The shapes of the two halves of `kv_b_proj`: [H, C, N] and [H, V, C].
     pub(crate) fn split_shapes(&self) -> [Vec<usize>; 2] {
         let minke_spec::config::AttentionConfig::Mla(mla) = &self.config.attention else {
             unreachable!("invariant: only latent attention has kv_b_proj")
@@ -253,10 +253,11 @@ impl Archive {
         [vec![heads, mla.kv_lora_rank, mla.qk_nope_head_dim], vec![heads, mla.v_head_dim, mla.kv_lora_rank]]
     }
 
-    /// Returns the names of all tensors that belong to a parameter, scales and copies included.
+    /// The names of all tensors that belong to a parameter, scales and copies included.
     fn known_tensors(&self) -> HashSet<String> {
         let mut known: HashSet<String> = parameters(&self.config).iter().flat_map(|spec| self.names(spec)).collect();
-        let copies = published_tensors(&self.config).into_iter().filter(|t| matches!(t.source, Source::CopyOf(_)));
+        let copies =
+            published_tensors(&self.config).into_iter().filter(|t| matches!(t.source, TensorSource::CopyOf(_)));
         if self.metadata.is_none() {
             known.extend(copies.map(|tensor| tensor.name));
         } else {
@@ -270,7 +271,7 @@ impl Archive {
         known
     }
 
-    /// Returns the tensors that belong to no parameter and change nothing, by the reason.
+    /// The tensors that belong to no parameter and change nothing, by the reason.
     fn unread(&self) -> BTreeMap<&'static str, Vec<&str>> {
         let known = self.known_tensors();
         let mut unread: BTreeMap<_, Vec<&str>> = BTreeMap::new();
@@ -295,7 +296,7 @@ impl Archive {
     }
 }
 
-/// Returns the tokens that a generation_config.json says end a turn. Null is none, and so is a number below zero.
+/// The tokens that a generation_config.json says end a turn. Null is none, and so is a number below zero.
 fn end_tokens(text: &str) -> std::result::Result<Vec<u32>, String> {
     let config: Map<String, Json> =
         serde_json::from_str(text).map_err(|error| format!("is not a JSON object ({error}); correct it"))?;
@@ -325,7 +326,7 @@ fn tie_head(config: &mut ModelConfig, contents: &mut Contents) -> Option<String>
         contents.tensors.insert(EMBEDDING.into(), head);
         return None;
     };
-    let bytes = |entry: &Entry| contents::bytes(&contents.files, entry);
+    let bytes = |entry: &TensorEntry| contents::bytes(&contents.files, entry);
     if head.dtype == embedding.dtype && bytes(head)[..] == bytes(embedding)[..] {
         return None;
     }

@@ -25,7 +25,7 @@ pub struct WeightFile {
 
 /// Where a tensor is.
 #[derive(Clone, Debug)]
-pub struct Entry {
+pub struct TensorEntry {
     /// Name of the format, as in the file.
     pub dtype: String,
     /// Shape.
@@ -36,8 +36,8 @@ pub struct Entry {
     pub range: Range<usize>,
 }
 
-impl Entry {
-    /// Returns the format, if it is one that can be computed with.
+impl TensorEntry {
+    /// The format, if it is one that can be computed with.
     pub fn format(&self) -> Option<Format> {
         Format::from_name(&self.dtype)
     }
@@ -47,7 +47,7 @@ impl Entry {
 #[derive(Default)]
 pub(crate) struct Contents {
     pub files: Vec<WeightFile>,
-    pub tensors: BTreeMap<String, Entry>,
+    pub tensors: BTreeMap<String, TensorEntry>,
     /// How many names lost what a training tool had put into them.
     pub unwrapped: usize,
 }
@@ -92,7 +92,7 @@ impl Contents {
         tensors.sort_by_key(|(name, (stored, ..))| name != stored);
         for (name, (stored, dtype, shape, range)) in tensors {
             self.unwrapped += usize::from(name != stored);
-            if let Some(other) = self.tensors.insert(name.clone(), Entry { dtype, shape, file, range }) {
+            if let Some(other) = self.tensors.insert(name.clone(), TensorEntry { dtype, shape, file, range }) {
                 let other = self.files.get(other.file).map_or(path, |file| &file.path);
                 let also = if name == stored { String::new() } else { format!(", which stands for {name}") };
                 return Err(bad(path, format!("holds tensor {stored}{also}, and so does {}", other.display())));
@@ -103,12 +103,12 @@ impl Contents {
     }
 }
 
-/// Returns the bytes of a tensor of these files.
-pub(crate) fn bytes(files: &[WeightFile], entry: &Entry) -> Bytes {
+/// The bytes of a tensor of these files.
+pub(crate) fn bytes(files: &[WeightFile], entry: &TensorEntry) -> Bytes {
     files[entry.file].bytes.slice(entry.range.clone()).expect("invariant: headers were checked against files")
 }
 
-/// Returns the name of a tensor without what training tools put into it: modules that wrap another (`torch.compile`, FSDP,
+/// The name of a tensor without what training tools put into it: modules that wrap another (`torch.compile`, FSDP,
 /// recomputation) anywhere, data parallelism and PEFT in front.
 fn unwrapped(name: &str) -> String {
     const WRAPPERS: [&str; 3] = ["_checkpoint_wrapped_module", "_fsdp_wrapped_module", "_orig_mod"];
@@ -152,7 +152,7 @@ pub(crate) fn read_gguf(path: &Path) -> Result<(Bytes, Header)> {
     Ok((bytes, header))
 }
 
-/// Returns the GGUF files of a folder, of split ones the first.
+/// The GGUF files of a folder, of split ones the first.
 pub(crate) fn gguf_in(folder: &Path) -> Result<Vec<PathBuf>> {
     let entries = std::fs::read_dir(folder).map_err(|source| Error::Io { path: folder.into(), source })?;
     let paths = entries.filter_map(|entry| Some(entry.ok()?.path()));
@@ -166,7 +166,7 @@ pub(crate) fn gguf_in(folder: &Path) -> Result<Vec<PathBuf>> {
     Ok(found)
 }
 
-/// Returns the parts of `base-00001-of-00003`.
+/// The parts of `base-00001-of-00003`.
 fn split_number(stem: &str) -> Option<(&str, usize, usize)> {
     let (rest, count) = stem.rsplit_once("-of-")?;
     let (base, number) = rest.rsplit_once('-')?;
@@ -174,7 +174,7 @@ fn split_number(stem: &str) -> Option<(&str, usize, usize)> {
     Some((base, digits(number)?, digits(count)?))
 }
 
-/// Returns the files of a model that is split, or the one that it is in.
+/// The files of a model that is split, or the one that it is in.
 pub(crate) fn split_paths(path: &Path, metadata: &Metadata) -> Result<Vec<PathBuf>> {
     let of = |key: &str| metadata.unsigned(key).map_err(|reason| bad(path, reason));
     let count = of("split.count")?.unwrap_or(1);
@@ -212,7 +212,7 @@ fn broken(error: &SafeTensorError, bytes: &[u8]) -> String {
     }
 }
 
-/// Returns the first tensor of a sound header whose format the library for safetensors does not know.
+/// The first tensor of a sound header whose format the library for safetensors does not know.
 fn unknown_dtype(bytes: &[u8]) -> Option<(String, String)> {
     let len = usize::try_from(u64::from_le_bytes(*bytes.first_chunk()?)).ok()?;
     let header: BTreeMap<String, serde_json::Value> = serde_json::from_slice(bytes.get(8..)?.get(..len)?).ok()?;
@@ -240,7 +240,7 @@ fn other_kind(start: &[u8]) -> &'static str {
     }
 }
 
-/// Returns the safetensors files of a folder, and what is to be said about them. As in transformers, one file comes before an
+/// The safetensors files of a folder, and what is to be said about them. As in transformers, one file comes before an
 /// index of several: the index is then a leftover.
 pub(crate) fn safetensors_in(folder: &Path) -> Result<(Vec<PathBuf>, Option<String>)> {
     #[derive(serde::Deserialize)]
@@ -268,7 +268,7 @@ pub(crate) fn safetensors_in(folder: &Path) -> Result<(Vec<PathBuf>, Option<Stri
     }
 }
 
-/// Returns whether a path leads to a file of the folder that it is relative to, or of a folder in it; hidden ones are none.
+/// Whether a path leads to a file of the folder that it is relative to, or of a folder in it; hidden ones are none.
 fn is_inside(name: &str) -> bool {
     let plain =
         |part: Component<'_>| matches!(part, Component::Normal(part) if !part.as_encoded_bytes().starts_with(b"."));

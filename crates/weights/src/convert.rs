@@ -13,7 +13,7 @@ use crate::archive::Archive;
 use crate::contents::read_text;
 use crate::gguf::Metadata;
 use crate::gguf_write::Pairs;
-use crate::outputs::{self, Data, Output};
+use crate::outputs::{self, Data, PlannedTensor};
 use crate::{CONFIG_FILE, gguf_model};
 use crate::{Error, Result};
 
@@ -28,13 +28,13 @@ const OF_THE_FILE: [&str; 6] = [
 ];
 
 impl Archive {
-    /// Returns the tensors of a GGUF file with these weights, in the formats in which they are stored: FP8, which GGUF does not
+    /// The tensors of a GGUF file with these weights, in the formats in which they are stored: FP8, which GGUF does not
     /// have, becomes BF16, and what is small (vectors, gates) F32. Layers that predict further tokens are left out of a
     /// folder's, since llama.cpp has no place for them.
     ///
     /// # Errors
     /// If a tensor is missing or of a format that is not supported, or the model has no form in GGUF.
-    pub fn gguf_outputs(&self) -> Result<Vec<Output>> {
+    pub fn gguf_outputs(&self) -> Result<Vec<PlannedTensor>> {
         self.check_weights()?;
         if self.metadata.is_some() {
             return outputs::same(self);
@@ -47,12 +47,12 @@ impl Archive {
         Ok(all)
     }
 
-    /// Returns the tensors of a folder with these weights. Codes and FP8 become BF16; of a GGUF file, whatever had to be F32
+    /// The tensors of a folder with these weights. Codes and FP8 become BF16; of a GGUF file, whatever had to be F32
     /// there gets the format of the other weights back, if that loses nothing.
     ///
     /// # Errors
     /// As [`Archive::gguf_outputs`].
-    pub fn folder_outputs(&self) -> Result<Vec<Output>> {
+    pub fn folder_outputs(&self) -> Result<Vec<PlannedTensor>> {
         self.check_weights()?;
         if self.metadata.is_none() {
             return outputs::same(self);
@@ -73,8 +73,8 @@ impl Archive {
         Ok(all)
     }
 
-    /// Returns whether the F32 values of an output are all numbers of a format.
-    fn fits(&self, output: &Output, format: Format) -> bool {
+    /// Whether the F32 values of an output are all numbers of a format.
+    fn fits(&self, output: &PlannedTensor, format: Format) -> bool {
         let Data::Parts(names, _) = &output.data else { return false };
         let fits = |value: f32| match format {
             Format::Bf16 => value.to_bits().trailing_zeros() >= 16,
@@ -104,18 +104,18 @@ impl Archive {
         Err(self.no_place(what, "GGUF"))
     }
 
-    /// Returns the error of a target that cannot say something.
+    /// The error of a target that cannot say something.
     fn no_place(&self, what: &str, target: &str) -> Error {
         let reason = format!("has {what}, for which {target} has no place; nothing was written");
         Error::BadFile { path: self.path.clone(), reason }
     }
 
-    /// Returns the metadata of a GGUF file with these tensors of this model: those that it has, or those that its configuration
+    /// The metadata of a GGUF file with these tensors of this model: those that it has, or those that its configuration
     /// says, with this name.
     ///
     /// # Errors
     /// If a reader of the file would compute with another configuration.
-    pub fn gguf_pairs(&self, name: &str, outputs: &[Output]) -> Result<Pairs> {
+    pub fn gguf_pairs(&self, name: &str, outputs: &[PlannedTensor]) -> Result<Pairs> {
         let mut pairs = Pairs::default();
         match &self.metadata {
             Some(metadata) => {
@@ -136,7 +136,7 @@ impl Archive {
     }
 
     /// Refuses metadata of a GGUF file that say another model than the configuration.
-    fn check_read_back(&self, pairs: &Pairs, outputs: &[Output]) -> Result<()> {
+    fn check_read_back(&self, pairs: &Pairs, outputs: &[PlannedTensor]) -> Result<()> {
         let broken = |reason: String| Error::BadFile { path: self.path.clone(), reason };
         let metadata = Metadata::of_pairs(&pairs.0).map_err(broken)?;
         let divisors = outputs.iter().find_map(|output| match &output.data {
@@ -152,7 +152,7 @@ impl Archive {
         difference(&own, &read).map_or(Ok(()), |field| Err(self.no_place(&format!("its {field}"), "GGUF")))
     }
 
-    /// Returns the `config.json` of a folder with this model, whose weights are mostly of a format.
+    /// The `config.json` of a folder with this model, whose weights are mostly of a format.
     ///
     /// # Errors
     /// If the file of the archive cannot be read, the divisors of its rotation are not those of Llama 3.1, or a reader would
@@ -194,7 +194,7 @@ impl Archive {
     }
 }
 
-/// Returns the name of an architecture in GGUF.
+/// The name of an architecture in GGUF.
 fn architecture(config: &ModelConfig) -> &'static str {
     match config.model_type {
         ModelType::DeepseekV2 | ModelType::DeepseekV3 => "deepseek2",
@@ -296,7 +296,7 @@ impl HyperparameterWriter<'_> {
     }
 }
 
-/// Returns the scaling of Llama 3.1 that has these divisors, if there is one with its low and high factors, 1 and 4.
+/// The scaling of Llama 3.1 that has these divisors, if there is one with its low and high factors, 1 and 4.
 fn llama3(rope: &RopeConfig, divisors: &[f32]) -> Option<Llama3RopeConfig> {
     let (low, high) = (1.0, 4.0);
     let factor = f64::from(divisors.iter().copied().fold(1.0, f32::max));
@@ -330,7 +330,7 @@ fn llama3(rope: &RopeConfig, divisors: &[f32]) -> Option<Llama3RopeConfig> {
     })
 }
 
-/// Returns the first field in which two configurations compute other numbers.
+/// The first field in which two configurations compute other numbers.
 fn difference(a: &ModelConfig, b: &ModelConfig) -> Option<&'static str> {
     // Metadata are f32, and divisors ratios of two.
     let close = |a: f64, b: f64| (a - b).abs() <= 1e-6 * a.abs();

@@ -6,7 +6,7 @@ use std::fmt;
 use serde::Deserializer;
 use serde::de::{IgnoredAny, MapAccess, Visitor};
 
-/// Returns a key that an object has twice; none if it has no such key or is no object.
+/// A key that an object has twice; none if it has no such key or is no object.
 pub(crate) fn duplicate_key(json: &[u8]) -> Option<String> {
     serde_json::Deserializer::from_slice(json).deserialize_map(Keys).ok().flatten()
 }

@@ -51,7 +51,7 @@ impl From<minke_sys::atomic::WriteError> for Error {
     }
 }
 
-/// Returns a text without what a terminal would obey: names in files come from strangers.
+/// A text without what a terminal would obey: names in files come from strangers.
 fn printable(text: &str) -> String {
     let escape = |c: char| if c.is_control() { c.escape_default().to_string() } else { c.to_string() };
     text.chars().map(escape).collect()

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use half::bf16;
-use minke_spec::params::{Source, published_tensors};
+use minke_spec::params::{TensorSource, published_tensors};
 use minke_spec::{Format, ParamRole, parameters};
 use minke_sys::atomic;
 use safetensors::Dtype;
@@ -54,7 +54,7 @@ struct Encoded {
     bytes: Vec<u8>,
 }
 
-/// Returns every published tensor, copies of shared ones included.
+/// Every published tensor, copies of shared ones included.
 fn encode(model: &Transformer, format: Format) -> Vec<Encoded> {
     let specs = parameters(model.config());
     let params = model.params();
@@ -62,8 +62,8 @@ fn encode(model: &Transformer, format: Format) -> Vec<Encoded> {
     let mut read: Option<(usize, Vec<f32>)> = None;
     let mut one = |tensor: minke_spec::params::Published| {
         let (param, expert) = match &tensor.source {
-            Source::Own { param, expert } => (*param, *expert),
-            Source::CopyOf(name) => {
+            TensorSource::Own { param, expert } => (*param, *expert),
+            TensorSource::CopyOf(name) => {
                 let at = specs.iter().position(|spec| &spec.name == name);
                 (at.expect("invariant: a copy is of a parameter of the table"), None)
             }

@@ -54,7 +54,7 @@ pub enum Value {
 }
 
 impl Value {
-    /// Returns an integer that is not negative.
+    /// An integer that is not negative.
     pub fn unsigned(&self) -> Option<u64> {
         match self {
             Self::Unsigned(value) => Some(*value),
@@ -95,17 +95,17 @@ pub struct Metadata {
 }
 
 impl Metadata {
-    /// Returns the value of a key.
+    /// The value of a key.
     pub fn get(&self, key: &str) -> Option<&Value> {
         self.values.get(key)
     }
 
-    /// Returns the keys in the order of the file, each with the place of its type and value.
+    /// The keys in the order of the file, each with the place of its type and value.
     pub(crate) fn places(&self) -> &[(String, Range<usize>)] {
         &self.places
     }
 
-    /// Returns the integer of a key; an error if it is something else or negative.
+    /// The integer of a key; an error if it is something else or negative.
     ///
     /// # Errors
     /// What is wrong, naming the key.
@@ -113,7 +113,7 @@ impl Metadata {
         self.typed(key, "an integer without sign", Value::unsigned)
     }
 
-    /// Returns the number of a key.
+    /// The number of a key.
     ///
     /// # Errors
     /// As [`Metadata::unsigned`].
@@ -126,7 +126,7 @@ impl Metadata {
         })
     }
 
-    /// Returns whether a key is true.
+    /// Whether a key is true.
     ///
     /// # Errors
     /// As [`Metadata::unsigned`].
@@ -134,7 +134,7 @@ impl Metadata {
         self.typed(key, "true or false", |value| if let Value::Bool(value) = value { Some(*value) } else { None })
     }
 
-    /// Returns the text of a key.
+    /// The text of a key.
     ///
     /// # Errors
     /// As [`Metadata::unsigned`].
@@ -142,7 +142,7 @@ impl Metadata {
         self.typed(key, "a text", |value| if let Value::Text(text) = value { Some(text.as_str()) } else { None })
     }
 
-    /// Returns the list of a key.
+    /// The list of a key.
     ///
     /// # Errors
     /// As [`Metadata::unsigned`].
@@ -167,7 +167,7 @@ impl Metadata {
         Ok(metadata)
     }
 
-    /// Returns pairs, each with its encoded type and value.
+    /// Pairs, each with its encoded type and value.
     ///
     /// # Errors
     /// As [`Header::parse`].
@@ -210,7 +210,7 @@ impl From<String> for Refusal {
 }
 
 impl Header {
-    /// Returns the header at the start of a file.
+    /// The header at the start of a file.
     ///
     /// # Errors
     /// What is broken, naming the field and its place in the file, or not supported.
@@ -323,7 +323,7 @@ impl<'a> Cursor<'a> {
         Ok(u64::from_le_bytes(self.array(what)?))
     }
 
-    /// Returns a number of things of at least `least` bytes each, if the rest of the file could hold them.
+    /// A number of things of at least `least` bytes each, if the rest of the file could hold them.
     fn count(&mut self, what: &str, least: usize) -> Result<usize, String> {
         let place = self.place;
         let count = self.u64(what)?;
@@ -334,7 +334,7 @@ impl<'a> Cursor<'a> {
         }
     }
 
-    /// Returns a key or the name of a tensor.
+    /// A key or the name of a tensor.
     fn name(&mut self, what: &str) -> Result<String, String> {
         let place = self.place;
         let len = self.count(&format!("length of {what}"), 1)?;
@@ -345,7 +345,7 @@ impl<'a> Cursor<'a> {
         text.map(str::to_owned).map_err(|_| format!("at byte {place}: {what} is not UTF-8"))
     }
 
-    /// Returns a text, or its bytes: many values are only for people, and their encoding is not checked by writers.
+    /// A text, or its bytes: many values are only for people, and their encoding is not checked by writers.
     fn text(&mut self, what: &str) -> Result<Value, String> {
         let len = self.count(&format!("length of {what}"), 1)?;
         let bytes = self.take(len, what)?.to_vec();

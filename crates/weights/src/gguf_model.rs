@@ -15,7 +15,7 @@ use crate::gguf::{Metadata, Value};
 /// Name of the tensor with what Llama 3.1's scaling makes of each frequency: its divisor.
 pub(crate) const DIVISORS: &str = "rope_freqs.weight";
 
-/// Returns the configuration that the metadata describe; `has` says whether there is a tensor of a name, `divisors` are the
+/// The configuration that the metadata describe; `has` says whether there is a tensor of a name, `divisors` are the
 /// values of [`DIVISORS`].
 ///
 /// # Errors
@@ -75,7 +75,7 @@ pub(crate) fn config(
     Ok(config)
 }
 
-/// Returns the name that a parameter has in GGUF. Experts of a layer are stacked there as they are here.
+/// The name that a parameter has in GGUF. Experts of a layer are stacked there as they are here.
 pub(crate) fn name_of(spec: &ParamSpec) -> String {
     let name = spec.name.as_str();
     let Some(layer) = spec.layer else {
@@ -172,7 +172,7 @@ struct Hyperparameters<'a> {
 }
 
 impl Hyperparameters<'_> {
-    /// Returns the name of a key, which counts as read.
+    /// The name of a key, which counts as read.
     fn name(&self, key: &str) -> String {
         let name = format!("{}.{key}", self.architecture);
         self.read.borrow_mut().insert(name.clone());
@@ -216,13 +216,13 @@ impl Hyperparameters<'_> {
         self.metadata.float(&self.name(key))
     }
 
-    /// Returns a number with the digits that its f32 has: 1e-6, not 9.999999974752427e-7.
+    /// A number with the digits that its f32 has: 1e-6, not 9.999999974752427e-7.
     fn decimal(&self, key: &str) -> Result<Option<Json>, String> {
         let shortest = |value: f64| (value as f32).to_string().parse::<f64>().map_or(Json::Null, |value| json!(value));
         Ok(self.float(key)?.map(shortest))
     }
 
-    /// Returns what all families have.
+    /// What all families have.
     fn common(&self, has: &dyn Fn(&str) -> bool) -> Result<Map<String, Json>, String> {
         let tokens = self.metadata.list("tokenizer.ggml.tokens")?.map(|tokens| tokens.len() as u64);
         let vocabulary = self.unsigned("vocab_size")?.or(tokens);
@@ -261,7 +261,7 @@ impl Hyperparameters<'_> {
         Ok(map)
     }
 
-    /// Returns the tokens that a key of the vocabulary names; an id of no token (-1, say) is none, as in llama.cpp.
+    /// The tokens that a key of the vocabulary names; an id of no token (-1, say) is none, as in llama.cpp.
     fn tokens(&self, key: &str, vocabulary: u64) -> Vec<u64> {
         let value = self.metadata.get(&format!("tokenizer.ggml.{key}"));
         let values = match value {
@@ -271,7 +271,7 @@ impl Hyperparameters<'_> {
         values.iter().filter_map(Value::unsigned).filter(|&id| id < vocabulary).collect()
     }
 
-    /// Returns the scaling of the rotation. A factor without a type is linear, as in llama.cpp.
+    /// The scaling of the rotation. A factor without a type is linear, as in llama.cpp.
     fn scaling(&self) -> Result<Option<Json>, String> {
         let old = self.decimal("rope.scale_linear")?;
         let factor = self.decimal("rope.scaling.factor")?.or(old);
@@ -374,7 +374,7 @@ impl Hyperparameters<'_> {
     }
 }
 
-/// Returns the texts of a list of the metadata.
+/// The texts of a list of the metadata.
 ///
 /// # Errors
 /// If it is not a list of texts, or one is not UTF-8.

@@ -16,7 +16,7 @@ use minke_tensor::{Bytes, Device, Pass, Tensor};
 
 use crate::gguf::{Header, TensorInfo};
 use crate::gguf_write::{self, Pairs};
-use crate::outputs::Output;
+use crate::outputs::PlannedTensor;
 use crate::{Error, Result, contents, gguf_model};
 
 const SUMS: &str = ".in_sum2";
@@ -37,7 +37,7 @@ struct Squares {
 }
 
 impl Importance {
-    /// Returns what a file says.
+    /// What a file says.
     ///
     /// # Errors
     /// If it is not a file of importance, or a tensor of it is not what it should be.
@@ -75,7 +75,7 @@ impl Importance {
         Ok(Self { weights })
     }
 
-    /// Returns the importance of the k columns of a matrix of a weight; empty if nothing is known about them.
+    /// The importance of the k columns of a matrix of a weight; empty if nothing is known about them.
     pub fn of(&self, weight: &str, matrix: usize, k: usize) -> &[f32] {
         let Some(all) = self.weights.get(weight) else { return &[] };
         // One for all matrices, or one for each.
@@ -83,11 +83,11 @@ impl Importance {
         squares.map_or(&[], |squares| if squares.columns.len() == k { &squares.columns } else { &[] })
     }
 
-    /// Returns how many weights of those that become codes nothing is known about.
+    /// How many weights of those that become codes nothing is known about.
     ///
     /// # Errors
     /// If what is known about a weight cannot be about this model's.
-    pub fn unknown(&self, outputs: &[Output]) -> std::result::Result<usize, String> {
+    pub fn unknown(&self, outputs: &[PlannedTensor]) -> std::result::Result<usize, String> {
         let mut unknown = 0;
         for output in outputs.iter().filter(|output| output.format.block_elements() > 1) {
             let Some(all) = self.weights.get(&output.name) else {
@@ -104,12 +104,12 @@ impl Importance {
         Ok(unknown)
     }
 
-    /// Returns the number of weights.
+    /// The number of weights.
     pub fn len(&self) -> usize {
         self.weights.len()
     }
 
-    /// Returns whether nothing is known.
+    /// Whether nothing is known.
     pub fn is_empty(&self) -> bool {
         self.weights.is_empty()
     }

@@ -4,6 +4,7 @@
 //! written on export and dropped on import.
 
 mod archive;
+mod components;
 mod contents;
 mod convert;
 mod duplicate_keys;
@@ -15,23 +16,22 @@ mod gguf_write;
 mod importance;
 mod load;
 mod outputs;
-mod parts;
 pub mod recipe;
 mod shards;
 mod transcode;
 mod unread;
 
 pub use archive::Archive;
-pub use contents::{Entry, WeightFile};
+pub use components::{Component, ComponentBytes};
+pub use contents::{TensorEntry, WeightFile};
 pub use error::Error;
 pub use export::save;
 pub use gguf_model::texts;
 pub use gguf_write::Pairs;
 pub use importance::Importance;
 pub use load::{load, load_dense};
-pub use outputs::Output;
-pub use parts::{Part, PartBytes};
-pub use transcode::Job;
+pub use outputs::PlannedTensor;
+pub use transcode::TensorWriter;
 
 /// File of a folder's configuration.
 pub const CONFIG_FILE: &str = "config.json";

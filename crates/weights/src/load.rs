@@ -10,10 +10,10 @@ use half::{bf16, f16};
 
 use crate::Result;
 use crate::archive::{Archive, SMALL};
-use crate::contents::Entry;
+use crate::contents::TensorEntry;
 use minke_model::Transformer;
 
-/// Returns the model in a folder or GGUF file for inference, as [`Archive::load`].
+/// The model in a folder or GGUF file for inference, as [`Archive::load`].
 ///
 /// # Errors
 /// If a file is missing or malformed, a tensor is missing, of another shape or of a format that is not supported.
@@ -21,7 +21,7 @@ pub fn load(device: &Device, path: &Path) -> Result<Transformer> {
     Archive::open(path)?.load(device)
 }
 
-/// Returns the model in a folder or GGUF file with all weights as f32, as training needs them.
+/// The model in a folder or GGUF file with all weights as f32, as training needs them.
 ///
 /// # Errors
 /// As [`load`].
@@ -30,7 +30,7 @@ pub fn load_dense(device: &Device, path: &Path) -> Result<Transformer> {
 }
 
 impl Archive {
-    /// Returns the model for inference: large weights stay in their format, mapped, not copied.
+    /// The model for inference: large weights stay in their format, mapped, not copied.
     ///
     /// # Errors
     /// If a tensor is missing, of another shape or of a format that is not supported.
@@ -39,7 +39,7 @@ impl Archive {
     }
 }
 
-/// Returns the model of an archive; `decode` says of a format and a number of elements whether the weight becomes f32.
+/// The model of an archive; `decode` says of a format and a number of elements whether the weight becomes f32.
 fn build(device: &Device, archive: &Archive, decode: impl Fn(Format, usize) -> bool) -> Result<Transformer> {
     archive.refuse_unknown_tensors()?;
     Transformer::new(&archive.config, &Placement::single(), |spec, local_shape| {
@@ -52,11 +52,11 @@ fn build(device: &Device, archive: &Archive, decode: impl Fn(Format, usize) -> b
     })
 }
 
-/// Returns a parameter as it lies in the files.
+/// A parameter as it lies in the files.
 fn weight(archive: &Archive, spec: &ParamSpec) -> Result<Weight> {
     let pieces = archive.pieces(spec)?;
     if let ([(_, keys, key_format), (_, values, value_format)], ParamRole::Matrix) = (&pieces[..], spec.role) {
-        let half = |entry: &Entry, format: Format| {
+        let half = |entry: &TensorEntry, format: Format| {
             let shape = [entry.shape[0] * entry.shape[1], entry.shape[2]];
             let matrix = StoredMatrix { bytes: archive.bytes(entry), scales: Vec::new() };
             StoredWeight::new(format, &shape, vec![matrix])
@@ -89,8 +89,8 @@ fn weight(archive: &Archive, spec: &ParamSpec) -> Result<Weight> {
         .into())
 }
 
-/// Returns the scales of an FP8 matrix, none for other formats.
-pub(crate) fn block_scales(archive: &Archive, name: &str, entry: &Entry, format: Format) -> Result<Vec<f32>> {
+/// The scales of an FP8 matrix, none for other formats.
+pub(crate) fn block_scales(archive: &Archive, name: &str, entry: &TensorEntry, format: Format) -> Result<Vec<f32>> {
     let (Format::F8E4M3, &[n, k]) = (format, &entry.shape[..]) else { return Ok(Vec::new()) };
     let (scales, format) = archive.entry(&format!("{name}_scale_inv"), &fp8_scale_shape(n, k))?;
     let bytes = archive.bytes(scales);

@@ -7,7 +7,7 @@ use std::ops::Range;
 
 use minke_spec::config::{AttentionConfig, MlaConfig, ModelType, RopeScaling};
 use minke_spec::format::fp8_scale_shape;
-use minke_spec::params::{Source, published_tensors};
+use minke_spec::params::{TensorSource, published_tensors};
 use minke_spec::rope::inverse_frequencies;
 use minke_spec::{Format, ModelConfig, ParamRole, ParamSpec, parameters};
 
@@ -17,7 +17,7 @@ use crate::gguf_model;
 
 /// A tensor to be written.
 #[derive(Clone, Debug)]
-pub struct Output {
+pub struct PlannedTensor {
     /// Its name.
     pub name: String,
     /// Its shape.
@@ -33,47 +33,47 @@ pub struct Output {
 #[derive(Clone, Debug)]
 pub(crate) enum Data {
     /// From parts of tensors of the archive, which follow each other.
-    Parts(Vec<String>, Vec<Part>),
+    Parts(Vec<String>, Vec<RowSlice>),
     /// From here.
     Values(Vec<f32>),
 }
 
 /// Rows of a tensor of the archive, or the transposed of these rows.
 #[derive(Clone, Debug)]
-pub(crate) struct Part {
+pub(crate) struct RowSlice {
     /// Which of the names.
     pub name: usize,
     pub rows: Range<usize>,
     pub transposed: bool,
 }
 
-impl Output {
-    /// Returns the number of elements.
+impl PlannedTensor {
+    /// The number of elements.
     pub fn elements(&self) -> usize {
         self.shape.iter().product()
     }
 
-    /// Returns the bytes that it takes.
+    /// The bytes that it takes.
     pub fn bytes(&self) -> usize {
         self.format.bytes(self.elements())
     }
 
-    /// Returns the elements of a row.
+    /// The elements of a row.
     pub fn width(&self) -> usize {
         *self.shape.last().expect("invariant: tensors have a dimension")
     }
 
-    /// Returns whether it has rows: everything else stays in a format of floats.
+    /// Whether it has rows: everything else stays in a format of floats.
     pub fn is_matrix(&self) -> bool {
         self.shape.len() > 1
     }
 }
 
-/// Returns all tensors of an archive as they are, block scales aside. FP8 becomes BF16.
+/// All tensors of an archive as they are, block scales aside. FP8 becomes BF16.
 ///
 /// # Errors
 /// If one is of a format that is not supported.
-pub(crate) fn same(archive: &Archive) -> Result<Vec<Output>> {
+pub(crate) fn same(archive: &Archive) -> Result<Vec<PlannedTensor>> {
     let specs = parameters(&archive.config);
     let mut roles = HashMap::new();
     specs.iter().for_each(|spec| roles.extend(archive.names(spec).into_iter().map(|name| (name, spec.role))));
@@ -86,12 +86,12 @@ pub(crate) fn same(archive: &Archive) -> Result<Vec<Output>> {
         .collect()
 }
 
-/// Returns the tensors of a GGUF file with the weights of a folder. The layers that predict further tokens are left out:
+/// The tensors of a GGUF file with the weights of a folder. The layers that predict further tokens are left out:
 /// llama.cpp has no place for them.
 ///
 /// # Errors
 /// If the model has no form in GGUF.
-pub(crate) fn to_gguf(archive: &Archive) -> Result<Vec<Output>> {
+pub(crate) fn to_gguf(archive: &Archive) -> Result<Vec<PlannedTensor>> {
     let config = &archive.config;
     let mut outputs = Vec::new();
     for spec in parameters(config).iter().filter(|spec| spec.layer.is_none_or(|layer| layer < config.num_hidden_layers))
@@ -119,7 +119,7 @@ pub(crate) fn to_gguf(archive: &Archive) -> Result<Vec<Output>> {
         let (width, frequencies) = (config.rope_dim(), inverse_frequencies(&config.rope, config.rope_dim()));
         let ratios =
             inverse_frequencies(&plain, width).into_iter().zip(frequencies).map(|(plain, scaled)| plain / scaled);
-        outputs.push(Output {
+        outputs.push(PlannedTensor {
             name: gguf_model::DIVISORS.into(),
             shape: vec![width / 2],
             role: None,
@@ -130,18 +130,18 @@ pub(crate) fn to_gguf(archive: &Archive) -> Result<Vec<Output>> {
     Ok(outputs)
 }
 
-/// Returns the tensors of a folder with the weights of a GGUF file.
+/// The tensors of a folder with the weights of a GGUF file.
 ///
 /// # Errors
 /// If a tensor is missing or of a format that is not supported.
-pub(crate) fn to_folder(archive: &Archive) -> Result<Vec<Output>> {
+pub(crate) fn to_folder(archive: &Archive) -> Result<Vec<PlannedTensor>> {
     let config = &archive.config;
     let specs = parameters(config);
     let mut outputs = Vec::new();
     for tensor in published_tensors(config) {
         let (spec, expert) = match &tensor.source {
-            Source::Own { param, expert } => (&specs[*param], expert.unwrap_or(0)),
-            Source::CopyOf(name) => {
+            TensorSource::Own { param, expert } => (&specs[*param], expert.unwrap_or(0)),
+            TensorSource::CopyOf(name) => {
                 let spec = specs.iter().find(|spec| spec.name == *name);
                 (spec.expect("invariant: a copy is of a parameter of the table"), 0)
             }
@@ -151,7 +151,7 @@ pub(crate) fn to_folder(archive: &Archive) -> Result<Vec<Output>> {
             AttentionConfig::Mla(mla) if sources.len() == 2 => Some(halves(mla, config.num_attention_heads)),
             _ if spec.role == ParamRole::Experts => {
                 let rows = spec.shape[1];
-                Some(vec![Part { name: 0, rows: expert * rows..(expert + 1) * rows, transposed: false }])
+                Some(vec![RowSlice { name: 0, rows: expert * rows..(expert + 1) * rows, transposed: false }])
             }
             _ => turned(config, spec).map(|(heads, width)| permuted(heads, width, apart)),
         };
@@ -160,15 +160,15 @@ pub(crate) fn to_folder(archive: &Archive) -> Result<Vec<Output>> {
     Ok(outputs)
 }
 
-/// Returns an output in the format in which its sources are stored; whole sources, one after the other, if no parts are given.
+/// An output in the format in which its sources are stored; whole sources, one after the other, if no parts are given.
 fn output(
     archive: &Archive,
     name: &str,
     shape: &[usize],
     role: Option<ParamRole>,
     sources: Vec<String>,
-    parts: Option<Vec<Part>>,
-) -> Result<Output> {
+    parts: Option<Vec<RowSlice>>,
+) -> Result<PlannedTensor> {
     if shape.is_empty() {
         return Err(archive.bad_tensor(name, "has no dimension; such tensors are not supported"));
     }
@@ -184,14 +184,14 @@ fn output(
     }
     let whole = |(name, source): (usize, &String)| {
         let (rows, _) = rows_and_width(&archive.tensors[source].shape);
-        Part { name, rows: 0..rows, transposed: false }
+        RowSlice { name, rows: 0..rows, transposed: false }
     };
     let parts = parts.unwrap_or_else(|| sources.iter().enumerate().map(whole).collect());
     let format = format.expect("invariant: a parameter has a source");
-    Ok(Output { name: name.into(), shape: shape.into(), role, format, data: Data::Parts(sources, parts) })
+    Ok(PlannedTensor { name: name.into(), shape: shape.into(), role, format, data: Data::Parts(sources, parts) })
 }
 
-/// Returns how many rows of which width a tensor is read in; a vector is a column.
+/// How many rows of which width a tensor is read in; a vector is a column.
 pub(crate) fn rows_and_width(shape: &[usize]) -> (usize, usize) {
     match shape {
         [len] => (*len, 1),
@@ -200,28 +200,28 @@ pub(crate) fn rows_and_width(shape: &[usize]) -> (usize, usize) {
     }
 }
 
-/// Returns the rows of a head in `kv_b_proj` from which its keys are made, transposed, or its values.
-fn half_of_head(mla: &MlaConfig, head: usize, keys: bool) -> Part {
+/// The rows of a head in `kv_b_proj` from which its keys are made, transposed, or its values.
+fn half_of_head(mla: &MlaConfig, head: usize, keys: bool) -> RowSlice {
     let (n, v) = (mla.qk_nope_head_dim, mla.v_head_dim);
     let start = head * (n + v);
     if keys {
-        Part { name: 0, rows: start..start + n, transposed: true }
+        RowSlice { name: 0, rows: start..start + n, transposed: true }
     } else {
-        Part { name: 0, rows: start + n..start + n + v, transposed: false }
+        RowSlice { name: 0, rows: start + n..start + n + v, transposed: false }
     }
 }
 
-/// Returns the rows of `kv_b_proj` in its two halves.
-fn halves(mla: &MlaConfig, heads: usize) -> Vec<Part> {
+/// The rows of `kv_b_proj` in its two halves.
+fn halves(mla: &MlaConfig, heads: usize) -> Vec<RowSlice> {
     let (latent, v) = (mla.kv_lora_rank, mla.v_head_dim);
     let of_head = |head: usize| {
-        let keys = Part { name: 0, rows: head * latent..(head + 1) * latent, transposed: true };
-        [keys, Part { name: 1, rows: head * v..(head + 1) * v, transposed: false }]
+        let keys = RowSlice { name: 0, rows: head * latent..(head + 1) * latent, transposed: true };
+        [keys, RowSlice { name: 1, rows: head * v..(head + 1) * v, transposed: false }]
     };
     (0..heads).flat_map(of_head).collect()
 }
 
-/// Returns number and width of the heads whose rows GGUF has in another order: those of Llama's queries and keys,
+/// Number and width of the heads whose rows GGUF has in another order: those of Llama's queries and keys,
 /// and of their biases.
 fn turned(config: &ModelConfig, spec: &ParamSpec) -> Option<(usize, usize)> {
     let AttentionConfig::Gqa(gqa) = &config.attention else { return None };
@@ -233,11 +233,11 @@ fn turned(config: &ModelConfig, spec: &ParamSpec) -> Option<(usize, usize)> {
     (config.model_type == ModelType::Llama).then_some((heads, gqa.head_dim))
 }
 
-/// Returns rows in the order in which `from` finds them within a head.
-fn permuted(heads: usize, width: usize, from: impl Fn(usize, usize) -> usize) -> Vec<Part> {
+/// Rows in the order in which `from` finds them within a head.
+fn permuted(heads: usize, width: usize, from: impl Fn(usize, usize) -> usize) -> Vec<RowSlice> {
     let row = |row: usize| {
         let source = row / width * width + from(row % width, width);
-        Part { name: 0, rows: source..source + 1, transposed: false }
+        RowSlice { name: 0, rows: source..source + 1, transposed: false }
     };
     (0..heads * width).map(row).collect()
 }

@@ -7,7 +7,7 @@ use minke_spec::config::AttentionConfig;
 use minke_spec::{Format, ModelConfig, ParamRole};
 use minke_tensor::can_quantize;
 
-use crate::outputs::Output;
+use crate::outputs::PlannedTensor;
 
 /// A way to choose formats.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,7 +42,7 @@ impl Recipe {
         Self::ExpertsLow,
     ];
 
-    /// Returns its name, the number that GGUF files say it by, and the format of what is not named in it.
+    /// Its name, the number that GGUF files say it by, and the format of what is not named in it.
     fn row(self) -> (&'static str, usize, Format) {
         match self {
             Self::Q8_0 => ("q8_0", 7, Format::Q8_0),
@@ -58,18 +58,18 @@ impl Recipe {
         }
     }
 
-    /// Returns its name.
+    /// Its name.
     pub fn name(self) -> &'static str {
         self.row().0
     }
 
-    /// Returns the number by which `general.file_type` says it.
+    /// The number by which `general.file_type` says it.
     pub fn file_type(self) -> usize {
         self.row().1
     }
 
-    /// Returns the format for a tensor, before it is known whether its rows fit.
-    fn choice(self, config: &ModelConfig, output: &Output) -> Format {
+    /// The format for a tensor, before it is known whether its rows fit.
+    fn choice(self, config: &ModelConfig, output: &PlannedTensor) -> Format {
         let (_, _, base) = self.row();
         let layers = config.num_hidden_layers;
         let (layer, name) = match output.name.strip_prefix("blk.").and_then(|rest| rest.split_once('.')) {
@@ -123,7 +123,7 @@ pub struct Override {
 }
 
 impl Override {
-    /// Returns whether a tensor is meant.
+    /// Whether a tensor is meant.
     fn matches(&self, name: &str) -> bool {
         let mut parts = self.pattern.split('*');
         let Some(mut rest) = parts.next().and_then(|start| name.strip_prefix(start)) else { return false };
@@ -159,7 +159,7 @@ pub fn choose(
     config: &ModelConfig,
     recipe: Recipe,
     overrides: &[Override],
-    outputs: &mut [Output],
+    outputs: &mut [PlannedTensor],
 ) -> Result<Vec<Fallback>, String> {
     for Override { pattern, format } in overrides {
         if !can_quantize(*format) {
@@ -185,14 +185,14 @@ pub fn choose(
     Ok(fallen)
 }
 
-/// Returns whether a tensor is quantized at all.
-fn quantized(output: &Output) -> bool {
+/// Whether a tensor is quantized at all.
+fn quantized(output: &PlannedTensor) -> bool {
     let matrix =
         matches!(output.role, Some(ParamRole::Embedding | ParamRole::Head | ParamRole::Matrix | ParamRole::Experts));
     matrix && output.is_matrix()
 }
 
-/// Returns the format in blocks of 32 that takes the place of one in blocks of 256.
+/// The format in blocks of 32 that takes the place of one in blocks of 256.
 fn smaller_blocks(format: Format) -> Format {
     match format {
         Format::Q2K | Format::Q3K => Format::Q4_0,

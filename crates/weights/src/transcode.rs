@@ -11,27 +11,27 @@ use crate::archive::Archive;
 use crate::gguf_write::{self, Pairs};
 use crate::importance::Importance;
 use crate::load::block_scales;
-use crate::outputs::{Data, Output, Part, rows_and_width};
+use crate::outputs::{Data, PlannedTensor, RowSlice, rows_and_width};
 use crate::{Error, Result, shards};
 
 /// Numbers that are decoded at once, unless a row or a head is larger.
 const CHUNK: usize = 1 << 22;
 
 /// What is written from where, and who wants to know how far it is.
-pub struct Job<'a> {
+pub struct TensorWriter<'a> {
     /// Where numbers are computed.
     pub device: &'a Device,
     /// Where they come from.
     pub archive: &'a Archive,
     /// What is written, in this order.
-    pub outputs: &'a [Output],
+    pub outputs: &'a [PlannedTensor],
     /// How much each column of a weight matters; nothing if all matter alike.
     pub importance: Option<&'a Importance>,
     /// Is told the bytes that are done; answers whether to go on.
     pub progress: &'a dyn Fn(u64) -> bool,
 }
 
-impl Job<'_> {
+impl TensorWriter<'_> {
     /// Writes a GGUF file.
     ///
     /// # Errors
@@ -53,10 +53,10 @@ impl Job<'_> {
     /// their index if there are several.
     ///
     /// # Errors
-    /// As [`Job::write_gguf`].
+    /// As [`TensorWriter::write_gguf`].
     pub fn write_safetensors(&self, folder: &Path, shard_bytes: usize) -> Result<()> {
         let mut done = 0;
-        let shards = shards::share(self.outputs, Output::bytes, shard_bytes);
+        let shards = shards::share(self.outputs, PlannedTensor::bytes, shard_bytes);
         for (name, shard) in &shards {
             let path = folder.join(name);
             atomic::replace_with(&path, |to| {
@@ -68,8 +68,9 @@ impl Job<'_> {
     }
 
     /// Writes the bytes of an output.
-    fn write(&self, output: &Output, done: &mut u64, to: &mut impl Write, path: &Path) -> Result<()> {
-        let mut encoder = Encoder { job: self, output, row: 0, values: Vec::new(), bytes: Vec::new(), done, to, path };
+    fn write(&self, output: &PlannedTensor, done: &mut u64, to: &mut impl Write, path: &Path) -> Result<()> {
+        let mut encoder =
+            Encoder { writer: self, output, row: 0, values: Vec::new(), bytes: Vec::new(), done, to, path };
         match &output.data {
             Data::Values(values) => encoder.values.extend(values),
             Data::Parts(names, parts) => {
@@ -86,7 +87,7 @@ impl Job<'_> {
         encoder.flush()
     }
 
-    /// Returns a tensor of the archive as one matrix.
+    /// A tensor of the archive as one matrix.
     fn open(&self, name: &str) -> Result<StoredWeight> {
         let entry = &self.archive.tensors[name];
         let format = self.archive.stored_format(name)?;
@@ -100,8 +101,8 @@ impl Job<'_> {
 
 /// An output on its way.
 struct Encoder<'a, W> {
-    job: &'a Job<'a>,
-    output: &'a Output,
+    writer: &'a TensorWriter<'a>,
+    output: &'a PlannedTensor,
     /// Rows that are written.
     row: usize,
     /// Rows that wait to be encoded.
@@ -113,11 +114,11 @@ struct Encoder<'a, W> {
 }
 
 impl<W: Write> Encoder<'_, W> {
-    fn part(&mut self, stored: &StoredWeight, part: &Part) -> Result<()> {
+    fn part(&mut self, stored: &StoredWeight, part: &RowSlice) -> Result<()> {
         let (k, format) = (stored.shape().width(), stored.format());
         if part.transposed {
             let mut rows = vec![0.0; part.rows.len() * k];
-            stored.decode_rows(self.job.device, part.rows.start, &mut rows);
+            stored.decode_rows(self.writer.device, part.rows.start, &mut rows);
             self.values.extend((0..k).flat_map(|column| rows.iter().skip(column).step_by(k)));
         } else if format == self.output.format {
             self.flush()?;
@@ -131,7 +132,7 @@ impl<W: Write> Encoder<'_, W> {
             for first in part.rows.clone().step_by(step) {
                 let (held, count) = (self.values.len(), step.min(part.rows.end - first));
                 self.values.resize(held + count * k, 0.0);
-                stored.decode_rows(self.job.device, first, &mut self.values[held..]);
+                stored.decode_rows(self.writer.device, first, &mut self.values[held..]);
                 if self.values.len() >= CHUNK {
                     self.flush()?;
                 }
@@ -146,7 +147,7 @@ impl<W: Write> Encoder<'_, W> {
         let (k, format) = (self.output.width(), self.output.format);
         if format.block_elements() > 1 && !values.iter().all(|value| value.is_finite()) {
             let reason = "holds values that are not finite, which no code stands for; keep it with --tensor NAME=F16";
-            return Err(self.job.archive.bad_tensor(&self.output.name, reason));
+            return Err(self.writer.archive.bad_tensor(&self.output.name, reason));
         }
         let leading = &self.output.shape[..self.output.shape.len() - 1];
         let each = leading.last().copied().unwrap_or(1);
@@ -154,10 +155,10 @@ impl<W: Write> Encoder<'_, W> {
         while !rest.is_empty() {
             let count = (each - self.row % each).min(rest.len() / k);
             let (rows, behind) = rest.split_at(count * k);
-            let weights = self.job.importance.map_or(&[][..], |all| all.of(&self.output.name, self.row / each, k));
+            let weights = self.writer.importance.map_or(&[][..], |all| all.of(&self.output.name, self.row / each, k));
             let mut bytes = std::mem::take(&mut self.bytes);
             bytes.resize(format.bytes(rows.len()), 0);
-            quantize(self.job.device, format, rows, k, weights, &mut bytes);
+            quantize(self.writer.device, format, rows, k, weights, &mut bytes);
             self.put(&bytes)?;
             self.bytes = bytes;
             self.row += count;
@@ -171,12 +172,12 @@ impl<W: Write> Encoder<'_, W> {
     fn put(&mut self, bytes: &[u8]) -> Result<()> {
         self.to.write_all(bytes).map_err(WriteError::at(self.path))?;
         *self.done += bytes.len() as u64;
-        if (self.job.progress)(*self.done) { Ok(()) } else { Err(Error::Interrupted) }
+        if (self.writer.progress)(*self.done) { Ok(()) } else { Err(Error::Interrupted) }
     }
 }
 
-/// Returns the header of a safetensors file: its length, then JSON, filled up with spaces to a multiple of 8.
-fn safetensors_header(outputs: &[&Output]) -> Vec<u8> {
+/// The header of a safetensors file: its length, then JSON, filled up with spaces to a multiple of 8.
+fn safetensors_header(outputs: &[&PlannedTensor]) -> Vec<u8> {
     let mut map = serde_json::Map::new();
     map.insert("__metadata__".into(), serde_json::json!({ "format": "pt" }));
     let mut at = 0;

@@ -4,7 +4,7 @@
 use minke_spec::ModelConfig;
 use minke_spec::params::HEAD;
 
-/// Returns why a tensor that belongs to no parameter changes nothing; nothing if it may change something.
+/// Why a tensor that belongs to no parameter changes nothing; nothing if it may change something.
 pub(crate) fn reason(config: &ModelConfig, name: &str) -> Option<&'static str> {
     let within = layer_of(name).map_or(name, |_| name.splitn(4, '.').nth(3).unwrap_or_default());
     match within {
@@ -20,7 +20,7 @@ pub(crate) fn reason(config: &ModelConfig, name: &str) -> Option<&'static str> {
     }
 }
 
-/// Returns the number of the layer in a published name, or one of GGUF.
+/// The number of the layer in a published name, or one of GGUF.
 pub(crate) fn layer_of(name: &str) -> Option<usize> {
     let rest = name.strip_prefix("model.layers.").or_else(|| name.strip_prefix("blk."))?;
     rest.split_once('.')?.0.parse().ok()

@@ -13,7 +13,7 @@ use minke_spec::draw::{Domain, Stream, draw};
 use minke_tensor::Device;
 use minke_weights::gguf::Header;
 use minke_weights::recipe::{Recipe, choose};
-use minke_weights::{Archive, Job, Output};
+use minke_weights::{Archive, PlannedTensor, TensorWriter};
 
 /// A tensor of the file: name, lengths, type, offset.
 type Tensor = (Vec<u8>, Vec<u64>, u32, u64);
@@ -207,7 +207,7 @@ fn mutants_of_a_model_load_or_are_refused() {
         loaded += usize::from(archive.check_weights().and_then(|()| archive.load(&device)).is_ok());
         // What cannot be loaded is asked for all the same: these read headers of their own accord.
         if seed % 8 == 0 {
-            let of = |outputs: &[Output]| write(&archive, outputs, &device, temporary.path());
+            let of = |outputs: &[PlannedTensor]| write(&archive, outputs, &device, temporary.path());
             converted += usize::from(archive.folder_outputs().and_then(|outputs| of(&outputs)).is_ok());
             let low = archive.gguf_outputs().map(|mut outputs| {
                 choose(&archive.config, Recipe::Q4_0, &[], &mut outputs).unwrap();
@@ -222,7 +222,7 @@ fn mutants_of_a_model_load_or_are_refused() {
 }
 
 /// Writes tensors of a model as GGUF.
-fn write(archive: &Archive, outputs: &[Output], device: &Device, folder: &Path) -> minke_weights::Result<()> {
-    let job = Job { device, archive, outputs, importance: None, progress: &|_| true };
-    job.write_gguf(&archive.gguf_pairs("mutant", outputs)?, &folder.join("written.gguf"))
+fn write(archive: &Archive, outputs: &[PlannedTensor], device: &Device, folder: &Path) -> minke_weights::Result<()> {
+    let writer = TensorWriter { device, archive, outputs, importance: None, progress: &|_| true };
+    writer.write_gguf(&archive.gguf_pairs("mutant", outputs)?, &folder.join("written.gguf"))
 }

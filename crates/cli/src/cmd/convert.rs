@@ -9,7 +9,7 @@ use anyhow::Result;
 use minke_spec::{Format, ParamRole};
 use minke_sys::atomic;
 use minke_tensor::Device;
-use minke_weights::{Archive, Importance, Job, Output, Pairs};
+use minke_weights::{Archive, Importance, Pairs, PlannedTensor, TensorWriter};
 use serde::Serialize;
 
 use super::{print_json, print_line};
@@ -48,7 +48,7 @@ pub fn run(args: &Convert) -> Result<()> {
     }
     let mut outputs = if to_gguf { archive.gguf_outputs()? } else { archive.folder_outputs()? };
     if let Some(format) = args.format {
-        let small = |output: &Output| to_gguf && (!output.is_matrix() || output.role == Some(ParamRole::Router));
+        let small = |output: &PlannedTensor| to_gguf && (!output.is_matrix() || output.role == Some(ParamRole::Router));
         for output in
             outputs.iter_mut().filter(|output| !small(output) && output.role != Some(ParamRole::CorrectionBias))
         {
@@ -83,7 +83,7 @@ pub fn open(source: &Model, target: &Path) -> Result<Archive> {
     Ok(Archive::open(&source.path()?)?)
 }
 
-/// Returns whether a target is to be a GGUF file, by its name.
+/// Whether a target is to be a GGUF file, by its name.
 pub fn is_gguf(target: &Path) -> bool {
     target.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("gguf"))
 }
@@ -95,8 +95,8 @@ pub fn left_out(archive: &Archive) -> Option<String> {
     left.then(|| format!("layers that predict further tokens are left out ({layers}): llama.cpp has no place for them"))
 }
 
-/// Returns the format of most matrices' bytes.
-fn main_format(outputs: &[Output]) -> Format {
+/// The format of most matrices' bytes.
+fn main_format(outputs: &[PlannedTensor]) -> Format {
     let mut bytes: BTreeMap<Format, usize> = BTreeMap::new();
     outputs
         .iter()
@@ -108,7 +108,7 @@ fn main_format(outputs: &[Output]) -> Format {
 /// Writes the tensors of a model.
 pub struct Writer<'a> {
     archive: &'a Archive,
-    outputs: &'a [Output],
+    outputs: &'a [PlannedTensor],
     device: Device,
     interrupt: Interrupt,
     bar: RefCell<Bar>,
@@ -116,12 +116,12 @@ pub struct Writer<'a> {
 }
 
 impl<'a> Writer<'a> {
-    /// Returns a writer; Ctrl-C stops it between two pieces, and nothing stays.
+    /// A writer; Ctrl-C stops it between two pieces, and nothing stays.
     ///
     /// # Errors
     /// If the operating system refuses to tell of Ctrl-C.
-    pub fn new(archive: &'a Archive, outputs: &'a [Output], device: Device) -> Result<Self> {
-        let total = outputs.iter().map(Output::bytes).sum::<usize>() as u64;
+    pub fn new(archive: &'a Archive, outputs: &'a [PlannedTensor], device: Device) -> Result<Self> {
+        let total = outputs.iter().map(PlannedTensor::bytes).sum::<usize>() as u64;
         Ok(Self {
             archive,
             outputs,
@@ -143,30 +143,30 @@ impl<'a> Writer<'a> {
         target: &Path,
         notes: Vec<String>,
     ) -> Result<Summary> {
-        self.job(importance, |job| Ok(job.write_gguf(pairs, target)?))?;
+        self.writer(importance, |writer| Ok(writer.write_gguf(pairs, target)?))?;
         Ok(self.summary(target, notes))
     }
 
     fn folder(self, target: &Path) -> Result<Summary> {
         let mut notes = Vec::new();
-        self.job(None, |job| {
+        self.writer(None, |writer| {
             atomic::create_folder(target, |inside| -> Result<()> {
                 let config = self.archive.folder_config(main_format(self.outputs))?;
                 atomic::write_new(&inside.join("config.json"), format!("{config:#}\n").as_bytes())?;
                 notes.extend(metadata::write_files(self.archive, inside)?);
-                Ok(job.write_safetensors(inside, SHARD_BYTES)?)
+                Ok(writer.write_safetensors(inside, SHARD_BYTES)?)
             })
         })?;
         Ok(self.summary(target, notes))
     }
 
-    fn job(&self, importance: Option<&Importance>, run: impl FnOnce(&Job<'_>) -> Result<()>) -> Result<()> {
+    fn writer(&self, importance: Option<&Importance>, run: impl FnOnce(&TensorWriter<'_>) -> Result<()>) -> Result<()> {
         let progress = |done: u64| {
             self.bar.borrow_mut().set(done / MEGABYTE, "");
             !self.interrupt.is_raised()
         };
         let (device, archive, outputs) = (&self.device, self.archive, self.outputs);
-        run(&Job { device, archive, outputs, importance, progress: &progress })
+        run(&TensorWriter { device, archive, outputs, importance, progress: &progress })
     }
 
     fn summary(self, target: &Path, notes: Vec<String>) -> Summary {

@@ -191,7 +191,7 @@ fn sandbox() -> Sandbox {
 }
 
 impl Report {
-    /// Returns the report for a person.
+    /// The report for a person.
     fn text(&self) -> String {
         let speed = |rate: f64| format!("{:.1} GB/s", rate / 1e9);
         let size = |bytes: Option<u64>| bytes.map_or("unknown".into(), gigabytes);

@@ -91,7 +91,7 @@ fn of_run(args: &Eval) -> Result<Vec<Scores>> {
     Ok(all)
 }
 
-/// Returns the held-out problems of the tasks that the person wants, the same for every model.
+/// The held-out problems of the tasks that the person wants, the same for every model.
 fn problem_sets<'a>(args: &Eval, tasks: &'a [NamedTask]) -> Result<Vec<(&'a NamedTask, Vec<Problem>)>> {
     let names: Vec<&str> = tasks.iter().map(|task| task.name.as_str()).collect();
     if let Some(unknown) = args.tasks.iter().find(|task| !names.contains(&task.as_str())) {
@@ -103,7 +103,7 @@ fn problem_sets<'a>(args: &Eval, tasks: &'a [NamedTask]) -> Result<Vec<(&'a Name
     Ok(wanted.map(|task| (task, task.task.test_set(args.seed, args.problems))).collect())
 }
 
-/// Returns the mode that the person chose.
+/// The mode that the person chose.
 fn mode(args: &Eval) -> EvalConfig {
     let defaults = EvalConfig::default();
     EvalConfig {
@@ -116,7 +116,7 @@ fn mode(args: &Eval) -> EvalConfig {
     }
 }
 
-/// Returns the modes in which a stage is graded. A base model, with which the others are compared, is given every chance: its
+/// The modes in which a stage is graded. A base model, with which the others are compared, is given every chance: its
 /// thought forced open, and a lower temperature.
 fn modes(args: &Eval, stage: &StageConfig) -> Vec<EvalConfig> {
     let chosen = mode(args);
@@ -128,7 +128,7 @@ fn modes(args: &Eval, stage: &StageConfig) -> Vec<EvalConfig> {
     vec![chosen.clone(), low.clone(), forced(&chosen), forced(&low)]
 }
 
-/// Returns the scores of the model in a folder.
+/// The scores of the model in a folder.
 fn grade(
     folder: &Path,
     name: &str,
@@ -217,7 +217,7 @@ fn percent(share: f64) -> String {
     format!("{:.1}", 100.0 * share)
 }
 
-/// Returns rows under headings, columns aligned.
+/// Rows under headings, columns aligned.
 fn table<const N: usize>(headings: &[&str; N], rows: &[[String; N]]) -> String {
     let width = |i: usize| rows.iter().map(|row| row[i].len()).max().unwrap_or(0).max(headings[i].len());
     let widths: [usize; N] = std::array::from_fn(width);

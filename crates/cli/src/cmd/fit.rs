@@ -65,7 +65,7 @@ pub fn run(args: &Fit) -> Result<()> {
     let have = args.memory.or_else(|| memory().map(|memory| memory.available)).unwrap_or(u64::MAX);
     let context = planner.context(have, args.context);
     let context_tokens = *context.as_ref().unwrap_or(&args.context.unwrap_or(MIN_CONTEXT));
-    let (device, parts) = (args.compute.device()?, planner.parts());
+    let (device, parts) = (args.compute.device()?, planner.components());
     let memory_bytes_per_second = bandwidth(&device);
     let answer = Answer {
         path: archive.path.display().to_string(),
@@ -96,7 +96,7 @@ pub fn run(args: &Fit) -> Result<()> {
 }
 
 impl Answer {
-    /// Returns the answer for a person.
+    /// The answer for a person.
     fn text(&self) -> String {
         let count = |n: usize| grouped(n as u64);
         let mut lines = vec![self.path.clone()];

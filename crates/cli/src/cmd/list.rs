@@ -55,8 +55,8 @@ fn line(model: &CachedModel) -> Result<Line, String> {
     }
     let archive = Archive::open(&model.path).and_then(|archive| archive.check_weights().map(|()| archive));
     let archive = archive.map_err(|error| error.to_string())?;
-    let parts = archive.parts();
-    let most = parts.iter().max_by_key(|(_, bytes)| bytes.stored).map(|((_, format), _)| (*format).to_owned());
+    let components = archive.components();
+    let most = components.iter().max_by_key(|(_, bytes)| bytes.stored).map(|((_, format), _)| (*format).to_owned());
     Ok(Line {
         name: model.name.to_string(),
         bytes: model.bytes,
@@ -70,7 +70,7 @@ fn seconds(time: SystemTime) -> u64 {
     time.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
-/// Returns the day of a time in UTC, as 2026-11-27.
+/// The day of a time in UTC, as 2026-11-27.
 fn date(seconds: u64) -> String {
     let leap = |year: u64| year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400));
     let (mut days, mut year) = (seconds / 86_400, 1970);

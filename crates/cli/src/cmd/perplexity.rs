@@ -81,7 +81,7 @@ pub fn run(args: &Perplexity) -> Result<()> {
     ))
 }
 
-/// Returns the perplexity and its standard error.
+/// The perplexity and its standard error.
 fn summary(losses: &[f64]) -> (f64, f64) {
     let count = losses.len() as f64;
     let mean = losses.iter().sum::<f64>() / count;

@@ -79,7 +79,7 @@ fn model_and_question(first: Option<&str>, rest: &[String]) -> Result<(Option<Pa
     Ok((model, Some(question).filter(|question| !question.is_empty())))
 }
 
-/// Returns the folder of the model that ships with the repository: from here, from the binary upwards, or where the
+/// The folder of the model that ships with the repository: from here, from the binary upwards, or where the
 /// binary was built.
 fn default_model() -> Result<PathBuf> {
     let binary = std::env::current_exe().unwrap_or_default();

@@ -190,7 +190,7 @@ fn kv_bytes(config: &ModelConfig) -> KvBytes {
     }
 }
 
-/// Returns what the template does, told by what it makes of a greeting.
+/// What the template does, told by what it makes of a greeting.
 fn chat_template(archive: &Archive, tokenizer: Option<&Tokenizer>, notes: &mut Vec<String>) -> String {
     let Some(tokenizer) = tokenizer else { return "not read without a tokenizer".into() };
     let rendered = template(archive, tokenizer).and_then(|(template, note)| {
@@ -211,7 +211,7 @@ fn chat_template(archive: &Archive, tokenizer: Option<&Tokenizer>, notes: &mut V
 }
 
 impl Description {
-    /// Returns the description for a person.
+    /// The description for a person.
     fn text(&self) -> String {
         let count = |n: usize| grouped(n as u64);
         let mut lines = vec![self.path.clone()];
@@ -248,7 +248,7 @@ impl Description {
     }
 }
 
-/// Returns a number with its thousands apart.
+/// A number with its thousands apart.
 pub(super) fn grouped(number: u64) -> String {
     let digits = number.to_string();
     let mut text = String::new();

@@ -56,12 +56,12 @@ pub enum Command {
     Quit,
 }
 
-/// Returns the names of all commands.
+/// The names of all commands.
 pub fn names() -> impl Iterator<Item = &'static str> {
     COMMANDS.iter().chain([&QUIT]).map(|(name, _, _)| *name)
 }
 
-/// Returns what was meant by a line behind its slash.
+/// What was meant by a line behind its slash.
 ///
 /// # Errors
 /// If there is no such command, or its arguments are others.
@@ -97,7 +97,7 @@ pub fn parse(line: &str) -> Result<Command> {
     })
 }
 
-/// Returns what to say about a command that is not understood.
+/// What to say about a command that is not understood.
 fn advice(name: &str) -> String {
     if let Some((name, arguments, meaning)) = COMMANDS.iter().chain([&QUIT]).find(|(known, ..)| *known == name) {
         let space = if arguments.is_empty() { "" } else { " " };
@@ -107,14 +107,14 @@ fn advice(name: &str) -> String {
     format!("/{name}: no such command; {meant}/help lists them, a space before the slash makes it a question")
 }
 
-/// Returns the one of some names that a typo is nearest to, if it is near.
+/// The one of some names that a typo is nearest to, if it is near.
 pub fn nearest<'a>(typed: &str, names: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     let begins = |name: &str| !typed.is_empty() && name.starts_with(typed);
     let distance = |name: &&str| if begins(name) { 1 } else { strsim::damerau_levenshtein(typed, name) };
     names.map(|name| (distance(&name), name)).min().filter(|(far, _)| *far <= TYPO).map(|(_, name)| name)
 }
 
-/// Returns what `/help` prints.
+/// What `/help` prints.
 pub fn help() -> String {
     let line =
         |(name, arguments, meaning): &(&str, &str, &str)| format!("{:28} {meaning}", format!("/{name} {arguments}"));

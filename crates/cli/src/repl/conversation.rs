@@ -47,21 +47,21 @@ impl Turn {
 }
 
 impl Conversation {
-    /// Returns what the model reads: the thoughts of earlier turns are left out.
+    /// What the model reads: the thoughts of earlier turns are left out.
     pub fn messages(&self) -> Vec<Message> {
         let system = self.system.iter().map(Message::system);
         let turn = |turn: &Turn| [Message::user(&turn.question), Message::assistant(&turn.answer)];
         system.chain(self.turns.iter().flat_map(turn)).collect()
     }
 
-    /// Returns the same with another question at the end.
+    /// The same with another question at the end.
     pub fn asking(&self, question: &str) -> Vec<Message> {
         let mut messages = self.messages();
         messages.push(Message::user(question));
         messages
     }
 
-    /// Returns everything as Markdown; thoughts can be unfolded.
+    /// Everything as Markdown; thoughts can be unfolded.
     pub fn markdown(&self) -> String {
         let mut text = String::from("# Conversation\n");
         if let Some(system) = &self.system {

@@ -14,7 +14,7 @@ use crate::error::Exit;
 /// Bytes of text that no tokenizer makes into one token: what is longer than so many times the context fits in no way.
 const MOST_BYTES_PER_TOKEN: usize = 32;
 
-/// Returns a file in the form in which R1 reads files, for a context of so many tokens.
+/// A file in the form in which R1 reads files, for a context of so many tokens.
 ///
 /// # Errors
 /// If it cannot be read, is no text, or is far too long.
@@ -36,7 +36,7 @@ pub fn read(path: &Path, limit: usize) -> Result<String> {
     Ok(format!("[file name]: {name}\n[file content begin]\n{text}\n[file content end]\n"))
 }
 
-/// Returns a text as a person left it in their editor.
+/// A text as a person left it in their editor.
 ///
 /// # Errors
 /// If there is no editor, it fails, or nothing is left.

@@ -46,7 +46,7 @@ pub enum Typed {
 }
 
 impl Input {
-    /// Returns an editor that remembers what was typed in a file, if there is one.
+    /// An editor that remembers what was typed in a file, if there is one.
     ///
     /// # Errors
     /// If the terminal cannot be used.
@@ -63,7 +63,7 @@ impl Input {
         Ok(Self { editor, history })
     }
 
-    /// Returns what a person types next.
+    /// What a person types next.
     ///
     /// # Errors
     /// If the terminal cannot be read.
@@ -114,7 +114,7 @@ fn goes_on(typed: &str) -> bool {
     }
 }
 
-/// Returns the message without the marks that held its lines together. Between quotes every character stays.
+/// The message without the marks that held its lines together. Between quotes every character stays.
 fn message(typed: &str) -> String {
     let quoted = |typed: &str| {
         let inner = typed.trim().strip_prefix(QUOTES)?.strip_suffix(QUOTES)?;

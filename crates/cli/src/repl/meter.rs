@@ -5,7 +5,7 @@ use minke_engine::Stats;
 
 use super::conversation::Conversation;
 
-/// Returns the tokens and the time of an answer.
+/// The tokens and the time of an answer.
 pub fn line(reply: &Reply) -> String {
     let usage = &reply.usage;
     let (prompt, completion, seconds) = (usage.prompt_tokens, usage.completion_tokens, usage.seconds);
@@ -13,7 +13,7 @@ pub fn line(reply: &Reply) -> String {
     format!("{prompt} + {completion} tokens, {seconds:.2} s, {speed:.0} tokens/s{}", ending(&reply.finish))
 }
 
-/// Returns the same for a conversation: tokens read and written, the share of the thought, and how full the context is.
+/// The same for a conversation: tokens read and written, the share of the thought, and how full the context is.
 pub fn turn(reply: &Reply, used: usize, limit: usize) -> String {
     let usage = &reply.usage;
     let thought = match usage.reasoning_tokens {
@@ -40,7 +40,7 @@ fn ending(finish: &FinishReason) -> &'static str {
     }
 }
 
-/// Returns what `/ctx` prints: the tokens of every text, counted by `tokens`, and of all as the model reads them.
+/// What `/ctx` prints: the tokens of every text, counted by `tokens`, and of all as the model reads them.
 pub fn context(conversation: &Conversation, tokens: &dyn Fn(&str) -> usize, used: usize, limit: usize) -> String {
     let system = conversation.system.iter().map(|system| format!("{:>7} system", tokens(system)));
     let turns = conversation.turns.iter().enumerate().flat_map(|(i, turn)| {
@@ -54,7 +54,7 @@ pub fn context(conversation: &Conversation, tokens: &dyn Fn(&str) -> usize, used
     system.chain(turns).chain([all]).collect::<Vec<_>>().join("\n")
 }
 
-/// Returns what `/stats` prints.
+/// What `/stats` prints.
 pub fn stats(stats: &Stats, page_bytes: usize) -> String {
     let read = stats.prefilled + stats.prefix_hits;
     let share = 100.0 * stats.prefix_hits as f64 / (read.max(1)) as f64;

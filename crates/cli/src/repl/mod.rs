@@ -213,7 +213,7 @@ impl Repl {
         self.ask(question).inspect_err(|_| self.conversation.turns.push(turn))
     }
 
-    /// Returns the tokens of the conversation so far.
+    /// The tokens of the conversation so far.
     fn used(&self) -> Result<usize> {
         Ok(self.token_ids()?.len())
     }

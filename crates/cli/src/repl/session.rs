@@ -45,7 +45,7 @@ pub struct Session {
     pub think: Think,
 }
 
-/// Returns the names of all kept conversations, sorted.
+/// The names of all kept conversations, sorted.
 pub fn names() -> Vec<String> {
     let entries = environment::sessions().and_then(|folder| std::fs::read_dir(folder).ok());
     let name = |entry: std::fs::DirEntry| Some(entry.file_name().to_str()?.strip_suffix(".json")?.to_owned());
@@ -54,7 +54,7 @@ pub fn names() -> Vec<String> {
     names
 }
 
-/// Returns the text file of a name.
+/// The text file of a name.
 ///
 /// # Errors
 /// If it could not be the name of a file everywhere, or there is no place for sessions.
@@ -167,7 +167,7 @@ pub fn read_cache(path: &Path, identity: &Identity, cache: &mut PrefixCache<'_>)
     )
 }
 
-/// Returns the name of a type, filled up with zeros.
+/// The name of a type, filled up with zeros.
 fn dtype_bytes(dtype: Dtype) -> [u8; 4] {
     let (mut bytes, name) = ([0; 4], dtype.name().as_bytes());
     bytes[..name.len()].copy_from_slice(name);

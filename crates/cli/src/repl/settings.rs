@@ -38,7 +38,7 @@ pub fn set(sampling: &mut SamplingOptions, name: &str, value: &str) -> Result<()
     Ok(())
 }
 
-/// Returns every setting with its value, and whose it is.
+/// Every setting with its value, and whose it is.
 pub fn list(sampling: &SamplingOptions, params: &SamplingParams, limit: usize) -> String {
     let own = |set: bool| if set { "" } else { "  (the model's)" };
     let row = |name: &str, value: String, note: &str| format!("{name:12} {value}{note}");

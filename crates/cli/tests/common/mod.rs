@@ -29,14 +29,14 @@ impl Done {
         Self { code, out: text(output.stdout), err: text(output.stderr) }
     }
 
-    /// Returns stdout as JSON, line by line, of a command that worked.
+    /// Stdout as JSON, line by line, of a command that worked.
     pub fn json(&self) -> Vec<serde_json::Value> {
         assert_eq!(self.code, 0, "{self:?}");
         self.out.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|e| panic!("{e}: {line}"))).collect()
     }
 }
 
-/// Returns the program in a folder, with an environment that could tempt it.
+/// The program in a folder, with an environment that could tempt it.
 pub fn command(folder: &Path, args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_minke"));
     command.args(args).current_dir(folder).env("RUST_BACKTRACE", "1").env_remove("MINKE_THREADS");
@@ -78,8 +78,8 @@ pub fn r1_without_its_bytes(folder: &Path) {
     let mut tensors: Vec<(String, &str, Vec<usize>)> = Vec::new();
     for tensor in minke_spec::params::published_tensors(&config) {
         let format = match tensor.source {
-            minke_spec::params::Source::Own { param, .. } => specs[param].published_format(),
-            minke_spec::params::Source::CopyOf(_) => Format::Bf16,
+            minke_spec::params::TensorSource::Own { param, .. } => specs[param].published_format(),
+            minke_spec::params::TensorSource::CopyOf(_) => Format::Bf16,
         };
         if format == Format::F8E4M3 {
             let scales = minke_spec::format::fp8_scale_shape(tensor.shape[0], tensor.shape[1]);

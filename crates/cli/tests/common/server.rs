@@ -74,7 +74,7 @@ pub fn sha256(bytes: &[u8]) -> String {
     hex(&sha2::Sha256::digest(bytes))
 }
 
-/// Returns the etag that the Hub gives a file: SHA-256 of large ones, that of git of the others.
+/// The etag that the Hub gives a file: SHA-256 of large ones, that of git of the others.
 pub fn etag(name: &str, bytes: &[u8]) -> String {
     if is_large(name) {
         return sha256(bytes);
@@ -86,7 +86,7 @@ fn is_large(name: &str) -> bool {
     name.ends_with(".safetensors") || name.ends_with(".gguf")
 }
 
-/// Returns the files of a folder.
+/// The files of a folder.
 pub fn files_of(folder: &Path) -> BTreeMap<String, Vec<u8>> {
     let entries = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap());
     entries.map(|entry| (entry.file_name().into_string().unwrap(), std::fs::read(entry.path()).unwrap())).collect()

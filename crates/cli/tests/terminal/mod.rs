@@ -79,7 +79,7 @@ impl Terminal {
         self.until_prompt()
     }
 
-    /// Returns everything up to the next prompt.
+    /// Everything up to the next prompt.
     pub fn until_prompt(&mut self) -> String {
         self.expect("\x1b[?2004h").replace('\r', "")
     }

@@ -37,7 +37,7 @@ pub fn config(name: &str) -> ModelConfig {
     config
 }
 
-/// Returns a model with random weights, the experts' selection biases included.
+/// A model with random weights, the experts' selection biases included.
 pub fn random(device: &Device, config: &ModelConfig) -> Transformer {
     let mut model = Transformer::random(device, config, &Placement::single(), 1).unwrap();
     for param in model.params_mut() {
@@ -65,7 +65,7 @@ pub struct Case {
     pub params: SamplingParams,
 }
 
-/// Returns different prompts with different parameters; every third begins with the same 80 tokens.
+/// Different prompts with different parameters; every third begins with the same 80 tokens.
 pub fn cases(count: usize, vocab_size: usize) -> Vec<Case> {
     let mut common = draw(77, Domain::Data, &[]);
     let vocab = vocab_size as u64;

@@ -81,7 +81,7 @@ impl Arithmetic {
         })
     }
 
-    /// Returns a random expression whose values on the way stay in bounds, if this draw is one.
+    /// A random expression whose values on the way stay in bounds, if this draw is one.
     fn expression(&self, stream: &mut Stream) -> Option<ArithmeticGold> {
         let (low, high) = self.operations;
         let count = stream.between(low as i64, high as i64) as usize;
@@ -172,7 +172,7 @@ impl ArithmeticGold {
         self.steps_with_slip(None)
     }
 
-    /// Returns the reductions: products from left to right, then sums and differences.
+    /// The reductions: products from left to right, then sums and differences.
     fn steps_with_slip(&self, slip: Option<(usize, i64)>) -> Vec<Step> {
         let mut operands: Vec<i64> = self.operands.iter().map(|&v| i64::from(v)).collect();
         let mut operators = self.operators.clone();
@@ -198,7 +198,7 @@ impl ArithmeticGold {
     }
 }
 
-/// Returns the whole number that an answer is.
+/// The whole number that an answer is.
 fn parse(answer: &str) -> Option<i64> {
     let answer = answer.trim();
     (answer.len() <= LONGEST_ANSWER).then(|| answer.parse().ok()).flatten()

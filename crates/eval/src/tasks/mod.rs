@@ -86,7 +86,7 @@ pub enum Style {
 /// down where it goes on for longer, and one that sees no longest search does not come to an end.
 const LONGEST_NOISY: u64 = 7;
 
-/// Returns whether a noisy search gives up, and how many blind attempts it makes: at least one if it does.
+/// Whether a noisy search gives up, and how many blind attempts it makes: at least one if it does.
 fn noisy_search(stream: &mut Stream) -> (bool, u64) {
     let gives_up = stream.chance(0.5);
     (gives_up, stream.below(LONGEST_NOISY + 1) + u64::from(gives_up))
@@ -148,7 +148,7 @@ impl std::ops::Deref for TrainingProblem {
 }
 
 impl Task {
-    /// Returns the name of the family.
+    /// The name of the family.
     pub fn name(&self) -> &'static str {
         match self {
             Self::Countdown(_) => "countdown",
@@ -165,7 +165,7 @@ impl Task {
         each!(self, family => family.validate())
     }
 
-    /// Returns problem `number` of a split: a function of its arguments. Numbers may repeat problems.
+    /// Problem `number` of a split: a function of its arguments. Numbers may repeat problems.
     pub fn problem(&self, seed: u64, split: Split, number: u64) -> Problem {
         each!(self, family => family.problem(seed, split, number))
     }
@@ -176,7 +176,7 @@ impl Task {
         each!(self, family => family.side(problem))
     }
 
-    /// Returns up to `count` distinct problems of the test split, in the order in which they are first drawn.
+    /// Up to `count` distinct problems of the test split, in the order in which they are first drawn.
     pub fn test_set(&self, seed: u64, count: usize) -> Vec<Problem> {
         let mut seen = std::collections::HashSet::new();
         // A family with fewer problems than asked for ends the search, not the program.
@@ -185,27 +185,27 @@ impl Task {
         problems.filter(|problem| seen.insert(problem.id)).take(count).collect()
     }
 
-    /// Returns the verdict on an answer: the text behind the thought.
+    /// The verdict on an answer: the text behind the thought.
     pub fn grade(&self, problem: &Problem, answer: &str) -> Verdict {
         each!(self, family => family.grade(problem, answer))
     }
 
-    /// Returns the form under which equal answers are counted together in a majority vote; nothing for no answer.
+    /// The form under which equal answers are counted together in a majority vote; nothing for no answer.
     pub fn answer_key(&self, problem: &Problem, answer: &str) -> Option<String> {
         each!(self, family => family.answer_key(problem, answer))
     }
 
-    /// Returns how many attempts a thought makes.
+    /// How many attempts a thought makes.
     pub fn attempts(&self, thought: &str) -> usize {
         each!(self, family => family.attempts(thought))
     }
 
-    /// Returns whether a thought ends by claiming success.
+    /// Whether a thought ends by claiming success.
     pub fn claims_success(&self, thought: &str) -> bool {
         each!(self, family => family.claims_success(thought))
     }
 
-    /// Returns training text for a problem.
+    /// Training text for a problem.
     pub fn demonstrate(&self, problem: &Problem, style: Style, stream: &mut Stream) -> Demonstration {
         each!(self, family => family.demonstrate(problem, style, stream))
     }

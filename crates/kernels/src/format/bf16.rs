@@ -14,7 +14,7 @@ impl Bf16 {
     /// Zero.
     pub const ZERO: Self = Self(0);
 
-    /// Returns the nearest bf16, ties to even. What is too large becomes infinite; not a number stays so.
+    /// The nearest bf16, ties to even. What is too large becomes infinite; not a number stays so.
     #[inline(always)]
     pub fn from_f32(x: f32) -> Self {
         let bits = x.to_bits();
@@ -23,7 +23,7 @@ impl Bf16 {
         Self(if x.is_nan() { (bits >> 16) as u16 | 0x40 } else { rounded })
     }
 
-    /// Returns the f32 of the same value.
+    /// The f32 of the same value.
     #[inline(always)]
     pub fn to_f32(self) -> f32 {
         f32::from_bits(u32::from(self.0) << 16)

@@ -1,6 +1,6 @@
 //! What is f16? IEEE half precision: a sign, five bits of exponent (bias 15), ten of fraction. Block scales are stored so.
 
-/// Returns the f32 that an f16 stands for, subnormals, infinities and not-a-numbers included.
+/// The f32 that an f16 stands for, subnormals, infinities and not-a-numbers included.
 #[inline(always)]
 pub const fn decode(bits: u16) -> f32 {
     let (sign, magnitude) = ((bits as u32 & 0x8000) << 16, bits as u32 & 0x7fff);
@@ -15,7 +15,7 @@ pub const fn decode(bits: u16) -> f32 {
     f32::from_bits(bits | sign)
 }
 
-/// Returns the nearest f16, ties to even. What is too large becomes the largest, infinities too.
+/// The nearest f16, ties to even. What is too large becomes the largest, infinities too.
 #[inline(always)]
 pub fn encode(x: f32) -> u16 {
     const LARGEST: u32 = 0x7bff;
@@ -30,7 +30,7 @@ pub fn encode(x: f32) -> u16 {
     bits as u16 | sign
 }
 
-/// Returns the f16 at the start of `bytes` as f32.
+/// The f16 at the start of `bytes` as f32.
 #[inline(always)]
 pub(crate) fn read(bytes: &[u8]) -> f32 {
     decode(u16::from_le_bytes([bytes[0], bytes[1]]))

@@ -43,7 +43,7 @@ pub(super) enum Levels {
 }
 
 impl Levels {
-    /// Returns the least and the largest, and how far two neighbours lie apart, about.
+    /// The least and the largest, and how far two neighbours lie apart, about.
     fn extent(self) -> (f32, f32, f32) {
         match self {
             Self::Even(least, most) => (least, most, 1.0),
@@ -51,7 +51,7 @@ impl Levels {
         }
     }
 
-    /// Returns the nearest in every lane.
+    /// The nearest in every lane.
     #[inline(always)]
     fn nearest_all<S: Simd>(self, s: S, x: S::V) -> S::V {
         match self {
@@ -70,7 +70,7 @@ impl Levels {
         }
     }
 
-    /// Returns the code of the nearest.
+    /// The code of the nearest.
     #[inline(always)]
     fn code(self, x: f32) -> i8 {
         match self {
@@ -79,7 +79,7 @@ impl Levels {
         }
     }
 
-    /// Returns what a code stands for.
+    /// What a code stands for.
     #[inline(always)]
     fn level(self, code: i8) -> f32 {
         match self {
@@ -139,7 +139,7 @@ struct Outcome {
     wqx: [f32; LANES],
 }
 
-/// Returns the nearest integer within bounds, ties to even.
+/// The nearest integer within bounds, ties to even.
 #[inline(always)]
 fn nearest(x: f32, (least, most): (f32, f32)) -> f32 {
     // Adding 1.5 * 2^23 leaves an integer.
@@ -149,7 +149,7 @@ fn nearest(x: f32, (least, most): (f32, f32)) -> f32 {
     (inside + MAGIC) - MAGIC
 }
 
-/// Returns the inverse, or 0 if there is none: then every code is 0.
+/// The inverse, or 0 if there is none: then every code is 0.
 #[inline(always)]
 fn inverse(x: f32) -> f32 {
     let inverse = 1.0 / x;
@@ -186,7 +186,7 @@ fn round_all<S: Simd>(s: S, x: &[f32], w: &[f32], levels: Levels, c: &Candidates
     out
 }
 
-/// Returns the candidates of least squares for the codes of an outcome; `w` and `wx` are sums over the values.
+/// The candidates of least squares for the codes of an outcome; `w` and `wx` are sums over the values.
 #[inline(always)]
 fn fitted(outcome: &Outcome, w: f32, wx: f32, kind: Minimum) -> Candidates {
     let mut c = Candidates { scale: [0.0; LANES], minimum: [0.0; LANES] };
@@ -204,7 +204,7 @@ fn fitted(outcome: &Outcome, w: f32, wx: f32, kind: Minimum) -> Candidates {
     c
 }
 
-/// Returns the scale and the minimum that lose least.
+/// The scale and the minimum that lose least.
 #[inline(always)]
 fn search<S: Simd>(s: S, x: &[f32], w: &[f32], levels: Levels, kind: Minimum) -> (f32, f32) {
     let (mut least, mut most, mut sum, mut weighted) = (f32::INFINITY, f32::NEG_INFINITY, 0.0, 0.0);
@@ -249,7 +249,7 @@ fn search<S: Simd>(s: S, x: &[f32], w: &[f32], levels: Levels, kind: Minimum) ->
     (best.1, best.2)
 }
 
-/// Returns the code of every value.
+/// The code of every value.
 #[inline(always)]
 fn codes_of(x: &[f32], scale: f32, minimum: f32, levels: Levels, codes: &mut [i8]) {
     let inverse = inverse(scale);
@@ -315,7 +315,7 @@ simd_fn! {
     }
 }
 
-/// Returns the factor and the minimum of a part that lose least, near those of its best scale and minimum, and the loss.
+/// The factor and the minimum of a part that lose least, near those of its best scale and minimum, and the loss.
 #[inline(always)]
 fn neighbours<S: Simd>(
     simd: S,

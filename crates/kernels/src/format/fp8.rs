@@ -37,7 +37,7 @@ impl Scales {
     }
 }
 
-/// Returns the number that an e4m3 code stands for.
+/// The number that an e4m3 code stands for.
 #[inline(always)]
 pub const fn decode_e4m3(code: u8) -> f32 {
     let bits = (code & 0x7f) as u32;
@@ -51,7 +51,7 @@ pub const fn decode_e4m3(code: u8) -> f32 {
     if code & 0x80 == 0 { magnitude } else { -magnitude }
 }
 
-/// Returns the nearest e4m3 code, ties to even; beyond 448 it is that of 448. Not a number stays so.
+/// The nearest e4m3 code, ties to even; beyond 448 it is that of 448. Not a number stays so.
 #[inline(always)]
 pub fn encode_e4m3(x: f32) -> u8 {
     const SMALLEST_NORMAL: f32 = 0.015_625;
@@ -68,13 +68,13 @@ pub fn encode_e4m3(x: f32) -> u8 {
     if x.is_nan() { sign | 0x7f } else { sign | code as u8 }
 }
 
-/// Returns the ue8m0 code, an exponent with bias 127, of the power of two that is not below `x >= 0`.
+/// The ue8m0 code, an exponent with bias 127, of the power of two that is not below `x >= 0`.
 pub fn encode_ue8m0(x: f32) -> u8 {
     let bits = x.to_bits();
     (bits >> 23) as u8 + u8::from(bits & 0x7f_ffff != 0 && bits < 0x7f80_0000)
 }
 
-/// Returns the number that a ue8m0 code stands for.
+/// The number that a ue8m0 code stands for.
 pub fn decode_ue8m0(code: u8) -> f32 {
     match code {
         0 => f32::from_bits(1 << 22),
@@ -112,7 +112,7 @@ pub(crate) fn decode_row(codes: &[u8], scales: &[f32], y: &mut [f32]) {
     }
 }
 
-/// Returns the number of rows.
+/// The number of rows.
 fn rows_of(len: usize, width: usize) -> usize {
     assert!(if width == 0 { len == 0 } else { len.is_multiple_of(width) });
     len.checked_div(width).unwrap_or(0)

@@ -52,7 +52,7 @@ pub(super) fn write_signed(mut entries: [u64; 32], signs: [u16; 32], codes: &mut
     write(entries, codes);
 }
 
-/// Returns a one in byte i of a word for every bit i that is set, of eight.
+/// A one in byte i of a word for every bit i that is set, of eight.
 #[inline(always)]
 pub(super) fn ones(bits: u64) -> u64 {
     // Bit i stays in byte i, and is carried to the top of it.
@@ -80,7 +80,7 @@ pub(super) fn words<const N: usize, const B: usize>(bytes: &[u8]) -> [u64; N] {
     words
 }
 
-/// Returns the lowest four fields of BITS bits each of every word.
+/// The lowest four fields of BITS bits each of every word.
 #[inline(always)]
 pub(super) fn fields<const BITS: u32>(words: [u64; 8]) -> [u16; 32] {
     let mask = (1 << BITS) - 1;
@@ -94,7 +94,7 @@ pub(super) fn fields<const BITS: u32>(words: [u64; 8]) -> [u16; 32] {
     fields
 }
 
-/// Returns seven signs each and the eighth that makes their number even.
+/// Seven signs each and the eighth that makes their number even.
 #[inline(always)]
 pub(super) fn even(mut signs: [u16; 32]) -> [u16; 32] {
     for signs in &mut signs {

@@ -120,7 +120,7 @@ pub struct Stored<'a> {
 }
 
 impl<'a> Stored<'a> {
-    /// Returns the matrix `[n, k]` in `bytes`; `scales` are the block scales of FP8 (`[ceil(n / 128), ceil(k / 128)]`),
+    /// The matrix `[n, k]` in `bytes`; `scales` are the block scales of FP8 (`[ceil(n / 128), ceil(k / 128)]`),
     /// empty for every other format.
     ///
     /// # Panics
@@ -133,23 +133,23 @@ impl<'a> Stored<'a> {
         Self { format, bytes, scales, n, k }
     }
 
-    /// Returns the format.
+    /// The format.
     pub fn format(&self) -> Format {
         self.format
     }
 
-    /// Returns rows and columns.
+    /// Rows and columns.
     pub fn shape(&self) -> [usize; 2] {
         [self.n, self.k]
     }
 
-    /// Returns the bytes of a row.
+    /// The bytes of a row.
     #[inline(always)]
     pub(crate) fn row_bytes(&self) -> usize {
         self.format.bytes(self.k)
     }
 
-    /// Returns the bytes of the blocks that hold columns `from..to` of a row.
+    /// The bytes of the blocks that hold columns `from..to` of a row.
     #[inline(always)]
     pub(crate) fn part(&self, row: usize, from: usize, to: usize) -> &'a [u8] {
         let start = row * self.row_bytes();
@@ -202,7 +202,7 @@ pub(crate) struct Coding {
 }
 
 impl Coding {
-    /// Returns what a format of codes is; none for floats.
+    /// What a format of codes is; none for floats.
     pub fn of(format: Format) -> Option<Self> {
         coded!(format, F => {
             let zero = if F::SHIFTED { None } else { Some(F::ZERO as u8) };

@@ -39,7 +39,7 @@ impl Quantized for Q5_0 {
     }
 }
 
-/// Returns the fifth bits of 32 codes.
+/// The fifth bits of 32 codes.
 pub(super) fn pack_fifth_bits(codes: &[u8; 32]) -> [u8; 4] {
     codes.iter().enumerate().fold(0, |high, (i, code)| high | u32::from(code >> 4 & 1) << i).to_le_bytes()
 }

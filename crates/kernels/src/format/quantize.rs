@@ -13,7 +13,7 @@ const TASK: usize = 1 << 14;
 /// Encodes whole blocks: path, values, weights, bytes.
 type Encode = fn(Isa, &[f32], &[f32], &mut [u8]);
 
-/// Returns what encodes rows of a format; nothing for formats that are only read.
+/// What encodes rows of a format; nothing for formats that are only read.
 fn encoder(format: Format) -> Option<Encode> {
     Some(match format {
         Format::F32 => |_, x, _, out| floats(x, out, f32::to_le_bytes),
@@ -48,7 +48,7 @@ fn blocks<F: Quantized>(isa: Isa, x: &[f32], w: &[f32], out: &mut [u8]) {
     }
 }
 
-/// Returns whether [`quantize`] writes a format.
+/// Whether [`quantize`] writes a format.
 pub fn can_quantize(format: Format) -> bool {
     encoder(format).is_some()
 }
@@ -88,7 +88,7 @@ pub fn quantize(device: &Device, format: Format, x: &[f32], k: usize, weights: &
     }
 }
 
-/// Returns weights whose mean is 1 and of which none is 0: columns that were never seen still count a little.
+/// Weights whose mean is 1 and of which none is 0: columns that were never seen still count a little.
 fn normalized(weights: &[f32], k: usize) -> Vec<f32> {
     const LEAST: f32 = 1e-4;
     let mean = weights.iter().map(|&w| f64::from(w)).sum::<f64>() / k as f64;

@@ -64,7 +64,7 @@ fn walk<S: Simd, const N: usize, const M: usize, const READ: bool>(
     }
 }
 
-/// Returns the sum of products in an order that depends on the length and the path: four registers of sums in turn.
+/// The sum of products in an order that depends on the length and the path: four registers of sums in turn.
 #[inline(always)]
 pub(crate) fn dot<S: Simd>(s: S, a: &[f32], b: &[f32]) -> f32 {
     assert_eq!(a.len(), b.len());

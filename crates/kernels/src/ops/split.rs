@@ -53,12 +53,12 @@ pub(crate) struct Columns<'a> {
 }
 
 impl Columns<'_> {
-    /// Returns the range.
+    /// The range.
     pub(crate) fn range(&self) -> Range<usize> {
         self.range.clone()
     }
 
-    /// Returns the columns of one row.
+    /// The columns of one row.
     pub(crate) fn row(&mut self, row: usize) -> &mut [f32] {
         // SAFETY: tasks have disjoint columns, and the borrow of `self` lends one row at a time.
         unsafe { self.parts.part(row * self.width + self.range.start, self.range.len()) }

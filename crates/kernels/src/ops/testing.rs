@@ -6,29 +6,29 @@ use crate::pod::Pod;
 use crate::{Device, Isa, View, ViewMut};
 use minke_spec::draw::{Domain, draw};
 
-/// Returns standard normal floats.
+/// Standard normal floats.
 pub(crate) fn random(seed: u64, len: usize) -> Vec<f32> {
     let mut stream = draw(seed, Domain::Data, &[len as u64]);
     (0..len).map(|_| stream.normal() as f32).collect()
 }
 
-/// Returns integers below `n`.
+/// Integers below `n`.
 pub(crate) fn random_ids(seed: u64, len: usize, n: usize) -> Vec<u32> {
     let mut stream = draw(seed, Domain::Data, &[len as u64, n as u64]);
     (0..len).map(|_| stream.below(n as u64) as u32).collect()
 }
 
-/// Returns an output buffer with contents that no result may contain.
+/// An output buffer with contents that no result may contain.
 pub(crate) fn unwritten(len: usize) -> Vec<f32> {
     vec![f32::NAN; len]
 }
 
-/// Returns the floats as doubles.
+/// The floats as doubles.
 pub(crate) fn wide(x: &[f32]) -> Vec<f64> {
     x.iter().map(|&v| f64::from(v)).collect()
 }
 
-/// Returns the bits, so that comparisons see signs of zeros and not-a-numbers.
+/// The bits, so that comparisons see signs of zeros and not-a-numbers.
 pub(crate) fn bits(x: &[f32]) -> Vec<u32> {
     x.iter().map(|v| v.to_bits()).collect()
 }

@@ -27,7 +27,7 @@ pub struct Parsed {
 }
 
 impl ModelConfig {
-    /// Returns the configuration in the text of a published `config.json`.
+    /// The configuration in the text of a published `config.json`.
     ///
     /// # Errors
     /// The text is not a JSON object, or a field is missing, of another type, not supported, or out of range.
@@ -35,7 +35,7 @@ impl ModelConfig {
         Self::from_value(serde_json::from_str(text)?)
     }
 
-    /// Returns the configuration in a JSON value with the published names.
+    /// The configuration in a JSON value with the published names.
     ///
     /// # Errors
     /// As [`ModelConfig::from_json`].
@@ -49,13 +49,13 @@ impl ModelConfig {
         Ok(Parsed { config, unknown_keys })
     }
 
-    /// Returns the published form, keys in alphabetical order. [`ModelConfig::from_json`] reads it back equal, and
+    /// The published form, keys in alphabetical order. [`ModelConfig::from_json`] reads it back equal, and
     /// `transformers` loads it unchanged.
     pub fn to_json(&self) -> String {
         serde_json::to_string_pretty(&self.to_value()).expect("invariant: a tree of plain values is always JSON")
     }
 
-    /// Returns the published form as a JSON object, to which an exporter may add keys such as `torch_dtype`.
+    /// The published form as a JSON object, to which an exporter may add keys such as `torch_dtype`.
     pub fn to_value(&self) -> Value {
         write(self)
     }
@@ -506,12 +506,12 @@ fn write_scaling(scaling: &RopeScaling) -> Value {
     }
 }
 
-/// Returns an object with its keys in order, whatever kind of map `serde_json` was built with.
+/// An object with its keys in order, whatever kind of map `serde_json` was built with.
 fn object(map: BTreeMap<&'static str, Value>) -> Value {
     Value::Object(map.into_iter().map(|(key, value)| (key.to_owned(), value)).collect())
 }
 
-/// Returns the shortest decimal of an f32, so that 1e-6 is written and not 9.999999974752427e-7.
+/// The shortest decimal of an f32, so that 1e-6 is written and not 9.999999974752427e-7.
 fn decimal(value: f32) -> Value {
     json!(value.to_string().parse::<f64>().expect("invariant: Rust reads the floats that it writes"))
 }
@@ -603,13 +603,13 @@ impl Fields {
     }
 }
 
-/// Returns an integer without sign; a float that is whole is one, since some writers know no other numbers.
+/// An integer without sign; a float that is whole is one, since some writers know no other numbers.
 fn whole(value: &Value) -> Option<u64> {
     let of_float = |float: f64| (float >= 0.0 && float < 2f64.powi(53) && float.fract() == 0.0).then_some(float as u64);
     value.as_u64().or_else(|| of_float(value.as_f64()?))
 }
 
-/// Returns an id, or nothing inside for -1, by which files of older versions of transformers say that there is none.
+/// An id, or nothing inside for -1, by which files of older versions of transformers say that there is none.
 fn token_id(value: &Value) -> Option<Option<u32>> {
     if value.as_f64() == Some(-1.0) { Some(None) } else { Some(Some(u32::try_from(whole(value)?).ok()?)) }
 }
@@ -618,7 +618,7 @@ fn unsupported(field: &'static str, value: &Value, supported: &str) -> Error {
     Error::Unsupported { field, value: abbreviate(value), supported: supported.to_owned() }
 }
 
-/// Returns the value as JSON, cut where a message would become longer than a line.
+/// The value as JSON, cut where a message would become longer than a line.
 fn abbreviate(value: &Value) -> String {
     let text = value.to_string();
     match text.char_indices().nth(60) {

@@ -11,7 +11,7 @@ use crate::shape::Shape;
 use crate::tensor::{Indices, Op, Pass, Result, Tensor};
 
 impl Tensor {
-    /// Returns cosine and sine of the rotation angles at the given positions.
+    /// Cosine and sine of the rotation angles at the given positions.
     ///
     /// # Shapes
     /// positions `[T]`, inverse_frequencies [R / 2] -> [T, R] (cosine and sine of each pair beside each other)
@@ -21,7 +21,7 @@ impl Tensor {
         })
     }
 
-    /// Returns x with the columns from `start` of every head rotated.
+    /// X with the columns from `start` of every head rotated.
     ///
     /// # Shapes
     /// x [T, H, W], cos_sin [T, R] with start + R <= W -> [T, H, W]
@@ -42,7 +42,7 @@ impl Tensor {
         Ok(y.made_by(pass, self.recorded(), op))
     }
 
-    /// Returns causal attention of queries over keys and values of the same batch.
+    /// Causal attention of queries over keys and values of the same batch.
     ///
     /// # Shapes
     /// q [T, H, W], k [T, KV, W], v [T, KV, V] -> [T, H, V]; each span is one whole sequence

@@ -46,12 +46,12 @@ impl Pages {
         Self { keys, values: None, heads: 1, width, value_width }
     }
 
-    /// Returns the number of pages.
+    /// The number of pages.
     pub fn count(&self) -> usize {
         self.keys.shape().dims()[0]
     }
 
-    /// Returns the bytes of one page.
+    /// The bytes of one page.
     pub fn page_bytes(&self) -> usize {
         let of = |x: &Tensor| x.shape().elements() * x.dtype().bytes();
         (of(&self.keys) + self.values.as_ref().map_or(0, of)) / self.count().max(1)
@@ -139,7 +139,7 @@ impl Pages {
         [Some(&mut self.keys), self.values.as_mut()].into_iter().flatten().map(Tensor::bytes_mut)
     }
 
-    /// Returns causal attention of queries over the pages. Inference only.
+    /// Causal attention of queries over the pages. Inference only.
     ///
     /// # Shapes
     /// q [T, H, W], tiles: the page list of every span -> [T, H, V]

@@ -156,7 +156,7 @@ impl Tensor {
         Ok(y.made_by(pass, true, || Op::GroupedMatmul { x: self.clone(), w: w.clone(), plan: plan.clone() }))
     }
 
-    /// Returns the rows of an embedding table.
+    /// The rows of an embedding table.
     ///
     /// # Shapes
     /// W [vocabulary, D], ids `[T]` below the vocabulary -> [T, D]

@@ -16,7 +16,7 @@ pub struct TokenDistribution {
     pub entropy: Tensor,
 }
 
-/// Returns log_prob, log_sum and entropy of every row, as `run` writes them.
+/// Log_prob, log_sum and entropy of every row, as `run` writes them.
 fn of_rows(pass: Pass<'_>, rows: usize, run: impl FnOnce(RowOutputs<'_>)) -> [Tensor; 3] {
     let [mut a, mut b, mut c] = [(); 3].map(|()| Tensor::unwritten(pass.device, Shape::new(&[rows])));
     run(RowOutputs { log_prob: a.view_mut(), log_sum: b.view_mut(), entropy: c.view_mut() });
@@ -32,7 +32,7 @@ fn check_targets(op: &'static str, targets: &Indices, rows: usize, vocabulary: u
 }
 
 impl Tensor {
-    /// Returns log-probabilities of the targets under `softmax(x W^T / temperature)`, without holding all logits if the
+    /// Log-probabilities of the targets under `softmax(x W^T / temperature)`, without holding all logits if the
     /// weight is dense.
     ///
     /// # Shapes
@@ -74,7 +74,7 @@ impl Tensor {
         Ok(TokenDistribution { log_prob: log_prob.made_by(pass, true, op), entropy })
     }
 
-    /// Returns log-probabilities of the targets under `softmax(logits / temperature)`. Inference only.
+    /// Log-probabilities of the targets under `softmax(logits / temperature)`. Inference only.
     ///
     /// # Shapes
     /// logits [R, vocabulary], targets `[R]`

@@ -48,7 +48,7 @@ impl Tensor {
         Ok(y.made_by(pass, self.recorded() || b.recorded(), || Op::Mul { a: self.clone(), b: b.clone() }))
     }
 
-    /// Returns the smaller of `a` and `b` element by element.
+    /// The smaller of `a` and `b` element by element.
     ///
     /// # Errors
     /// If the shapes differ.
@@ -59,7 +59,7 @@ impl Tensor {
         Ok(y.made_by(pass, self.recorded() || b.recorded(), || Op::Min { a: self.clone(), b: b.clone() }))
     }
 
-    /// Returns e^x.
+    /// E^x.
     ///
     /// # Errors
     /// If x is not F32.
@@ -79,7 +79,7 @@ impl Tensor {
         Ok(y.clone().made_by(pass, self.recorded(), || Op::Sigmoid { x: self.clone(), y }))
     }
 
-    /// Returns x limited to `[low, high]`.
+    /// X limited to `[low, high]`.
     ///
     /// # Errors
     /// If x is not F32.
@@ -89,7 +89,7 @@ impl Tensor {
         Ok(y.made_by(pass, self.recorded(), || Op::Clamp { x: self.clone(), low, high }))
     }
 
-    /// Returns the scalar `sum(x * weights)`; the weights are constants.
+    /// The scalar `sum(x * weights)`; the weights are constants.
     ///
     /// # Numerics
     /// Chunks of constant length are combined in index order, in f64.

@@ -11,7 +11,7 @@ use crate::shape::Shape;
 use crate::tensor::{Dispatch, Indices, Op, Pass, Result, Tensor};
 
 impl Dispatch {
-    /// Returns the plan for the given choices.
+    /// The plan for the given choices.
     ///
     /// # Shapes
     /// indices [T, K] of experts below `experts`
@@ -46,7 +46,7 @@ impl Dispatch {
 }
 
 impl Indices {
-    /// Returns the experts that each token visits, in order of falling biased score.
+    /// The experts that each token visits, in order of falling biased score.
     ///
     /// # Shapes
     /// scores [T, E], bias `[E]` if there is one -> [T, K]
@@ -72,7 +72,7 @@ impl Indices {
 }
 
 impl Tensor {
-    /// Returns the tokens' rows in the order of slots.
+    /// The tokens' rows in the order of slots.
     ///
     /// # Shapes
     /// x [T, D] -> [T * K, D]
@@ -91,7 +91,7 @@ impl Tensor {
         Ok(y.made_by(pass, self.recorded(), || Op::Dispatch { x: self.clone(), plan: plan.clone() }))
     }
 
-    /// Returns for each token the weighted sum of its slots' rows, in the order of its choices.
+    /// For each token the weighted sum of its slots' rows, in the order of its choices.
     ///
     /// # Shapes
     /// ys [T * K, D], weights [T, K] -> [T, D]
@@ -144,7 +144,7 @@ impl Tensor {
         Ok(y.made_by(pass, self.recorded(), || Op::NormalizeRows { x: self.clone(), epsilon }))
     }
 
-    /// Returns e^x / (sum of e^x over the row).
+    /// E^x / (sum of e^x over the row).
     ///
     /// # Errors
     /// If x is not F32.
@@ -154,7 +154,7 @@ impl Tensor {
         Ok(y.clone().made_by(pass, self.recorded(), || Op::SoftmaxRows { x: self.clone(), y }))
     }
 
-    /// Returns the constants of the sequence-wise balance loss of the given choices: see
+    /// The constants of the sequence-wise balance loss of the given choices: see
     /// [`route::balance_factors`](minke_kernels::ops::route::balance_factors).
     ///
     /// # Shapes

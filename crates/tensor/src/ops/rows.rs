@@ -8,7 +8,7 @@ use crate::shape::Shape;
 use crate::tensor::{Indices, Op, Pass, Result, Tensor};
 
 impl Tensor {
-    /// Returns the columns `start..start + len`.
+    /// The columns `start..start + len`.
     ///
     /// # Shapes
     /// x [.., D] -> [.., len]
@@ -47,7 +47,7 @@ impl Tensor {
         Ok(y.made_by(pass, wanted, || Op::ConcatColumns { a: self.clone(), b: b.clone() }))
     }
 
-    /// Returns every head of a token with the token's shared part behind it.
+    /// Every head of a token with the token's shared part behind it.
     ///
     /// # Shapes
     /// x [T, H, N], shared [T, R] -> [T, H, N + R]
@@ -70,7 +70,7 @@ impl Tensor {
         Ok(y.made_by(pass, wanted, || Op::AppendShared { x: self.clone(), shared: shared.clone() }))
     }
 
-    /// Returns the rows with the given numbers; a row may be taken often or never.
+    /// The rows with the given numbers; a row may be taken often or never.
     ///
     /// # Shapes
     /// x [T, D], ids `[R]` below T -> [R, D]

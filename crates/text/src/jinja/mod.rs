@@ -71,7 +71,7 @@ impl Template {
         Ok(Self { environment, origin: origin.into(), knows_tools })
     }
 
-    /// Returns the text for these variables, if it takes no more than so much fuel: an instruction or 64 bytes of data each.
+    /// The text for these variables, if it takes no more than so much fuel: an instruction or 64 bytes of data each.
     ///
     /// # Errors
     /// The template raises an error or takes more.

@@ -2,7 +2,7 @@
 
 use super::config::Std;
 
-/// Returns how many standard deviations each reward of a group lies above the group's mean, or nothing if all rewards
+/// How many standard deviations each reward of a group lies above the group's mean, or nothing if all rewards
 /// are the same: such a group has no gradient.
 ///
 /// No epsilon is added to the deviation: where it could matter, the group is left out.
@@ -30,12 +30,12 @@ pub fn group_relative(rewards: &[f64], std: Std) -> Option<Vec<f64>> {
     Some(rewards.iter().map(|reward| (reward - mean) / deviation).collect())
 }
 
-/// Returns the mean of the rewards of a group.
+/// The mean of the rewards of a group.
 pub fn mean(rewards: &[f64]) -> f64 {
     rewards.iter().sum::<f64>() / rewards.len() as f64
 }
 
-/// Returns the standard deviation of the rewards of a group; zero for fewer than two.
+/// The standard deviation of the rewards of a group; zero for fewer than two.
 pub fn deviation(rewards: &[f64], std: Std) -> f64 {
     if rewards.len() < 2 {
         return 0.0;

@@ -110,13 +110,13 @@ impl Default for EngineSizes {
 }
 
 impl EngineSizes {
-    /// Returns what is wrong with the sizes, if anything.
+    /// What is wrong with the sizes, if anything.
     pub(crate) fn fault(&self) -> Option<&'static str> {
         let any_zero = [self.max_sequences, self.cache_tokens, self.chunk_tokens].contains(&0);
         any_zero.then_some("engine: every size must be at least 1")
     }
 
-    /// Returns engines in exact mode: their log-probabilities are the trainer's to the bit.
+    /// Engines in exact mode: their log-probabilities are the trainer's to the bit.
     ///
     /// # Errors
     /// If a size is out of range.
@@ -282,13 +282,13 @@ impl GrpoConfig {
         Some(reason.into())
     }
 
-    /// Returns the longest completion at a step, in tokens.
+    /// The longest completion at a step, in tokens.
     pub fn cap(&self, step: u64) -> usize {
         let last = self.max_tokens.iter().rev().find(|(from, _)| *from <= step);
         last.map_or(1, |(_, cap)| *cap)
     }
 
-    /// Returns the objective that the stage minimises the negative of.
+    /// The objective that the stage minimises the negative of.
     pub fn objective(&self) -> Objective {
         Objective { clip: self.clip, kl_beta: self.kl_beta, aggregation: self.aggregation }
     }

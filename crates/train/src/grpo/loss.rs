@@ -7,7 +7,7 @@ use super::oracle::k3;
 use super::types::TrainBatch;
 use crate::Result;
 
-/// Returns the negative of GRPO's objective over a packed batch: its share of the update's loss.
+/// The negative of GRPO's objective over a packed batch: its share of the update's loss.
 ///
 /// ```text
 /// rho_i = pi(o_i) / pi_old(o_i)

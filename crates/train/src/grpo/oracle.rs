@@ -14,7 +14,7 @@ pub struct OracleOutput {
     pub advantage: f64,
 }
 
-/// Returns the estimate of the divergence from the reference: `pi_ref/pi - ln(pi_ref/pi) - 1`, never negative.
+/// The estimate of the divergence from the reference: `pi_ref/pi - ln(pi_ref/pi) - 1`, never negative.
 ///
 /// # Paper
 /// - R1 2.2.1 eq. 2
@@ -25,7 +25,7 @@ pub fn k3(log_prob: f64, ref_log_prob: f64) -> f64 {
     log_ratio.exp() - log_ratio - 1.0
 }
 
-/// Returns what one token (or, in R1's printed form, one output) adds.
+/// What one token (or, in R1's printed form, one output) adds.
 ///
 /// # Paper
 /// - R1 2.2.1 eq. 1
@@ -35,7 +35,7 @@ pub fn gain(new: f64, old: f64, reference: f64, advantage: f64, config: &Objecti
     (ratio * advantage).min(clipped * advantage) - config.kl_beta * k3(new, reference)
 }
 
-/// Returns the objective over some outputs: what is maximised, the negative of the loss.
+/// The objective over some outputs: what is maximised, the negative of the loss.
 ///
 /// # Paper
 /// - R1 2.2.1 eq. 1

@@ -8,7 +8,7 @@ use super::rollout::QuestionSampler;
 use super::types::{Group, Rollout, Scored, ScoredGroup};
 use crate::stage::Context;
 
-/// Returns the groups with their rewards. No model judges: a reward that can be learned can be cheated. An output that
+/// The groups with their rewards. No model judges: a reward that can be learned can be cheated. An output that
 /// the cap cut off is worth what it shows.
 ///
 /// # Paper

@@ -74,7 +74,7 @@ pub struct Scored {
 }
 
 impl Rollout {
-    /// Returns whether the cap cut it off.
+    /// Whether the cap cut it off.
     pub fn truncated(&self) -> bool {
         !matches!(self.finish, Finish::Stop(_))
     }
@@ -90,12 +90,12 @@ pub struct ScoredGroup {
 }
 
 impl ScoredGroup {
-    /// Returns the rewards. `[G]`
+    /// The rewards. `[G]`
     pub fn rewards(&self) -> Vec<f64> {
         self.outputs.iter().map(|output| output.reward).collect()
     }
 
-    /// Returns whether the problem can be graded.
+    /// Whether the problem can be graded.
     pub fn usable(&self) -> bool {
         self.outputs.iter().all(|output| output.verdict != Verdict::GoldUnusable)
     }
@@ -121,7 +121,7 @@ pub struct Sample {
 }
 
 impl Sample {
-    /// Returns the sample of one output of a question.
+    /// The sample of one output of a question.
     pub fn new(question: &Question, rollout: &Rollout, advantage: f64) -> Self {
         let loss_mask = [vec![false; question.token_ids.len()], vec![true; rollout.token_ids.len()]].concat();
         Self {
@@ -170,7 +170,7 @@ struct Totals {
 }
 
 impl TrainBatch {
-    /// Returns the samples of one update, packed in order into batches of at most `tokens` tokens (a longer sample is a
+    /// The samples of one update, packed in order into batches of at most `tokens` tokens (a longer sample is a
     /// batch of its own).
     pub fn pack(device: &Device, samples: &[Sample], tokens: usize, aggregation: Aggregation) -> Vec<Self> {
         let tokens_chosen = samples.iter().map(|sample| sample.old_log_probs.len()).sum();
@@ -232,7 +232,7 @@ impl TrainBatch {
         }
     }
 
-    /// Returns values of tokens as values of units: themselves, or their sums over outputs.
+    /// Values of tokens as values of units: themselves, or their sums over outputs.
     ///
     /// # Shapes
     /// x `[A]` -> `[A]` or `[N]`

@@ -18,7 +18,7 @@ pre{white-space:pre-wrap;word-break:break-word;margin:2px 0}.thought{color:#888}
 /// Steps that the curve of a run takes the mean of.
 const WINDOW: usize = 9;
 
-/// Returns the page.
+/// The page.
 pub fn render(run: &RunFiles) -> String {
     let name = escape(run.run["name"].as_str().unwrap_or("run"));
     let mut html = format!(
@@ -46,7 +46,7 @@ pub fn render(run: &RunFiles) -> String {
     html
 }
 
-/// Returns the share of right answers over the steps of every stage of reinforcement learning as SVG; nothing if no stage
+/// The share of right answers over the steps of every stage of reinforcement learning as SVG; nothing if no stage
 /// has begun.
 pub fn curve(run: &RunFiles) -> Option<String> {
     let series: Vec<Series> = run
@@ -59,7 +59,7 @@ pub fn curve(run: &RunFiles) -> Option<String> {
     lines("share of right answers to training questions, by step (mean of 9)", &series)
 }
 
-/// Returns each point with the mean of its window in place of its value: a step asks few questions.
+/// Each point with the mean of its window in place of its value: a step asks few questions.
 fn smoothed(points: &[(f64, f64)]) -> Vec<(f64, f64)> {
     let mean = |window: &[(f64, f64)]| window.iter().map(|point| point.1).sum::<f64>() / window.len() as f64;
     let window = |i: usize| &points[i.saturating_sub(WINDOW / 2)..points.len().min(i + WINDOW / 2 + 1)];
@@ -247,7 +247,7 @@ fn percent(share: f64) -> String {
     format!("{:.1}", 100.0 * share)
 }
 
-/// Returns text that HTML shows as it is.
+/// Text that HTML shows as it is.
 fn escape(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }

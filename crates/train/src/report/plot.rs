@@ -32,7 +32,7 @@ pub struct Bar {
     pub interval: (f64, f64),
 }
 
-/// Returns curves over steps as SVG; nothing if there is no finite point.
+/// Curves over steps as SVG; nothing if there is no finite point.
 pub fn lines(title: &str, series: &[Series]) -> Option<String> {
     let finite = |p: &&(f64, f64)| p.0.is_finite() && p.1.is_finite();
     let points: Vec<(f64, f64)> = series.iter().flat_map(|s| &s.points).filter(finite).copied().collect();
@@ -47,7 +47,7 @@ pub fn lines(title: &str, series: &[Series]) -> Option<String> {
     Some(svg)
 }
 
-/// Returns shares between 0 and 1 with their intervals as SVG; nothing if there are none.
+/// Shares between 0 and 1 with their intervals as SVG; nothing if there are none.
 pub fn bars(title: &str, bars: &[Bar]) -> Option<String> {
     if bars.is_empty() {
         return None;
@@ -90,7 +90,7 @@ fn draw_lines(area: &Area<'_>, title: &str, series: &[Series], ((x0, x1), (y0, y
     Ok(())
 }
 
-/// Returns the upper corner on the side where the curves are lower.
+/// The upper corner on the side where the curves are lower.
 fn legend(series: &[Series], middle: f64) -> SeriesLabelPosition {
     let mean = |left: bool| {
         let points = series.iter().flat_map(|s| &s.points).filter(|p| p.1.is_finite() && (p.0 < middle) == left);
@@ -126,12 +126,12 @@ fn draw_bars(area: &Area<'_>, title: &str, bars: &[Bar]) -> Drawn {
     Ok(())
 }
 
-/// Returns the least and the largest value.
+/// The least and the largest value.
 fn span(values: impl Iterator<Item = f64>) -> Option<(f64, f64)> {
     values.fold(None, |span, v| Some(span.map_or((v, v), |(low, high): (f64, f64)| (low.min(v), high.max(v)))))
 }
 
-/// Returns the span with some air around it.
+/// The span with some air around it.
 fn padded((low, high): (f64, f64)) -> (f64, f64) {
     let air = if high > low { 0.06 * (high - low) } else { low.abs().max(1.0) * 0.1 };
     (low - air, high + air)

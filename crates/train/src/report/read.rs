@@ -41,12 +41,12 @@ pub struct StageFiles {
 }
 
 impl StageFiles {
-    /// Returns a metric over steps.
+    /// A metric over steps.
     pub fn curve(&self, name: &str) -> Vec<(f64, f64)> {
         self.metrics.iter().filter_map(|line| Some((line[metric::STEP].as_f64()?, line[name].as_f64()?))).collect()
     }
 
-    /// Returns the names of all metrics that begin like this, in order.
+    /// The names of all metrics that begin like this, in order.
     pub fn metric_names(&self, prefix: &str) -> Vec<String> {
         let keys = self.metrics.iter().filter_map(Value::as_object).flat_map(|line| line.keys());
         let names: std::collections::BTreeSet<&String> = keys.filter(|key| key.starts_with(prefix)).collect();
@@ -54,7 +54,7 @@ impl StageFiles {
     }
 }
 
-/// Returns what the folder of a run says.
+/// What the folder of a run says.
 ///
 /// # Errors
 /// If it holds no `run.json`, or that is broken.
@@ -106,7 +106,7 @@ fn lines<T: DeserializeOwned>(folder: &Path, file: &str, broken: &mut Vec<String
     lines
 }
 
-/// Returns rollouts of the first and the last step, right ones and wrong ones.
+/// Rollouts of the first and the last step, right ones and wrong ones.
 fn rollouts_to_read(groups: &[GroupRecord]) -> Vec<(String, Vec<Transcript>)> {
     let (Some(first), Some(last)) = (groups.first(), groups.last()) else { return Vec::new() };
     let mut steps = vec![first.step, last.step];

@@ -63,7 +63,7 @@ impl Default for SupervisedConfig {
 }
 
 impl SupervisedConfig {
-    /// Returns what is wrong with the settings, if anything.
+    /// What is wrong with the settings, if anything.
     pub(crate) fn fault(&self) -> Option<&'static str> {
         if self.batch_tokens == 0 || self.micro_batch_tokens == 0 || self.checkpoint_every == 0 {
             Some("batch_tokens, micro_batch_tokens and checkpoint_every must be at least 1")
@@ -185,7 +185,7 @@ fn add(sum: Option<f64>, part: Option<f32>, share: f32) -> Option<f64> {
     part.map(|part| sum.unwrap_or_default() + f64::from(part) * f64::from(share)).or(sum)
 }
 
-/// Returns runs of documents of at most `tokens` tokens; a longer document is a run of its own.
+/// Runs of documents of at most `tokens` tokens; a longer document is a run of its own.
 fn micro_batches(documents: &[Document], tokens: usize) -> Vec<&[Document]> {
     let (mut parts, mut start, mut filled) = (Vec::new(), 0, 0);
     for (i, document) in documents.iter().enumerate() {
@@ -199,7 +199,7 @@ fn micro_batches(documents: &[Document], tokens: usize) -> Vec<&[Document]> {
     parts
 }
 
-/// Returns a batch of documents, each a sequence of its own, and how much the token that each row predicts counts.
+/// A batch of documents, each a sequence of its own, and how much the token that each row predicts counts.
 fn pack(device: &Device, documents: &[Document]) -> (Batch, Vec<f32>) {
     let sequences: Vec<&[u32]> = documents.iter().map(|document| &document.token_ids[..]).collect();
     let count = |from: usize, row: usize| if row + 1 >= from { 1.0 } else { 0.0 };

@@ -29,7 +29,7 @@ fn config() -> ModelConfig {
     ModelConfig::from_value(json).expect("the configuration is valid").config
 }
 
-/// Returns the sequences of a step: half of the tokens repeat the one before the last, the others are drawn by Zipf's law,
+/// The sequences of a step: half of the tokens repeat the one before the last, the others are drawn by Zipf's law,
 /// so that every fifth is the most frequent one.
 fn sequences(step: u64) -> Vec<Vec<u32>> {
     let weights: Vec<f64> = (1..=VOCABULARY).map(|rank| 1.0 / rank as f64).collect();
@@ -75,7 +75,7 @@ pub fn violations(device: &Device, gamma: f32) -> Result<Vec<f64>> {
     Ok(found)
 }
 
-/// Returns the mean of the second half.
+/// The mean of the second half.
 pub fn end(violations: &[f64]) -> f64 {
     let half = &violations[violations.len() / 2..];
     half.iter().sum::<f64>() / half.len() as f64

@@ -92,7 +92,7 @@ pub fn stage(run: &Path, name: &str) -> PathBuf {
     run.join("stages").join(name)
 }
 
-/// Returns the lines of a log.
+/// The lines of a log.
 pub fn lines(path: &Path) -> Vec<Value> {
     let text = std::fs::read_to_string(path).unwrap();
     text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()

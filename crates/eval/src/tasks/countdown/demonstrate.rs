@@ -6,7 +6,7 @@ use crate::tasks::{Demonstration, Style, noisy_search};
 use minke_spec::draw::Stream;
 
 impl Countdown {
-    /// Returns training text for a problem that is known to be usable.
+    /// Training text for a problem that is known to be usable.
     pub(super) fn write(&self, gold: &CountdownGold, style: Style, stream: &mut Stream) -> Demonstration {
         let largest_given = gold.numbers.iter().copied().max().unwrap_or(0);
         let search = Search { task: self, gold, largest: self.largest_intermediate.max(largest_given) };
@@ -26,7 +26,7 @@ struct Search<'a> {
 }
 
 impl Search<'_> {
-    /// Returns random attempts; in half of the searches the last one is right, in the others none is.
+    /// Random attempts; in half of the searches the last one is right, in the others none is.
     fn noisy(&self, stream: &mut Stream) -> Vec<Attempt> {
         let (gives_up, wrong) = noisy_search(stream);
         let mut attempts: Vec<Attempt> = (0..wrong)
@@ -41,7 +41,7 @@ impl Search<'_> {
         attempts
     }
 
-    /// Returns up to six wrong attempts and a right one. Each wrong one is the nearest of a few blind ones, and none comes
+    /// Up to six wrong attempts and a right one. Each wrong one is the nearest of a few blind ones, and none comes
     /// to what an earlier one came to.
     fn clean(&self, stream: &mut Stream) -> Vec<Attempt> {
         let mut attempts: Vec<Attempt> = Vec::new();
@@ -56,7 +56,7 @@ impl Search<'_> {
         attempts
     }
 
-    /// Returns a random right attempt; a random one if no attempt is right, which happens to no generated problem.
+    /// A random right attempt; a random one if no attempt is right, which happens to no generated problem.
     fn solution(&self, stream: &mut Stream) -> Attempt {
         random_solution(&self.gold.numbers, self.gold.target, self.largest, stream)
             .unwrap_or_else(|| self.random(stream))
@@ -66,7 +66,7 @@ impl Search<'_> {
         Attempt::random(&self.gold.numbers, self.largest, stream)
     }
 
-    /// Returns the search as text, with the last attempt as the answer.
+    /// The search as text, with the last attempt as the answer.
     fn told(&self, attempts: &[Attempt]) -> Demonstration {
         let line = |attempt: &Attempt| {
             let verdict = if attempt.result() == self.gold.target { "ok" } else { "no" };

@@ -15,7 +15,7 @@ pub(super) enum Operator {
 impl Operator {
     pub(super) const ALL: [Self; 4] = [Self::Add, Self::Subtract, Self::Multiply, Self::Divide];
 
-    /// Returns the character that stands for the operation.
+    /// The character that stands for the operation.
     pub(super) fn symbol(self) -> char {
         match self {
             Self::Add => '+',
@@ -25,7 +25,7 @@ impl Operator {
         }
     }
 
-    /// Returns whether the operation takes back what the other one of its precedence does.
+    /// Whether the operation takes back what the other one of its precedence does.
     fn inverts(self) -> bool {
         matches!(self, Self::Subtract | Self::Divide)
     }
@@ -46,7 +46,7 @@ pub(super) enum Expression {
 }
 
 impl Expression {
-    /// Returns the expression that a text is, of whatever origin; nothing if it is none or longer or deeper than any
+    /// The expression that a text is, of whatever origin; nothing if it is none or longer or deeper than any
     /// honest answer.
     pub(super) fn parse(text: &str) -> Option<Self> {
         if text.len() > MAX_LENGTH {
@@ -57,7 +57,7 @@ impl Expression {
         parser.peek().is_none().then_some(expression)
     }
 
-    /// Returns the exact value; nothing for a division by zero or a number beyond 128 bits.
+    /// The exact value; nothing for a division by zero or a number beyond 128 bits.
     pub(super) fn value(&self) -> Option<Ratio> {
         match self {
             Self::Number(number) => Some(Ratio::from(*number)),
@@ -65,7 +65,7 @@ impl Expression {
         }
     }
 
-    /// Returns the numbers in the order in which they are written.
+    /// The numbers in the order in which they are written.
     pub(super) fn numbers(&self) -> Vec<u32> {
         match self {
             Self::Number(number) => vec![*number],
@@ -73,7 +73,7 @@ impl Expression {
         }
     }
 
-    /// Returns a text that is equal for expressions which differ only in the order and grouping of terms and factors.
+    /// A text that is equal for expressions which differ only in the order and grouping of terms and factors.
     pub(super) fn key(&self) -> String {
         match self {
             Self::Number(number) => number.to_string(),
@@ -100,7 +100,7 @@ impl Expression {
         }
     }
 
-    /// Returns whether the expression needs parentheses beside an operation.
+    /// Whether the expression needs parentheses beside an operation.
     fn needs_parentheses(&self, beside: Operator, on_the_right: bool) -> bool {
         match self {
             Self::Number(_) => false,
@@ -190,7 +190,7 @@ pub(super) struct Ratio {
 }
 
 impl Ratio {
-    /// Returns the result of an operation; nothing for a division by zero or an overflow.
+    /// The result of an operation; nothing for a division by zero or an overflow.
     pub(super) fn apply(self, op: Operator, right: Self) -> Option<Self> {
         let (a, b) = (self.numerator, self.denominator);
         let (c, d) = (right.numerator, right.denominator);

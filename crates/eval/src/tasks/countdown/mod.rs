@@ -87,7 +87,7 @@ impl Countdown {
         Ok(())
     }
 
-    /// Returns problem `number` of a split: random numbers and one of the targets that they reach on that side.
+    /// Problem `number` of a split: random numbers and one of the targets that they reach on that side.
     ///
     /// # Panics
     /// If the settings, which [`Countdown::validate`] refuses then, leave no problems.
@@ -104,7 +104,7 @@ impl Countdown {
         }
     }
 
-    /// Returns the problem that a person typed, such as `Make 24 from 3, 8 and 1`; nothing if the text is no such
+    /// The problem that a person typed, such as `Make 24 from 3, 8 and 1`; nothing if the text is no such
     /// question. Whether it has a solution is not checked.
     pub fn parse(question: &str) -> Option<Problem> {
         if question.len() > MAX_QUESTION {
@@ -128,7 +128,7 @@ impl Countdown {
         (gold.is_sane() && target > 0).then(|| gold.into_problem())
     }
 
-    /// Returns the verdict on an answer: right if it is an expression of `+ - * / ( )` that uses every given number
+    /// The verdict on an answer: right if it is an expression of `+ - * / ( )` that uses every given number
     /// exactly once and is exactly the target.
     ///
     /// # Paper
@@ -150,24 +150,24 @@ impl Countdown {
         Verdict::Wrong
     }
 
-    /// Returns the expression up to the order and grouping of its terms and factors; nothing for no expression.
+    /// The expression up to the order and grouping of its terms and factors; nothing for no expression.
     ///
     /// Not its value: voting on values would let the question, which names the right one, vote along.
     pub fn answer_key(&self, _problem: &Problem, answer: &str) -> Option<String> {
         Expression::parse(answer).map(|expression| expression.key())
     }
 
-    /// Returns how many attempts a thought makes: its lines that end in ` no` or ` ok`.
+    /// How many attempts a thought makes: its lines that end in ` no` or ` ok`.
     pub fn attempts(&self, thought: &str) -> usize {
         thought.lines().filter_map(claim).count()
     }
 
-    /// Returns whether the last attempt of a thought claims success.
+    /// Whether the last attempt of a thought claims success.
     pub fn claims_success(&self, thought: &str) -> bool {
         thought.lines().rev().find_map(claim) == Some(true)
     }
 
-    /// Returns training text for a problem. Its attempts use all numbers, its steps are true, and its `ok` and `no` too.
+    /// Training text for a problem. Its attempts use all numbers, its steps are true, and its `ok` and `no` too.
     ///
     /// # Panics
     /// If the problem is of another family or its numbers are not [sane](Countdown::parse).
@@ -191,7 +191,7 @@ impl Countdown {
         })
     }
 
-    /// Returns the targets within the settings that the numbers reach, in rising order.
+    /// The targets within the settings that the numbers reach, in rising order.
     fn reachable_targets(&self, numbers: &[u32]) -> Vec<u32> {
         let mut reached = vec![false; self.largest_target as usize + 1];
         for_each_attempt(numbers, self.largest_intermediate, &mut |attempt| {
@@ -214,7 +214,7 @@ impl CountdownGold {
         }
     }
 
-    /// Returns whether an answer can be evaluated exactly: products of so few and so small numbers fit in 128 bits.
+    /// Whether an answer can be evaluated exactly: products of so few and so small numbers fit in 128 bits.
     fn is_sane(&self) -> bool {
         (1..=MAX_NUMBERS).contains(&self.numbers.len()) && self.numbers.iter().all(|n| (1..=MAX_NUMBER).contains(n))
     }
@@ -227,7 +227,7 @@ impl CountdownGold {
         used == given && expression.value() == Some(Ratio::from(self.target))
     }
 
-    /// Returns a hash of the numbers that is blind to their order.
+    /// A hash of the numbers that is blind to their order.
     fn numbers_hash(&self) -> u64 {
         let mut numbers = self.numbers.clone();
         numbers.sort_unstable();
@@ -235,17 +235,17 @@ impl CountdownGold {
     }
 }
 
-/// Returns the identity of a problem: the same for every order of its numbers.
+/// The identity of a problem: the same for every order of its numbers.
 fn problem_id(numbers_hash: u64, target: u32) -> u64 {
     hash(numbers_hash ^ u64::from(target))
 }
 
-/// Returns the side that a problem is on under every seed: one in eight is held out.
+/// The side that a problem is on under every seed: one in eight is held out.
 fn side(id: u64) -> Split {
     if id.is_multiple_of(8) { Split::Test } else { Split::Train }
 }
 
-/// Returns what a line of a thought claims about its attempt; nothing if it is no attempt.
+/// What a line of a thought claims about its attempt; nothing if it is no attempt.
 fn claim(line: &str) -> Option<bool> {
     let line = line.trim_end();
     if line.ends_with(" ok") { Some(true) } else { line.ends_with(" no").then_some(false) }

@@ -24,7 +24,7 @@ struct Step {
 }
 
 impl Attempt {
-    /// Returns a random attempt: two random numbers and a random operation that stays within `largest`, until one is
+    /// A random attempt: two random numbers and a random operation that stays within `largest`, until one is
     /// left. `largest` is at least the largest number; then one of `a-b` and `a/a` is always possible.
     ///
     /// # Panics
@@ -43,12 +43,12 @@ impl Attempt {
         attempt
     }
 
-    /// Returns what the attempt comes to.
+    /// What the attempt comes to.
     pub(super) fn result(&self) -> u32 {
         self.values.last().copied().unwrap_or(0)
     }
 
-    /// Returns the attempt as one expression.
+    /// The attempt as one expression.
     ///
     /// # Panics
     /// If the attempt has no numbers.
@@ -56,7 +56,7 @@ impl Attempt {
         self.expression_of(self.values.len() - 1)
     }
 
-    /// Returns one of the steps, written as `7+6=13`.
+    /// One of the steps, written as `7+6=13`.
     ///
     /// # Panics
     /// If the attempt has no steps.
@@ -80,7 +80,7 @@ impl Attempt {
         format!("{}{}{}={value}", self.values[left], op.symbol(), self.values[right])
     }
 
-    /// Returns the steps that are possible with two values.
+    /// The steps that are possible with two values.
     fn possible_steps(&self, i: usize, j: usize, largest: u32) -> impl Iterator<Item = (Step, u32)> + use<> {
         let (left, right) = if self.values[i] >= self.values[j] { (i, j) } else { (j, i) };
         let (a, b) = (self.values[left], self.values[right]);
@@ -144,7 +144,7 @@ fn visit_from(
     ControlFlow::Continue(())
 }
 
-/// Returns a random attempt of those that reach the target within `largest`; nothing if none does.
+/// A random attempt of those that reach the target within `largest`; nothing if none does.
 pub(super) fn random_solution(numbers: &[u32], target: u32, largest: u32, stream: &mut Stream) -> Option<Attempt> {
     let mut solution = None;
     let mut seen = 0;
@@ -161,7 +161,7 @@ pub(super) fn random_solution(numbers: &[u32], target: u32, largest: u32, stream
     solution
 }
 
-/// Returns whether any expression reaches the target, through fractions and negative numbers too.
+/// Whether any expression reaches the target, through fractions and negative numbers too.
 pub(super) fn has_solution(numbers: &[u32], target: u32, largest: u32) -> bool {
     // Whole numbers first: that is quick and nearly always enough.
     let mut found = false;

@@ -12,7 +12,7 @@ const MAX_CLEAN_WRONG: u64 = 7;
 const REDRAWS: usize = 16;
 
 impl Programs {
-    /// Returns training text for a problem.
+    /// Training text for a problem.
     pub(super) fn write(&self, gold: &ProgramsGold, style: Style, stream: &mut Stream) -> Demonstration {
         let candidates = match style {
             Style::Bare => return Demonstration { thought: None, answer: gold.program.to_string() },
@@ -32,7 +32,7 @@ impl Programs {
         Demonstration { thought: Some(lines.join("\n")), answer }
     }
 
-    /// Returns a search that ends well: one operation first, then more, each time the nearest way to end a random beginning.
+    /// A search that ends well: one operation first, then more, each time the nearest way to end a random beginning.
     fn search(&self, gold: &ProgramsGold, stream: &mut Stream) -> Vec<Program> {
         let mut candidates: Vec<Program> = Vec::new();
         for _ in 0..stream.below(MAX_CLEAN_WRONG + 1) {
@@ -52,7 +52,7 @@ impl Programs {
         candidates
     }
 
-    /// Returns a random candidate that does not pass the shown checks.
+    /// A random candidate that does not pass the shown checks.
     fn failing(&self, gold: &ProgramsGold, stream: &mut Stream) -> Option<Program> {
         let random = |_| Program::random(stream.between(1, self.operations as i64) as usize, stream);
         (0..REDRAWS)
@@ -60,7 +60,7 @@ impl Programs {
             .find(|candidate| candidate.run(&gold.visible[0].0).is_some() && !checks(candidate, gold))
     }
 
-    /// Returns one candidate on one example as a document of its own: `[8,4,2]->[2,4,8] rev [2,4,8] ?[2,4,8] ok`.
+    /// One candidate on one example as a document of its own: `[8,4,2]->[2,4,8] rev [2,4,8] ?[2,4,8] ok`.
     fn fact(&self, gold: &ProgramsGold, stream: &mut Stream) -> String {
         let pair = stream.choose(&gold.visible);
         let wrong = if stream.chance(0.5) { self.failing(gold, stream) } else { None };
@@ -68,7 +68,7 @@ impl Programs {
         format!("{} {trace}{}", show_pair(pair), verdict(passes))
     }
 
-    /// Returns an attempt: the trace on the first example, on the second if the first passes, and the verdict.
+    /// An attempt: the trace on the first example, on the second if the first passes, and the verdict.
     pub(super) fn line(&self, candidate: &Program, gold: &ProgramsGold) -> String {
         let mut line = String::new();
         let mut examples = gold.visible.iter().take(2);
@@ -80,7 +80,7 @@ impl Programs {
         line + verdict(passes)
     }
 
-    /// Returns what every operation makes of an example, then what was wanted, and whether that is it.
+    /// What every operation makes of an example, then what was wanted, and whether that is it.
     fn trace(&self, candidate: &Program, (input, wanted): &Pair) -> (String, bool) {
         let mut trace = String::new();
         let mut list = input.clone();
@@ -103,7 +103,7 @@ fn verdict(passes: bool) -> &'static str {
     if passes { "ok" } else { "no" }
 }
 
-/// Returns the wanted list up to the first place where the output is another: what a reader who compares them element by
+/// The wanted list up to the first place where the output is another: what a reader who compares them element by
 /// element has said when the verdict is clear. A whole list at a time is too much for a small model: it learns to claim.
 fn compared(wanted: &[u32], output: &[u32]) -> String {
     let same = wanted.iter().zip(output).take_while(|(a, b)| a == b).count();
@@ -114,12 +114,12 @@ fn compared(wanted: &[u32], output: &[u32]) -> String {
     }
 }
 
-/// Returns whether a candidate passes the checks that a thought shows.
+/// Whether a candidate passes the checks that a thought shows.
 fn checks(candidate: &Program, gold: &ProgramsGold) -> bool {
     gold.visible.iter().take(2).all(|(input, output)| candidate.run(input).as_ref() == Some(output))
 }
 
-/// Returns a random beginning with the operation behind it that comes nearest to the first output: by length, then by
+/// A random beginning with the operation behind it that comes nearest to the first output: by length, then by
 /// differing places.
 fn nearest(length: usize, gold: &ProgramsGold, stream: &mut Stream) -> Option<Program> {
     let (input, wanted) = &gold.visible[0];

@@ -47,12 +47,12 @@ impl Operation {
         (Self::Sums, "sums"),
     ];
 
-    /// Returns the name in programs.
+    /// The name in programs.
     pub(super) fn name(self) -> &'static str {
         Self::ALL[self as usize].1
     }
 
-    /// Returns the result; nothing if it leaves the limits.
+    /// The result; nothing if it leaves the limits.
     pub(super) fn run(self, list: &[u32]) -> Option<Vec<u32>> {
         let each = |f: fn(u32) -> u32| list.iter().map(|&x| f(x)).collect::<Vec<_>>();
         let one = |value: Option<&u32>| value.map(|&value| vec![value]);
@@ -98,7 +98,7 @@ impl Operation {
 pub(super) struct Program(Vec<Operation>);
 
 impl Program {
-    /// Returns the program that a text is.
+    /// The program that a text is.
     pub(super) fn parse(text: &str) -> Option<Self> {
         let text = text.trim();
         if text.len() > LONGEST_PROGRAM * 16 {
@@ -109,7 +109,7 @@ impl Program {
         (operations.len() <= LONGEST_PROGRAM).then_some(Self(operations))
     }
 
-    /// Returns every program, the shortest first.
+    /// Every program, the shortest first.
     pub(super) fn all() -> Vec<Self> {
         let mut all: Vec<Self> = Vec::new();
         let mut longest = vec![Self(Vec::new())];
@@ -120,27 +120,27 @@ impl Program {
         all
     }
 
-    /// Returns a random program of so many operations.
+    /// A random program of so many operations.
     pub(super) fn random(length: usize, stream: &mut Stream) -> Self {
         Self((0..length).map(|_| stream.choose(&Operation::ALL).0).collect())
     }
 
-    /// Returns the programs that begin with this one and have one operation more.
+    /// The programs that begin with this one and have one operation more.
     pub(super) fn extended(&self) -> impl Iterator<Item = Self> {
         Operation::ALL.into_iter().map(|(op, _)| Self([&self.0[..], &[op]].concat()))
     }
 
-    /// Returns the number of operations.
+    /// The number of operations.
     pub(super) fn len(&self) -> usize {
         self.0.len()
     }
 
-    /// Returns the operations.
+    /// The operations.
     pub(super) fn operations(&self) -> &[Operation] {
         &self.0
     }
 
-    /// Returns what the program makes of a list; nothing if it leaves the limits.
+    /// What the program makes of a list; nothing if it leaves the limits.
     pub(super) fn run(&self, list: &[u32]) -> Option<Vec<u32>> {
         self.0.iter().try_fold(list.to_vec(), |list, op| op.run(&list))
     }

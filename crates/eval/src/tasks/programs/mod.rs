@@ -44,7 +44,7 @@ pub struct ProgramsGold {
 }
 
 impl ProgramsGold {
-    /// Returns whether a program makes what is wanted of every example and every hidden test.
+    /// Whether a program makes what is wanted of every example and every hidden test.
     fn is_met_by(&self, program: &Program) -> bool {
         let mut tests = self.visible.iter().chain(&self.hidden);
         tests.all(|(input, output)| program.run(input).as_ref() == Some(output))
@@ -74,7 +74,7 @@ struct Behaviours {
 type Outputs = Vec<Option<Vec<u32>>>;
 
 impl Behaviours {
-    /// Returns the table: made once, from the language alone.
+    /// The table: made once, from the language alone.
     fn table() -> &'static Self {
         static TABLE: OnceLock<Behaviours> = OnceLock::new();
         TABLE.get_or_init(|| {
@@ -111,7 +111,7 @@ impl Behaviours {
     }
 }
 
-/// Returns a random list of three or four digits.
+/// A random list of three or four digits.
 fn list(stream: &mut Stream) -> Vec<u32> {
     (0..stream.between(3, 4)).map(|_| stream.below(10) as u32).collect()
 }
@@ -182,7 +182,7 @@ impl Programs {
     }
 }
 
-/// Returns so many random lists with what the program makes of them.
+/// So many random lists with what the program makes of them.
 fn pairs(program: &Program, count: usize, stream: &mut Stream) -> Vec<Pair> {
     let pair = |stream: &mut Stream| {
         (0..TRIES).find_map(|_| {

@@ -51,7 +51,7 @@ impl Block {
         self.position + i * self.position_step
     }
 
-    /// Returns the first pair that sees key `key`, or `count` if none does.
+    /// The first pair that sees key `key`, or `count` if none does.
     fn first_seeing(&self, key: usize) -> usize {
         match (key.saturating_sub(self.position), self.position_step) {
             (0, _) => 0,
@@ -60,7 +60,7 @@ impl Block {
         }
     }
 
-    /// Returns the view of `[T, H, width]` that starts at pair `i` of the block.
+    /// The view of `[T, H, width]` that starts at pair `i` of the block.
     fn left(&self, data: &[f32], width: usize, i: usize) -> Left {
         let row = self.pair_stride * width;
         Left { pointer: data.as_ptr(), row, column: 1 }.at(i, 0).at_offset(self.first_pair * width)
@@ -98,7 +98,7 @@ fn add_pieces(all: &mut Vec<Piece>, span: Span, heads: Heads, in_pages: bool) {
 }
 
 impl Piece {
-    /// Returns the products of queries and keys.
+    /// The products of queries and keys.
     fn products(&self, heads: Heads) -> usize {
         match self {
             Self::Block(block) => block.count * (block.position + block.count),
@@ -107,7 +107,7 @@ impl Piece {
     }
 }
 
-/// Returns how many heads decode abreast from `first_head` on.
+/// How many heads decode abreast from `first_head` on.
 fn abreast(first_head: usize, heads: Heads) -> usize {
     if first_head + ABREAST <= heads.query { ABREAST } else { 1 }
 }
@@ -394,7 +394,7 @@ fn fetch_ahead<S: Simd, T>(s: S, memory: Memory<'_, &[T]>, block: Block, t: usiz
     }
 }
 
-/// Returns where a pair's delta lies in the scratch of its task.
+/// Where a pair's delta lies in the scratch of its task.
 fn pair_index(block: &Block, i: usize, span: Span, heads: Heads) -> usize {
     let pair = block.first_pair + i * block.pair_stride;
     let group = heads.query / heads.key_value;

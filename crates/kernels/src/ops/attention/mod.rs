@@ -77,7 +77,7 @@ pub struct Span {
 }
 
 impl Span {
-    /// Returns the number of keys that the last row sees.
+    /// The number of keys that the last row sees.
     pub fn keys(&self) -> usize {
         self.first_position + self.rows
     }
@@ -202,7 +202,7 @@ impl<T> Saved<T> {
     }
 }
 
-/// Returns the layout of `[T, heads, width]` rows of a batch, whose tile list holds row numbers.
+/// The layout of `[T, heads, width]` rows of a batch, whose tile list holds row numbers.
 pub fn batch_strides(heads: usize, width: usize) -> Strides {
     Strides { unit: heads * width, head: width, key: heads * width, component: 1 }
 }

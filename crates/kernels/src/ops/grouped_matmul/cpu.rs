@@ -6,7 +6,7 @@ use crate::ops::matmul::{Size, cpu as matmul};
 /// Rows of one task.
 const ROWS: usize = 96;
 
-/// Returns the number of experts whose rows `offsets` parts.
+/// The number of experts whose rows `offsets` parts.
 fn experts(offsets: &[u32], m: usize) -> usize {
     assert!(offsets.first() == Some(&0) && offsets.last() == Some(&(m as u32)));
     assert!(offsets.is_sorted());

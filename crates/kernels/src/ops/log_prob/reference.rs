@@ -2,7 +2,7 @@
 
 use crate::ops::matmul::{self, Size};
 
-/// Returns the logits x W^T as they are stored: rounded to f32, so that all who ask for them see the same.
+/// The logits x W^T as they are stored: rounded to f32, so that all who ask for them see the same.
 pub fn logits(x: &[f64], w: &[f64], size: Size) -> Vec<f64> {
     matmul::reference::matmul(x, w, size).into_iter().map(|z| f64::from(z as f32)).collect()
 }
@@ -16,7 +16,7 @@ pub fn log_prob(logits: &[f64], target: usize, inverse_temperature: f64) -> (f64
     (z[target] - log_sum, log_sum, entropy)
 }
 
-/// Returns the gradient of the log-probability with respect to the logits.
+/// The gradient of the log-probability with respect to the logits.
 pub fn log_prob_backward(logits: &[f64], target: usize, inverse_temperature: f64) -> Vec<f64> {
     let (_, log_sum, _) = log_prob(logits, target, inverse_temperature);
     let onehot = |j: usize| f64::from(u8::from(j == target));

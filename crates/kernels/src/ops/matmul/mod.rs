@@ -37,12 +37,12 @@ pub struct HeadSlice {
 }
 
 impl HeadSlice {
-    /// Returns a head's rows of the slice.
+    /// A head's rows of the slice.
     pub(crate) fn rows<'a, T>(&self, w: &'a [T], head: usize) -> &'a [T] {
         &w[(head * self.per_head + self.first) * self.latent..][..self.count * self.latent]
     }
 
-    /// Returns the number of tokens of x [T, H, from] and y [T, H, to], by their lengths.
+    /// The number of tokens of x [T, H, from] and y [T, H, to], by their lengths.
     pub(crate) fn tokens(&self, x: usize, y: usize, (from, to): (usize, usize)) -> usize {
         assert!(self.first + self.count <= self.per_head);
         let tokens = x / (self.heads * from).max(1);
@@ -51,7 +51,7 @@ impl HeadSlice {
     }
 }
 
-/// Returns the floats that a packed `[n, k]` weight takes.
+/// The floats that a packed `[n, k]` weight takes.
 pub fn packed_len(device: &Device, n: usize, k: usize) -> usize {
     match device {
         Device::Cpu(cpu) => cpu::packed_len(cpu, n, k),

@@ -14,7 +14,7 @@ struct Matrix<'a> {
     columns: usize,
 }
 
-/// Returns stacked matrices one by one.
+/// Stacked matrices one by one.
 fn split(matrices: Matrices<'_>) -> impl Iterator<Item = Matrix<'_>> {
     let Matrices { param, grad, momentum, rows, columns } = matrices;
     let size = rows * columns;

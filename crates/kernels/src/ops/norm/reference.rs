@@ -1,6 +1,6 @@
 //! What RMSNorm is.
 
-/// Returns y. x [T, n], weight `[n]` -> [T, n]
+/// Y. x [T, n], weight `[n]` -> [T, n]
 pub fn rms_norm(x: &[f64], weight: &[f64], eps: f64) -> Vec<f64> {
     let rows = x.chunks_exact(weight.len());
     rows.flat_map(|x| x.iter().zip(weight).map(move |(v, w)| v * inv_rms(x, eps) * w)).collect()

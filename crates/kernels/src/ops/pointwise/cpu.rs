@@ -84,7 +84,7 @@ simd_fn! {
         });
     }
 
-    /// Returns the sum of products of one chunk; products are exact in f64, so the paths agree.
+    /// The sum of products of one chunk; products are exact in f64, so the paths agree.
     fn dot_chunk<S>(_s: S, a: &[f32], b: &[f32]) -> f64 {
         let mut sums = [0.0f64; SUMS];
         let (a, b) = (a.chunks_exact(SUMS), b.chunks_exact(SUMS));
@@ -107,7 +107,7 @@ simd_fn! {
         sums[0]
     }
 
-    /// Returns the largest exponent field of a chunk.
+    /// The largest exponent field of a chunk.
     fn largest_exponent<S>(_s: S, x: &[f32]) -> u32 {
         x.iter().fold(0, |largest, v| largest.max(v.to_bits() & 0x7f80_0000))
     }
@@ -127,7 +127,7 @@ pub(super) fn fill(cpu: &Cpu, value: f32, y: &mut [f32]) {
     by_rows(cpu, y.len(), 1, [(y, 1)], |_, [y]| y.fill(value));
 }
 
-/// Returns the sum of `a_i b_i` in f64.
+/// The sum of `a_i b_i` in f64.
 pub(crate) fn dot(cpu: &Cpu, a: &[f32], b: &[f32]) -> f64 {
     assert_eq!(a.len(), b.len());
     let mut total = 0.0;
@@ -147,12 +147,12 @@ pub(crate) fn dot(cpu: &Cpu, a: &[f32], b: &[f32]) -> f64 {
     total
 }
 
-/// Returns the sum of `a_i^2` in f64, as [`dot`] does.
+/// The sum of `a_i^2` in f64, as [`dot`] does.
 pub(crate) fn sum_squares(cpu: &Cpu, a: &[f32]) -> f64 {
     dot(cpu, a, a)
 }
 
-/// Returns whether no float is infinite or not a number.
+/// Whether no float is infinite or not a number.
 pub(super) fn all_finite(cpu: &Cpu, x: &[f32]) -> bool {
     x.chunks(CHUNK * WAITING).all(|x| {
         let mut largest = [0u32; WAITING];

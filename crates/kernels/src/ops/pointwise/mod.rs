@@ -179,7 +179,7 @@ pub fn weighted_sum(device: &Device, x: View<'_, f32>, weights: View<'_, f32>, y
     }
 }
 
-/// Returns the sum of the squares of all values of all views, for the host.
+/// The sum of the squares of all values of all views, for the host.
 ///
 /// # Numerics
 /// In f64; of each view as [`weighted_sum`], views in order.
@@ -190,7 +190,7 @@ pub fn sum_squares<'a>(device: &Device, all: impl Iterator<Item = View<'a, f32>>
     }
 }
 
-/// Returns whether no value is infinite or not a number, for the host.
+/// Whether no value is infinite or not a number, for the host.
 pub fn all_finite(device: &Device, x: View<'_, f32>) -> bool {
     match device {
         Device::Cpu(cpu) => cpu::all_finite(cpu, x.host()),

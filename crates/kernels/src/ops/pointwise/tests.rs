@@ -9,7 +9,7 @@ fn pairs(a: &[f32], b: &[f32], f: impl Fn(f64, f64) -> f64) -> Vec<f64> {
     a.iter().zip(b).map(|(&a, &b)| f(f64::from(a), f64::from(b))).collect()
 }
 
-/// Returns the results of all operations on (a, b, d).
+/// The results of all operations on (a, b, d).
 fn all(device: &Device, a: &[f32], b: &[f32], d: &[f32]) -> Vec<Vec<f32>> {
     let (n, a, b, d) = (a.len(), view(a), view(b), view(d));
     let mut out: Vec<Vec<f32>> = (0..12).map(|_| unwritten(n)).collect();

@@ -14,7 +14,7 @@ pub fn cos_sin(positions: &[u32], inv_freq: &[f32], multiplier: f32) -> Vec<f64>
     out
 }
 
-/// Returns the rotated x. x [T, heads, width], cos_sin [T, R/2, 2] -> [T, heads, width]
+/// The rotated x. x [T, heads, width], cos_sin [T, R/2, 2] -> [T, heads, width]
 pub fn rotate(
     x: &[f64],
     cos_sin: &[f64],

@@ -35,12 +35,12 @@ pub(super) fn select(cpu: &Cpu, scores: &[f32], bias: Option<&[f32]>, routing: &
     });
 }
 
-/// Returns a score as experts compete with it.
+/// A score as experts compete with it.
 fn biased(scores: &[f32], bias: Option<&[f32]>, expert: usize) -> f32 {
     key(scores[expert] + bias.map_or(0.0, |bias| bias[expert]))
 }
 
-/// Returns what a group counts; with one expert, its only score.
+/// What a group counts; with one expert, its only score.
 fn counted(scores: &[f32], bias: Option<&[f32]>, group: Range<usize>, score: GroupScore) -> f32 {
     let (mut first, mut second) = (f32::NEG_INFINITY, f32::NEG_INFINITY);
     for e in group.clone() {
@@ -54,7 +54,7 @@ fn counted(scores: &[f32], bias: Option<&[f32]>, group: Range<usize>, score: Gro
     }
 }
 
-/// Returns how many groups come before group `g`.
+/// How many groups come before group `g`.
 fn rank(group_scores: &[f32], g: usize) -> usize {
     let mine = group_scores[g];
     group_scores.iter().enumerate().filter(|&(h, &other)| other > mine || (other == mine && h < g)).count()

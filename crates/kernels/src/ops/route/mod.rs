@@ -46,12 +46,12 @@ pub enum GroupScore {
 }
 
 impl Routing {
-    /// Returns the number of experts of a group.
+    /// The number of experts of a group.
     fn group_size(&self) -> usize {
         self.experts / self.groups
     }
 
-    /// Returns the experts of a group.
+    /// The experts of a group.
     fn group(&self, group: usize) -> Range<usize> {
         group * self.group_size()..(group + 1) * self.group_size()
     }

@@ -4,19 +4,19 @@ use std::ops::Range;
 
 use super::{GroupScore, Routing};
 
-/// Returns a score as it is compared: not a number counts as minus infinity.
+/// A score as it is compared: not a number counts as minus infinity.
 pub fn key(score: f32) -> f32 {
     if score.is_nan() { f32::NEG_INFINITY } else { score }
 }
 
-/// Returns the positions of `values`, the largest first, equal ones in order.
+/// The positions of `values`, the largest first, equal ones in order.
 fn sorted(values: &[f32]) -> Vec<usize> {
     let mut order: Vec<usize> = (0..values.len()).collect();
     order.sort_by(|&a, &b| key(values[b]).partial_cmp(&key(values[a])).expect("invariant: keys are numbers"));
     order
 }
 
-/// Returns what each group counts, for one token: the sum of its largest biased score, or its two largest.
+/// What each group counts, for one token: the sum of its largest biased score, or its two largest.
 pub fn group_scores(scores: &[f32], bias: &[f32], routing: &Routing) -> Vec<f32> {
     let counted = match routing.group_score {
         GroupScore::TwoBest => 2,
@@ -28,7 +28,7 @@ pub fn group_scores(scores: &[f32], bias: &[f32], routing: &Routing) -> Vec<f32>
     biased.chunks(routing.experts / routing.groups).map(best).collect()
 }
 
-/// Returns the experts of one token. scores `[E]`, bias `[E]` -> `[K]`
+/// The experts of one token. scores `[E]`, bias `[E]` -> `[K]`
 pub fn select(scores: &[f32], bias: &[f32], routing: &Routing) -> Vec<u32> {
     let size = routing.experts / routing.groups;
     let groups = sorted(&group_scores(scores, bias, routing));
@@ -72,13 +72,13 @@ pub fn balance_factors(
     }
 }
 
-/// Returns dx. dxs [S, width], slot_of [T, K] -> [T, width]
+/// Dx. dxs [S, width], slot_of [T, K] -> [T, width]
 pub fn gather_backward(dxs: &[f64], slot_of: &[u32], per_token: usize, width: usize) -> Vec<f64> {
     let ones = vec![1.0; slot_of.len()];
     combine(dxs, &ones, slot_of, per_token, width)
 }
 
-/// Returns y. ys [S, width], weights [T, K], slot_of [T, K] -> [T, width]
+/// Y. ys [S, width], weights [T, K], slot_of [T, K] -> [T, width]
 pub fn combine(ys: &[f64], weights: &[f64], slot_of: &[u32], per_token: usize, width: usize) -> Vec<f64> {
     let mut y = vec![0.0; slot_of.len() / per_token * width];
     for (i, &slot) in slot_of.iter().enumerate() {
@@ -109,12 +109,12 @@ pub fn combine_backward(
     (dys, dweights)
 }
 
-/// Returns the picked scores. scores [T, E], indices [T, K] -> [T, K]
+/// The picked scores. scores [T, E], indices [T, K] -> [T, K]
 pub fn pick_columns(scores: &[f64], experts: usize, indices: &[u32], per_token: usize) -> Vec<f64> {
     indices.iter().enumerate().map(|(i, &e)| scores[i / per_token * experts + e as usize]).collect()
 }
 
-/// Returns dscores. dy [T, K], indices [T, K] -> [T, E]
+/// Dscores. dy [T, K], indices [T, K] -> [T, E]
 pub fn pick_columns_backward(dy: &[f64], indices: &[u32], per_token: usize, experts: usize) -> Vec<f64> {
     let mut dscores = vec![0.0; indices.len() / per_token * experts];
     for (i, &e) in indices.iter().enumerate() {
@@ -123,12 +123,12 @@ pub fn pick_columns_backward(dy: &[f64], indices: &[u32], per_token: usize, expe
     dscores
 }
 
-/// Returns x / (sum + eps) by rows.
+/// X / (sum + eps) by rows.
 pub fn normalize_rows(x: &[f64], width: usize, eps: f64) -> Vec<f64> {
     x.chunks(width).flat_map(|x| x.iter().map(|v| v / (x.iter().sum::<f64>() + eps))).collect()
 }
 
-/// Returns dx.
+/// Dx.
 pub fn normalize_rows_backward(x: &[f64], width: usize, eps: f64, dy: &[f64]) -> Vec<f64> {
     let mut dx = Vec::new();
     for (x, dy) in x.chunks(width).zip(dy.chunks(width)) {
@@ -139,13 +139,13 @@ pub fn normalize_rows_backward(x: &[f64], width: usize, eps: f64, dy: &[f64]) ->
     dx
 }
 
-/// Returns e^x / (sum of e^x) by rows.
+/// E^x / (sum of e^x) by rows.
 pub fn softmax_rows(x: &[f64], width: usize) -> Vec<f64> {
     let exp: Vec<f64> = x.iter().map(|x| x.exp()).collect();
     normalize_rows(&exp, width, 0.0)
 }
 
-/// Returns dx.
+/// Dx.
 pub fn softmax_rows_backward(y: &[f64], width: usize, dy: &[f64]) -> Vec<f64> {
     let mut dx = Vec::new();
     for (y, dy) in y.chunks(width).zip(dy.chunks(width)) {

@@ -18,7 +18,7 @@ fn selected(device: &Device, scores: &[f32], bias: &[f32], routing: &Routing) ->
     indices
 }
 
-/// Returns (offsets, token_of, slot_of).
+/// (offsets, token_of, slot_of).
 fn planned(indices: &[u32], per_token: usize, experts: usize) -> (Vec<u32>, Vec<u32>, Vec<u32>) {
     let on = |device: &Device| {
         let bad = |len| vec![u32::MAX; len];

@@ -7,7 +7,7 @@ mod tests;
 
 use crate::{Device, View, ViewMut};
 
-/// Returns the number of rows; `width` may be zero if the slice is empty.
+/// The number of rows; `width` may be zero if the slice is empty.
 fn count(len: usize, width: usize) -> usize {
     assert!(if width == 0 { len == 0 } else { len.is_multiple_of(width) });
     len.checked_div(width).unwrap_or(0)

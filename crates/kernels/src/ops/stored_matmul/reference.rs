@@ -9,7 +9,7 @@ pub fn decode(w: Stored<'_>, first: usize, out: &mut [f32]) {
     decode_rows(Isa::portable(), w, first, out);
 }
 
-/// Returns all values of a matrix.
+/// All values of a matrix.
 fn values(w: Stored<'_>) -> Vec<f64> {
     let [n, k] = w.shape();
     let mut values = vec![0.0; n * k];
@@ -17,7 +17,7 @@ fn values(w: Stored<'_>) -> Vec<f64> {
     values.into_iter().map(f64::from).collect()
 }
 
-/// Returns rows of x as the format of the weights asks: in blocks of 32 codes, or as they are.
+/// Rows of x as the format of the weights asks: in blocks of 32 codes, or as they are.
 fn prepared(x: &[f32], w: Stored<'_>) -> Vec<f64> {
     if w.format().block_elements() == 1 {
         return x.iter().map(|&v| f64::from(v)).collect();

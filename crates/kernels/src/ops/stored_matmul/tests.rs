@@ -5,7 +5,7 @@ use crate::ops::testing::{bits, close, devices, random, unwritten, view, view_mu
 use minke_spec::Format;
 use minke_spec::draw::{Domain, draw};
 
-/// Returns random blocks with scales of moderate size.
+/// Random blocks with scales of moderate size.
 fn random_bytes(seed: u64, format: Format, n: usize, k: usize) -> Vec<u8> {
     let mut stream = draw(seed, Domain::Data, &[n as u64, k as u64]);
     let mut bytes: Vec<u8> = (0..n * format.bytes(k)).map(|_| stream.below(256) as u8).collect();

@@ -2,7 +2,7 @@
 
 use crate::{Device, View};
 
-/// Returns the sum of all words, modulo 2^32, for the host.
+/// The sum of all words, modulo 2^32, for the host.
 pub fn sum(device: &Device, words: View<'_, u32>) -> u32 {
     let sum = |words: &[u32]| words.iter().fold(0u32, |sum, word| sum.wrapping_add(*word));
     match device {

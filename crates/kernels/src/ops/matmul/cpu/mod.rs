@@ -16,7 +16,7 @@ const ROWS: usize = 96;
 const SERIAL: usize = 150_000;
 
 simd_fn! {
-    /// Returns the columns of a panel on this path.
+    /// The columns of a panel on this path.
     fn width<S>(_s: S) -> usize {
         panel_width::<S>()
     }
@@ -71,7 +71,7 @@ simd_fn! {
     }
 }
 
-/// Returns the floats that a packed `[n, k]` weight takes: n rounded up to whole panels.
+/// The floats that a packed `[n, k]` weight takes: n rounded up to whole panels.
 pub(crate) fn packed_len(cpu: &Cpu, n: usize, k: usize) -> usize {
     let width = width(cpu.isa());
     n.div_ceil(width) * width * k
@@ -110,7 +110,7 @@ fn pack_panels(cpu: &Cpu, n: usize, depth: usize, out: &mut [f32], pack: impl Fn
     });
 }
 
-/// Returns the rows and panels of a block such that about `tasks` blocks or more cover the output: panels are parted
+/// The rows and panels of a block such that about `tasks` blocks or more cover the output: panels are parted
 /// first, so that each is read by as many rows as possible, then rows, down to two register tiles.
 fn split(m: usize, panels: usize, tasks: usize) -> (usize, usize) {
     let group = panels.div_ceil(tasks.div_ceil(m.div_ceil(ROWS)).min(panels));

@@ -1,15 +1,15 @@
-//! What do the bytes of a model do? Every tensor of the files belongs to one part.
+//! What do the bytes of a model do? Every tensor of the files belongs to one component.
 
 use std::collections::{BTreeMap, HashMap};
 
-use minke_spec::params::{Source, published_tensors};
+use minke_spec::params::{TensorSource, published_tensors};
 use minke_spec::{Format, ParamRole, ParamSpec, parameters};
 
 use crate::archive::{Archive, SMALL};
 
 /// What a weight is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Part {
+pub enum Component {
     /// The table of tokens, of which a token reads one row; if it is tied, the head too.
     Embedding,
     /// Attention of the main model's layers.
@@ -30,8 +30,8 @@ pub enum Part {
     Unread,
 }
 
-impl Part {
-    /// Returns the name for people and machines.
+impl Component {
+    /// The name for people and machines.
     pub fn name(self) -> &'static str {
         match self {
             Self::Embedding => "embedding",
@@ -60,9 +60,9 @@ impl Part {
     }
 }
 
-/// The bytes of one part in one format.
+/// The bytes of one component in one format.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct PartBytes {
+pub struct ComponentBytes {
     /// In the files.
     pub stored: u64,
     /// Beside them once the model runs: of small weights as f32, and once more packed where they are multiplied.
@@ -70,31 +70,32 @@ pub struct PartBytes {
 }
 
 impl Archive {
-    /// Returns the bytes of every part, by the name of the format.
-    pub fn parts(&self) -> BTreeMap<(Part, &str), PartBytes> {
+    /// The bytes of every component, by the name of the format.
+    pub fn components(&self) -> BTreeMap<(Component, &str), ComponentBytes> {
         let specs = parameters(&self.config);
-        let part_of = |spec: &ParamSpec| Part::of(spec, self.config.num_hidden_layers);
-        let mut known: HashMap<String, Part> = HashMap::new();
-        let mut parts: BTreeMap<(Part, &str), PartBytes> = BTreeMap::new();
+        let component_of = |spec: &ParamSpec| Component::of(spec, self.config.num_hidden_layers);
+        let mut known: HashMap<String, Component> = HashMap::new();
+        let mut components: BTreeMap<(Component, &str), ComponentBytes> = BTreeMap::new();
         for spec in &specs {
             let names = self.names(spec);
             let format = names.first().and_then(|name| self.tensors.get(name)?.format());
             if let Some(format) = format.filter(|format| format.block_elements() == 1 && spec.elements() <= SMALL) {
-                let copies = if part_of(spec) == Part::Mtp { 1 } else { 2 };
+                let copies = if component_of(spec) == Component::Mtp { 1 } else { 2 };
                 let bytes = copies * Format::F32.bytes(spec.elements()) as u64;
-                parts.entry((part_of(spec), format.name())).or_default().decoded += bytes;
+                components.entry((component_of(spec), format.name())).or_default().decoded += bytes;
             }
-            known.extend(names.into_iter().map(|name| (name, part_of(spec))));
+            known.extend(names.into_iter().map(|name| (name, component_of(spec))));
         }
         if self.metadata.is_none() {
-            let copies = published_tensors(&self.config).into_iter().filter(|t| matches!(t.source, Source::CopyOf(_)));
-            known.extend(copies.map(|tensor| (tensor.name, Part::Mtp)));
+            let copies =
+                published_tensors(&self.config).into_iter().filter(|t| matches!(t.source, TensorSource::CopyOf(_)));
+            known.extend(copies.map(|tensor| (tensor.name, Component::Mtp)));
         }
         for (name, entry) in &self.tensors {
             let name = name.strip_suffix("_scale_inv").unwrap_or(name);
-            let part = known.get(name).copied().unwrap_or(Part::Unread);
-            parts.entry((part, &entry.dtype)).or_default().stored += entry.range.len() as u64;
+            let component = known.get(name).copied().unwrap_or(Component::Unread);
+            components.entry((component, &entry.dtype)).or_default().stored += entry.range.len() as u64;
         }
-        parts
+        components
     }
 }
