@@ -1,4 +1,4 @@
-//! How fast are rollouts? Many sequences decoded together from a model of the size of the embedded one.
+//! Speed of rollouts: many sequences decoded together from a model of the size of the embedded one.
 //!
 //! `cargo bench -p minke-engine --bench rollout -- [batch] [tokens] [threads]` prints one line of JSON.
 

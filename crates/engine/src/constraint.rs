@@ -1,4 +1,4 @@
-//! A constraint on what a sequence may say: a function from the ids so far to a mask over the vocabulary.
+//! A constraint on the tokens of a sequence: a function from the ids so far to a mask over the vocabulary.
 
 use std::sync::Arc;
 

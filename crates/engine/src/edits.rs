@@ -1,4 +1,4 @@
-//! What bias and penalties change of the logits of a sequence, kept up to date token by token.
+//! Edits of a sequence's logits by bias and penalties, kept up to date token by token.
 
 use minke_tensor::Edit;
 

@@ -1,4 +1,4 @@
-//! Many sequences become tokens at once, step by step: schedule, compute, sample.
+//! The engine continues many sequences at once, step by step: schedule, compute, sample.
 
 use std::collections::BTreeMap;
 
@@ -38,8 +38,8 @@ pub struct Stats {
 
 /// Generates tokens for many sequences at once with any model of one configuration.
 ///
-/// Whether a step is given the weights of the step before is seen by [`Transformer::id`]: with other weights, what the
-/// prefix cache knows is forgotten, and a sequence that was begun with the old ones is an error.
+/// [`Transformer::id`] tells whether a step is given the weights of the step before: with other weights the prefix
+/// cache is cleared, and a sequence that was begun with the old ones is an error.
 ///
 /// # Examples
 /// ```
@@ -185,7 +185,7 @@ impl Engine {
         self.finished.remove(&id)
     }
 
-    /// Steps until every sequence has ended, and returns all results that nobody took, in order of submission.
+    /// Steps until every sequence has ended, and returns all results that were not taken, in order of submission.
     ///
     /// # Errors
     /// As [`Engine::step`].
@@ -196,7 +196,7 @@ impl Engine {
         Ok(std::mem::take(&mut self.finished).into_values().collect())
     }
 
-    /// Goes over to other weights: what the prefix cache knows comes from the old ones and is forgotten.
+    /// Goes over to other weights and clears the prefix cache, whose pages come from the old ones.
     fn change_model(&mut self, model: &Transformer) -> Result<()> {
         if model.config() != &self.config {
             return Err(Error::AnotherModel);
@@ -217,15 +217,15 @@ impl Engine {
         running.or_else(|| self.finished.get(&id).map(|completion| completion.counts))
     }
 
-    /// The contents of the full pages that the prefix cache knows of these tokens, the first one first, until one
+    /// The contents of the full pages that the prefix cache has of these tokens, the first one first, until one
     /// is missing: what [`Engine::import_prefix`] takes in another engine of the same form, model, build and type
     /// of cache.
     pub fn export_prefix(&self, token_ids: &[u32]) -> impl ExactSizeIterator<Item = Vec<u8>> {
         self.scheduler.pages.known_pages(token_ids).into_iter().map(|page| self.cache.export_page(page))
     }
 
-    /// Makes pages of [`Engine::export_prefix`] known to the prefix cache, as far as they and the free pages reach, and
-    /// returns how many of the tokens the cache then knows. Sequences that begin with them start from these pages.
+    /// Adds pages of [`Engine::export_prefix`] to the prefix cache, as far as they and the free pages reach, and
+    /// returns how many of the tokens the cache then has. Sequences that begin with them start from these pages.
     ///
     /// # Errors
     /// What `pages` gives as an error, and a page of another size than [`Engine::page_bytes`]; those before it stay.
@@ -242,7 +242,7 @@ impl Engine {
         result.map(|()| known)
     }
 
-    /// Does what [`Engine::import_prefix`] says; the pages stay owned, so that none pushes another out.
+    /// Does the work of [`Engine::import_prefix`]; the pages stay owned, so that none pushes another out.
     fn fill_pages<E: From<Error>>(
         &mut self,
         token_ids: &[u32],

@@ -1,4 +1,4 @@
-//! What can go wrong with a request: settings out of range, or a prompt that cannot be computed.
+//! Errors of requests: settings out of range, or a prompt that cannot be computed.
 
 /// A request or a configuration that the engine refuses.
 #[derive(Debug, thiserror::Error)]

@@ -1,8 +1,8 @@
 //! Token ids in, token ids out, for many sequences.
 //!
-//! An [`Engine`] owns cache and schedule, never weights: `engine.step(&model)` borrows them. It knows ids, no text. What
-//! a sequence becomes depends on its prompt, its [`SamplingParams`] and the weights alone: not on its neighbours in the
-//! batch, the size of prefill chunks, prefix hits, preemption or the number of threads.
+//! An [`Engine`] owns cache and schedule, never weights: `engine.step(&model)` borrows them. Its input and output are
+//! ids, not text. What a sequence becomes depends on its prompt, its [`SamplingParams`] and the weights alone: not on
+//! its neighbours in the batch, the size of prefill chunks, prefix hits, preemption or the number of threads.
 
 mod config;
 mod constraint;

@@ -1,5 +1,5 @@
-//! Which page belongs to whom? Pages are counted references; a full page whose tokens are known outlives its owners
-//! until the room is needed.
+//! The allocator of pages. Pages are counted references; a full page whose tokens are known outlives its owners until
+//! the room is needed.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -19,18 +19,18 @@ type Key = (Prefix, [u32; PAGE_TOKENS]);
 #[derive(Clone, Default)]
 struct Page {
     references: u32,
-    /// Under which key the prefix cache knows it.
+    /// Its key in the prefix cache.
     key: Option<Key>,
-    /// When its last owner let it go; orders `reusable`.
+    /// When its last owner released it; orders `reusable`.
     released: u64,
 }
 
 /// Hands out pages, counts their owners, and finds pages by the tokens they hold.
 pub(crate) struct PageAllocator {
     pages: Vec<Page>,
-    /// Pages that nobody owns and whose contents nobody knows.
+    /// Pages without an owner and without known contents.
     free: Vec<u32>,
-    /// Pages that nobody owns and whose contents are known, the longest unused first.
+    /// Pages without an owner whose contents are known, the longest unused first.
     reusable: BTreeMap<u64, u32>,
     /// Only looked up, never walked: nothing depends on the order of a hash map.
     known: HashMap<Key, (u32, Prefix)>,
@@ -66,7 +66,7 @@ impl PageAllocator {
         self.pages.len()
     }
 
-    /// How many pages nobody owns.
+    /// The number of pages without an owner.
     pub(crate) fn available(&self) -> usize {
         self.free.len() + self.reusable.len()
     }
@@ -87,7 +87,7 @@ impl PageAllocator {
         self.pages[page as usize].references += 1;
     }
 
-    /// Whether a page has more than one owner: who wants to write must copy.
+    /// Whether a page has more than one owner and must be copied before it is written.
     pub(crate) fn is_shared(&self, page: u32) -> bool {
         self.pages[page as usize].references > 1
     }
@@ -119,7 +119,7 @@ impl PageAllocator {
         Some((page, prefix))
     }
 
-    /// The known pages that hold the beginning of these tokens, in order; nobody becomes their owner.
+    /// The known pages that hold the beginning of these tokens, in order; their owners stay as they are.
     pub(crate) fn known_pages(&self, token_ids: &[u32]) -> Vec<u32> {
         let mut prefix = self.root;
         let next = |tokens: &[u32; PAGE_TOKENS]| {
@@ -147,7 +147,7 @@ impl PageAllocator {
         prefix
     }
 
-    /// Forgets what every page holds: it was computed with other weights.
+    /// Drops the known contents of every page: they were computed with other weights.
     pub(crate) fn forget_all(&mut self) {
         self.known.clear();
         self.pages.iter_mut().for_each(|page| page.key = None);
@@ -184,7 +184,7 @@ mod tests {
             assert!(self.known.iter().all(|(key, (page, _))| self.pages[*page as usize].key == Some(*key)));
         }
 
-        /// Whether the prefix cache could hand this page to somebody.
+        /// Whether the prefix cache has this page.
         pub(crate) fn is_known(&self, page: u32) -> bool {
             self.pages[page as usize].key.is_some()
         }
@@ -242,7 +242,7 @@ mod tests {
                     Action::Fill(which, letter) if !owned.is_empty() => {
                         let page = owned[which % owned.len()];
                         if let Entry::Vacant(content) = contents.entry(page) {
-                            // Continue the longest sequence that anybody remembered.
+                            // Continue the longest sequence that was remembered.
                             let before = prefixes.keys().max_by_key(|p| (p.len(), (*p).clone())).unwrap().clone();
                             let before = if before.len() > 2 { vec![] } else { before };
                             let prefix = pages.remember(prefixes[&before], &[letter; PAGE_TOKENS], page);

@@ -1,4 +1,4 @@
-//! How a sequence is sampled.
+//! Sampling parameters of a sequence.
 
 use std::collections::BTreeMap;
 
@@ -57,10 +57,10 @@ pub struct SamplingParams {
     pub frequency_penalty: f32,
     /// Added to logits, by token; negative infinity forbids a token.
     pub logit_bias: BTreeMap<u32, f32>,
-    /// What may be said.
+    /// Which tokens may come next.
     pub constraint: Option<Constraint>,
-    /// How many of the most likely tokens are reported beside each one, with their log-probabilities. Whoever asks for
-    /// more than there are gets all.
+    /// How many of the most likely tokens are reported beside each one, with their log-probabilities. A number beyond
+    /// the vocabulary gives all.
     pub top_log_probs: usize,
 }
 
@@ -191,7 +191,7 @@ impl SamplingParams {
         })
     }
 
-    /// What the logits are multiplied with; 1 for greedy. A trainer that wants the sampler's log-probabilities
+    /// What the logits are multiplied with; 1 for greedy. A trainer that needs the sampler's log-probabilities
     /// to the bit uses this number.
     pub fn inverse_temperature(&self) -> f32 {
         SampleRow::inverse_temperature(self.temperature)

@@ -1,4 +1,4 @@
-//! Which token comes next: rows of logits, one for each sequence that samples, go through one operation of the device.
+//! Sampling of next tokens: rows of logits, one for each sequence that samples, go through one operation of the device.
 //!
 //! The draw for a token is one number between 0 and 1, a function of the sequence's seed and the token's position. What
 //! is done with it stands at the operation ([`minke_tensor::Tensor::sample`]): bias and penalties, the mask of a
@@ -26,7 +26,7 @@ pub(crate) struct Sampler {
 }
 
 impl Sampler {
-    /// Forgets the rows of the step before.
+    /// Drops the rows of the step before.
     pub(crate) fn clear(&mut self) {
         self.states.clear();
         self.rows.clear();

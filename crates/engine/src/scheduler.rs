@@ -1,8 +1,8 @@
-//! Who computes in the next step? All running sequences, as far as the pages reach, the oldest first.
+//! The scheduler: each step computes all running sequences, as far as the pages reach, the oldest first.
 //!
 //! Running sequences with one token to compute (decode) always take part; prompts are computed in chunks that share
-//! `chunk_tokens` per step. If a sequence needs a page and none is left, the youngest one that holds any gives its pages
-//! up and waits to be computed again. Nothing here changes what a sequence says, only when.
+//! `chunk_tokens` per step. If a sequence needs a page and none is left, the youngest one that holds any gives its
+//! pages up and waits to be computed again. Nothing here changes the tokens of a sequence, only their time.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -38,8 +38,8 @@ pub(crate) struct Work {
     pub id: SequenceId,
     pub first: usize,
     pub rows: usize,
-    /// Who samples from the last row: the sequence itself and the members of its group that wait for it; nobody if
-    /// more rows follow in another step.
+    /// Which sequences sample from the last row: this one and the members of its group that wait for it; none if more
+    /// rows follow in another step.
     pub samplers: Vec<SequenceId>,
 }
 
@@ -165,7 +165,7 @@ impl Scheduler {
         plan.work.push(Work { id, first: sequence.computed, rows, samplers });
     }
 
-    /// Sees to it that all tokens of a sequence have a page, and that no other owner sees what is written; returns
+    /// Makes sure that all tokens of a sequence have a page, and that no page with another owner is written; returns
     /// whether that worked. With `may_preempt`, younger sequences give their pages up for it, or in the end itself.
     fn make_room(&mut self, id: SequenceId, may_preempt: bool, plan: &mut Plan) -> bool {
         while !self.reserve(id, plan) {
@@ -235,7 +235,7 @@ mod tests {
     use crate::SamplingParams;
     use crate::sequence::Sampled;
 
-    /// A scheduler with a cache that remembers which token was written where, instead of keys and values.
+    /// A scheduler with a cache that holds which token was written where, instead of keys and values.
     struct Machine {
         scheduler: Scheduler,
         written: Vec<[Option<u32>; PAGE_TOKENS]>,
@@ -303,7 +303,7 @@ mod tests {
             owners
         }
 
-        /// Checks that every token a sequence believes to be in its pages is there.
+        /// Checks that every computed token of a sequence is in its pages.
         fn check(&self) {
             self.scheduler.pages.check(&self.owners());
             let Scheduler { sequences, running, waiting, .. } = &self.scheduler;

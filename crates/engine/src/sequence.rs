@@ -123,7 +123,7 @@ pub(crate) struct Sequence {
     cached: usize,
     prefilled: usize,
     pub pages: Vec<u32>,
-    /// Full pages that the prefix cache was told of, and what it calls the tokens up to there.
+    /// Full pages that were given to the prefix cache, and the prefix that ends with them.
     pub remembered: usize,
     pub prefix: Prefix,
     /// Members of the group that start when this one's prompt is computed.
@@ -194,7 +194,7 @@ impl Sequence {
         self.token_ids.len() - self.computed
     }
 
-    /// Takes the pages of all full prefix pages that the cache knows; the last token is always computed anew, because
+    /// Takes the pages of all full prefix pages that the cache has; the last token is always computed anew, because
     /// its state is what the next one is sampled from.
     pub(crate) fn take_known_pages(&mut self, pages: &mut PageAllocator) {
         while let Some(tokens) =
@@ -208,7 +208,7 @@ impl Sequence {
         }
     }
 
-    /// Tells the prefix cache of pages that became full.
+    /// Adds pages that became full to the prefix cache.
     pub(crate) fn remember_full_pages(&mut self, pages: &mut PageAllocator) {
         while (self.remembered + 1) * PAGE_TOKENS <= self.computed {
             let tokens = *self.page_tokens(self.remembered).expect("invariant: computed tokens exist");

@@ -1,5 +1,5 @@
-//! What may change how a sequence goes on? Its prompt, its parameters and the weights. Not its neighbours, the size of
-//! prefill chunks, prefix hits, preemption, the number of threads, or being one of a group.
+//! A sequence depends on its prompt, its parameters and the weights alone: not on its neighbours, the size of prefill
+//! chunks, prefix hits, preemption, the number of threads, or being one of a group.
 #![allow(clippy::unwrap_used)]
 
 mod common;

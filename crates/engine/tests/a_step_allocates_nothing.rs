@@ -1,4 +1,4 @@
-//! Does a step ask the system for memory? Once the engine is warm, no tensor does.
+//! Memory that a step takes from the system: once the engine is warm, none for tensors.
 #![allow(clippy::unwrap_used)]
 // Under the sanitizer every buffer is memory of its own.
 #![cfg(not(exact_buffers))]

@@ -1,5 +1,4 @@
-//! Do the two forms of MLA compute the same function? Logits of a prompt in chunks and of decoded tokens, within
-//! rounding.
+//! The two forms of MLA compute the same function: logits of a prompt in chunks and of decoded tokens, within rounding.
 #![allow(clippy::unwrap_used)]
 
 mod common;

@@ -1,5 +1,5 @@
-//! Does a sequence say only what it may, alone and in any company? Constraints, bias, penalties and reported
-//! alternatives, against plain loops over logits of a forward without a cache.
+//! Constraints, bias, penalties and reported alternatives of a sequence, alone and in batches, against plain loops over
+//! logits of a forward without a cache.
 #![allow(clippy::unwrap_used)]
 
 mod common;
@@ -235,7 +235,7 @@ fn alternatives_are_the_most_likely_tokens_under_the_softmax_of_the_token() {
         let params = params(temperature, 8, 12).with_top_log_probs(asked).with_logit_bias([(3, 5.0)]);
         let mut engine = Engine::new(&device, model.config(), spacious(MlaForm::Expanded)).unwrap();
         let id = engine.submit(&[4; 20], &params, 1).unwrap()[0];
-        // A neighbour that asks for none gets none.
+        // A neighbour without alternatives gets none.
         let other = engine.submit(&[5; 20], &common::params(1.0, 2, 12), 1).unwrap()[0];
         let mut told = vec![];
         while !engine.is_idle() {

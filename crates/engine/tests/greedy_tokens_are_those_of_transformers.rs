@@ -1,4 +1,4 @@
-//! Does the engine say what transformers says? 64 greedy tokens of every family, from the same weights.
+//! Greedy tokens against those of transformers: 64 of every family, from the same weights.
 #![allow(clippy::unwrap_used)]
 
 mod common;

@@ -1,4 +1,4 @@
-//! Is the policy that sampled the policy that is trained? Log-probabilities of rollouts, decoded in a mixed batch from
+//! The policy that samples is the policy that is trained: log-probabilities of rollouts, decoded in a mixed batch from
 //! fragmented pages, equal to the bit those of the packed, recording training forward.
 #![allow(clippy::unwrap_used)]
 

@@ -1,4 +1,4 @@
-//! Are pages that were written out and read in again as good as those that stayed? To the bit, and nothing else is found.
+//! Exported and imported pages equal those that stayed, to the bit, and nothing else is found.
 #![allow(clippy::unwrap_used)]
 
 mod common;

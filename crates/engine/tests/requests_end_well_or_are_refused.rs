@@ -1,4 +1,4 @@
-//! What happens at the edges? Bad requests are refused with the reason, every sequence ends, every page comes back.
+//! Edge cases: bad requests are refused with the reason, every sequence ends, every page comes back.
 #![allow(clippy::unwrap_used)]
 
 mod common;

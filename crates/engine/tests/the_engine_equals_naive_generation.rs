@@ -1,4 +1,4 @@
-//! Is the cache only a shortcut? Tokens, log-probabilities and entropies are, to the bit, those of a whole forward over
+//! The cache changes no result: tokens, log-probabilities and entropies are, to the bit, those of a whole forward over
 //! all tokens for each new one: without any cache, or, where a cache rounds, with one that is filled anew each time.
 #![allow(clippy::unwrap_used)]
 

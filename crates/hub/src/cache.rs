@@ -11,7 +11,7 @@ use crate::error::io;
 use crate::name::quantization;
 use crate::{ModelName, Result};
 
-/// The file of all weights, and the one that says which shard holds which.
+/// The file of all weights, and the index of which shard holds which.
 const SINGLE: &str = "model.safetensors";
 pub(crate) const INDEX: &str = "model.safetensors.index.json";
 
@@ -43,7 +43,7 @@ pub enum Absent {
     Unknown,
     /// This file of it is not there.
     Incomplete(String),
-    /// The repository has several quantizations here, and the name says none of them.
+    /// The repository has several quantizations here, and the name has none of them.
     Several(Vec<String>),
 }
 

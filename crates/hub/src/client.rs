@@ -18,7 +18,7 @@ const REDIRECTS: usize = 10;
 /// How long a server may be silent.
 const SILENCE: Duration = Duration::from_secs(30);
 
-/// A server that speaks as the Hugging Face Hub does.
+/// A server with the interface of the Hugging Face Hub.
 pub struct Hub {
     agent: Agent,
     endpoint: String,
@@ -37,7 +37,7 @@ pub(crate) enum Ask {
 }
 
 impl Hub {
-    /// A server by its address, and who asks.
+    /// A server by its address, with the token of the user.
     ///
     /// # Errors
     /// If the address is none, or the processor lacks what encryption needs.
@@ -80,10 +80,10 @@ impl Hub {
         format!("{}/{repo}/resolve/{commit}/{}", self.endpoint, path.join("/"))
     }
 
-    /// Asks until the server answers and `read` gets through its answer, a few times.
+    /// Sends the request until the server answers and `read` gets through its answer, a few times.
     ///
     /// # Errors
-    /// If the server refuses, cannot be reached, or `read` says that asking again would not help.
+    /// If the server refuses, cannot be reached, or `read` returns an error that another request would not mend.
     pub(crate) fn answer<T>(
         &self,
         what: &str,
@@ -118,7 +118,7 @@ impl Hub {
         Err(Error::Network { what: what.into(), reason: last })
     }
 
-    /// Asks once, and follows redirects. The answer may be an error of the server's.
+    /// Sends one request, and follows redirects. The answer may be an error of the server's.
     pub(crate) fn ask(&self, address: &str, ask: Ask) -> std::result::Result<Response<Body>, String> {
         let mut address = address.to_owned();
         for _ in 0..REDIRECTS {
@@ -155,7 +155,7 @@ pub(crate) fn pause(fruitless: u32) {
     }
 }
 
-/// Says what a server's refusal means; nothing if asking again could help.
+/// The error of a server's refusal; nothing if another request could help.
 pub(crate) fn refusal(what: &str, status: StatusCode) -> Option<Error> {
     let reason = match status.as_u16() {
         401 | 403 => "the server asks who you are: set HF_TOKEN, and accept the model's conditions on its page",

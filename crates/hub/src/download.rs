@@ -1,5 +1,5 @@
-//! How does a file arrive whole? It is written beside its place, goes on where it stopped, and takes its place once its hash
-//! is the one that the server announced.
+//! The download of a file: written beside its place, continued where it stopped, and put in its place once its hash is
+//! the one that the server announced.
 
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom, Write};
@@ -17,7 +17,7 @@ use crate::{Error, Result};
 /// Downloads of a whole file that end with another hash.
 const WHOLE_ATTEMPTS: u32 = 3;
 
-/// What a server says of a file before it sends it.
+/// Hash and size of a file, which a server announces before it sends it.
 #[derive(Clone, Debug)]
 pub(crate) struct Announced {
     pub etag: String,
@@ -75,14 +75,14 @@ impl Hash {
     }
 }
 
-/// What the server says of a file.
+/// Hash and size of a file, as the server announces them.
 pub(crate) fn announced(hub: &Hub, what: &str, address: &str) -> Result<Announced> {
     hub.answer(what, address, Ask::Head, |response| {
         Ok(Announced::of(response.headers()).map_err(|reason| Error::Corrupt { what: what.into(), reason }))
     })
 }
 
-/// Downloads a file to `blob`; `arrived` hears how many bytes of it are there, which never becomes less.
+/// Downloads a file to `blob`; `arrived` is called with the number of bytes that are there, which never falls.
 pub(crate) fn download(
     hub: &Hub,
     (what, address): (&str, &str),
@@ -143,7 +143,7 @@ impl<'a> Partial<'a> {
         }
     }
 
-    /// Forgets what is there.
+    /// Drops what is there.
     fn restart(&mut self) -> Result<()> {
         self.file.set_len(0).map_err(io("write", self.path))?;
         self.file.seek(SeekFrom::Start(0)).map_err(io("write", self.path))?;
@@ -151,7 +151,7 @@ impl<'a> Partial<'a> {
         Ok(())
     }
 
-    /// Asks until all bytes are there.
+    /// Sends requests until all bytes are there.
     fn complete(&mut self, hub: &Hub, (what, address): (&str, &str), arrived: &mut dyn FnMut(u64)) -> Result<()> {
         let (mut last, mut fruitless, mut most) = (String::new(), 0, self.have);
         arrived(self.have);
@@ -168,7 +168,7 @@ impl<'a> Partial<'a> {
         Ok(())
     }
 
-    /// Asks once for what is missing. Returns why it ended.
+    /// Requests once what is missing. Returns why it ended.
     fn attempt(&mut self, hub: &Hub, (what, address): (&str, &str), arrived: &mut dyn FnMut(u64)) -> Result<String> {
         let mut response = match hub.ask(address, Ask::From(self.have)) {
             Ok(response) => response,
@@ -189,7 +189,7 @@ impl<'a> Partial<'a> {
                     return Ok("the server sent another part than was asked for".into());
                 }
             }
-            // What is there is longer than what the server has, or so it says.
+            // What is there is longer than what the server has, as it claims.
             416 => {
                 self.restart()?;
                 return Ok("the server has no such part".into());

@@ -1,4 +1,4 @@
-//! What goes wrong with downloads, in one line each.
+//! Errors of downloads, in one line each.
 
 use std::path::PathBuf;
 
@@ -58,7 +58,7 @@ impl From<minke_sys::atomic::WriteError> for Error {
     }
 }
 
-/// A function that says which file an error is about.
+/// A function that makes an I/O error one about a file.
 pub(crate) fn io(action: &'static str, path: &std::path::Path) -> impl FnOnce(std::io::Error) -> Error {
     move |source| Error::Io { action, path: path.into(), source }
 }

@@ -24,7 +24,7 @@ pub const SHORT_NAMES: [(&str, &str); 14] = [
     ("v3.1", "DeepSeek-V3.1"),
 ];
 
-/// Who publishes them, and who publishes them as GGUF.
+/// The publisher of these, and that of their GGUF files.
 const PUBLISHER: &str = "deepseek-ai";
 const GGUF_PUBLISHER: &str = "unsloth";
 

@@ -73,8 +73,8 @@ impl<'a> Preview<'a> {
         &self.path
     }
 
-    /// Fetches the headers of safetensors, and so many bytes from the beginning of each GGUF file, whose header does not say
-    /// how long it is. `say` hears how many files of how many are done. Says whether anything came.
+    /// Fetches the headers of safetensors, and so many bytes from the beginning of each GGUF file, whose header does
+    /// not give its length. `say` is called with how many files of how many are done. Returns whether anything came.
     ///
     /// # Errors
     /// As [`Preview::new`].
@@ -117,7 +117,7 @@ impl Weights {
     }
 }
 
-/// Asks for bytes of a file, and returns what came of them and the size of the file.
+/// Requests bytes of a file, and returns what came of them and the size of the file.
 fn part(hub: &Hub, what: &str, address: &str, first: u64, bytes: u64) -> Result<(Vec<u8>, u64)> {
     hub.answer(what, address, Ask::Part(first, bytes), |mut response| {
         let header = |name: &str| response.headers().get(name).and_then(|value| value.to_str().ok());

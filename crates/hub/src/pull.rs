@@ -44,7 +44,7 @@ pub(crate) struct Listing {
     pub files: Vec<String>,
 }
 
-/// What the server says of a revision.
+/// A revision, as the server describes it.
 #[derive(Deserialize)]
 struct Revision {
     sha: String,
@@ -95,7 +95,7 @@ pub fn pull(hub: &Hub, cache: &Cache, name: &ModelName, say: &mut dyn FnMut(Prog
     cache.find(&pulled).map_err(|_| refused(&name.to_string(), "was downloaded and is no model that can be read here"))
 }
 
-/// Asks for the files that make a model.
+/// Requests the list of the files that make a model.
 ///
 /// # Errors
 /// As [`pull`].
@@ -123,7 +123,7 @@ fn choose(name: &ModelName, siblings: &[Sibling]) -> Result<Vec<String>> {
     let quants: BTreeSet<String> = all.iter().filter_map(|path| quantization(path)).collect();
     let is_weight = |path: &&str| path.ends_with(".safetensors") && !path.contains('/');
     let weights: Vec<&str> = all.iter().copied().filter(is_weight).collect();
-    // Where there is nothing to choose from, nothing has to be said.
+    // Where there is nothing to choose from, the name needs no quantization.
     let only = quants.first().filter(|_| quants.len() == 1 && weights.is_empty());
     let Some(quant) = name.quant.as_ref().or(only) else {
         // Where files of another program lie beside, those of this one are called `model`.

@@ -1,4 +1,4 @@
-//! How fast is each operation? `cargo xtask bench OP` runs this and keeps the rows; `docs/kernels.md` states the form.
+//! Speed of each operation. `cargo xtask bench OP` runs this and keeps the rows; `docs/kernels.md` states the form.
 
 use std::hint::black_box;
 use std::time::Instant;

@@ -1,4 +1,4 @@
-//! Reads one float behind a buffer: what `cargo xtask sanitize` must find before it trusts AddressSanitizer's silence.
+//! Reads one float behind a buffer. `cargo xtask sanitize` must find this, else its silence proves nothing.
 
 fn main() {
     #[cfg(exact_buffers)]

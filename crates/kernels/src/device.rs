@@ -24,7 +24,7 @@ pub enum Device {
 }
 
 impl Device {
-    /// What [`Device::open`] knows.
+    /// The names that [`Device::open`] takes.
     pub const NAMES: [&str; 2] = DEVICE_NAMES;
 
     /// The device called `name`, with `threads` threads where a device has threads.
@@ -271,7 +271,7 @@ impl Drop for Store {
         let free = self.free.get_mut().unwrap_or_else(PoisonError::into_inner);
         for (class, pointers) in free.iter().enumerate() {
             for pointer in pointers {
-                // SAFETY: the memory came from `take` with the same class, and nobody else holds it.
+                // SAFETY: the memory came from `take` with the same class, and nothing else holds it.
                 unsafe { dealloc(pointer.as_ptr(), Self::layout(class)) };
             }
         }

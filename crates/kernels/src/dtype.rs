@@ -1,4 +1,4 @@
-//! What the numbers of a tensor are.
+//! Types of the elements of tensors.
 
 use minke_spec::Format;
 

@@ -1,4 +1,4 @@
-//! What can go wrong when a device is opened; nothing can once it is.
+//! Errors of opening a device; operations on an open one have none.
 
 /// The names of devices.
 pub(crate) const DEVICE_NAMES: [&str; 2] = ["cpu", "reference"];
@@ -10,7 +10,7 @@ pub enum Error {
     Thread {
         /// Threads asked for.
         threads: usize,
-        /// What the system said.
+        /// The error of the system.
         source: std::io::Error,
     },
     /// No device has this name.

@@ -1,4 +1,4 @@
-//! Which instruction set does a kernel run on? One is chosen when the device is made; every value of [`Isa`] is proof
+//! The instruction set that a kernel runs on. One is chosen when the device is made; every value of [`Isa`] is proof
 //! that this machine has it.
 
 /// An instruction-set path that this machine supports.

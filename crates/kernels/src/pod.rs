@@ -1,4 +1,4 @@
-//! What may lie in a buffer.
+//! Types whose values may lie in a buffer.
 
 /// Types that any initialized bytes are a value of.
 ///

@@ -1,5 +1,5 @@
-//! How is one kernel written for several instruction sets? Against [`Simd`], once; [`simd_fn!`] compiles it for each
-//! path and picks one at run time by the [`Isa`](crate::isa::Isa) of the device.
+//! One source of a kernel for several instruction sets: it is written against [`Simd`], [`simd_fn!`] compiles it for
+//! each path and picks one at run time by the [`Isa`](crate::isa::Isa) of the device.
 //!
 //! Lanes never cross in the kernels' sums unless a function here says in which order, so a result depends on the path
 //! and on nothing else.
@@ -17,7 +17,7 @@ pub(crate) trait Simd: Copy {
     /// Rows of the matrix-product tile that fit the register file (with two registers of columns).
     const TILE_ROWS: usize;
 
-    /// Returns `x` in every lane.
+    /// `x` in every lane.
     fn splat(self, x: f32) -> Self::V;
     /// The floats at `from`.
     /// # Safety
@@ -39,15 +39,15 @@ pub(crate) trait Simd: Copy {
     /// # Safety
     /// `to` is valid for writing `n` floats.
     unsafe fn store_ptr_n(self, v: Self::V, to: *mut f32, n: usize);
-    /// Returns `a + b`.
+    /// `a + b`.
     fn add(self, a: Self::V, b: Self::V) -> Self::V;
-    /// Returns `a - b`.
+    /// `a - b`.
     fn sub(self, a: Self::V, b: Self::V) -> Self::V;
-    /// Returns `a * b`.
+    /// `a * b`.
     fn mul(self, a: Self::V, b: Self::V) -> Self::V;
-    /// Returns `a / b`.
+    /// `a / b`.
     fn div(self, a: Self::V, b: Self::V) -> Self::V;
-    /// Returns `a * b + c`, rounded once where the instruction set can.
+    /// `a * b + c`, rounded once where the instruction set can.
     fn fma(self, a: Self::V, b: Self::V, c: Self::V) -> Self::V;
     /// The larger of `a` and `b`, and `b` if either is not a number.
     fn max(self, a: Self::V, b: Self::V) -> Self::V;
@@ -57,18 +57,18 @@ pub(crate) trait Simd: Copy {
     fn sqrt(self, a: Self::V) -> Self::V;
     /// The nearest integer, ties to even.
     fn round(self, a: Self::V) -> Self::V;
-    /// Returns `a * 2^n` for an integral `n` in `[-126, 127]`.
+    /// `a * 2^n` for an integral `n` in `[-126, 127]`.
     fn scale_by_power(self, a: Self::V, n: Self::V) -> Self::V;
-    /// Returns `a < b ? x : y` by lane.
+    /// `a < b ? x : y` by lane.
     fn select_less(self, a: Self::V, b: Self::V, x: Self::V, y: Self::V) -> Self::V;
-    /// Asks for the cache line at `at`; the address need not be valid.
+    /// Prefetches the cache line at `at`; the address need not be valid.
     fn prefetch<T>(self, at: *const T);
     /// The lanes.
     fn to_array(self, v: Self::V) -> [f32; 16];
 
     /// A register of `LANES` integers of 32 bits.
     type I: Copy;
-    /// Returns `x` in every lane.
+    /// `x` in every lane.
     fn splat_int(self, x: i32) -> Self::I;
     /// The integers as floats.
     fn to_float(self, x: Self::I) -> Self::V;
@@ -180,8 +180,8 @@ pub(crate) trait Simd: Copy {
         lanes[0]
     }
 
-    /// E^x: relative error below 2e-7; exactly zero below -87.3 (minus infinity included); finite above 88; not
-    /// a number for not a number.
+    /// `e^x`: relative error below 2e-7; exactly zero below -87.3 (minus infinity included); finite above 88; not a
+    /// number for not a number.
     #[inline(always)]
     fn exp(self, x: Self::V) -> Self::V {
         let c = |v: f32| self.splat(v);
@@ -198,7 +198,7 @@ pub(crate) trait Simd: Copy {
         self.select_less(x, c(-87.3), c(0.0), self.scale_by_power(y, n))
     }
 
-    /// Returns 1 / (1 + e^-x).
+    /// The sigmoid 1 / (1 + e^-x).
     #[inline(always)]
     fn sigmoid(self, x: Self::V) -> Self::V {
         let one = self.splat(1.0);

@@ -1,4 +1,4 @@
-//! Who does the work? A fixed set of threads that a device owns.
+//! The fixed set of threads that a device owns.
 //!
 //! Each thread claims tasks from a range of its own first, because what the same tasks of the operation before wrote is
 //! still in its cache, then from the others', so that a thread that the system took away holds up one task, not half of
@@ -55,7 +55,7 @@ impl Threads {
         Self::start(count, |i| std::thread::Builder::new().name(format!("minke-{i}")))
     }
 
-    /// Starts thread i as `builder(i)` says.
+    /// Starts thread i with `builder(i)`.
     fn start(count: usize, builder: impl Fn(usize) -> std::thread::Builder) -> std::io::Result<Self> {
         let shared = Arc::new(Shared {
             epoch: AtomicUsize::new(0),
@@ -132,8 +132,8 @@ impl Shared {
         loop {
             let Some(epoch) = self.wait_for_job(seen) else { return };
             seen = epoch;
-            // Enter first, then look again whether the job is still posted: `run` closes the job before it counts who
-            // is inside, so a worker that comes late never touches it.
+            // Enter first, then look again whether the job is still posted: `run` closes the job before it counts the
+            // workers inside, so a worker that comes late never touches it.
             self.inside.fetch_add(1, Ordering::SeqCst);
             if self.epoch.load(Ordering::SeqCst) == epoch {
                 let job = self.job.load(Ordering::SeqCst) as *const Job;

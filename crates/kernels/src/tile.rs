@@ -1,4 +1,4 @@
-//! In which order is a sum of products added up? One accumulator per output element, k ascending, one fused
+//! Matrix products in a fixed order of summation: one accumulator per output element, k ascending, one fused
 //! multiply-add per step: for one row or a thousand, for any number of threads.
 //!
 //! Everything that multiplies matrices of f32 (linear layers, experts, attention, the head) goes through [`product`].
@@ -73,7 +73,7 @@ pub(crate) const fn panel_width<S: Simd>() -> usize {
 /// a [m, k], b [k, n], c [m, n]
 ///
 /// # Safety
-/// The operands are valid for these shapes, and `c` is not read or written by anybody else meanwhile.
+/// The operands are valid for these shapes, and nothing else reads or writes `c` meanwhile.
 #[inline(always)]
 #[allow(clippy::too_many_arguments)]
 pub(crate) unsafe fn product<S: Simd, T: Element>(
@@ -250,7 +250,7 @@ unsafe fn row_tile<S: Simd, T: Element, const R: usize, const C: usize, const TA
     }
 }
 
-/// Returns C registers of a row; with `TAIL`, the last one's leading lanes up to `columns`.
+/// C registers of a row; with `TAIL`, the last one's leading lanes up to `columns`.
 ///
 /// A function, not a closure: a closure over registers that is called twice is compiled without the instruction set.
 #[inline(always)]

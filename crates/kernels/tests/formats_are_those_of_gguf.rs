@@ -1,4 +1,4 @@
-//! What a block of a quantized format means is what the `gguf` package says, to the bit.
+//! Decoded blocks of quantized formats against the `gguf` package, to the bit.
 
 use minke_kernels::Isa;
 use minke_kernels::format::{Stored, decode_rows};
@@ -21,7 +21,7 @@ fn every_block_has_the_values_of_the_gguf_package() {
             let mut got = vec![f32::NAN; want.len()];
             decode_rows(isa, w, 0, &mut got);
             for (i, (got, want)) in got.iter().zip(&want).enumerate() {
-                // A difference of equal numbers is a zero whose sign says nothing.
+                // A difference of equal numbers is a zero whose sign has no meaning.
                 let same = got.to_bits() == want.to_bits() || *got == 0.0 && *want == 0.0;
                 assert!(same, "{} {} element {i}: {got}, not {want}", isa.name(), format.name());
             }

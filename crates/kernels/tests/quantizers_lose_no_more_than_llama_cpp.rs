@@ -1,4 +1,4 @@
-//! Do quantizers lose as little as llama.cpp's? On the values of `testdata/make/quantizers.py`, whose errors it has recorded.
+//! Errors of the quantizers are at most llama.cpp's, recorded with the values by `testdata/make/quantizers.py`.
 #![allow(clippy::unwrap_used)]
 
 use minke_kernels::format::{Stored, can_quantize, decode_rows, quantize};

@@ -1,5 +1,5 @@
-//! How fast is one training step, and how much memory does it take? Shapes S and M of a Llama-style decoder, 4,096
-//! tokens per step, forward, backward and AdamW.
+//! Time and memory of one training step: shapes S and M of a Llama-style decoder, 4,096 tokens per step, forward,
+//! backward and AdamW.
 //!
 //! `cargo bench -p minke-model --bench training -- [S|M] [threads] [steps] [recompute]` prints one line of JSON with the
 //! median step, the share of the processor that the run got, and the peak resident memory.

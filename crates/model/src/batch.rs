@@ -8,8 +8,8 @@ use crate::Result;
 
 /// Packed rows of tokens: whole training sequences, prefill chunks and decode rows are the same thing.
 ///
-/// What a batch says is checked when it is made, so that no operation has to: rows of sequences lie one behind the other,
-/// pages suffice, and no two rows have one place in the cache.
+/// A batch is checked when it is made, so that no operation has to: rows of sequences lie one behind the other, pages
+/// suffice, and no two rows have one place in the cache.
 ///
 /// # Examples
 /// ```

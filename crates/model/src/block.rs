@@ -1,4 +1,4 @@
-//! What is a layer? `x + attention(norm(x))`, then `x + feed_forward(norm(x))`.
+//! A block: `x + attention(norm(x))`, then `x + feed_forward(norm(x))`.
 
 use minke_spec::ModelConfig;
 use minke_spec::config::AttentionConfig;

@@ -1,4 +1,4 @@
-//! What is remembered of earlier tokens? Per layer either keys and values of heads, or MLA's latents.
+//! The cache of earlier tokens: per layer either keys and values of heads, or MLA's latents.
 
 use minke_spec::ModelConfig;
 use minke_spec::config::AttentionConfig;

@@ -1,4 +1,4 @@
-//! Which experts does a token visit, with which weights, and what keeps the experts evenly loaded?
+//! The gate: each token's experts, their weights, and what keeps the experts evenly loaded.
 
 use minke_spec::config::{MoeConfig, ScoringFunc, TopkMethod};
 use minke_tensor::{Device, GroupScore, Indices, Param, Pass, Routing, Span, Tensor};
@@ -24,7 +24,7 @@ pub(crate) struct Gate {
 
 params!(Gate { weight, e_score_correction_bias });
 
-/// What the gate decided.
+/// The choices of the gate.
 pub(crate) struct Choice {
     /// Chosen experts, best first. [T, K]
     pub indices: Indices,

@@ -1,4 +1,4 @@
-//! How do Qwen and Llama attend? Several query heads share one key-value head.
+//! Grouped-query attention of Qwen and Llama: several query heads share one key-value head.
 
 use minke_spec::config::GqaConfig;
 use minke_spec::{ModelConfig, rope};

@@ -1,4 +1,4 @@
-//! What is a language model trained on? The next token, the one after it, and evenly loaded experts.
+//! The training loss: the next token, the one after it, and evenly loaded experts.
 
 use minke_tensor::{Device, Indices, Pass, Tensor};
 
@@ -35,9 +35,9 @@ pub struct Losses {
 }
 
 impl Targets {
-    /// Targets for a batch of whole sequences: row i predicts token i + 1 of its sequence, and counts as much as
-    /// `counts[i]` says; last rows never do. The losses are means over counts: `totals` are the sums of
-    /// [`Targets::count`] over all batches of a step.
+    /// Targets for a batch of whole sequences: row i predicts token i + 1 of its sequence and counts `counts[i]`; last
+    /// rows count nothing. The losses are means over counts: `totals` are the sums of [`Targets::count`] over all
+    /// batches of a step.
     pub fn next_tokens(device: &Device, batch: &Batch, counts: &[f32], totals: (f32, f32)) -> Self {
         let tokens = batch.tokens();
         assert_eq!(counts.len(), tokens.len());

@@ -1,4 +1,4 @@
-//! How does R1 attend? Through a latent of 512 values per token, from which the keys and values of all heads are made.
+//! MLA, the attention of R1: a latent of 512 values per token, from which keys and values of all heads are made.
 //!
 //! Two forms compute the same: *expanded* makes keys and values of every head (training, exact mode), *absorbed* moves
 //! `kv_b_proj` to the query and the output and works on latents alone (serving).

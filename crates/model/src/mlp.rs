@@ -1,4 +1,4 @@
-//! What does a dense feed-forward compute? `down(silu(gate(x)) * up(x))`.
+//! The dense feed-forward: `down(silu(gate(x)) * up(x))`.
 
 use minke_tensor::{Pass, Tensor};
 

@@ -1,4 +1,4 @@
-//! How does a layer with experts compute? Tokens are sent to their experts, multiplied group by group, and combined.
+//! The layer with experts: tokens are sent to their experts, multiplied group by group, and combined.
 
 use minke_spec::config::MoeConfig;
 use minke_tensor::{Device, Dispatch, Indices, Param, Pass, Tensor, recompute};
@@ -38,7 +38,7 @@ pub struct ExpertLoad {
     pub tokens: Vec<u64>,
 }
 
-/// What the routing of one layer says beside its output.
+/// What the routing of one layer gives beside its output.
 pub(crate) struct Routed {
     /// Layer id.
     pub layer: usize,
@@ -49,7 +49,7 @@ pub(crate) struct Routed {
 }
 
 impl Routed {
-    /// Tells the host how many tokens each expert was given.
+    /// How many tokens each expert was given, for the host.
     pub(crate) fn load(&self) -> ExpertLoad {
         let tokens = self.offsets.read().windows(2).map(|pair| u64::from(pair[1] - pair[0])).collect();
         ExpertLoad { layer: self.layer, tokens }

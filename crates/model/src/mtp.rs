@@ -1,4 +1,4 @@
-//! What comes after the next token? One more block, fed with the next token's embedding, predicts it.
+//! Multi-token prediction: one more block, fed with the next token's embedding, predicts the token after it.
 
 use minke_spec::ModelConfig;
 use minke_tensor::{Indices, Param, Pass, Tensor};

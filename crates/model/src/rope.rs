@@ -1,4 +1,4 @@
-//! How does a head know where a token stands? Pairs of its components are rotated by an angle that grows with position.
+//! Rotary positions: pairs of a head's components are rotated by an angle that grows with position.
 
 use minke_spec::{ModelConfig, rope};
 use minke_tensor::{Indices, Layout, Pass, Tensor};

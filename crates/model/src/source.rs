@@ -1,4 +1,4 @@
-//! Where modules get their parameters: from the one table, by published name.
+//! The source of the parameters of modules: the one table, by published name.
 
 use std::collections::HashMap;
 
@@ -35,7 +35,7 @@ impl ParamSource {
         self.waiting.remove(name)
     }
 
-    /// The names that nobody took.
+    /// The names that were not taken.
     pub(crate) fn left_over(&self) -> Vec<&str> {
         self.waiting.keys().map(String::as_str).collect()
     }

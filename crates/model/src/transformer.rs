@@ -53,7 +53,7 @@ params!(Transformer { embed_tokens, blocks, norm, lm_head, mtp });
 pub struct Output {
     /// State after the final norm, which the head reads. [T, D]
     pub hidden: Tensor,
-    /// What the multi-token prediction module says, if it was asked for.
+    /// What the multi-token prediction module gives, if it was asked for.
     pub mtp: Option<MtpOutput>,
     /// Sum over layers of the sequence-wise balance loss, without alpha; in recording passes of models with experts.
     pub balance: Option<Tensor>,
@@ -83,7 +83,7 @@ impl Transformer {
         Self::new(config, placement, |spec, shape| Ok(initial(device, config, spec, shape, seed)))
     }
 
-    /// A model whose weights are given by `value(spec, local shape)`, asked in the order of the table.
+    /// A model whose weights are given by `value(spec, local shape)`, called in the order of the table.
     ///
     /// # Errors
     /// If `value` fails.

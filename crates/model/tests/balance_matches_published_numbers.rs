@@ -1,4 +1,4 @@
-//! Do the balance loss and the bias update reproduce the worked example of `testdata/vectors/balance.json`?
+//! Balance loss and bias update against the worked example of `testdata/vectors/balance.json`.
 #![allow(clippy::unwrap_used)]
 
 use minke_model::gate::{balance_loss, update_bias};

@@ -1,4 +1,4 @@
-//! Which model is it? Every hyper-parameter of the published `config.json`, checked once.
+//! The configuration of a model: every hyper-parameter of the published `config.json`, checked once.
 //!
 //! [`ModelConfig::from_json`] reads the file as published (both the spelling of DeepSeek's, Qwen's and Llama's own
 //! files and that of transformers 5). A value with a meaning that is not implemented is an error that names the field;
@@ -151,7 +151,7 @@ pub struct GqaConfig {
     pub head_dim: usize,
     /// Whether `q_proj`, `k_proj` and `v_proj` have a bias (Qwen2 always; others with `attention_bias`).
     pub qkv_bias: bool,
-    /// Whether `o_proj` has a bias (Llama and Qwen3 with `attention_bias`; GGUF files say it apart).
+    /// Whether `o_proj` has a bias (Llama and Qwen3 with `attention_bias`; GGUF files give it apart).
     pub o_bias: bool,
     /// Whether queries and keys are normalised per head before rotation (Qwen3).
     pub qk_norm: bool,
@@ -179,7 +179,7 @@ pub enum RopeScaling {
     Yarn(YarnConfig),
     /// Llama 3.1's.
     Llama3(Llama3RopeConfig),
-    /// A divisor for the frequency of each pair: what a GGUF file says in place of Llama 3.1's fields.
+    /// A divisor for the frequency of each pair: what a GGUF file has in place of Llama 3.1's fields.
     Divisors(Vec<f32>),
 }
 

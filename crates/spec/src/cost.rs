@@ -1,4 +1,4 @@
-//! What does a model cost: how many parameters, FLOPs and cached bytes, how many GPU-hours and dollars?
+//! Costs of a model: parameters, FLOPs and cached bytes, GPU-hours and dollars.
 //!
 //! The counts of a model are exact integers that follow from the table of parameters; the papers print them. The money
 //! is arithmetic over published rates.

@@ -1,4 +1,4 @@
-//! Where does randomness come from? From a function, never from a state.
+//! Random numbers: a function, never a state.
 //!
 //! Every random number of the project is `draw(seed, domain, index)`: a stream of a counter-based generator
 //! (ChaCha8) that is keyed by what the number is *for*. No generator outlives the call that made it, so none is saved

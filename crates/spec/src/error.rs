@@ -1,4 +1,4 @@
-//! What can be wrong with a description of a model?
+//! Errors in the description of a model.
 
 /// What is wrong with a model's configuration, and in which field.
 #[derive(Debug, thiserror::Error)]

@@ -1,4 +1,4 @@
-//! How many bytes does a weight take, and under which name is its format stored?
+//! Formats of weights: their sizes, and the names under which they are stored.
 //!
 //! The one table of formats: loader, exporter, planner and kernels read name and geometry here, so a new format is a
 //! new variant and the compiler lists what else it needs.
@@ -63,7 +63,7 @@ pub enum Format {
     Iq4Xs,
 }
 
-/// What the table says about one format: its name in a header, its number in GGUF, elements and bytes of a block.
+/// A row of the table: a format's name in a header, its number in GGUF, elements and bytes of a block.
 struct Row(&'static str, Option<u32>, usize, usize);
 
 impl Format {

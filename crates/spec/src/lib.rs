@@ -1,4 +1,4 @@
-//! What is the model, as data?
+//! The model as data.
 //!
 //! The published `config.json` becomes a checked [`ModelConfig`]; from it follow, by pure functions, every parameter's
 //! name and shape ([`params`]), the rotary frequencies ([`rope`]), the weight formats' geometry ([`mod@format`]) and every

@@ -1,4 +1,4 @@
-//! Which parameters does a model have, under which published names, in which shapes?
+//! The parameters of a model: their published names and shapes.
 //!
 //! This is the one table of parameters. Loader, exporter, optimizer groups, checkpoint and planner iterate over
 //! [`parameters`]; nothing else in the project spells a tensor's name. One row may stand for many published tensors:

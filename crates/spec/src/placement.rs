@@ -1,4 +1,4 @@
-//! Which rank holds which part of the model?
+//! The part of the model that each rank holds.
 
 use std::ops::Range;
 

@@ -1,4 +1,4 @@
-//! What are the sizes of the models of the papers?
+//! Configurations of the models of the papers.
 
 use crate::config::{
     AttentionConfig, GqaConfig, Llama3RopeConfig, MlaConfig, ModelConfig, ModelType, MoeConfig, RopeConfig,

@@ -1,4 +1,4 @@
-//! By which angle is a channel rotated at a position, and what does long context change?
+//! Rotary angles by channel and position, and their changes for long context.
 //!
 //! A pair `i` of channels is rotated at position `p` by the angle `p * inverse_frequencies[i]`. YaRN stretches the slow
 //! pairs and corrects the magnitude in one of two places: DeepSeek's configurations put it, squared, into the softmax

@@ -1,4 +1,4 @@
-//! Does every valid configuration survive being written, and does no file, however broken, end in a panic?
+//! Every valid configuration is read back as it was written, and no file, however broken, ends in a panic.
 #![allow(clippy::unwrap_used)]
 
 use minke_spec::config::{
@@ -171,7 +171,7 @@ proptest! {
         let parsed = ModelConfig::from_json(&config.to_json()).unwrap();
         prop_assert_eq!(&parsed.config, &config);
         prop_assert!(parsed.unknown_keys.is_empty(), "{:?}", parsed.unknown_keys);
-        // The way of a run's `[model]` table, which knows no null.
+        // The way of a run's `[model]` table, which has no null.
         let table = serde_json::to_value(&config).unwrap();
         prop_assert!(!table.as_object().unwrap().values().any(Value::is_null));
         prop_assert_eq!(&serde_json::from_value::<ModelConfig>(table).unwrap(), &config);

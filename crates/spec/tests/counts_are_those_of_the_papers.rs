@@ -1,4 +1,4 @@
-//! Do parameters, FLOPs, cached bytes and costs come out as the papers print them?
+//! Parameters, FLOPs, cached bytes and costs as the papers print them.
 #![allow(clippy::unwrap_used)]
 
 use minke_spec::cost::{

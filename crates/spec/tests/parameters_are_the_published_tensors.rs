@@ -1,4 +1,4 @@
-//! Does the table of parameters expand to exactly the tensors of the published checkpoint?
+//! The table of parameters expands to exactly the tensors of the published checkpoint.
 #![allow(clippy::unwrap_used)]
 
 use std::collections::BTreeMap;

@@ -1,4 +1,4 @@
-//! Are the published files read as what they mean, and refused where they mean something else?
+//! Published files are read as what they mean, and refused where they mean something else.
 #![allow(clippy::unwrap_used)]
 
 use minke_spec::config::{AttentionConfig, MlaConfig, RopeScaling};
@@ -63,7 +63,7 @@ fn unknown_keys_are_reported_and_in_a_run_refused() {
     assert_eq!(parsed.unknown_keys, ["num_experts_per_token", "sparkles"]);
     let error = serde_json::from_value::<ModelConfig>(value.clone()).unwrap_err().to_string();
     assert!(error.contains("num_experts_per_token, sparkles"), "{error}");
-    // Whatever is said about the rotation changes numbers.
+    // Every key of the rotation changes numbers.
     value["rope_scaling"]["speed"] = json!(1);
     assert!(refusal(value).contains("`rope_scaling` = {\"speed\":1}"));
 }

@@ -1,4 +1,4 @@
-//! Are the rotary frequencies and scales those of the papers, and to the bit those of `transformers`?
+//! Rotary frequencies and scales against those of the papers, and to the bit those of `transformers`.
 #![allow(clippy::unwrap_used)]
 
 use minke_spec::config::{ModelConfig, RopeScaling};

@@ -1,4 +1,4 @@
-//! What the operating system lends: files as memory ([`Bytes`]), files that appear whole ([`atomic`]).
+//! Services of the operating system: files as memory ([`Bytes`]), files that appear whole ([`atomic`]).
 //!
 //! With `kernels` the only crate with `unsafe`.
 

@@ -1,4 +1,4 @@
-//! How do gradients flow back? One walk over the recorded nodes, one arm per operation.
+//! The backward: one walk over the recorded nodes, one arm per operation.
 
 use std::collections::HashMap;
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! What can go wrong with an operation: shapes that do not fit, weights that are not there, a gradient that does not exist.
+//! Errors of operations: shapes that do not fit, weights that are not there, a gradient that does not exist.
 
 use minke_kernels::Dtype;
 
@@ -57,7 +57,7 @@ pub enum Error {
     ExpertSource {
         /// The layer.
         layer: usize,
-        /// What the source says.
+        /// The error of the source.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
     /// `backward` was called on something that is not a recorded scalar.

@@ -1,4 +1,4 @@
-//! Experts whose weights are not in memory: what supplies their matrices, and when.
+//! Experts whose weights are not in memory, and the source of their matrices.
 
 use std::collections::HashMap;
 use std::error::Error as StdError;
@@ -10,9 +10,9 @@ use crate::stored::{StoredMatrix, StoredWeight};
 
 /// Supplies matrices of experts that are not in memory: from a file, or from another process.
 ///
-/// A layer asks once per forward, after its rows were routed and before the first product, for all experts that any row was
-/// sent to. So a source can read them at once, and what it gives stays alive until the products are done, whatever it
-/// keeps for later.
+/// A layer fetches once per forward, after its rows were routed and before the first product, all experts that any row
+/// was sent to. So a source can read them at once, and what it gives stays alive until the products are done, whatever
+/// it keeps for later.
 pub trait ExpertSource {
     /// The matrices of experts of a layer, of every weight that does not hold them itself. `experts` has at least one
     /// and ascends.

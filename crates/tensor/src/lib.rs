@@ -1,8 +1,9 @@
 //! Shape-checked operations on tensors and their reverse mode.
 //!
-//! A [`Tensor`] is a contiguous block of numbers in memory of a device. Operations are methods that take the [`Pass`] they belong to;
-//! in a recording pass a result remembers how it was made (its `node`), and [`backward`] walks those nodes once, in one
-//! exhaustive `match`. Parameters ([`Param`]) enter the tape only as arguments of operations in a recording pass.
+//! A [`Tensor`] is a contiguous block of numbers in memory of a device. Operations are methods that take the [`Pass`]
+//! they belong to; in a recording pass a result keeps how it was made (its `node`), and [`backward`] walks those nodes
+//! once, in one exhaustive `match`. Parameters ([`Param`]) enter the tape only as arguments of operations in a
+//! recording pass.
 
 mod backward;
 mod error;

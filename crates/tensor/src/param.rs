@@ -1,4 +1,4 @@
-//! What is learned? Named tensors of the one table in `minke_spec::params`.
+//! Parameters: named tensors of the one table in `minke_spec::params`.
 
 use std::sync::Arc;
 
@@ -62,7 +62,7 @@ impl Param {
         &self.dense().value
     }
 
-    /// Replaces the values by those of the host and forgets what was derived from the old ones.
+    /// Replaces the values by those of the host and drops what was derived from the old ones.
     ///
     /// # Panics
     /// If the weight stays as it lies in a file ([`Param::is_dense`]), or there is another number of values.
@@ -80,7 +80,7 @@ impl Param {
         self.write(device, &values);
     }
 
-    /// The values to be changed; what was derived from the old ones is forgotten.
+    /// The values to be changed; what was derived from the old ones is dropped.
     fn view_mut(&mut self, device: &Device) -> ViewMut<'_, f32> {
         let Weight::Dense(dense) = &mut self.weight else { panic!("invariant: what is trained is held as f32") };
         dense.packed = Arc::default();
@@ -214,7 +214,7 @@ pub mod optimize {
         muon::step(device, matrices.collect(), settings);
     }
 
-    /// Tells the host the Euclidean norm of all gradients, summed in the order of the table.
+    /// The Euclidean norm of all gradients, for the host, summed in the order of the table.
     pub fn gradient_norm(device: &Device, gradients: &Gradients) -> f64 {
         let all = gradients.iter().map(|(_, g)| g.view("gradient_norm").expect("invariant: gradients are F32"));
         minke_kernels::ops::pointwise::sum_squares(device, all).sqrt()

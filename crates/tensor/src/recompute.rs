@@ -1,11 +1,11 @@
-//! Which intermediate values are worth their memory? A region under [`recompute`] keeps only its inputs; the backward
-//! computes the rest again.
+//! Recomputation: a region under [`recompute`] keeps only its inputs; the backward computes its intermediate values
+//! again.
 
 use std::sync::Arc;
 
 use crate::tensor::{Op, Pass, Region, Result, Tensor};
 
-/// Returns `function(inputs)`, remembering in a recording pass only the inputs and the function.
+/// `function(inputs)`, of which a recording pass keeps only the inputs and the function.
 ///
 /// The function must be pure; the backward calls it once more and gets the same bits.
 ///

@@ -1,4 +1,4 @@
-//! How long is a tensor in each direction?
+//! Shapes of tensors.
 
 /// Up to four dimensions, held inline.
 #[derive(Clone, Copy, PartialEq, Eq)]

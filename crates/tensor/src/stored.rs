@@ -1,4 +1,4 @@
-//! How are weights held that nobody trains? As they lie in their file, a view per matrix.
+//! Stored weights, which are not trained: as they lie in their file, a view per matrix.
 
 use minke_kernels::format::{self, Stored};
 use minke_kernels::ops::stored_matmul;
@@ -37,7 +37,7 @@ impl StoredWeight {
         Self::checked(format, shape, matrices.into_iter().map(Some).collect())
     }
 
-    /// Stacked experts `[E, n, k]`, of which some are not in memory: a pass that needs one of those asks its
+    /// Stacked experts `[E, n, k]`, of which some are not in memory: a pass that needs one of those fetches it from its
     /// [`ExpertSource`](crate::ExpertSource).
     ///
     /// # Errors

@@ -1,4 +1,4 @@
-//! What is computed with, and how is it remembered? Tensors, and the tape of operations that made them.
+//! Tensors, and the tape of operations that made them.
 //!
 //! The types here refer to each other: a recorded tensor holds its node, a node its operation, an operation its input
 //! tensors, parameters and regions that are computed again. What is done with them stands in the other modules.
@@ -19,7 +19,7 @@ pub type Result<T> = std::result::Result<T, Error>;
 
 /// A contiguous tensor in memory of a device. Clones share the values.
 ///
-/// The host sees values only where it asks for a copy of them ([`Tensor::read`]).
+/// The host gets values only as a copy ([`Tensor::read`]).
 #[derive(Clone)]
 pub struct Tensor {
     shape: Shape,
@@ -124,12 +124,12 @@ impl Tensor {
         Self { node: None, ..self.clone() }
     }
 
-    /// A start of a tape: gradients of this tensor can be asked of [`backward`](crate::backward).
+    /// A start of a tape: [`backward`](crate::backward) computes gradients of this tensor.
     pub fn leaf(&self) -> Self {
         Self { node: Some(Node::new(Op::Leaf, self.shape)), ..self.detach() }
     }
 
-    /// Attaches how the tensor was made, if the pass records and an input or a parameter wants to know.
+    /// Attaches how the tensor was made, if the pass records and an input or a parameter needs gradients.
     pub(crate) fn made_by(mut self, pass: Pass<'_>, wanted: bool, op: impl FnOnce() -> Op) -> Self {
         if pass.record && wanted {
             self.node = Some(Node::new(op(), self.shape));
@@ -231,7 +231,7 @@ impl Indices {
         self.view().read()
     }
 
-    /// Tells the host the sum of all values, modulo 2^32: what it takes to read them once.
+    /// The sum of all values, modulo 2^32, for the host: the work of reading them once.
     pub fn sum(&self, device: &Device) -> u32 {
         minke_kernels::ops::stream::sum(device, self.view())
     }
@@ -265,7 +265,7 @@ impl Indices {
     }
 }
 
-/// Someone who is shown named intermediate values.
+/// A function that is called with named intermediate values.
 type Listener<'a> = dyn Fn(&str, &Tensor) + 'a;
 
 /// The circumstances of one forward: device, whether a tape is recorded, the listener to intermediate values, the source of
@@ -274,7 +274,7 @@ type Listener<'a> = dyn Fn(&str, &Tensor) + 'a;
 pub struct Pass<'a> {
     /// Where it runs.
     pub device: &'a Device,
-    /// Whether results remember how they were made.
+    /// Whether results keep how they were made.
     pub record: bool,
     /// Whether blocks keep only their inputs and are computed again in the backward.
     pub recompute: bool,
@@ -308,7 +308,7 @@ impl<'a> Pass<'a> {
         Self { tap: Some(tap), ..self }
     }
 
-    /// Shows an intermediate value to the listener, if there is one.
+    /// Calls the listener, if there is one, with an intermediate value.
     pub fn tap(&self, name: impl FnOnce() -> String, value: &Tensor) {
         if let Some(listener) = self.tap {
             listener(&name(), value);
@@ -378,7 +378,7 @@ impl Node {
     }
 }
 
-/// An operation with its inputs and what its backward needs to remember.
+/// An operation with its inputs and what its backward needs.
 pub(crate) enum Op {
     /// A start of the tape.
     Leaf,

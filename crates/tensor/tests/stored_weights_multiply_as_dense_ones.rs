@@ -1,5 +1,5 @@
-//! Do weights that stay as they lie in a file give what dense ones give? For floats to the bit, in every operation that takes
-//! a weight; MLA's two halves as the whole; and none of them can be trained.
+//! Stored weights against dense ones: for floats to the bit, in every operation that takes a weight; MLA's two halves
+//! as the whole; and none of them can be trained.
 #![allow(clippy::unwrap_used)]
 
 use minke_spec::Format;

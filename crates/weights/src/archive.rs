@@ -1,9 +1,9 @@
-//! What lies in the files of a model? Its configuration, and where each tensor is: enough to say what the model is, what is
-//! wrong with the files, and whether it fits, before a single weight is read.
+//! The files of a model: its configuration, and where each tensor is: enough to tell what the model is, what is wrong
+//! with the files, and whether it fits, before a single weight is read.
 //!
 //! A model is a folder as on the Hub (`config.json`, safetensors) or GGUF, in one file or split. Both become one table of
 //! tensors; `load` reads it by the table of parameters of `minke_spec`. A tensor that belongs to no parameter is refused,
-//! unless [`unread`] knows why it changes nothing.
+//! unless [`unread`] has the reason why it changes nothing.
 
 use std::collections::{BTreeMap, HashSet};
 use std::path::{Path, PathBuf};
@@ -43,7 +43,7 @@ pub struct Archive {
 }
 
 impl Archive {
-    /// What the headers of a model's files say.
+    /// The files of a model, by their headers.
     ///
     /// # Errors
     /// If there is no model, or a file of it is missing, cut short or of another kind.
@@ -283,7 +283,7 @@ impl Archive {
         unread
     }
 
-    /// Refuses tensors that belong to no parameter and may change what the model says.
+    /// Refuses tensors that belong to no parameter and may change what the model computes.
     pub(crate) fn refuse_unknown_tensors(&self) -> Result<()> {
         let known = self.known_tensors();
         let unknown = |name: &&String| !known.contains(*name) && unread::reason(&self.config, name).is_none();
@@ -296,7 +296,7 @@ impl Archive {
     }
 }
 
-/// The tokens that a generation_config.json says end a turn. Null is none, and so is a number below zero.
+/// The tokens that end a turn in a generation_config.json. Null is none, and so is a number below zero.
 fn end_tokens(text: &str) -> std::result::Result<Vec<u32>, String> {
     let config: Map<String, Json> =
         serde_json::from_str(text).map_err(|error| format!("is not a JSON object ({error}); correct it"))?;
@@ -315,7 +315,7 @@ fn end_tokens(text: &str) -> std::result::Result<Vec<u32>, String> {
 }
 
 /// Makes one tensor of embedding and head if the configuration ties them: as in transformers, a head that differs from the
-/// embedding is a head of its own, and one without an embedding stands for both. Says so.
+/// embedding is a head of its own, and one without an embedding stands for both. Returns a note.
 fn tie_head(config: &mut ModelConfig, contents: &mut Contents) -> Option<String> {
     if !config.tie_word_embeddings {
         return None;

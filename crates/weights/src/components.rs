@@ -1,4 +1,4 @@
-//! What do the bytes of a model do? Every tensor of the files belongs to one component.
+//! The bytes of a model by component; every tensor of the files belongs to one.
 
 use std::collections::{BTreeMap, HashMap};
 

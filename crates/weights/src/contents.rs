@@ -1,4 +1,4 @@
-//! What do the weight files of a model hold? The headers of safetensors and GGUF files become one table of tensors by name.
+//! The weight files of a model: headers of safetensors and GGUF files become one table of tensors by name.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -224,7 +224,7 @@ fn unknown_dtype(bytes: &[u8]) -> Option<(String, String)> {
 
 const UNKNOWN_KIND: &str = "is not a safetensors file; download it again";
 
-/// Says what a file is that should hold weights, by its first bytes.
+/// What a file that should hold weights is, by its first bytes.
 fn other_kind(start: &[u8]) -> &'static str {
     let text = String::from_utf8_lossy(start).trim_start().to_ascii_lowercase();
     if text.starts_with("<!doctype") || text.starts_with("<html") {
@@ -240,8 +240,8 @@ fn other_kind(start: &[u8]) -> &'static str {
     }
 }
 
-/// The safetensors files of a folder, and what is to be said about them. As in transformers, one file comes before an
-/// index of several: the index is then a leftover.
+/// The safetensors files of a folder, and a note about them, if there is one. As in transformers, one file comes before
+/// an index of several: the index is then a leftover.
 pub(crate) fn safetensors_in(folder: &Path) -> Result<(Vec<PathBuf>, Option<String>)> {
     #[derive(serde::Deserialize)]
     struct Index {

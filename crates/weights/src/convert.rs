@@ -1,4 +1,4 @@
-//! What does a model look like in the other layout? Its tensors in formats that the layout has, and its configuration:
+//! Conversion of a model to the other layout: its tensors in formats that the layout has, and its configuration:
 //! metadata of a GGUF file, or a `config.json`.
 
 use half::f16;
@@ -104,14 +104,14 @@ impl Archive {
         Err(self.no_place(what, "GGUF"))
     }
 
-    /// The error of a target that cannot say something.
+    /// The error of a target that has no place for something.
     fn no_place(&self, what: &str, target: &str) -> Error {
         let reason = format!("has {what}, for which {target} has no place; nothing was written");
         Error::BadFile { path: self.path.clone(), reason }
     }
 
-    /// The metadata of a GGUF file with these tensors of this model: those that it has, or those that its configuration
-    /// says, with this name.
+    /// The metadata of a GGUF file with these tensors of this model: those that it has, or those of its configuration,
+    /// with this name.
     ///
     /// # Errors
     /// If a reader of the file would compute with another configuration.
@@ -135,7 +135,7 @@ impl Archive {
         Ok(pairs)
     }
 
-    /// Refuses metadata of a GGUF file that say another model than the configuration.
+    /// Refuses metadata of a GGUF file that describe another model than the configuration.
     fn check_read_back(&self, pairs: &Pairs, outputs: &[PlannedTensor]) -> Result<()> {
         let broken = |reason: String| Error::BadFile { path: self.path.clone(), reason };
         let metadata = Metadata::of_pairs(&pairs.0).map_err(broken)?;
@@ -313,7 +313,7 @@ fn llama3(rope: &RopeConfig, divisors: &[f32]) -> Option<Llama3RopeConfig> {
         });
         plain.into_iter().zip(frequencies(&with)).map(|(plain, scaled)| plain / scaled).collect()
     };
-    // Between kept and divided ones lies a ramp, whose values say the original context.
+    // Between kept and divided ones lies a ramp, whose values give the original context.
     let on_ramp = divisors.iter().position(|&divisor| divisor > 1.001 && f64::from(divisor) < 0.999 * factor);
     let original = on_ramp.map_or(8192.0, |i| {
         let kept = (1.0 / f64::from(divisors[i]) - 1.0 / factor) / (1.0 - 1.0 / factor);

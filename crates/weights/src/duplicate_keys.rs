@@ -1,4 +1,4 @@
-//! Does a JSON object say something twice? Parsers keep the last, so two programs may read two models from one file.
+//! Duplicate keys in a JSON object. Parsers keep the last, so two programs may read two models from one file.
 
 use std::collections::HashSet;
 use std::fmt;

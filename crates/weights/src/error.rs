@@ -51,7 +51,7 @@ impl From<minke_sys::atomic::WriteError> for Error {
     }
 }
 
-/// A text without what a terminal would obey: names in files come from strangers.
+/// A text without what a terminal would interpret: names in files are not trusted.
 fn printable(text: &str) -> String {
     let escape = |c: char| if c.is_control() { c.escape_default().to_string() } else { c.to_string() };
     text.chars().map(escape).collect()

@@ -1,4 +1,4 @@
-//! How is a GGUF file read? Its header alone: metadata, and where each tensor lies. Nothing in it is trusted.
+//! The header of a GGUF file: metadata, and where each tensor lies. Nothing in it is trusted.
 //!
 //! ```text
 //! "GGUF" | version: u32 | tensors: u64 | pairs: u64
@@ -75,7 +75,7 @@ pub struct Header {
     pub tensors: BTreeMap<String, TensorInfo>,
 }
 
-/// What the header says about a tensor.
+/// The entry of a tensor in the header.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TensorInfo {
     /// Its format.
@@ -197,9 +197,9 @@ impl Metadata {
 
 /// Why a header is refused.
 enum Refusal {
-    /// The file is not what the format says.
+    /// The file is not as the format prescribes.
     Broken(String),
-    /// It is, and says something that is not supported here.
+    /// It is, and has something that is not supported here.
     Unsupported(String),
 }
 
@@ -252,7 +252,7 @@ impl Header {
     }
 }
 
-/// A tensor before it is known where the data begin: name, format, shape, bytes, offset, and where the header says so.
+/// A tensor before it is known where the data begin: name, format, shape, bytes, offset, and its place in the header.
 struct Info {
     name: String,
     format: Format,

@@ -1,4 +1,4 @@
-//! Which model does a GGUF file hold? Its metadata say the configuration, and each parameter has a name of its own there.
+//! The model in a GGUF file: its metadata give the configuration, and each parameter has a name of its own there.
 //!
 //! Keys that begin with the name of the architecture are the hyperparameters: each is obeyed, listed here with the reason why
 //! it changes nothing, or refused. Other keys (`general.`, `tokenizer.`, ...) change no number of the model.
@@ -15,7 +15,7 @@ use crate::gguf::{Metadata, Value};
 /// Name of the tensor with what Llama 3.1's scaling makes of each frequency: its divisor.
 pub(crate) const DIVISORS: &str = "rope_freqs.weight";
 
-/// The configuration that the metadata describe; `has` says whether there is a tensor of a name, `divisors` are the
+/// The configuration that the metadata describe; `has` returns whether there is a tensor of a name, `divisors` are the
 /// values of [`DIVISORS`].
 ///
 /// # Errors
@@ -51,7 +51,7 @@ pub(crate) fn config(
     keys.refuse_others()?;
     let parsed = ModelConfig::from_value(Json::Object(published)).map_err(|error| error.to_string())?;
     let mut config = parsed.config;
-    // No key says which biases there are: the tensors do.
+    // No key tells which biases there are: the tensors do.
     let layers = config.num_hidden_layers;
     let has_bias = |module: &str| (0..layers).any(|layer| has(&format!("blk.{layer}.{module}.bias")));
     config.mlp_bias = model_type == ModelType::Llama && ["ffn_gate", "ffn_up", "ffn_down"].into_iter().any(has_bias);
@@ -343,7 +343,7 @@ impl Hyperparameters<'_> {
     /// Adds what DeepSeek's families have.
     fn deepseek(&self, family: ModelType, map: &mut Map<String, Json>) -> Result<(), String> {
         let rope = self.size("rope.dimension_count")?;
-        // Newer files say the widths of heads apart from those of the latent that is cached.
+        // Newer files have the widths of heads apart from those of the latent that is cached.
         let key = self.unsigned("attention.key_length_mla")?.map_or_else(|| self.size("attention.key_length"), Ok)?;
         let value =
             self.unsigned("attention.value_length_mla")?.map_or_else(|| self.size("attention.value_length"), Ok)?;

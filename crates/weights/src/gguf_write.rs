@@ -1,4 +1,4 @@
-//! How is a GGUF file written? Header first, then the tensors in the order that it names, as they come.
+//! Writing of GGUF files: header first, then the tensors in the order that it names, as they come.
 //!
 //! The layout is that of `gguf`; version 3, alignment 32.
 

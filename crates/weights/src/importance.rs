@@ -1,5 +1,5 @@
-//! How much does each column of a weight matter? As much as the square of what comes in there, averaged over the tokens of a
-//! text: the error of an output is the sum of errors of weights times inputs.
+//! The importance of each column of a weight: the square of what comes in there, averaged over the tokens of a text,
+//! since the error of an output is the sum of errors of weights times inputs.
 //!
 //! Written and read as llama.cpp does, in GGUF: per weight `NAME.in_sum2 [matrices, k]`, sums of squares, and
 //! `NAME.counts [matrices, 1]`, tokens. A stack of experts has a row for each of them.
@@ -37,7 +37,7 @@ struct Squares {
 }
 
 impl Importance {
-    /// What a file says.
+    /// The importance in a file.
     ///
     /// # Errors
     /// If it is not a file of importance, or a tensor of it is not what it should be.
@@ -75,7 +75,7 @@ impl Importance {
         Ok(Self { weights })
     }
 
-    /// The importance of the k columns of a matrix of a weight; empty if nothing is known about them.
+    /// The importance of the k columns of a matrix of a weight; empty if the file has none.
     pub fn of(&self, weight: &str, matrix: usize, k: usize) -> &[f32] {
         let Some(all) = self.weights.get(weight) else { return &[] };
         // One for all matrices, or one for each.
@@ -83,10 +83,10 @@ impl Importance {
         squares.map_or(&[], |squares| if squares.columns.len() == k { &squares.columns } else { &[] })
     }
 
-    /// How many weights of those that become codes nothing is known about.
+    /// The number of weights that become codes and have no importance.
     ///
     /// # Errors
-    /// If what is known about a weight cannot be about this model's.
+    /// If the importance of a weight does not fit this model's.
     pub fn unknown(&self, outputs: &[PlannedTensor]) -> std::result::Result<usize, String> {
         let mut unknown = 0;
         for output in outputs.iter().filter(|output| output.format.block_elements() > 1) {
@@ -109,7 +109,7 @@ impl Importance {
         self.weights.len()
     }
 
-    /// Whether nothing is known.
+    /// Whether there are no weights.
     pub fn is_empty(&self) -> bool {
         self.weights.is_empty()
     }

@@ -39,7 +39,7 @@ pub const CONFIG_FILE: &str = "config.json";
 pub const GENERATION_FILE: &str = "generation_config.json";
 /// File of unsharded weights.
 pub const WEIGHTS_FILE: &str = "model.safetensors";
-/// File that says which shard holds which tensor.
+/// Index of which shard holds which tensor.
 pub const INDEX_FILE: &str = "model.safetensors.index.json";
 
 /// The result of a fallible operation of this crate.

@@ -39,7 +39,7 @@ impl Archive {
     }
 }
 
-/// The model of an archive; `decode` says of a format and a number of elements whether the weight becomes f32.
+/// The model of an archive; `decode` returns whether a weight of a format and a number of elements becomes f32.
 fn build(device: &Device, archive: &Archive, decode: impl Fn(Format, usize) -> bool) -> Result<Transformer> {
     archive.refuse_unknown_tensors()?;
     Transformer::new(&archive.config, &Placement::single(), |spec, local_shape| {

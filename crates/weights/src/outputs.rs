@@ -1,6 +1,6 @@
-//! Which tensors are written, and from which rows of which tensors? Between the two published layouts, folders as on the
-//! Hub and GGUF, the same numbers lie in other places: experts apart or stacked, `kv_b_proj` whole or in halves, the rows of
-//! Llama's queries and keys by halves or by neighbours.
+//! The tensors that are written, and the rows of tensors that they are made of. Between the two published layouts,
+//! folders as on the Hub and GGUF, the same numbers lie in other places: experts apart or stacked, `kv_b_proj` whole or
+//! in halves, the rows of Llama's queries and keys by halves or by neighbours.
 
 use std::collections::HashMap;
 use std::ops::Range;

@@ -1,7 +1,7 @@
-//! Which tensor gets which format when a model is quantized? A recipe says, by what a tensor does and in which layer.
+//! Recipes of quantization: the format of each tensor, by what it does and in which layer.
 //!
 //! The recipes of llama.cpp keep their names and choices: values, down projections and the head weigh more on the output than
-//! their size says, and get more bits.
+//! their size suggests, and get more bits.
 
 use minke_spec::config::AttentionConfig;
 use minke_spec::{Format, ModelConfig, ParamRole};
@@ -42,7 +42,7 @@ impl Recipe {
         Self::ExpertsLow,
     ];
 
-    /// Its name, the number that GGUF files say it by, and the format of what is not named in it.
+    /// Its name, its number in GGUF files, and the format of what is not named in it.
     fn row(self) -> (&'static str, usize, Format) {
         match self {
             Self::Q8_0 => ("q8_0", 7, Format::Q8_0),
@@ -63,7 +63,7 @@ impl Recipe {
         self.row().0
     }
 
-    /// The number by which `general.file_type` says it.
+    /// Its number in `general.file_type`.
     pub fn file_type(self) -> usize {
         self.row().1
     }
@@ -113,7 +113,7 @@ impl Recipe {
     }
 }
 
-/// What somebody said about tensors of certain names.
+/// A format given for tensors of certain names.
 #[derive(Clone, Debug)]
 pub struct Override {
     /// A name, in which `*` stands for anything.
@@ -154,7 +154,7 @@ pub struct Fallback {
 /// IQ4_NL, and all of them to F16 where rows are no multiples of 32 either.
 ///
 /// # Errors
-/// The first override that names no tensor, or that wants what cannot be.
+/// The first override that names no tensor, or whose format cannot be written.
 pub fn choose(
     config: &ModelConfig,
     recipe: Recipe,

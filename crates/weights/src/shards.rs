@@ -1,4 +1,4 @@
-//! How are tensors shared out over files of weights, and what says which lies where?
+//! Shards: tensors shared out over files of weights, and the index of which lies where.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -29,7 +29,7 @@ pub(crate) fn share<T>(tensors: &[T], bytes: impl Fn(&T) -> usize, shard_bytes: 
     shards.into_iter().enumerate().map(|(i, shard)| (name(i), shard)).collect()
 }
 
-/// Writes the index of several files; one file needs none. `of` says the name and the bytes of a tensor.
+/// Writes the index of several files; one file needs none. `of` returns the name and the bytes of a tensor.
 ///
 /// # Errors
 /// If it cannot be written.

@@ -1,5 +1,5 @@
-//! How do tensors go from one file to another? Row by row, a few million numbers at a time: as bytes where the format stays,
-//! else decoded and encoded. Sources are mapped, so that no model has to fit into memory.
+//! Tensors from one file to another, row by row, a few million numbers at a time: as bytes where the format stays, else
+//! decoded and encoded. Sources are mapped, so that no model has to fit into memory.
 
 use std::io::Write;
 use std::path::Path;
@@ -17,7 +17,7 @@ use crate::{Error, Result, shards};
 /// Numbers that are decoded at once, unless a row or a head is larger.
 const CHUNK: usize = 1 << 22;
 
-/// What is written from where, and who wants to know how far it is.
+/// What is written, from where, and a function for the progress.
 pub struct TensorWriter<'a> {
     /// Where numbers are computed.
     pub device: &'a Device,
@@ -27,7 +27,7 @@ pub struct TensorWriter<'a> {
     pub outputs: &'a [PlannedTensor],
     /// How much each column of a weight matters; nothing if all matter alike.
     pub importance: Option<&'a Importance>,
-    /// Is told the bytes that are done; answers whether to go on.
+    /// Called with the bytes that are done; returns whether to go on.
     pub progress: &'a dyn Fn(u64) -> bool,
 }
 
@@ -35,7 +35,7 @@ impl TensorWriter<'_> {
     /// Writes a GGUF file.
     ///
     /// # Errors
-    /// If a tensor cannot be read or encoded, the file cannot be written, or `progress` says to stop; no file stays then.
+    /// If a tensor cannot be read or encoded, the file cannot be written, or `progress` returns false; no file stays.
     pub fn write_gguf(&self, pairs: &Pairs, target: &Path) -> Result<()> {
         atomic::replace_with(target, |to| {
             let infos = self.outputs.iter().map(|output| (&*output.name, output.format, &*output.shape));

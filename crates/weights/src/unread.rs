@@ -1,5 +1,5 @@
-//! Tensors that belong to no parameter and change nothing, with the reason. Every other one is refused: a program that reads
-//! less than a file holds computes other numbers than whoever wrote it.
+//! Tensors that belong to no parameter and change nothing, with the reason. Every other one is refused: a program that
+//! reads less than a file holds computes other numbers than the one that wrote it.
 
 use minke_spec::ModelConfig;
 use minke_spec::params::HEAD;

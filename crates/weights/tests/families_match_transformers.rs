@@ -1,5 +1,5 @@
-//! Do the families compute what `transformers` computes? Logits, every gradient, intermediate values, and 64 greedy
-//! tokens, against goldens in f64 (made by `testdata/make/families.py`).
+//! All families against `transformers`: logits, every gradient, intermediate values, and 64 greedy tokens, against
+//! goldens in f64 (made by `testdata/make/families.py`).
 #![allow(clippy::unwrap_used)]
 
 mod common;

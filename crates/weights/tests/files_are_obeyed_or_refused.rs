@@ -1,6 +1,6 @@
-//! Is everything that a file says obeyed, or refused by name? Hyperparameters and tensors that few GGUF files have, against
-//! llama.cpp (`testdata/make/hyperparameters.py`); checkpoints as training tools and transformers leave them, against the
-//! same weights as published.
+//! Everything in a file is obeyed, or refused by name: hyperparameters and tensors that few GGUF files have, against
+//! llama.cpp (`testdata/make/hyperparameters.py`); checkpoints as training tools and transformers leave them, against
+//! the same weights as published.
 #![allow(clippy::unwrap_used)]
 
 mod common;
@@ -33,7 +33,7 @@ fn refusal(path: &Path) -> String {
     error
 }
 
-/// What llama.cpp says about files.
+/// The results of llama.cpp for files.
 struct Answers {
     ids: Vec<u32>,
     /// By file, its most probable tokens with their log-probabilities.
@@ -126,7 +126,7 @@ fn hyperparameters_that_are_not_known_are_refused_by_name() {
     }
     let other = refusal(&replaced("hyperparameters/linear.gguf", "linear", "square"));
     assert!(other.contains("llama.rope.scaling.type is square; none, linear and yarn are supported"), "{other}");
-    // A key of another namespace says nothing about the model.
+    // A key of another namespace changes nothing of the model.
     let free = replaced("hyperparameters/linear.gguf", "tokenizer.ggml.pre", "somebodys.own.keys");
     Archive::open(&free).unwrap().check_weights().unwrap();
 }
@@ -219,7 +219,7 @@ fn copy(name: &str, config: impl Fn(&mut Value), tensors: impl Fn(&mut Tensors))
     target
 }
 
-/// Asserts that two models say the same to the bit, and returns the notes of the second.
+/// Asserts that two models compute the same to the bit, and returns the notes of the second.
 fn assert_same(name: &str, other: &Path) -> Vec<String> {
     let device = cpu();
     let ids: Vec<u32> = (0..40).map(|i| (i * 7 + 3) % 90).collect();

@@ -1,5 +1,5 @@
-//! Does a model in another format compute what `transformers` computes with the same weights? GGUF of all families,
-//! `kv_b_proj` whole and in halves, Llama's permuted rows, several files (`testdata/make/gguf_models.py`); DeepSeek's FP8
+//! Models in other formats against `transformers` with the same weights: GGUF of all families, `kv_b_proj` whole and in
+//! halves, Llama's permuted rows, several files (`testdata/make/gguf_models.py`); DeepSeek's FP8
 //! (`testdata/make/fp8.py`).
 #![allow(clippy::unwrap_used)]
 

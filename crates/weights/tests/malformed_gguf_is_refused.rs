@@ -1,6 +1,6 @@
-//! Is a broken or hostile GGUF file refused, by the name of the field and its place, or loaded as what it says? Never a panic,
-//! never more memory than the file could fill: 29 ways to be wrong with 1,000 seeds each, every truncation of a file of
-//! 64 KB, 100,000 random mutants of its header, and mutants that go all the way to a model, through
+//! Broken or hostile GGUF files are refused, by the name of the field and its place, or loaded as what they hold. Never
+//! a panic, never more memory than the file could fill: 29 ways to be wrong with 1,000 seeds each, every truncation of
+//! a file of 64 KB, 100,000 random mutants of its header, and mutants that go all the way to a model, through
 //! conversion and through quantization.
 #![allow(clippy::unwrap_used)]
 
@@ -205,7 +205,7 @@ fn mutants_of_a_model_load_or_are_refused() {
         std::fs::write(&path, &file).unwrap();
         let Ok(archive) = Archive::open(&path) else { continue };
         loaded += usize::from(archive.check_weights().and_then(|()| archive.load(&device)).is_ok());
-        // What cannot be loaded is asked for all the same: these read headers of their own accord.
+        // Converted even if it cannot be loaded: conversions read headers by themselves.
         if seed % 8 == 0 {
             let of = |outputs: &[PlannedTensor]| write(&archive, outputs, &device, temporary.path());
             converted += usize::from(archive.folder_outputs().and_then(|outputs| of(&outputs)).is_ok());

@@ -1,5 +1,5 @@
-//! Is a broken or hostile safetensors file refused in one line that names it? 22 ways to be wrong with 100 seeds each, every
-//! truncation, and random mutants, which are refused or loaded as what they say.
+//! Broken or hostile safetensors files are refused in one line that names them: 22 ways to be wrong with 100 seeds
+//! each, every truncation, and random mutants, which are refused or loaded as what they hold.
 #![allow(clippy::unwrap_used)]
 
 mod common;

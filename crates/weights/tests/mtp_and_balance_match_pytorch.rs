@@ -1,5 +1,5 @@
-//! Do multi-token prediction, the balance loss and the bias update match plain PyTorch? Golden made by
-//! `testdata/make/mtp.py` in f64.
+//! Multi-token prediction, balance loss and bias update against plain PyTorch. Golden made by `testdata/make/mtp.py` in
+//! f64.
 #![allow(clippy::unwrap_used)]
 
 mod common;

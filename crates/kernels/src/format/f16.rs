@@ -1,4 +1,4 @@
-//! What is f16? IEEE half precision: a sign, five bits of exponent (bias 15), ten of fraction. Block scales are stored so.
+//! f16, IEEE half precision: a sign, five bits of exponent (bias 15), ten of fraction. Block scales are stored so.
 
 /// The f32 that an f16 stands for, subnormals, infinities and not-a-numbers included.
 #[inline(always)]

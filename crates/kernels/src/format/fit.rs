@@ -1,4 +1,4 @@
-//! Which scale, or which scale and minimum, lose least when numbers become codes?
+//! The scale, or the scale and minimum, with which numbers lose least when they become codes.
 //!
 //! ```text
 //! value = scale * code - minimum        loss = sum of w (x - value)^2
@@ -51,7 +51,7 @@ impl Levels {
         }
     }
 
-    /// The nearest in every lane.
+    /// The nearest level in every lane.
     #[inline(always)]
     fn nearest_all<S: Simd>(self, s: S, x: S::V) -> S::V {
         match self {
@@ -70,7 +70,7 @@ impl Levels {
         }
     }
 
-    /// The code of the nearest.
+    /// The code of the nearest level.
     #[inline(always)]
     fn code(self, x: f32) -> i8 {
         match self {
@@ -79,7 +79,7 @@ impl Levels {
         }
     }
 
-    /// What a code stands for.
+    /// The level that a code stands for.
     #[inline(always)]
     fn level(self, code: i8) -> f32 {
         match self {

@@ -1,5 +1,5 @@
-//! How does the published model store weights in 8 bits? As e4m3 codes with one scale per block of 128 x 128; rows of
-//! activations have one scale per tile of 1 x 128.
+//! FP8 as the published model stores weights: e4m3 codes with one scale per block of 128 x 128; rows of activations
+//! have one scale per tile of 1 x 128.
 //!
 //! ```text
 //! scale = max |x| / 448        code = nearest e4m3 of x / scale        x ~ code * scale

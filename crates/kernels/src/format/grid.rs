@@ -1,4 +1,4 @@
-//! What is a grid? The formats IQ1 to IQ3 store 8 or 4 elements as one number: which entry of a published list they are.
+//! Grids: the formats IQ1 to IQ3 store 8 or 4 elements as one number, the index of an entry in a published list.
 //!
 //! The lists are in `grids/`, as the `gguf` package has them: in hexadecimal the levels of all elements of all entries, two
 //! bits each (four for IQ3), low bits of a byte first. Made, for `IQ2_XXS` as for each, by
@@ -13,7 +13,7 @@
 /// The code that stands for zero in every format with a grid: magnitudes, at most 62, fit on either side below 128.
 pub(super) const ZERO: u8 = 64;
 
-/// Returns N entries of W codes each, from the digits of a list, the code of zero and what its levels stand for.
+/// N entries of W codes each, from the digits of a list, the code of zero and what its levels stand for.
 pub(super) const fn grid<const N: usize, const W: usize>(hex: &[u8], zero: u8, levels: &[i8]) -> [[u8; W]; N] {
     let bits = if levels.len() <= 4 { 2 } else { 4 };
     let mut grid = [[0; W]; N];
@@ -68,7 +68,7 @@ pub(super) fn write<const N: usize>(entries: [u64; N], codes: &mut [u8]) {
     }
 }
 
-/// Returns N numbers of B bytes each.
+/// N numbers of B bytes each.
 #[inline(always)]
 pub(super) fn words<const N: usize, const B: usize>(bytes: &[u8]) -> [u64; N] {
     let mut words = [0; N];
@@ -114,7 +114,7 @@ pub(super) fn odd_scales(d: f32, packed: &[u8], scales: &mut [f32]) {
     }
 }
 
-/// Returns `d * (2 * scale + 1)`.
+/// `d * (2 * scale + 1)`.
 #[inline(always)]
 pub(super) fn odd(d: f32, scale: u8) -> f32 {
     d * f32::from(2 * scale + 1)

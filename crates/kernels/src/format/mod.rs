@@ -1,4 +1,4 @@
-//! How are numbers stored in fewer bits than they are computed in? One file per format.
+//! Formats that store numbers in fewer bits than they are computed in, one file each.
 //!
 //! A matrix stays as it lies in its file ([`Stored`]). Formats of floats decode to f32; formats of codes *expand*,
 //! without loss, to bytes with a scale, and a shift, per 16 or 32 elements:
@@ -188,7 +188,7 @@ impl<'a> Stored<'a> {
 /// Writes codes, scales and shifts of columns `from..to`, at most 256, of some rows: 256 codes, 16 scales and shifts per row.
 type Expand = fn(Isa, Stored<'_>, Range<usize>, (usize, usize), &mut [u8], &mut [f32], &mut [f32]);
 
-/// A format of codes, as whoever computes with it sees it.
+/// A format of codes, as products and decoding use it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Coding {
     /// Elements per scale.
@@ -202,7 +202,7 @@ pub(crate) struct Coding {
 }
 
 impl Coding {
-    /// What a format of codes is; none for floats.
+    /// The coding of a format of codes; none for floats.
     pub fn of(format: Format) -> Option<Self> {
         coded!(format, F => {
             let zero = if F::SHIFTED { None } else { Some(F::ZERO as u8) };
@@ -228,12 +228,12 @@ pub fn decode_rows(isa: Isa, w: Stored<'_>, first: usize, out: &mut [f32]) {
 }
 
 simd_fn! {
-    /// Expands rows; asks for what will probably be read next.
+    /// Expands rows; prefetches what will probably be read next.
     fn expand_rows<S, F: Coded>(
         s: S, w: Stored<'_>, rows: Range<usize>, columns: (usize, usize),
         codes: &mut [u8], scales: &mut [f32], shifts: &mut [f32],
     ) {
-        // Of the type, not of what `w` says: known when this is compiled.
+        // Of the type, not of `w`: constants when this is compiled.
         let (elements, block) = const { (F::FORMAT.block_elements(), F::FORMAT.block_bytes()) };
         let row_bytes = w.k / elements * block;
         let parts = codes.as_chunks_mut::<256>().0.iter_mut().zip(scales.as_chunks_mut::<16>().0).zip(shifts.as_chunks_mut::<16>().0);

@@ -1,4 +1,4 @@
-//! How do rows of f32 become rows of a format?
+//! Quantization: rows of f32 become rows of a format.
 
 use minke_spec::Format;
 
@@ -60,7 +60,7 @@ pub fn can_quantize(format: Format) -> bool {
 /// x [rows, k], weights `[k]` or empty, out: the bytes of x in the format
 ///
 /// # Panics
-/// If [`can_quantize`] says no, rows are not whole blocks, or lengths do not fit.
+/// If [`can_quantize`] is false, rows are not whole blocks, or lengths do not fit.
 pub fn quantize(device: &Device, format: Format, x: &[f32], k: usize, weights: &[f32], out: &mut [u8]) {
     let encode = encoder(format).expect("invariant: the caller asked whether the format can be written");
     assert!(k > 0 && k.is_multiple_of(format.block_elements()) && x.len().is_multiple_of(k));

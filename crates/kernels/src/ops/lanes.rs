@@ -1,5 +1,5 @@
-//! How does a kernel walk over floats? In whole registers and one partial one, so that a float's result does not depend
-//! on where it lies.
+//! Loops of kernels over floats: whole registers and one partial one, so that a float's result does not depend on where
+//! it lies.
 
 use crate::simd::Simd;
 
@@ -35,7 +35,7 @@ fn walk<S: Simd, const N: usize, const M: usize, const READ: bool>(
     let len = outputs[0].len();
     assert!(inputs.iter().all(|x| x.len() == len) && outputs.iter().all(|y| y.len() == len));
     // `f` is called in one place, for whole and partial registers: so the compiler puts it into the loop, and with it
-    // the instructions of the path. Called in two places it becomes a function that knows none of them.
+    // the instructions of the path. Called in two places it becomes a function without them.
     let mut at = 0;
     while at < len {
         let n = S::LANES.min(len - at);

@@ -1,4 +1,4 @@
-//! How is simple work split over threads? By rows, or by columns where rows are summed; never within a sum.
+//! Splitting of simple work over threads: by rows, or by columns where rows are summed; never within a sum.
 
 use crate::device::{Cpu, Parts};
 use std::ops::Range;

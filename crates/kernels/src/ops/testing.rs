@@ -1,4 +1,4 @@
-//! What every test of an op does: all devices and paths, one to three threads, bounds, derivatives.
+//! Helpers of the tests of every op: all devices and paths, one to three threads, bounds, derivatives.
 #![allow(clippy::unwrap_used)]
 
 use crate::device::Cpu;

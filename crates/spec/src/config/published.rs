@@ -1,4 +1,4 @@
-//! How is a `config.json` read and written?
+//! Reading and writing of `config.json`.
 //!
 //! Two spellings are accepted: that of the original files (`rope_theta`, `rope_scaling`) and that of transformers 5
 //! (`rope_parameters`, `num_mtp_layers`, derived `head_dim` and `qk_head_dim`). The original one is written, with every
@@ -176,8 +176,8 @@ fn read_fixed(fields: &mut Fields, model_type: ModelType) -> Result<(), Error> {
     Ok(())
 }
 
-/// Refuses quantized weights other than DeepSeek's FP8. Which modules are not quantized (`modules_to_not_convert`) is said
-/// again by the formats of the tensors.
+/// Refuses quantized weights other than DeepSeek's FP8. Which modules are not quantized (`modules_to_not_convert`) also
+/// follows from the formats of the tensors.
 fn check_quantization(value: &Value) -> Result<(), Error> {
     const FIELD: &str = "quantization_config";
     const SUPPORTED: &str = "fp8 (e4m3) in blocks of 128 x 128 with dynamic activations, or none";
@@ -208,7 +208,7 @@ fn read_mla(fields: &mut Fields, num_attention_heads: usize) -> Result<MlaConfig
         return Err(Error::Missing { field: "q_lora_rank", hint: "the rank, or 0 for a direct q_proj" });
     }
     let mla = MlaConfig {
-        // The reference code writes 0 where the published file says null.
+        // The reference code writes 0 where the published file has null.
         q_lora_rank: fields.opt_size("q_lora_rank")?.filter(|&rank| rank > 0),
         kv_lora_rank: fields.size("kv_lora_rank")?,
         qk_nope_head_dim: fields.size("qk_nope_head_dim")?,
@@ -257,7 +257,7 @@ fn read_moe(fields: &mut Fields, family: ModelType, num_layers: usize) -> Result
         }
         return Ok(None);
     }
-    // DeepSeek's code takes absence for a dense model, transformers for 256 experts: nobody may have to guess.
+    // DeepSeek's code takes absence for a dense model, transformers for 256 experts: so absence is an error.
     let Some(n_routed_experts) = fields.opt_size("n_routed_experts")? else {
         return Err(Error::Missing {
             field: "n_routed_experts",
@@ -373,7 +373,7 @@ fn read_yarn(fields: &mut Fields, original: usize) -> Result<YarnConfig, Error> 
     Ok(yarn)
 }
 
-/// What a dense model's file may say about the experts that it does not have.
+/// Keys of experts that the file of a dense model may have.
 const MOE_KEYS: [&str; 11] = [
     "aux_loss_alpha",
     "moe_intermediate_size",
@@ -474,7 +474,7 @@ fn write_moe(map: &mut BTreeMap<&'static str, Value>, moe: &MoeConfig) {
 
 fn write_scaling(scaling: &RopeScaling) -> Value {
     match scaling {
-        // Divisors have no published form: whoever exports such a model names the scaling that they come from first.
+        // Divisors have no published form: an export names the scaling that they come from first.
         RopeScaling::None | RopeScaling::Divisors(_) => Value::Null,
         RopeScaling::Linear(factor) => {
             object(BTreeMap::from([("factor", json!(factor)), ("rope_type", json!("linear"))]))
@@ -603,13 +603,13 @@ impl Fields {
     }
 }
 
-/// An integer without sign; a float that is whole is one, since some writers know no other numbers.
+/// An integer without sign; a float that is whole is one, since some writers have no other numbers.
 fn whole(value: &Value) -> Option<u64> {
     let of_float = |float: f64| (float >= 0.0 && float < 2f64.powi(53) && float.fract() == 0.0).then_some(float as u64);
     value.as_u64().or_else(|| of_float(value.as_f64()?))
 }
 
-/// An id, or nothing inside for -1, by which files of older versions of transformers say that there is none.
+/// An id, or nothing inside for -1, which stands for none in files of older versions of transformers.
 fn token_id(value: &Value) -> Option<Option<u32>> {
     if value.as_f64() == Some(-1.0) { Some(None) } else { Some(Some(u32::try_from(whole(value)?).ok()?)) }
 }

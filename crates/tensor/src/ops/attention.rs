@@ -21,7 +21,7 @@ impl Tensor {
         })
     }
 
-    /// X with the columns from `start` of every head rotated.
+    /// `x` with the columns from `start` of every head rotated.
     ///
     /// # Shapes
     /// x [T, H, W], cos_sin [T, R] with start + R <= W -> [T, H, W]

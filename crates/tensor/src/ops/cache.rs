@@ -1,4 +1,4 @@
-//! Where do the keys and values of earlier tokens lie? In pages of 32 tokens, one buffer per layer.
+//! The cache of keys and values of earlier tokens: pages of 32 tokens, one buffer per layer.
 
 use minke_kernels::ops::attention::{Heads, Memory, Span, Strides};
 use minke_kernels::ops::cache::{self, PAGE_TOKENS, Places};
@@ -22,7 +22,7 @@ pub struct Pages {
 }
 
 impl Pages {
-    /// Returns `pages` pages for keys and values of `heads` heads.
+    /// `pages` pages for keys and values of `heads` heads.
     pub fn keys_and_values(
         device: &Device,
         dtype: Dtype,
@@ -40,7 +40,7 @@ impl Pages {
         }
     }
 
-    /// Returns `pages` pages for latents of `width` columns, of which the first `value_width` are values.
+    /// `pages` pages for latents of `width` columns, of which the first `value_width` are values.
     pub fn latents(device: &Device, dtype: Dtype, pages: usize, width: usize, value_width: usize) -> Self {
         let keys = Tensor::zeros_as(device, dtype, &[pages, PAGE_TOKENS, width]);
         Self { keys, values: None, heads: 1, width, value_width }

@@ -10,7 +10,7 @@ use crate::experts::FetchedExperts;
 use crate::shape::Shape;
 use crate::tensor::{Dispatch, Indices, Op, Param, Pass, Result, Tensor, Weight};
 
-/// Refuses to record an operation whose weight nobody can train.
+/// Refuses to record an operation whose weight cannot be trained.
 fn trainable(pass: Pass<'_>, op: &'static str, w: &Param) -> Result<()> {
     if pass.record && !w.is_dense() {
         return Err(Error::NotTrainable { op, name: w.name().into(), format: w.weight.format().name() });
@@ -19,7 +19,7 @@ fn trainable(pass: Pass<'_>, op: &'static str, w: &Param) -> Result<()> {
 }
 
 impl Tensor {
-    /// Returns `x W^T`.
+    /// `x W^T`.
     ///
     /// # Shapes
     /// x [.., K], W [N, K] -> [.., N]
@@ -49,7 +49,7 @@ impl Tensor {
         Ok(y.made_by(pass, true, || Op::Matmul { x: self.clone(), w: w.clone() }))
     }
 
-    /// Returns `x W[rows]` per head: the transposed product with a slice of a matrix, as absorbed attention needs it.
+    /// `x W[rows]` per head: the transposed product with a slice of a matrix, as absorbed attention needs it.
     /// Inference only.
     ///
     /// # Shapes
@@ -61,7 +61,7 @@ impl Tensor {
         self.per_head("heads_matmul_nn", pass, w, first, false)
     }
 
-    /// Returns `x W[rows]^T` per head. Inference only.
+    /// `x W[rows]^T` per head. Inference only.
     ///
     /// # Shapes
     /// x [T, H, C], W [H * (rows per head), C]; the head's slice `first..first + count` of its rows -> [T, H, count]
@@ -106,7 +106,7 @@ impl Tensor {
         Ok(out.made_by(pass, true, || Op::Inference { op, x: self.clone() }))
     }
 
-    /// Returns `x[s] W_e^T` for rows sorted by expert.
+    /// `x[s] W_e^T` for rows sorted by expert.
     ///
     /// # Shapes
     /// x [S, K], W [E, N, K], a plan for S slots and E experts -> [S, N]; `fetched` has the experts that W does not hold
@@ -177,7 +177,7 @@ impl Tensor {
         Ok(y.made_by(pass, true, || Op::Embed { w: w.clone(), ids: ids.clone() }))
     }
 
-    /// Returns `x / rms(x) * w` over the last dimension.
+    /// `x / rms(x) * w` over the last dimension.
     ///
     /// # Shapes
     /// x [.., D], w `[D]` -> [.., D]
@@ -196,7 +196,7 @@ impl Tensor {
         Ok(y.made_by(pass, true, || Op::RmsNorm { x: self.clone(), w: w.clone(), inverse_rms }))
     }
 
-    /// Returns `x + w` with w added to every row.
+    /// `x + w` with w added to every row.
     ///
     /// # Shapes
     /// x [.., D], w `[D]` -> [.., D]

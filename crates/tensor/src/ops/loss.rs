@@ -8,7 +8,7 @@ use crate::error::mismatch;
 use crate::shape::Shape;
 use crate::tensor::{Indices, Op, Param, Pass, Result, Tensor};
 
-/// What a model says about one token each.
+/// The log-probability of one token per row, and the entropy.
 pub struct TokenDistribution {
     /// Log-probability of the token. `[R]`, differentiable
     pub log_prob: Tensor,
@@ -16,7 +16,7 @@ pub struct TokenDistribution {
     pub entropy: Tensor,
 }
 
-/// Log_prob, log_sum and entropy of every row, as `run` writes them.
+/// `log_prob`, `log_sum` and `entropy` of every row, as `run` writes them.
 fn of_rows(pass: Pass<'_>, rows: usize, run: impl FnOnce(RowOutputs<'_>)) -> [Tensor; 3] {
     let [mut a, mut b, mut c] = [(); 3].map(|()| Tensor::unwritten(pass.device, Shape::new(&[rows])));
     run(RowOutputs { log_prob: a.view_mut(), log_sum: b.view_mut(), entropy: c.view_mut() });

@@ -1,5 +1,5 @@
-//! Which operations exist, on which shapes, and what do they compute? Every method checks shapes, calls one kernel and
-//! records one node; the mathematics stands in `minke_kernels::ops`.
+//! The operations on tensors. Every method checks shapes, calls one kernel and records one node; the mathematics stands
+//! in `minke_kernels::ops`.
 
 mod attention;
 pub mod cache;

@@ -8,7 +8,7 @@ use crate::shape::Shape;
 use crate::tensor::{Op, Pass, Result, Tensor};
 
 impl Tensor {
-    /// Returns `a + scale * b`.
+    /// `a + scale * b`.
     ///
     /// # Errors
     /// If the shapes differ.
@@ -19,7 +19,7 @@ impl Tensor {
         Ok(y.made_by(pass, self.recorded() || b.recorded(), || Op::AddScaled { a: self.clone(), b: b.clone(), scale }))
     }
 
-    /// Returns `a + b`.
+    /// `a + b`.
     ///
     /// # Errors
     /// If the shapes differ.
@@ -27,7 +27,7 @@ impl Tensor {
         self.add_scaled(pass, b, 1.0)
     }
 
-    /// Returns `scale * x`.
+    /// `scale * x`.
     ///
     /// # Errors
     /// If x is not F32.
@@ -37,7 +37,7 @@ impl Tensor {
         Ok(y.made_by(pass, self.recorded(), || Op::Scale { x: self.clone(), scale }))
     }
 
-    /// Returns `a * b` element by element.
+    /// `a * b` element by element.
     ///
     /// # Errors
     /// If the shapes differ.
@@ -59,7 +59,7 @@ impl Tensor {
         Ok(y.made_by(pass, self.recorded() || b.recorded(), || Op::Min { a: self.clone(), b: b.clone() }))
     }
 
-    /// E^x.
+    /// `e^x`.
     ///
     /// # Errors
     /// If x is not F32.
@@ -69,7 +69,7 @@ impl Tensor {
         Ok(y.clone().made_by(pass, self.recorded(), || Op::Exp { x: self.clone(), y }))
     }
 
-    /// Returns 1 / (1 + e^-x).
+    /// The sigmoid 1 / (1 + e^-x).
     ///
     /// # Errors
     /// If x is not F32.
@@ -79,7 +79,7 @@ impl Tensor {
         Ok(y.clone().made_by(pass, self.recorded(), || Op::Sigmoid { x: self.clone(), y }))
     }
 
-    /// X limited to `[low, high]`.
+    /// `x` limited to `[low, high]`.
     ///
     /// # Errors
     /// If x is not F32.
@@ -103,7 +103,7 @@ impl Tensor {
         Ok(y.made_by(pass, self.recorded(), || Op::WeightedSum { x: self.clone(), weights: weights.detach() }))
     }
 
-    /// Returns `silu(gate) * up`.
+    /// `silu(gate) * up`.
     ///
     /// # Errors
     /// If the shapes differ.
@@ -115,7 +115,7 @@ impl Tensor {
         Ok(y.made_by(pass, wanted, || Op::Swiglu { gate: self.clone(), up: up.clone() }))
     }
 
-    /// Tells the host whether every value is finite.
+    /// Whether every value is finite, for the host.
     ///
     /// # Errors
     /// If x is not F32.

@@ -29,7 +29,7 @@ impl Dispatch {
         Ok(Self { offsets, token_of, slot_of, per_token })
     }
 
-    /// Asks the source of the pass, if it has one, for the experts of a layer that rows are sent to.
+    /// Fetches the experts of a layer that rows are sent to from the source of the pass, if it has one.
     ///
     /// # Errors
     /// If the source fails.
@@ -111,7 +111,7 @@ impl Tensor {
         Ok(y.made_by(pass, wanted, || Op::Combine { ys: self.clone(), weights: weights.clone(), plan: plan.clone() }))
     }
 
-    /// Returns `x[t, indices[t, k]]`.
+    /// `x[t, indices[t, k]]`.
     ///
     /// # Shapes
     /// x [T, E], indices [T, K] below E -> [T, K]
@@ -132,7 +132,7 @@ impl Tensor {
         Ok(y.made_by(pass, self.recorded(), || Op::PickColumns { x: self.clone(), indices: indices.clone() }))
     }
 
-    /// Returns `x / (sum of its row + epsilon)`.
+    /// `x / (sum of its row + epsilon)`.
     ///
     /// # Errors
     /// If x is not F32.
@@ -144,7 +144,7 @@ impl Tensor {
         Ok(y.made_by(pass, self.recorded(), || Op::NormalizeRows { x: self.clone(), epsilon }))
     }
 
-    /// E^x / (sum of e^x over the row).
+    /// `e^x / (sum of e^x over the row)`.
     ///
     /// # Errors
     /// If x is not F32.

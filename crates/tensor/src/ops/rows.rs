@@ -27,7 +27,7 @@ impl Tensor {
         Ok(y.made_by(pass, self.recorded(), || Op::Columns { x: self.clone(), start }))
     }
 
-    /// Returns `[a, b]` side by side.
+    /// `[a, b]` side by side.
     ///
     /// # Shapes
     /// a [T, A], b [T, B] -> [T, A + B]

@@ -6,7 +6,7 @@ use crate::error::mismatch;
 use crate::shape::Shape;
 use crate::tensor::{Indices, Pass, Result, Tensor};
 
-/// One sampled token per row, and what the model says about it.
+/// One sampled token per row, with log-probability, entropy and alternatives.
 pub struct Samples {
     /// The token, [`NOT_FINITE`](crate::NOT_FINITE) or [`NOTHING_ALLOWED`](crate::NOTHING_ALLOWED). `[R]`
     pub token_ids: Indices,

@@ -1,5 +1,5 @@
-//! How does AdamW move a parameter? By its mean gradient over the root of its mean squared gradient; decay is applied
-//! to the parameter, not to the gradient.
+//! AdamW: a parameter moves by its mean gradient over the root of its mean squared gradient; decay is applied to the
+//! parameter, not to the gradient.
 //!
 //! ```text
 //! g      = grad_scale * grad

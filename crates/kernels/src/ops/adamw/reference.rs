@@ -1,4 +1,4 @@
-//! What a step of AdamW is.
+//! Reference implementation of a step of AdamW.
 
 use super::AdamW;
 

@@ -184,7 +184,7 @@ simd_fn! {
             let strides = memory.key_strides;
             let tile = &memory.keys[unit * strides.unit + block.key_value_head * strides.head..];
             if strides.key == 1 {
-                // Pages of one head lie far apart: ask for what comes next while this tile is computed.
+                // Pages of one head lie far apart: fetch what comes next while this tile is computed.
                 fetch_ahead(s, memory, block, t, last / TILE, heads);
             }
             let queries = block.left(q, heads.width, first);

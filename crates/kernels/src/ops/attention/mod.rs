@@ -1,4 +1,4 @@
-//! What does a token look at? Itself and everything before it in its sequence, through softmax of scaled products.
+//! Causal attention: a token attends to itself and all before it in its sequence, by softmax of scaled products.
 //!
 //! ```text
 //! s_j = scale * q . k_j        for keys j <= position of the query

@@ -1,4 +1,4 @@
-//! What attention is: plain loops in f64 over one sequence, and how sequences lie in a batch or in pages.
+//! Reference implementation of attention: plain f64 loops over one sequence, and how sequences lie in batch or pages.
 
 use super::{Heads, Memory, Span, Strides, TILE};
 use crate::element::Element;
@@ -37,7 +37,7 @@ pub(crate) fn over_memory<T: Element>(
     }
 }
 
-/// Dq, dk, dv of a batch; zero in rows outside the spans.
+/// The gradients dq, dk, dv of a batch; zero in rows outside the spans.
 pub fn over_batch_backward(
     [q, k, v]: &[Vec<f64>; 3],
     dout: &[f64],
@@ -59,7 +59,7 @@ pub fn over_batch_backward(
     all
 }
 
-/// Out and the log of the softmax sums of queries from position `first` on.
+/// The outputs and the logs of the softmax sums of queries from position `first` on.
 /// q [T, H, width], k [first + T, KV, width], v [first + T, KV, value_width] -> [T, H, value_width], [T, H]
 pub fn attention(q: &[f64], k: &[f64], v: &[f64], first: usize, heads: Heads, scale: f64) -> (Vec<f64>, Vec<f64>) {
     let Heads { query, key_value, width, value_width } = heads;
@@ -88,7 +88,7 @@ pub fn attention(q: &[f64], k: &[f64], v: &[f64], first: usize, heads: Heads, sc
     (out, log_sum)
 }
 
-/// Dq, dk, dv of [`attention`] from position 0 on.
+/// The gradients dq, dk, dv of [`attention`] from position 0 on.
 pub fn attention_backward(
     (q, k, v): (&[f64], &[f64], &[f64]),
     dout: &[f64],

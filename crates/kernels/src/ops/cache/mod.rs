@@ -1,4 +1,4 @@
-//! How new keys and values get into their pages: each token's row is scattered to its place.
+//! Appending of new keys and values to their pages: each token's row is scattered to its place.
 
 pub mod reference;
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! What appending to a cache is.
+//! Reference implementation of appending to a cache.
 
 use super::{PAGE_TOKENS, Strides};
 use crate::element::Element;

@@ -1,4 +1,4 @@
-//! How does a token become a row? Row `id` of the table; its gradient is added to that row.
+//! Embedding: token `id` becomes row `id` of the table; its gradient is added to that row.
 
 mod cpu;
 pub mod reference;

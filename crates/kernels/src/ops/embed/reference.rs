@@ -1,11 +1,11 @@
-//! What an embedding is.
+//! Reference implementation of the embedding.
 
-/// Y. table [W, width], ids `[T]` -> [T, width]
+/// The rows with the given ids. table [W, width], ids `[T]` -> [T, width]
 pub fn embed(table: &[f64], width: usize, ids: &[u32]) -> Vec<f64> {
     ids.iter().flat_map(|&id| table[id as usize * width..][..width].iter().copied()).collect()
 }
 
-/// Dtable. ids `[T]`, dy [T, width] -> [rows, width]
+/// The gradient of the table. ids `[T]`, dy [T, width] -> [rows, width]
 pub fn embed_backward(rows: usize, width: usize, ids: &[u32], dy: &[f64]) -> Vec<f64> {
     let mut dtable = vec![0.0; rows * width];
     for (t, &id) in ids.iter().enumerate() {

@@ -1,7 +1,7 @@
-//! How do experts multiply? Each its own rows: `y[s] = x[s] W_e^T` for the rows s that expert e was given.
+//! Products of experts, each with its own rows: `y[s] = x[s] W_e^T` for the rows s that expert e was given.
 //!
-//! Rows come sorted by expert; `offsets [E + 1]` says where each expert's rows begin. A row's bits depend on the row
-//! and its expert's weight alone.
+//! Rows come sorted by expert; `offsets [E + 1]` holds the first row of each expert. A row's bits depend on the row and
+//! its expert's weight alone.
 
 mod cpu;
 pub mod reference;

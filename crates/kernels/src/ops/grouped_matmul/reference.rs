@@ -1,4 +1,4 @@
-//! What a grouped product is: the plain product, expert by expert.
+//! Reference implementation of the grouped product: the plain product, expert by expert.
 
 use super::Size;
 use crate::ops::matmul::reference as plain;
@@ -10,7 +10,7 @@ fn each(offsets: &[u32], mut expert: impl FnMut(usize, usize, usize)) {
     }
 }
 
-/// Returns `x W_e^T`. x [m, k], w [E, n, k] -> [m, n]
+/// `x W_e^T`. x [m, k], w [E, n, k] -> [m, n]
 pub fn grouped_matmul(x: &[f64], w: &[f64], offsets: &[u32], Size { n, k, .. }: Size) -> Vec<f64> {
     let mut y = Vec::new();
     each(offsets, |e, start, m| {
@@ -19,7 +19,7 @@ pub fn grouped_matmul(x: &[f64], w: &[f64], offsets: &[u32], Size { n, k, .. }: 
     y
 }
 
-/// Returns `dy W_e`. dy [m, n], w [E, n, k] -> [m, k]
+/// `dy W_e`. dy [m, n], w [E, n, k] -> [m, k]
 pub fn grouped_matmul_nn(dy: &[f64], w: &[f64], offsets: &[u32], Size { n, k, .. }: Size) -> Vec<f64> {
     let mut dx = Vec::new();
     each(offsets, |e, start, m| {
@@ -28,7 +28,7 @@ pub fn grouped_matmul_nn(dy: &[f64], w: &[f64], offsets: &[u32], Size { n, k, ..
     dx
 }
 
-/// Returns `dy^T x` by expert. dy [m, n], x [m, k] -> [E, n, k]
+/// `dy^T x` by expert. dy [m, n], x [m, k] -> [E, n, k]
 pub fn grouped_matmul_backward_weight(dy: &[f64], x: &[f64], offsets: &[u32], Size { n, k, .. }: Size) -> Vec<f64> {
     let mut dw = Vec::new();
     each(offsets, |_, start, m| {

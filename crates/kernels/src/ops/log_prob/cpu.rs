@@ -19,7 +19,7 @@ pub(super) struct Rows<'a> {
 }
 
 simd_fn! {
-    /// Returns (log-probability, log sum, entropy) of one row.
+    /// Log-probability, log sum and entropy of one row.
     pub(crate) fn row<S>(s: S, logits: &[f32], target: usize, inverse_temperature: f32) -> (f32, f32, f32) {
         let scale = s.splat(inverse_temperature);
         let whole = logits.chunks_exact(S::LANES);

@@ -1,4 +1,4 @@
-//! How likely is the next token? `log p(target) = z[target] / T - log sum exp(z / T)` with `z = x W^T`.
+//! Log-probability of the next token: `log p(target) = z[target] / T - log sum exp(z / T)` with `z = x W^T`.
 //!
 //! One function computes a log-probability, in one order over the vocabulary: the sampler reads it off logits
 //! ([`super::sample`]), scoring and training go from hidden states in chunks of rows ([`head_log_prob`]) and never hold
@@ -31,7 +31,7 @@ impl<'a> RowOutputs<'a> {
         cpu::Rows { log_prob: self.log_prob.host(), log_sum: self.log_sum.host(), entropy: self.entropy.host() }
     }
 
-    /// Writes what the reference says of rows of logits.
+    /// Writes the results of the reference for rows of logits.
     fn set(self, logits: &[f64], targets: &[u32], inverse_temperature: f32) {
         let rows = logits.chunks_exact(logits.len().checked_div(targets.len()).unwrap_or(0).max(1)).zip(targets);
         let all: Vec<[f64; 3]> = rows

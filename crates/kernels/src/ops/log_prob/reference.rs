@@ -1,13 +1,13 @@
-//! What a log-probability is.
+//! Reference implementation of log-probabilities.
 
 use crate::ops::matmul::{self, Size};
 
-/// The logits x W^T as they are stored: rounded to f32, so that all who ask for them see the same.
+/// The logits x W^T rounded to f32, as they are stored, so that every reader has the same.
 pub fn logits(x: &[f64], w: &[f64], size: Size) -> Vec<f64> {
     matmul::reference::matmul(x, w, size).into_iter().map(|z| f64::from(z as f32)).collect()
 }
 
-/// Returns (log-probability, log sum, entropy) of one row of logits, in f64.
+/// Log-probability, log sum and entropy of one row of logits, in f64.
 pub fn log_prob(logits: &[f64], target: usize, inverse_temperature: f64) -> (f64, f64, f64) {
     let z: Vec<f64> = logits.iter().map(|l| l * inverse_temperature).collect();
     let largest = z.iter().copied().fold(f64::NEG_INFINITY, f64::max);

@@ -1,4 +1,4 @@
-//! How does a linear layer multiply? `y = x W^T` with W stored `[out, in]` as published, and its two gradients.
+//! The product of a linear layer, `y = x W^T` with W stored `[out, in]` as published, and its two gradients.
 //!
 //! The forward reads W *packed*: panels of columns of the product side by side, k outermost. A trainable weight keeps one
 //! packed copy per version; the layout is the device's own and invisible in the result (see `tile`).

@@ -1,8 +1,8 @@
-//! What a matrix product is.
+//! Reference implementation of matrix products.
 
 use super::{HeadSlice, Size};
 
-/// Returns `x W^T`. x [m, k], w [n, k] -> [m, n]
+/// `x W^T`. x [m, k], w [n, k] -> [m, n]
 pub fn matmul(x: &[f64], w: &[f64], Size { m, n, k }: Size) -> Vec<f64> {
     let mut y = vec![0.0; m * n];
     for i in 0..m {
@@ -13,7 +13,7 @@ pub fn matmul(x: &[f64], w: &[f64], Size { m, n, k }: Size) -> Vec<f64> {
     y
 }
 
-/// Returns `dy W`. dy [m, n], w [n, k] -> [m, k]
+/// `dy W`. dy [m, n], w [n, k] -> [m, k]
 pub fn matmul_nn(dy: &[f64], w: &[f64], Size { m, n, k }: Size) -> Vec<f64> {
     let mut dx = vec![0.0; m * k];
     for i in 0..m {
@@ -26,7 +26,7 @@ pub fn matmul_nn(dy: &[f64], w: &[f64], Size { m, n, k }: Size) -> Vec<f64> {
     dx
 }
 
-/// Returns `dy^T x`. dy [m, n], x [m, k] -> [n, k]
+/// `dy^T x`. dy [m, n], x [m, k] -> [n, k]
 pub fn matmul_backward_weight(dy: &[f64], x: &[f64], Size { m, n, k }: Size) -> Vec<f64> {
     let mut dw = vec![0.0; n * k];
     for i in 0..m {
@@ -39,7 +39,7 @@ pub fn matmul_backward_weight(dy: &[f64], x: &[f64], Size { m, n, k }: Size) -> 
     dw
 }
 
-/// Returns `x W_h` per head. x [T, H, count], w [H * per_head, latent] -> [T, H, latent]
+/// `x W_h` per head. x [T, H, count], w [H * per_head, latent] -> [T, H, latent]
 pub fn heads_matmul_nn(x: &[f64], w: &[f64], slice: HeadSlice, tokens: usize) -> Vec<f64> {
     let HeadSlice { heads, count, latent, .. } = slice;
     let size = Size { m: 1, n: count, k: latent };
@@ -47,7 +47,7 @@ pub fn heads_matmul_nn(x: &[f64], w: &[f64], slice: HeadSlice, tokens: usize) ->
     (0..tokens * heads).flat_map(each).collect()
 }
 
-/// Returns `x W_h^T` per head. x [T, H, latent], w [H * per_head, latent] -> [T, H, count]
+/// `x W_h^T` per head. x [T, H, latent], w [H * per_head, latent] -> [T, H, count]
 pub fn heads_matmul(x: &[f64], w: &[f64], slice: HeadSlice, tokens: usize) -> Vec<f64> {
     let HeadSlice { heads, count, latent, .. } = slice;
     let size = Size { m: 1, n: count, k: latent };

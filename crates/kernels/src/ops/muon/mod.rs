@@ -1,4 +1,4 @@
-//! How does Muon step? The momentum of a matrix is made orthogonal before it is applied.
+//! Muon: the momentum of a matrix is made orthogonal before it is applied.
 //!
 //! ```text
 //! M   = momentum * M + (1 - momentum) * G

@@ -1,4 +1,4 @@
-//! What a Muon step is, in f64.
+//! Reference implementation of a Muon step, in f64.
 
 use super::{COEFFICIENTS, Matrices, Muon, STEPS};
 
@@ -10,7 +10,7 @@ fn transpose(x: &[f64], rows: usize, columns: usize) -> Vec<f64> {
     (0..x.len()).map(|at| x[at % rows * columns + at / rows]).collect()
 }
 
-/// X [rows, columns] with its singular values pushed towards 1.
+/// The matrix x [rows, columns] with its singular values pushed towards 1.
 pub fn orthogonalize(x: &[f64], rows: usize, columns: usize) -> Vec<f64> {
     if rows > columns {
         return transpose(&orthogonalize(&transpose(x, rows, columns), columns, rows), columns, rows);

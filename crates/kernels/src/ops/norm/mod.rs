@@ -1,4 +1,4 @@
-//! How is a row brought to unit size? RMSNorm: divided by its root mean square, then scaled by a learned weight.
+//! RMSNorm: a row is divided by its root mean square, then scaled by a learned weight.
 //!
 //! ```text
 //! r_t    = 1 / sqrt(mean_j x_tj^2 + eps)

@@ -1,17 +1,17 @@
-//! What RMSNorm is.
+//! Reference implementation of RMSNorm.
 
-/// Y. x [T, n], weight `[n]` -> [T, n]
+/// The normalised rows. x [T, n], weight `[n]` -> [T, n]
 pub fn rms_norm(x: &[f64], weight: &[f64], eps: f64) -> Vec<f64> {
     let rows = x.chunks_exact(weight.len());
     rows.flat_map(|x| x.iter().zip(weight).map(move |(v, w)| v * inv_rms(x, eps) * w)).collect()
 }
 
-/// Returns 1 / sqrt(mean(x^2) + eps) of one row.
+/// The inverse root mean square of one row, 1 / sqrt(mean(x^2) + eps).
 pub fn inv_rms(x: &[f64], eps: f64) -> f64 {
     1.0 / (x.iter().map(|v| v * v).sum::<f64>() / x.len() as f64 + eps).sqrt()
 }
 
-/// Returns (dx, dweight). inv_rms `[T]` is that of the forward.
+/// The gradients dx and dweight. inv_rms `[T]` is that of the forward.
 pub fn rms_norm_backward(x: &[f64], weight: &[f64], inv_rms: &[f64], dy: &[f64]) -> (Vec<f64>, Vec<f64>) {
     let n = weight.len();
     let (mut dx, mut dweight) = (vec![0.0; x.len()], vec![0.0; n]);

@@ -1,4 +1,4 @@
-//! What is done float by float? Sums, products, bounds, and the few sums over everything that training needs.
+//! Operations float by float: sums, products, bounds, and the few sums over everything that training needs.
 //!
 //! Every float's result depends on that float alone, so slices may be cut and threaded anywhere. [`weighted_sum`] and
 //! [`sum_squares`] go in chunks of a constant size, combined in index order.

@@ -1,23 +1,23 @@
-//! What the pointwise operations are, for one float.
+//! Reference implementation of the pointwise operations, for one float.
 
 use crate::View;
 
-/// F of every value.
+/// `f` of every value.
 pub(super) fn one(x: View<'_, f32>, f: impl Fn(f64) -> f64) -> Vec<f64> {
     x.host().iter().map(|&x| f(x.into())).collect()
 }
 
-/// F of every pair of values.
+/// `f` of every pair of values.
 pub(super) fn two(a: View<'_, f32>, b: View<'_, f32>, f: impl Fn(f64, f64) -> f64) -> Vec<f64> {
     a.host().iter().zip(b.host()).map(|(&a, &b)| f(a.into(), b.into())).collect()
 }
 
-/// A + scale b.
+/// `a + scale b`.
 pub fn add_scaled(a: f64, b: f64, scale: f64) -> f64 {
     a + scale * b
 }
 
-/// Returns 1 / (1 + e^-x).
+/// The sigmoid 1 / (1 + e^-x).
 pub fn sigmoid(x: f64) -> f64 {
     1.0 / (1.0 + (-x).exp())
 }
@@ -27,7 +27,7 @@ pub fn sigmoid_backward(y: f64, dy: f64) -> f64 {
     dy * y * (1.0 - y)
 }
 
-/// X bounded to [low, high].
+/// `x` bounded to [low, high].
 pub fn clamp(x: f64, low: f64, high: f64) -> f64 {
     x.clamp(low, high)
 }
@@ -42,7 +42,7 @@ pub fn min(a: f64, b: f64) -> f64 {
     if a.is_nan() || b.is_nan() { f64::NAN } else { a.min(b) }
 }
 
-/// Returns (da, db).
+/// The gradients da and db.
 pub fn min_backward(a: f64, b: f64, dy: f64) -> (f64, f64) {
     if a < b {
         (dy, 0.0)

@@ -1,4 +1,4 @@
-//! How does a row know its position? Pairs of its components are turned by an angle that grows with the position.
+//! Rotary positions: pairs of a row's components are turned by an angle that grows with the position.
 //!
 //! ```text
 //! angle_ti = position_t * frequency_i

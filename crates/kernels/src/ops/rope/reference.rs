@@ -1,8 +1,8 @@
-//! What a rotation is.
+//! Reference implementation of the rotation.
 
 use super::{Direction, Layout};
 
-/// Returns (cosine, sine) of the angles. positions `[T]`, inv_freq [R/2] -> [T, R/2, 2]
+/// Cosine and sine of the angles. positions `[T]`, inv_freq [R/2] -> [T, R/2, 2]
 pub fn cos_sin(positions: &[u32], inv_freq: &[f32], multiplier: f32) -> Vec<f64> {
     let mut out = Vec::new();
     for &position in positions {

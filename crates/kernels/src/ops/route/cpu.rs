@@ -35,12 +35,12 @@ pub(super) fn select(cpu: &Cpu, scores: &[f32], bias: Option<&[f32]>, routing: &
     });
 }
 
-/// A score as experts compete with it.
+/// The biased score by which experts are chosen.
 fn biased(scores: &[f32], bias: Option<&[f32]>, expert: usize) -> f32 {
     key(scores[expert] + bias.map_or(0.0, |bias| bias[expert]))
 }
 
-/// What a group counts; with one expert, its only score.
+/// The score of a group; with one expert, its only score.
 fn counted(scores: &[f32], bias: Option<&[f32]>, group: Range<usize>, score: GroupScore) -> f32 {
     let (mut first, mut second) = (f32::NEG_INFINITY, f32::NEG_INFINITY);
     for e in group.clone() {

@@ -1,4 +1,4 @@
-//! Which experts does a token visit, in which order are they computed, and how do their outputs come back?
+//! Routing: the experts that each token visits, the order in which they are computed, and the sum of their outputs.
 //!
 //! ```text
 //! c_te  = s_te + b_e                      s = sigmoid (V3) or softmax (V2) of the gate's logits; b, which only V3
@@ -211,7 +211,7 @@ pub fn combine_backward(
     }
 }
 
-/// Returns K from the numbers of slots and of elements of the rows `y [T, width]`.
+/// K, from the numbers of slots and of elements of the rows `y [T, width]`.
 fn per_token(slots: usize, width: usize, y: usize) -> usize {
     let tokens = y.checked_div(width).unwrap_or(0);
     let per_token = slots.checked_div(tokens).unwrap_or(0);

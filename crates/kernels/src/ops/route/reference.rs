@@ -1,4 +1,4 @@
-//! What routing is.
+//! Reference implementation of routing.
 
 use std::ops::Range;
 
@@ -16,7 +16,7 @@ fn sorted(values: &[f32]) -> Vec<usize> {
     order
 }
 
-/// What each group counts, for one token: the sum of its largest biased score, or its two largest.
+/// The score of each group, for one token: its largest biased score, or the sum of its two largest.
 pub fn group_scores(scores: &[f32], bias: &[f32], routing: &Routing) -> Vec<f32> {
     let counted = match routing.group_score {
         GroupScore::TwoBest => 2,
@@ -38,7 +38,7 @@ pub fn select(scores: &[f32], bias: &[f32], routing: &Routing) -> Vec<u32> {
     order.take(routing.per_token).map(|e| e as u32).collect()
 }
 
-/// Returns (offsets [E + 1], token_of [T K], slot_of [T, K]): slots are the pairs of token and expert, sorted by expert, then
+/// Offsets [E + 1], token_of [T K] and slot_of [T, K] of slots: the pairs of token and expert, sorted by expert, then
 /// by token. indices [T, K]
 pub fn plan(indices: &[u32], per_token: usize, experts: usize) -> (Vec<u32>, Vec<u32>, Vec<u32>) {
     let mut pairs: Vec<usize> = (0..indices.len()).collect();
@@ -72,13 +72,13 @@ pub fn balance_factors(
     }
 }
 
-/// Dx. dxs [S, width], slot_of [T, K] -> [T, width]
+/// The gradient dx. dxs [S, width], slot_of [T, K] -> [T, width]
 pub fn gather_backward(dxs: &[f64], slot_of: &[u32], per_token: usize, width: usize) -> Vec<f64> {
     let ones = vec![1.0; slot_of.len()];
     combine(dxs, &ones, slot_of, per_token, width)
 }
 
-/// Y. ys [S, width], weights [T, K], slot_of [T, K] -> [T, width]
+/// The weighted sums of slots by token. ys [S, width], weights [T, K], slot_of [T, K] -> [T, width]
 pub fn combine(ys: &[f64], weights: &[f64], slot_of: &[u32], per_token: usize, width: usize) -> Vec<f64> {
     let mut y = vec![0.0; slot_of.len() / per_token * width];
     for (i, &slot) in slot_of.iter().enumerate() {
@@ -89,7 +89,7 @@ pub fn combine(ys: &[f64], weights: &[f64], slot_of: &[u32], per_token: usize, w
     y
 }
 
-/// Returns (dys, dweights).
+/// The gradients dys and dweights.
 pub fn combine_backward(
     ys: &[f64],
     weights: &[f64],
@@ -114,7 +114,7 @@ pub fn pick_columns(scores: &[f64], experts: usize, indices: &[u32], per_token: 
     indices.iter().enumerate().map(|(i, &e)| scores[i / per_token * experts + e as usize]).collect()
 }
 
-/// Dscores. dy [T, K], indices [T, K] -> [T, E]
+/// The gradient dscores. dy [T, K], indices [T, K] -> [T, E]
 pub fn pick_columns_backward(dy: &[f64], indices: &[u32], per_token: usize, experts: usize) -> Vec<f64> {
     let mut dscores = vec![0.0; indices.len() / per_token * experts];
     for (i, &e) in indices.iter().enumerate() {
@@ -123,12 +123,12 @@ pub fn pick_columns_backward(dy: &[f64], indices: &[u32], per_token: usize, expe
     dscores
 }
 
-/// X / (sum + eps) by rows.
+/// `x / (sum + eps)` by rows.
 pub fn normalize_rows(x: &[f64], width: usize, eps: f64) -> Vec<f64> {
     x.chunks(width).flat_map(|x| x.iter().map(|v| v / (x.iter().sum::<f64>() + eps))).collect()
 }
 
-/// Dx.
+/// The gradient dx.
 pub fn normalize_rows_backward(x: &[f64], width: usize, eps: f64, dy: &[f64]) -> Vec<f64> {
     let mut dx = Vec::new();
     for (x, dy) in x.chunks(width).zip(dy.chunks(width)) {
@@ -139,13 +139,13 @@ pub fn normalize_rows_backward(x: &[f64], width: usize, eps: f64, dy: &[f64]) ->
     dx
 }
 
-/// E^x / (sum of e^x) by rows.
+/// `e^x / (sum of e^x)` by rows.
 pub fn softmax_rows(x: &[f64], width: usize) -> Vec<f64> {
     let exp: Vec<f64> = x.iter().map(|x| x.exp()).collect();
     normalize_rows(&exp, width, 0.0)
 }
 
-/// Dx.
+/// The gradient dx.
 pub fn softmax_rows_backward(y: &[f64], width: usize, dy: &[f64]) -> Vec<f64> {
     let mut dx = Vec::new();
     for (y, dy) in y.chunks(width).zip(dy.chunks(width)) {

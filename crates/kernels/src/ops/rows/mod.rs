@@ -1,4 +1,4 @@
-//! How are rows cut, joined and gathered? Copies, and the sums that are their gradients.
+//! Cutting, joining and gathering of rows: copies, and the sums that are their gradients.
 
 mod cpu;
 pub mod reference;

@@ -1,11 +1,11 @@
-//! What cutting, joining and gathering are.
+//! Reference implementation of cutting, joining and gathering.
 
 /// The columns. x [T, width] -> [T, len]
 pub fn columns(x: &[f64], width: usize, start: usize, len: usize) -> Vec<f64> {
     x.chunks_exact(width).flat_map(|row| row[start..start + len].iter().copied()).collect()
 }
 
-/// Dx. dy [T, len] -> [T, width]
+/// The gradient dx. dy [T, len] -> [T, width]
 pub fn columns_backward(dy: &[f64], rows: usize, width: usize, start: usize, len: usize) -> Vec<f64> {
     let mut dx = vec![0.0; rows * width];
     for t in 0..rows {
@@ -38,7 +38,7 @@ pub fn append_shared(x: &[f64], shared: &[f64], tokens: usize, (heads, n, r): (u
     y
 }
 
-/// Returns (dx, dshared). dy [T, heads, n + r]
+/// The gradients dx and dshared. dy [T, heads, n + r]
 pub fn append_shared_backward(dy: &[f64], tokens: usize, (heads, n, r): (usize, usize, usize)) -> (Vec<f64>, Vec<f64>) {
     let (mut dx, mut dshared) = (Vec::new(), vec![0.0; tokens * r]);
     for t in 0..tokens {
@@ -53,7 +53,7 @@ pub fn append_shared_backward(dy: &[f64], tokens: usize, (heads, n, r): (usize, 
     (dx, dshared)
 }
 
-/// X with the row added to each of its rows.
+/// `x` with the row added to each of its rows.
 pub fn add_row(x: &[f64], row: &[f64]) -> Vec<f64> {
     x.iter().enumerate().map(|(i, v)| v + row[i % row.len()]).collect()
 }

@@ -1,4 +1,4 @@
-//! Sampling: one token per row of logits z, and what the model says about it.
+//! Sampling: one token per row of logits z, with log-probability, entropy and alternatives.
 //!
 //! ```text
 //! z'    = z + bias                            edits of single logits, in this order: bias,

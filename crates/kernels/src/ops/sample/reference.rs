@@ -1,4 +1,4 @@
-//! What sampling is: sorted lists and sums in f64.
+//! Reference implementation of sampling: sorted lists and sums in f64.
 
 use super::{Edit, NOT_FINITE, NOTHING_ALLOWED, SampleOutputs, SampleRow, SampleRows};
 use crate::ops::log_prob::reference::log_prob;
@@ -28,7 +28,7 @@ pub fn sample(logits: &[f32], row: &SampleRow, sampling: &SampleRows<'_>) -> Sam
         Err(instead) => return ((instead, f64::NAN, f64::NAN), Vec::new()),
         Ok(probabilities) => draw(&probabilities, row.uniform),
     };
-    // The number that training multiplies with, so that both say the same of a token.
+    // The number that training multiplies with, so that both give a token the same log-probability.
     let inverse_temperature = f64::from(SampleRow::inverse_temperature(row.temperature));
     let wide: Vec<f64> = logits.iter().map(|&z| f64::from(z)).collect();
     let of = |id: u32| log_prob(&wide, id as usize, inverse_temperature);

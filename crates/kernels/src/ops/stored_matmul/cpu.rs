@@ -1,5 +1,5 @@
 //! The tuned product: rows of W are expanded, 16 or 32 at a time and a few hundred columns deep, and laid side by side as
-//! the registers want them; then every row of x passes over that panel.
+//! the registers take them; then every row of x passes over that panel.
 
 use std::ops::Range;
 
@@ -40,7 +40,7 @@ struct Product<'a> {
     y_row: usize,
 }
 
-/// x, rounded as the format of the weights asks.
+/// x, rounded as the format of the weights requires.
 enum Prepared<'a> {
     Floats { x: &'a [f32], k: usize },
     Codes(Codes),

@@ -1,5 +1,5 @@
-//! How does a linear layer multiply with weights that stay as they lie in their file? `y = x W^T` and `y = x W`, for every
-//! format, without a decoded copy of W: a task expands a few rows of it at a time into its caches.
+//! The products of a linear layer with weights that stay as they lie in their file: `y = x W^T` and `y = x W`, for
+//! every format, without a decoded copy of W: a task expands a few rows of it at a time into its caches.
 //!
 //! Each format has one arithmetic for one row of x and for thousands (E2):
 //!
@@ -27,7 +27,7 @@ use crate::{Device, View, ViewMut};
 /// x [m, k], W [n, k], y [m, n]
 ///
 /// # Numerics
-/// As the module says.
+/// As stated for the module.
 pub fn matmul(device: &Device, x: View<'_, f32>, w: Stored<'_>, m: usize, y: ViewMut<'_, f32>) {
     let [n, k] = w.shape();
     assert_eq!((x.len(), y.len()), (m * k, m * n));

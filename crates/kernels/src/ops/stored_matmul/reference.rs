@@ -1,4 +1,4 @@
-//! What a product with stored weights is: W decoded, x rounded as the format asks, every sum in f64.
+//! Reference products with stored weights: W decoded, x rounded as the format requires, every sum in f64.
 
 use crate::format::{Stored, decode_rows};
 use crate::isa::Isa;
@@ -17,7 +17,7 @@ fn values(w: Stored<'_>) -> Vec<f64> {
     values.into_iter().map(f64::from).collect()
 }
 
-/// Rows of x as the format of the weights asks: in blocks of 32 codes, or as they are.
+/// Rows of x as the format of the weights requires: in blocks of 32 codes, or as they are.
 fn prepared(x: &[f32], w: Stored<'_>) -> Vec<f64> {
     if w.format().block_elements() == 1 {
         return x.iter().map(|&v| f64::from(v)).collect();
@@ -34,29 +34,29 @@ fn prepared(x: &[f32], w: Stored<'_>) -> Vec<f64> {
     x.chunks(32).flat_map(block).collect()
 }
 
-/// Returns `x W^T`. x [m, k], W [n, k] -> [m, n]
+/// `x W^T`. x [m, k], W [n, k] -> [m, n]
 pub fn matmul(x: &[f32], w: Stored<'_>) -> Vec<f64> {
     let [n, k] = w.shape();
     matmul::reference::matmul(&prepared(x, w), &values(w), Size { m: x.len() / k, n, k })
 }
 
-/// Returns `x W_e^T` by expert. x [m, k], offsets [E + 1] -> [m, n]
+/// `x W_e^T` by expert. x [m, k], offsets [E + 1] -> [m, n]
 pub fn grouped_matmul<'a>(x: &[f32], experts: impl Fn(usize) -> Stored<'a>, offsets: &[u32], k: usize) -> Vec<f64> {
     let rows = offsets.windows(2).map(|pair| pair[0] as usize * k..pair[1] as usize * k).enumerate();
     rows.filter(|(_, rows)| !rows.is_empty()).flat_map(|(e, rows)| matmul(&x[rows], experts(e))).collect()
 }
 
-/// Returns `x W_h^T` per head. x [T, H, latent] -> [T, H, count]
+/// `x W_h^T` per head. x [T, H, latent] -> [T, H, count]
 pub fn heads_matmul(x: &[f32], w: Stored<'_>, slice: HeadSlice, tokens: usize) -> Vec<f64> {
     matmul::reference::heads_matmul(&prepared(x, w), &values(w), slice, tokens)
 }
 
-/// Returns `x W_h` per head. x [T, H, count] -> [T, H, latent]
+/// `x W_h` per head. x [T, H, count] -> [T, H, latent]
 pub fn heads_matmul_nn(x: &[f64], w: Stored<'_>, slice: HeadSlice, tokens: usize) -> Vec<f64> {
     matmul::reference::heads_matmul_nn(x, &values(w), slice, tokens)
 }
 
-/// Returns `x W^T` of a matrix in two halves by head. x [m, C], keys [H C, N], values [H V, C] -> [m, H (N + V)]
+/// `x W^T` of a matrix in two halves by head. x [m, C], keys [H C, N], values [H V, C] -> [m, H (N + V)]
 pub fn split_heads_matmul(x: &[f32], keys: Stored<'_>, values_half: Stored<'_>, heads: usize) -> Vec<f64> {
     let ([_, n], [value_rows, latent]) = (keys.shape(), values_half.shape());
     let (v, wide): (usize, Vec<f64>) = (value_rows / heads, x.iter().map(|&v| f64::from(v)).collect());

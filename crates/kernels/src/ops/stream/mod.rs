@@ -1,4 +1,4 @@
-//! How fast memory can be read: a sum over a whole buffer, as products with one row of x read their weights.
+//! Speed of reading memory: a sum over a whole buffer, as products with one row of x read their weights.
 
 use crate::{Device, View};
 

@@ -1,4 +1,4 @@
-//! What does a feed-forward layer do between its matrices? `y = silu(gate) * up` with `silu(z) = z sigmoid(z)`.
+//! SwiGLU, between the matrices of a feed-forward layer: `y = silu(gate) * up` with `silu(z) = z sigmoid(z)`.
 //!
 //! ```text
 //! dup   = dy gate s                      s = sigmoid(gate)

@@ -25,7 +25,7 @@ pub(crate) fn matmul_nn(cpu: &Cpu, x: &[f32], w: &[f32], slice: HeadSlice, m: us
 /// x [m, k], w [k, n] -> y [m, n]
 ///
 /// # Safety
-/// Nobody else reads or writes these columns of y meanwhile.
+/// Nothing else reads or writes these columns of y meanwhile.
 pub(crate) unsafe fn strided_nn(
     cpu: &Cpu,
     size: Size,
