@@ -1,4 +1,4 @@
-//! What does each target do with the bytes that it is given? Whatever they are, nothing may panic, hang or take much memory.
+//! The targets as functions of bytes: whatever these are, nothing may panic, hang or take much memory.
 //!
 //! The bins of this folder run these functions under libFuzzer; `crates/cli/tests/fuzz_corpora_do_no_harm.rs` runs them over
 //! what was found worth keeping (`fuzz/corpus/`).

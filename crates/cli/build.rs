@@ -1,4 +1,4 @@
-//! Which commit is this built from? Runs are recorded with it.
+//! The commit that the program is built from. Runs are recorded with it.
 
 use std::path::Path;
 use std::process::Command;

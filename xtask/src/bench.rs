@@ -1,4 +1,4 @@
-//! How fast is an op, and how far from what the machine could do? Appends to `bench/results/<machine>.csv`.
+//! Times of ops, and how far they are from what the machine could do, appended to `bench/results/<machine>.csv`.
 //!
 //! docs/kernels.md ("Benchmarks") describes what the bench program of `kernels` prints.
 

@@ -1,4 +1,4 @@
-//! Is the house in order? All checks in one go.
+//! `cargo xtask check`: all checks in one go.
 
 use std::path::Path;
 

@@ -1,6 +1,6 @@
-//! What do inputs do that nobody thought of? `cargo xtask fuzz TARGET [RUNS]` builds a target of `fuzz/` with coverage
-//! counters, on stable Rust, and lets libFuzzer run it from its corpus; what reaches new code is added there.
-//! `cargo xtask fuzz TARGET min` keeps of the corpus what covers the same with less.
+//! Fuzzing: `cargo xtask fuzz TARGET [RUNS]` builds a target of `fuzz/` with coverage counters, on stable Rust, and
+//! lets libFuzzer run it from its corpus; what reaches new code is added there. `cargo xtask fuzz TARGET min` keeps of
+//! the corpus what covers the same with less.
 
 use std::path::Path;
 use std::process::Command;

@@ -1,4 +1,4 @@
-//! Where does the test data come from? `testdata/manifest.json` says it of every file; this rebuilds and verifies them.
+//! The test data: `testdata/manifest.json` states the origin of every file; this rebuilds and verifies them.
 //!
 //! The manifest is a list of groups. A group is made by one command (run by bash in the root of the repository), or is
 //! a copy of published data and has none:
@@ -89,7 +89,7 @@ pub fn rebuild(root: &Path, only: Option<&str>) -> Result<()> {
     for (command, needs) in made {
         println!("run: {command}");
         let mut bash = Command::new("bash");
-        // Python's byte code would lie in testdata/ as files that nobody listed.
+        // Python's byte code would lie in testdata/ as unlisted files.
         bash.args(["-c", command]).current_dir(root).env("PYTHONDONTWRITEBYTECODE", "1");
         if !bash.status().context("cannot start bash")?.success() {
             bail!("`{command}` failed; it needs {}", needs.unwrap_or("nothing but what it names itself"));

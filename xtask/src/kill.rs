@@ -1,6 +1,6 @@
-//! Does a run that is killed end with the same bytes? `cargo xtask kill [RUN.toml] [POINTS]` runs it once in peace, once
-//! killed with SIGKILL at random points of every stage, a third of them inside a save, and compares every file that the
-//! seed determines. A control that resumes without the saved data cursor must differ.
+//! The test that a killed run ends with the same bytes: `cargo xtask kill [RUN.toml] [POINTS]` runs it once
+//! uninterrupted, once killed with SIGKILL at random points of every stage, a third of them inside a save, and compares
+//! every file that the seed determines. A control that resumes without the saved data cursor must differ.
 //!
 //! A point is a length of the stage's `metrics.jsonl`, and behind it a share of a step's time or, inside a save, a number
 //! of files written: points lie as far apart on a slow machine as on a fast one, and there is progress between them.

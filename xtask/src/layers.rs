@@ -1,4 +1,4 @@
-//! Who may use whom? Crates as ARCHITECTURE.md allows it, modules of a crate in no circle.
+//! Dependencies: between crates as ARCHITECTURE.md allows them, between the modules of a crate without a circle.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;

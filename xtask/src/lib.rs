@@ -1,4 +1,4 @@
-//! What keeps the house in order? The checks of `cargo xtask check`, as functions that tests call too.
+//! The checks of `cargo xtask check`, as functions that tests call too.
 //!
 //! Every check returns its complaints as lines, one per fault, each saying what is wrong, where, and what to do; an
 //! empty list means that the rule holds. `Err` is kept for what stops a check from running at all.
@@ -28,7 +28,7 @@ pub fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("invariant: xtask lies in a folder of the root").to_path_buf()
 }
 
-/// A command that runs the cargo that runs us, in the root of the repository.
+/// A command that runs the cargo that runs this program, in the root of the repository.
 pub fn cargo(root: &Path) -> Command {
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command.current_dir(root);

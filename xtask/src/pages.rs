@@ -1,4 +1,4 @@
-//! Do the pages still tell the truth? Every path that a page names in backticks must exist.
+//! The paths in the pages: every path that a page names in backticks must exist.
 
 use std::path::Path;
 

@@ -1,4 +1,4 @@
-//! Where is equation 16? Collects the `# Paper` sections of the rustdoc into `docs/paper-map.md`.
+//! The map from the papers to the code: the `# Paper` sections of the rustdoc, collected into `docs/paper-map.md`.
 //!
 //! CONTRIBUTING.md ("How code names its paper") describes the lines that are read here.
 

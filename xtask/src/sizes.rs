@@ -1,4 +1,4 @@
-//! What has grown large? The longest files and functions, for a reader to judge; no limit fails a build.
+//! The longest files and functions, for a reader to judge; no limit fails a build.
 
 use std::path::Path;
 

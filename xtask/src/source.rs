@@ -1,4 +1,4 @@
-//! How is Rust source read here? As tokens with line numbers, without comments, strings and test code.
+//! Rust source as tokens with line numbers, without comments, strings and test code.
 //!
 //! That is enough for rules about words (`unsafe`, `cfg`), paths (`crate::a::b`) and lengths, and needs no parser.
 

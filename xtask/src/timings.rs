@@ -1,4 +1,4 @@
-//! How long does a build take? Appends to `bench/results/build.csv`.
+//! Build times, appended to `bench/results/build.csv`.
 
 use std::path::Path;
 use std::time::{Instant, SystemTime};

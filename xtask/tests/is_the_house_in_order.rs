@@ -1,4 +1,4 @@
-//! Is the house in order? The readings of `cargo xtask check`, so that plain `cargo test` makes them too.
+//! The checks by reading of `cargo xtask check`, so that plain `cargo test` makes them too.
 
 use anyhow::Result;
 use std::path::Path;

@@ -1,7 +1,7 @@
 //! Between the engine and people: a published model opened with tokenizer, chat template, generation defaults and a plan of
 //! its memory.
 //!
-//! Nothing here prints, reads the environment or knows a command line; what goes wrong is an [`Error`].
+//! Nothing here prints, reads the environment or parses a command line; what goes wrong is an [`Error`].
 
 mod decoder;
 mod error;

@@ -38,7 +38,7 @@ mod tests {
             assert_eq!((name.repo.as_str(), absent), (repo, Absent::Unknown), "{text}");
         }
         assert!(matches!(found("no such model"), Err(Error::Name(_))));
-        // Of a model that came in part, what is missing is said.
+        // For a model that was downloaded in part, the error names what is missing.
         let snapshot = folder.path().join("hub/models--a--b/snapshots/0123456789abcdef0123456789abcdef01234567");
         std::fs::create_dir_all(&snapshot).expect("a folder");
         std::fs::write(snapshot.join("m-Q8_0-00001-of-00002.gguf"), "").expect("a file");

@@ -13,7 +13,7 @@ use crate::machine::memory;
 use crate::text_files::{template, tokenizer};
 use crate::{GenerationConfig, MemoryPlanner, Prompt, Result, SamplingOptions};
 
-/// What tells one model's cache from another's.
+/// The identity of a model, which separates its cache from another's.
 pub type Identity = [u8; 32];
 
 /// A model, loaded.

@@ -9,7 +9,7 @@ use crate::SamplingOptions;
 pub struct Prompt {
     /// Its tokens.
     pub token_ids: Vec<u32>,
-    /// Tells thought and answer apart in what follows; it knows whether the prompt opened the thought.
+    /// The parser of thought and answer in what follows, inside the thought if the prompt opened one.
     pub(crate) parser: ReasoningParser,
     pub(crate) tags: ThinkTokens,
 }

@@ -11,7 +11,7 @@ use crate::error::bad_file;
 /// The tokenizer of a model.
 ///
 /// # Errors
-/// If there is none, it is broken or of another kind, or it has more ids than the model knows.
+/// If there is none, it is broken or of another kind, or it has more ids than the model has.
 pub fn tokenizer(archive: &Archive) -> Result<Tokenizer> {
     let (origin, tokenizer) = match &archive.metadata {
         None => {

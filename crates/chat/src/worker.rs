@@ -1,8 +1,9 @@
 //! One thread that owns an engine and works on many requests at once.
 //!
-//! Requests come in through a bounded channel; each has a channel of its own for its events. The thread steps while there is
-//! work and sleeps otherwise. Between two steps it takes in what was submitted, and ends what was cancelled or whose receiver
-//! is gone. A thought that must be closed goes on as a new sequence behind the closing tag, whose prefix the cache knows.
+//! Requests come in through a bounded channel; each has a channel of its own for its events. The thread steps while
+//! there is work and sleeps otherwise. Between two steps it takes in what was submitted, and ends what was cancelled or
+//! whose receiver is gone. A thought that must be closed goes on as a new sequence behind the closing tag, whose prefix
+//! is in the cache.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -311,7 +312,7 @@ impl EngineThread {
         }
     }
 
-    /// Ends what was cancelled, starts what waits, computes one step, and sends everyone what it brought.
+    /// Ends what was cancelled, starts what waits, computes one step, and sends each request its events.
     fn step(&mut self) {
         self.waiting.retain(|submission| {
             let cancelled = submission.cancelled.load(Ordering::Relaxed);
@@ -476,7 +477,7 @@ impl Running {
     }
 }
 
-/// Sends an event. If nobody receives it, the request was cancelled and ends before the next step.
+/// Sends an event. If its receiver is gone, the request was cancelled and ends before the next step.
 fn send(events: &Sender<Result<Event>>, event: Event) {
     let _ = events.send(Ok(event));
 }

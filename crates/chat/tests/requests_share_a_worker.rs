@@ -97,7 +97,7 @@ fn a_prompt_progresses_by_itself_while_another_answers() {
     // Chunks of 256 tokens.
     assert_eq!((read[0], *read.last().unwrap()), (256, reply.usage.prompt_tokens), "{read:?}");
     assert!(read.is_sorted() && reply.usage.prompt_tokens == 1003, "{read:?}");
-    // The same prompt again is found in the cache, in pages of 32, and the other's prompt is none of its business.
+    // The same prompt again is found in the cache, in pages of 32; the other's prompt is counted apart.
     let again = ask(&worker, &"x".repeat(1000), tokens(2));
     assert_eq!((again.usage.cached_tokens, again.usage.prefilled_tokens), (992, 1003));
     assert_eq!(all(&other).unwrap().1.usage.prompt_tokens, 8);

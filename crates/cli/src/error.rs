@@ -1,10 +1,10 @@
-//! What went wrong, in one line, and which exit code says so to a script? Decided here and nowhere else, from the error
-//! that reached `main`.
+//! Errors in one line, and their exit codes for scripts. Decided here and nowhere else, from the error that reached
+//! `main`.
 
 use std::fmt::Display;
 use std::process::ExitCode;
 
-/// What the shell is told; 0 is success.
+/// The exit codes; 0 is success.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Exit {
     /// It was tried and did not work.

@@ -1,4 +1,4 @@
-//! What does Ctrl-C do? The first one asks whatever runs to stop at a clean point; the second ends the program at once.
+//! Ctrl-C: the first one stops what runs at its next clean point; the second ends the program at once.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -7,7 +7,7 @@ use anyhow::Context;
 
 use crate::error::Exit;
 
-/// Whether somebody pressed Ctrl-C.
+/// Whether Ctrl-C was pressed.
 #[derive(Clone)]
 pub struct Interrupt(Arc<AtomicBool>);
 

@@ -54,7 +54,7 @@ pub fn find(argument: &Path) -> Result<Located> {
         Err(minke_chat::Error::NotDownloaded { name, absent }) => (*name, absent),
         Err(minke_chat::Error::Name(error)) => {
             return Err(match (near, error) {
-                // A path without a scheme, or a word, says nothing about what it was meant to be.
+                // A text with a colon, or with a known beginning, was meant as a name: the error says why it is none.
                 (_, minke_hub::Error::Name { reason, .. }) if text.contains(':') || text.starts_with("deepseek-r1") => {
                     Exit::BadFile.because(format!("{text}: {reason}"))
                 }

@@ -21,7 +21,7 @@ use std::process::ExitCode;
 
 fn main() -> ExitCode {
     std::panic::set_hook(Box::new(|panic| {
-        // Other threads that panic are answered for by who started them.
+        // A panic in another thread is handled by the code that started it.
         if matches!(std::thread::current().name(), Some("main" | minke_chat::ENGINE_THREAD)) {
             let text = panic.payload_as_str().unwrap_or("no reason given").replace('\n', " ");
             let place = panic.location().map_or(String::new(), |at| format!(" ({}:{})", at.file(), at.line()));

@@ -1,5 +1,5 @@
-//! What belongs to a model beside configuration and weights, and where is it in either layout? Vocabulary, template and advice
-//! on sampling: files of a folder, or metadata of GGUF.
+//! Vocabulary, template and advice on sampling, which belong to a model beside configuration and weights: files of a
+//! folder, or metadata of GGUF.
 
 use std::path::Path;
 
@@ -21,7 +21,7 @@ const SAMPLING: [(&str, &str); 4] = [
     ("min_p", "general.sampling.min_p"),
 ];
 
-/// The metadata of a GGUF file with these tensors of this model, and what is to be said about them.
+/// The metadata of a GGUF file with these tensors of this model, and a note about them.
 ///
 /// # Errors
 /// If tokenizer, template or advice are broken, or the model or its tokenizer have no form in GGUF.
@@ -55,7 +55,7 @@ pub fn pairs(archive: &Archive, outputs: &[PlannedTensor], target: &Path) -> Res
     let ids = [
         ("bos", vocabulary.bos_token_id.or(config.bos_token_id)),
         ("eos", ends.first().copied()),
-        // llama.cpp knows one more of them by a key, and others by name.
+        // llama.cpp reads one more of them from a key, and finds others by name.
         ("eot", ends.get(1).copied()),
         ("padding", vocabulary.pad_token_id.or(config.pad_token_id)),
     ];
@@ -76,7 +76,7 @@ pub fn pairs(archive: &Archive, outputs: &[PlannedTensor], target: &Path) -> Res
     Ok((pairs, None))
 }
 
-/// Writes what a GGUF file says about text and sampling as files of a folder; returns what is to be said about that.
+/// Writes what a GGUF file says about text and sampling as files of a folder; returns a note about them.
 ///
 /// # Errors
 /// If the vocabulary or the template are broken, or a file cannot be written.

@@ -1,5 +1,5 @@
-//! How does an answer look while it arrives? First the thought, dim on a terminal or folded to one line, then a blank line,
-//! then the answer; its last line is the last line of stdout.
+//! The output of an answer while it arrives: first the thought, dim on a terminal or folded to one line, then a blank
+//! line, then the answer; its last line is the last line of stdout.
 
 use std::borrow::Cow;
 use std::io::{IsTerminal, Stdout, Write};
@@ -191,7 +191,7 @@ impl Line {
             return;
         }
         let width = usize::from(term.size().1).saturating_sub(1);
-        // What cannot be drawn is not missed.
+        // The line is decoration: an error is ignored.
         let _ = term.clear_line().and_then(|()| term.write_str(&fitting(text, width)));
         (self.shown, self.drawn) = (true, Some(Instant::now()));
     }

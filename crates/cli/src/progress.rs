@@ -1,4 +1,4 @@
-//! How far is it? On a terminal a bar with the time that is left and one line that changes; elsewhere a plain line every so
+//! Progress: on a terminal a bar with the time that is left and one line that changes; elsewhere a plain line every so
 //! often. All of it on stderr.
 
 use std::io::IsTerminal;
@@ -28,7 +28,7 @@ impl Bar {
         Self::with_template(BAR, name, done, total)
     }
 
-    /// A bar of bytes, which says how fast they come.
+    /// A bar of bytes, which shows how fast they come.
     pub fn bytes(name: &str, done: u64, total: u64) -> Self {
         Self::with_template(BYTES_BAR, name, done, total)
     }

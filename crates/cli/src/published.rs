@@ -25,7 +25,7 @@ pub struct Published {
     _folder: Option<TempDir>,
 }
 
-/// Says what is published under a name. `error` is what to say if nothing is known and no server may be asked.
+/// The headers that are published under a name. `error` is the error if nothing is known and no server may be asked.
 ///
 /// # Errors
 /// If the server does not have it or cannot be reached, or its headers are broken.

@@ -1,13 +1,13 @@
-//! Is an answer right? Said about questions that pose a countdown problem, as those that the embedded model was trained for.
+//! Verdicts on answers to questions that pose a countdown problem, as those that the embedded model was trained for.
 
 use minke_eval::Verdict;
 use minke_eval::tasks::{Countdown, Gold};
 
-/// What the grader of countdown says about an answer, and the target; nothing if the question is no such problem.
+/// The verdict of the grader of countdown on an answer, and the target; nothing if the question is no such problem.
 pub fn check(question: &str, answer: &str) -> Option<(Verdict, u32)> {
     let problem = Countdown::parse(question)?;
     let Gold::Countdown(gold) = &problem.gold else { return None };
-    // It doubts a problem only if no whole steps lead to its target, as large as they may be.
+    // With the largest limit, a problem counts as unusable only if no whole steps lead to its target.
     let grader = Countdown { largest_intermediate: 9_999, ..Countdown::default() };
     Some((grader.grade(&problem, answer), gold.target))
 }

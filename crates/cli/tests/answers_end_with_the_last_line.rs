@@ -1,4 +1,4 @@
-//! What does `minke run` print, and where? A model that always thinks `ab` and answers `8*3` makes every byte known.
+//! Stdout and stderr of `minke run`. A model that always thinks `ab` and answers `8*3` makes every byte known.
 #![allow(clippy::unwrap_used)]
 
 mod common;

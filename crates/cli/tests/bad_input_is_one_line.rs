@@ -1,5 +1,5 @@
-//! What happens to mistakes? Each ends with the right exit code and one line on stderr that says what is wrong; nothing
-//! else is printed, and never a backtrace.
+//! Mistakes end with the right exit code and one line on stderr that says what is wrong; nothing else is printed, and
+//! never a backtrace.
 #![allow(clippy::unwrap_used)]
 
 mod common;
@@ -137,7 +137,7 @@ fn wrong_environment_and_full_disks() {
         let done = Done::of(command(at, &["pull", "a/b"]).env("HF_ENDPOINT", endpoint).output().unwrap());
         check(&done, code, part, endpoint);
     }
-    // Whoever may read everything, as root may, is not refused.
+    // A user that may read everything, such as root, is not refused.
     let locked = at.join("thinker/model.safetensors");
     fs::set_permissions(&locked, fs::Permissions::from_mode(0o000)).unwrap();
     if fs::File::open(&locked).is_err() {

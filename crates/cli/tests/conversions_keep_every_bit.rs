@@ -1,4 +1,4 @@
-//! What do `minke convert`, `quantize` and `imatrix` write? Between folders and GGUF every bit stays; what cannot be read or is
+//! `minke convert`, `quantize` and `imatrix`: between folders and GGUF every bit stays; what cannot be read or is
 //! interrupted leaves nothing.
 #![allow(clippy::unwrap_used)]
 

@@ -1,5 +1,5 @@
-//! What does a download survive? Kills, cut connections, flipped bits and servers that answer as they like: in the end every
-//! byte is right, or one line says what is wrong.
+//! Downloads survive kills, cut connections, flipped bits and servers that answer as they like: in the end every byte
+//! is right, or one line says what is wrong.
 #![allow(clippy::unwrap_used)]
 
 mod common;
@@ -153,7 +153,7 @@ fn misbehaving_servers_do_no_harm() {
             assert!(firsts.iter().filter(|&&first| first > 0).count() >= 3, "it goes on where it stopped: {firsts:?}");
         }
     }
-    // The other server has the contents and was never told the token.
+    // The other server has the contents and never got the token.
     let asked = other.requests();
     assert!(!asked.is_empty() && asked.iter().all(|request| request.authorization.is_none()), "{asked:?}");
     for (fault, part) in [

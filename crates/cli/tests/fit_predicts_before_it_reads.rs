@@ -1,4 +1,4 @@
-//! Does `minke fit` know, from headers alone, what a model takes? Numbers of the papers, and of processes that ran.
+//! `minke fit` against numbers of the papers and of processes that ran: what a model takes, from headers alone.
 #![allow(clippy::unwrap_used)]
 
 mod common;
@@ -24,7 +24,7 @@ fn r1_does_not_fit_and_its_numbers_are_exact() {
     let start = Instant::now();
     let done = minke(folder.path(), &["fit", ".", "--memory", "24G", "--json"]);
     println!("{:.2} s", start.elapsed().as_secs_f64());
-    // A second where the machine is quiet; nobody reads 688 GB in ten.
+    // A second where the machine is quiet; 688 GB cannot be read in ten.
     assert!(start.elapsed() < Duration::from_secs(10));
     assert_eq!(done.code, 3, "{done:?}");
     assert_eq!(done.err.lines().count(), 1);
@@ -76,7 +76,7 @@ fn known_models_fit_by_the_table_alone() {
         assert_eq!(said["tensor_bytes"].as_u64(), Some(2 * parameters), "{name}");
         assert_eq!(said["path"].as_str(), Some(&*format!("deepseek-ai/{}", known(name))));
     }
-    // Of a quantization the table knows nothing, and there is no server.
+    // The table has no quantizations, and there is no server.
     let done = minke(folder.path(), &["fit", "r1:Q2_K"]);
     assert_eq!((done.code, done.out.as_str()), (5, ""), "{done:?}");
     let mut offline = command(folder.path(), &["fit", "r1:Q2_K"]);
@@ -151,7 +151,7 @@ fn memory_and_speed_are_those_of_a_process_that_ran() {
         return println!("skipped: this system does not say how much memory a process took");
     }
     let said = json(&minke(&model, &["fit", ".", "--json"]));
-    // It works as long as the machine lets us look at it.
+    // The peak is read while the process runs.
     let bench = ["bench", ".", "--prompt", "400", "--generate", "100", "--json"];
     let mut child = command(&model, &bench).stdout(Stdio::piped()).spawn().unwrap();
     let (status, mut peak) = (format!("/proc/{}/status", child.id()), 0);
@@ -178,7 +178,7 @@ fn the_doctor_knows_the_machine() {
     let folder = tempfile::tempdir().unwrap();
     let start = Instant::now();
     let said = minke(folder.path(), &["doctor", "--json"]).json().remove(0);
-    // Three seconds are promised; a machine that is busy takes longer than a quiet one.
+    // Three seconds are the limit; a machine that is busy takes longer than a quiet one.
     println!("{:.2} s", start.elapsed().as_secs_f64());
     assert!(start.elapsed() < Duration::from_secs(15));
     let paths: Vec<&str> = minke_tensor::Isa::available().iter().map(|isa| isa.name()).collect();

@@ -1,4 +1,4 @@
-//! Which flags are there? Exactly these: scripts rely on them, and a new one is a decision.
+//! The list of all flags: scripts rely on them, and a new one is a decision.
 #![allow(clippy::unwrap_used)]
 
 mod common;

@@ -1,4 +1,4 @@
-//! Do the inputs that fuzzing found worth keeping still do no harm? On stable Rust, without libFuzzer.
+//! The inputs that fuzzing found worth keeping do no harm. On stable Rust, without libFuzzer.
 #![allow(clippy::unwrap_used)]
 
 #[path = "../../../fuzz/harness.rs"]

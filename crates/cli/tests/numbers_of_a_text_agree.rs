@@ -1,4 +1,4 @@
-//! Do `perplexity` and `debug` say the same of a text? And is what a model said taken apart?
+//! `perplexity` and `debug` agree on a text; `debug` takes apart what a model said.
 #![allow(clippy::unwrap_used)]
 
 mod common;

@@ -1,4 +1,4 @@
-//! Do `train`, `eval` and `report` do their work, one after the other, and say so to people and machines?
+//! `train`, `eval` and `report`, one after the other, with their output for people and machines.
 #![allow(clippy::unwrap_used)]
 
 mod common;

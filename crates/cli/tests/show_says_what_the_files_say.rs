@@ -1,4 +1,4 @@
-//! Does `minke show` tell the truth, from headers alone? Numbers of the papers, and of the files in testdata.
+//! `minke show`, from headers alone, against numbers of the papers and of the files in testdata.
 #![allow(clippy::unwrap_used)]
 
 mod common;
@@ -79,7 +79,7 @@ fn all_of_r1_is_described_from_its_headers() {
     r1_without_its_bytes(folder.path());
     let start = Instant::now();
     let shown = show(folder.path());
-    // A machine that is busy takes longer than a quiet one, and nobody reads 688 GB in ten seconds.
+    // A machine that is busy takes longer than a quiet one, and 688 GB cannot be read in ten seconds.
     println!("{:.2} s", start.elapsed().as_secs_f64());
     assert!(start.elapsed() < Duration::from_secs(10));
     assert_eq!(shown["parameters"]["total"].as_u64(), Some(671_026_419_200));

@@ -1,5 +1,4 @@
-//! How does a conversation look and feel at a terminal? The program at a pseudo-terminal, and models that say what a script
-//! says.
+//! Conversations at a terminal: the program at a pseudo-terminal, and models that follow a script.
 #![allow(clippy::unwrap_used)]
 #![cfg(target_os = "linux")]
 
@@ -47,7 +46,7 @@ fn thoughts_are_shown_dim_folded_or_hidden() {
     assert!(hidden.contains("8*3\n") && !hidden.contains("ab"), "{hidden:?}");
     assert!(terminal.ask("/think last").contains("\x1b[2mab\x1b[0m\n"));
     leave(terminal);
-    // Nothing is colored for those who do not want it.
+    // Nothing is colored where NO_COLOR is set.
     let mut terminal = Terminal::talk(folder.path(), &["thinker"], &[("NO_COLOR", "1")]);
     let (shown, last) = (terminal.ask("hello"), terminal.ask("/think last"));
     assert!(shown.contains("ab\n\n8*3\n") && last.contains("ab\n"), "{shown:?}");

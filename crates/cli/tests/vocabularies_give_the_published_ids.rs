@@ -1,5 +1,5 @@
-//! Does a tokenizer that is rebuilt from what a GGUF file holds give the ids of the published one? For the vocabularies of
-//! all families, on 46 texts each (and 60 of DeepSeek-V3/R1); and do ten megabytes of everything survive the round trip?
+//! Tokenizers that are rebuilt from what a GGUF file holds give the ids of the published ones, for the vocabularies of
+//! all families, on 46 texts each (and 60 of DeepSeek-V3/R1); ten megabytes of everything survive the round trip.
 #![allow(clippy::unwrap_used)]
 
 use std::collections::HashMap;
@@ -79,7 +79,7 @@ fn check_round_trip(tokenizer: &Tokenizer, texts: &[String], composes: bool, nam
     });
 }
 
-/// What the other vocabularies are asked, to save time: all ten megabytes passed once (`docs/log.md`).
+/// The texts for the other vocabularies, to save time: all ten megabytes passed once (`docs/log.md`).
 fn a_tenth() -> &'static [String] {
     &MIXED[..MIXED.len() / 10]
 }

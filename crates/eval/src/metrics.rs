@@ -1,4 +1,4 @@
-//! How good is a model, and how sure are we? Scores from several samples per problem, with intervals over problems.
+//! Scores from several samples per problem, with confidence intervals over problems.
 
 use serde::{Deserialize, Serialize};
 

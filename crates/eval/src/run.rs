@@ -1,4 +1,4 @@
-//! How good is a model at a task? Its answers to held-out problems, graded, with the uncertainty of the score.
+//! The evaluation of a model at a task: its answers to held-out problems, graded, with the uncertainty of the score.
 //!
 //! Several samples of every problem are drawn at the published temperature; what is reported is the mean over samples
 //! (pass@1), the chance that one of k is right (pass@k), the majority's answer (cons@k), and greedy decoding beside
@@ -60,7 +60,7 @@ pub struct Transcript {
     pub question: String,
     /// What came back, thought included.
     pub text: String,
-    /// What the grader said.
+    /// The grader's verdict.
     pub verdict: Verdict,
     /// Length in tokens.
     pub tokens: usize,
@@ -125,7 +125,7 @@ impl Count {
     }
 }
 
-/// What is to be said of one answer.
+/// One answer, judged.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Judged {
     /// Right or wrong.
@@ -151,7 +151,7 @@ pub fn prompt(template: &ChatTemplate, question: &str, force_thought: bool) -> R
     Ok(prompt)
 }
 
-/// What is to be said of a completion of a prompt: what graders, rewards and evaluations agree on.
+/// Judges a completion of a prompt, for rewards and evaluations alike.
 ///
 /// # Paper
 /// - R1 2.2.2 (accuracy by rule, format)
@@ -293,7 +293,7 @@ impl Tally {
             self.claims += usize::from(answer.claims_success);
             self.false_claims += usize::from(answer.claims_success && !right);
         }
-        // The first answer to every problem, so that the kept ones are many problems and nobody's choice.
+        // The first answer to every problem, so that the kept ones are of many problems and not selected.
         if let (Some(completion), Some(text), Some(answer)) = (completions.first(), texts.first(), judged.first()) {
             let kept = &mut self.transcripts[usize::from(answer.verdict == Verdict::Right)];
             if kept.len() < TRANSCRIPTS {

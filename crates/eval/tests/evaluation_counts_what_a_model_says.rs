@@ -1,5 +1,5 @@
-//! Does a report say what the model did? Asked of a model whose every probability is known: its next token depends on the
-//! last one alone, because its layers add nothing to the embedding.
+//! Reports on a model whose every probability is known: its next token depends on the last one alone, because its
+//! layers add nothing to the embedding.
 #![allow(clippy::unwrap_used)]
 
 use minke_engine::{EngineConfig, Replicas};

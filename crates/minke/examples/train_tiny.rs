@@ -1,4 +1,4 @@
-//! Trains a tiny model on two-number Countdown, pre-training and then GRPO, and says what each stage came to:
+//! Trains a tiny model on two-number Countdown, pre-training and then GRPO, and prints what each stage came to:
 //! `cargo run --release --package minke --example train_tiny -- FOLDER`. Stopped and started again, it goes on.
 
 use std::ops::ControlFlow;

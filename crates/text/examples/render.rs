@@ -1,5 +1,5 @@
 //! Compares chat templates with transformers: reads the cases that `testdata/make/templates.py FOLDER` prints, renders each
-//! with the template of the same folder, and says how many differ, template by template.
+//! with the template of the same folder, and prints how many differ, template by template.
 //!
 //! ```text
 //! python3 testdata/make/templates.py FOLDER | cargo run -p minke-text --example render FOLDER

@@ -1,4 +1,4 @@
-//! What does the model read when people speak with it?
+//! Chat templates: a conversation to the prompt that the model reads.
 //!
 //! A prompt is messages rendered by the Jinja template that comes with the weights.
 
@@ -169,9 +169,9 @@ impl ChatTemplate {
         self.render_with(messages, &RenderOptions { add_generation_prompt, ..Default::default() })
     }
 
-    /// The prompt of a conversation in which the model may call tools, or is told whether to think.
+    /// The prompt of a conversation with tools that the model may call, and with thinking switched on or off.
     ///
-    /// A template that does not know tools (DeepSeek's do not) finds their description in the system message.
+    /// A template without tools (DeepSeek's have none) gets their description in the system message.
     ///
     /// # Errors
     /// As [`ChatTemplate::render`], or `tools` is not a list of functions.

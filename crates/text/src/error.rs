@@ -1,4 +1,4 @@
-//! What can go wrong between text and ids?
+//! Errors of tokenizers, chat templates and their files.
 
 use std::path::PathBuf;
 

@@ -1,9 +1,9 @@
-//! How does text become token ids, and how does what the model says become a thought and an answer?
+//! Text to token ids, and the tokens that a model generates to a thought and an answer.
 //!
-//! On the way in: [`ChatTemplate`] renders [`Message`]s to the prompt, [`Tokenizer`] turns it into ids. On the way out, one
-//! stage after the other, each safe under any chunking: [`Tokenizer::token_bytes`] -> [`Utf8Stream`] -> [`ReasoningParser`] ->
-//! [`StopStrings`] -> [`ToolCallParser`]. The crate knows no tensor and no model, so that graders, data preparation and servers can use it
-//! alone.
+//! On the way in: [`ChatTemplate`] renders [`Message`]s to the prompt, [`Tokenizer`] turns it into ids. On the way out,
+//! one stage after the other, each safe under any chunking: [`Tokenizer::token_bytes`] -> [`Utf8Stream`] ->
+//! [`ReasoningParser`] -> [`StopStrings`] -> [`ToolCallParser`]. The crate depends on no tensors and no model, so that
+//! graders, data preparation and servers can use it alone.
 //!
 //! ```
 //! use minke_text::{ChatTemplate, Message, ReasoningEvent, ReasoningParser};

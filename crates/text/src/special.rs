@@ -12,7 +12,7 @@ const MAP_FILE: &str = "special_tokens_map.json";
 const TEMPLATE_FILE: &str = "chat_template.jinja";
 const TEMPLATE_FOLDER: &str = "additional_chat_templates";
 
-/// Tokens that end a turn or a text in vocabularies whose GGUF file does not list them all; llama.cpp knows them by name too.
+/// Tokens that end a turn or a text in vocabularies whose GGUF file does not list them all; llama.cpp lists them too.
 const KNOWN_ENDS: [&str; 24] = [
     "<|eot_id|>",
     "<|eom_id|>",

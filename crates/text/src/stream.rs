@@ -1,4 +1,4 @@
-//! What may be shown already while tokens are still arriving?
+//! Streaming: the text that can be shown while tokens are still arriving.
 //!
 //! A token can end in the middle of a character, and a piece of text in the middle of a stop string. Both types here hold
 //! back just what is undecided, so that what they give out, joined, does not depend on how the input was cut.

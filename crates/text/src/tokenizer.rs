@@ -1,4 +1,4 @@
-//! Which ids stand for a text, and which bytes for an id?
+//! The tokenizer: text to ids, and ids to bytes.
 //!
 //! Byte-level BPE as DeepSeek, Qwen and Llama publish it, through the `tokenizers` library. Every byte is in the alphabet,
 //! so any text has ids, and the ids give the same text back. Decoding is done here, from a table of the bytes of each id:

@@ -1,4 +1,4 @@
-//! How is the model told of tools, and what does it call?
+//! Descriptions of tools in the prompt, and calls of tools in the answer.
 //!
 //! DeepSeek's models call tools in two formats: V3 and R1-0528 write type, name and a fenced block of JSON, V3.1 writes name
 //! and JSON.

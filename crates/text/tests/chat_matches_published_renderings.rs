@@ -1,4 +1,4 @@
-//! Is a conversation rendered as DeepSeek's published templates render it?
+//! Conversations are rendered as DeepSeek's published templates render them.
 #![allow(clippy::unwrap_used)]
 
 use minke_text::{ChatTemplate, Message, r1_zero_prompt};

@@ -1,4 +1,4 @@
-//! Are the ids those of the published DeepSeek-V3/R1 tokenizer, and do they give the text back?
+//! Ids are those of the published DeepSeek-V3/R1 tokenizer, and give the text back.
 #![allow(clippy::unwrap_used)]
 
 use minke_text::{BOS, EOS, PAD, THINK_CLOSE, THINK_OPEN, Tokenizer, USER, Utf8Stream};

@@ -1,4 +1,4 @@
-//! Does a template that would never end cost steps until it has none left?
+//! A template that would never end is given up when its steps are used up.
 #![allow(clippy::unwrap_used)]
 
 use minke_text::{ChatTemplate, Message, SpecialTokens};

@@ -1,4 +1,4 @@
-//! Can a chat template that came with downloaded weights hang or crash the program?
+//! Hostile chat templates, as downloaded weights may bring them, neither hang nor crash the program.
 #![allow(clippy::unwrap_used)]
 
 use minke_text::{ChatTemplate, Message, SpecialTokens};

@@ -1,4 +1,4 @@
-//! Can a tokenizer.json that came with downloaded weights crash the program?
+//! Hostile tokenizer.json files, as downloaded weights may bring them, do not crash the program.
 #![allow(clippy::unwrap_used)]
 
 use minke_text::{Tokenizer, TrainOptions};

@@ -1,5 +1,5 @@
-//! Which tokens begin a text, which end a turn, and which template counts? Whatever of the files beside a tokenizer says so,
-//! with the precedence that transformers gives them; and what a GGUF file's keys and names say.
+//! Begin tokens, end tokens and the chat template from the files beside a tokenizer, with the precedence that
+//! transformers gives them, and from a GGUF file's keys and names of tokens.
 #![allow(clippy::unwrap_used)]
 
 use std::path::Path;

@@ -1,4 +1,4 @@
-//! Does text that arrives in pieces come out as the whole would, and without a byte of a stop string?
+//! Text that arrives in pieces comes out as the whole would, without a byte of a stop string.
 
 use minke_text::{StopStrings, Utf8Stream};
 use proptest::prelude::*;

@@ -1,4 +1,4 @@
-//! Does a published template give the text that transformers makes of it, and does it find the functions that it calls?
+//! Published templates, and the functions that they call, give the text that transformers makes of them.
 #![allow(clippy::unwrap_used)]
 
 use minke_text::{ChatTemplate, Message, RenderOptions, SpecialTokens};

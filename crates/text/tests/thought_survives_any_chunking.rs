@@ -1,4 +1,4 @@
-//! Do thought and answer stay the same, and free of tags, however the text is cut?
+//! Thought and answer are the same, and free of tags, however the text is cut.
 
 use minke_text::{ReasoningEvent, ReasoningParser, ThinkTag, ThinkTokens, split};
 use proptest::prelude::*;
@@ -65,7 +65,7 @@ fn conventions() {
         (UNOPENED, "</think><think>easy</think>4", Some("easy"), "4", true, false),
         (UNOPENED, "a<thi<think>x</think>nk>4", Some("x"), "ank>4", true, false),
         ("ends with <think>", "a</think>b", Some("a"), "b", true, true),
-        // The prompt holds a whole thought, as those of models do that are told not to think: all is answer.
+        // The prompt holds a whole thought, as where thinking is switched off: all is answer.
         ("<think>x</think>", "a</think>b", None, "ab", false, false),
         ("<think>\n\n</think>\n\n", "a", None, "a", false, false),
         ("<think>\n\n</think>\n\n", "<think>a</think>b", None, "ab", false, false),

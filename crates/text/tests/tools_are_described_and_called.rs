@@ -1,4 +1,4 @@
-//! Are tools and their calls written as published templates write them, and read back under any chunking?
+//! Tools and their calls are written as published templates write them, and read back under any chunking.
 #![allow(clippy::unwrap_used)]
 
 use minke_text::ToolEvent::{Arguments, Call, Content};

@@ -1,4 +1,4 @@
-//! Does a tokenizer trained here have DeepSeek's layout, and does it serve arithmetic?
+//! Tokenizers trained here have DeepSeek's layout, and single tokens for frequent integers.
 #![allow(clippy::unwrap_used)]
 
 use minke_text::{ASSISTANT, BOS, EOS, PAD, THINK_CLOSE, THINK_OPEN, Tokenizer, TrainOptions, USER};

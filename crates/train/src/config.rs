@@ -92,7 +92,7 @@ pub enum StageConfig {
 }
 
 impl StageConfig {
-    /// What the stage says about itself: the one place that tells the kinds apart.
+    /// The settings of the stage: the one place that tells the kinds apart.
     pub fn settings(&self) -> &dyn StageSettings {
         match self {
             Self::Pretrain(settings) => settings,

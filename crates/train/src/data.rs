@@ -101,7 +101,7 @@ pub struct StyleWeights {
 }
 
 impl StyleWeights {
-    /// The corpus of a base model: it knows the ingredients but neither to think nor to persist.
+    /// The corpus of a base model: facts, bare answers and noisy searches, but no clean ones.
     pub const BASE: Self = Self { bare: 0.35, noisy: 0.45, clean: 0.0, fact: 0.2 };
 
     fn table(&self) -> [(Style, f64); 4] {
@@ -433,7 +433,7 @@ mod tests {
         for task in &tasks[..2] {
             assert!(task.task.test_set(5, 50).iter().all(|problem| held_out(&problem.question) == Some(true)));
         }
-        // A program is known by its problem; none of those asked for here is what a test set asks for.
+        // A program is identified by its problem; none of those asked for here is what a test set asks for.
         let test: std::collections::HashSet<String> =
             tasks[2].task.test_set(5, 2000).into_iter().map(|problem| problem.question).collect();
         assert!(questions.iter().all(|question| !test.contains(question)));

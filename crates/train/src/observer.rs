@@ -1,10 +1,10 @@
-//! What is told about a run while it goes on, and how it is stopped.
+//! The observer of a run: callbacks while it goes on, by which it can be stopped.
 
 use std::ops::ControlFlow;
 
 use crate::record::Metrics;
 
-/// What is told about a run while it goes on.
+/// Callbacks of a run while it goes on.
 pub trait Observer {
     /// A stage begins, or goes on after so many steps that were done before.
     fn stage_started(&mut self, _stage: &str, _done: u64, _total: u64) {}

@@ -1,4 +1,4 @@
-//! How do gradients move the weights? Muon for matrices, AdamW for everything else, one clip over all of it.
+//! The optimizers: Muon for matrices, AdamW for everything else, one clip over all of it.
 
 use minke_model::Transformer;
 use minke_spec::{ParamRole, parameters};
@@ -80,7 +80,7 @@ impl OptimizerConfig {
 /// AdamW's epsilon; small models see small gradients.
 const EPSILON: f64 = 1e-8;
 
-/// What an optimizer remembers of one parameter.
+/// The optimizer state of one parameter.
 enum State {
     Muon { momentum: Tensor },
     AdamW { first: Tensor, second: Tensor, decays: bool },
@@ -95,7 +95,7 @@ pub struct Optimizer {
 }
 
 impl Optimizer {
-    /// The optimizer of a model with nothing remembered yet. Correction biases have no gradient and are never
+    /// The optimizer of a model, its state still zero. Correction biases have no gradient and are never
     /// trained; the parameters of multi-token prediction are if `train_mtp` says so.
     pub fn new(
         device: &Device,
@@ -184,7 +184,7 @@ impl Optimizer {
         norm
     }
 
-    /// Everything remembered, by the name under which it is saved.
+    /// The whole state, by the name under which it is saved.
     pub fn tensors(&self, model: &Transformer) -> Vec<(String, &Tensor)> {
         let mut tensors = Vec::new();
         for param in model.params() {
@@ -200,7 +200,7 @@ impl Optimizer {
         tensors
     }
 
-    /// Takes over what was saved; `value` is asked for every name of [`Optimizer::tensors`], in that order.
+    /// Takes over what was saved; `value` is called with every name of [`Optimizer::tensors`], in that order.
     ///
     /// # Errors
     /// Those of `value`.

@@ -10,7 +10,7 @@ use minke_text::{ChatTemplate, Tokenizer};
 use crate::config::{RunConfig, StageConfig};
 use crate::{Error, Result, files, scores};
 
-/// Largest file of weights, in bytes: what transformers writes by default is larger than many file systems like.
+/// Largest file of weights, in bytes: what transformers writes by default exceeds the limit of some file systems.
 const SHARD_BYTES: usize = 4 << 30;
 
 /// Writes the model of a finished stage into `model/` in its folder: whole or not at all. Weights are F32, so that the

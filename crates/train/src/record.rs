@@ -1,4 +1,4 @@
-//! Where is written down what happened? In append-only JSONL files whose length is known at every checkpoint.
+//! The logs of a stage: append-only JSONL files whose length is known at every checkpoint.
 
 use std::borrow::Cow;
 use std::fs::{File, OpenOptions};
@@ -109,10 +109,10 @@ impl Log {
         self.bytes
     }
 
-    /// When every line is on the disk.
+    /// Waits until every line is on the disk.
     ///
     /// # Errors
-    /// If the disk says no.
+    /// If the disk reports an error.
     pub fn sync(&self) -> Result<()> {
         self.file.sync_data().map_err(Error::io("sync", &self.path))
     }

@@ -1,4 +1,4 @@
-//! How does the learning rate change over a stage? In segments, each a line or half a cosine from one factor to another.
+//! The schedule of the learning rate over a stage: segments, each a line or half a cosine from one factor to another.
 
 use serde::{Deserialize, Serialize};
 

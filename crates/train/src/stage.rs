@@ -12,7 +12,7 @@ use crate::record::{Logs, Metrics};
 use crate::task::NamedTask;
 use crate::trainer::Trainer;
 
-/// What a stage knows of its run.
+/// The parts of a run that a stage uses.
 #[derive(Clone, Copy)]
 pub struct Context<'a> {
     /// Where it runs.
@@ -102,7 +102,7 @@ pub struct StepRecord {
 /// A stage that is at work.
 ///
 /// A step must be a function of the trainer, of the progress and of the settings: nothing that it keeps between steps may
-/// change what it does, because a resumed stage has forgotten it.
+/// change what it does, because a resumed stage does not have it.
 pub trait Stage {
     /// The number of steps.
     fn total_steps(&self) -> u64;

@@ -1,4 +1,4 @@
-//! What does a run call its tasks?
+//! The tasks of a run, under their names.
 
 use minke_eval::Task;
 use serde::{Deserialize, Serialize};

@@ -1,4 +1,4 @@
-//! What changes while a stage trains? A model, its optimizer, perhaps a reference; and how does one update go?
+//! What changes while a stage trains (a model, its optimizer, perhaps a reference), and one update of it.
 
 use minke_model::{ExpertLoad, Transformer};
 use minke_tensor::{Device, Gradients};
@@ -11,9 +11,9 @@ pub struct Trainer {
     pub device: Device,
     /// The model that is trained.
     pub model: Transformer,
-    /// A frozen model that the loss looks at; saved in checkpoints while there is one.
+    /// A frozen model that the loss depends on; saved in checkpoints while there is one.
     pub reference: Option<Transformer>,
-    /// What the optimizers remember.
+    /// The state of the optimizers.
     pub optimizer: Optimizer,
     /// Gradients since the last update; their memory is kept.
     pub gradients: Gradients,
@@ -29,7 +29,7 @@ pub struct StepOutcome {
 }
 
 impl Trainer {
-    /// A trainer with nothing remembered yet.
+    /// A trainer whose optimizer state is still zero.
     pub fn new(
         device: &Device,
         model: Transformer,

@@ -1,4 +1,4 @@
-//! Does a run learn what its documents have to teach, and publish what it learned?
+//! A run learns what its documents teach, and publishes what it learned.
 #![allow(clippy::unwrap_used)]
 
 mod support;
@@ -12,7 +12,7 @@ use minke_train::data::{Document, completion};
 use minke_train::{RunConfig, Silent, execute};
 use support::{device, metric, run};
 
-/// The entropy of a token, in nats, for a model that knows how frequent each is and nothing else.
+/// The entropy of a token, in nats, for a model of the frequencies of tokens and nothing else.
 fn unigram_entropy(config: &RunConfig, tokenizer: &Tokenizer) -> f64 {
     let mut counts: BTreeMap<u32, f64> = BTreeMap::new();
     for number in 0..2000u64 {

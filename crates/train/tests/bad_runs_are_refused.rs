@@ -1,4 +1,4 @@
-//! Does a broken TOML give one line that says what, where and what to do?
+//! A broken TOML gives one line that says what, where and what to do.
 #![allow(clippy::unwrap_used)]
 
 mod support;

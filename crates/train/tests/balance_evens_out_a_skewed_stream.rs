@@ -1,5 +1,5 @@
-//! Does the bias, without any balance loss, even out the load of experts where few tokens are most of the text? The same
-//! model on the same stream, with V3's gamma and without; a bias that moves the wrong way, or that the choice does not
+//! The bias, without any balance loss, evens out the load of experts where few tokens are most of the text: the same
+//! model on the same stream, with V3's gamma and without. A bias that moves the wrong way, or that the choice does not
 //! see, fails it. Figure: docs/figures/expert-load.svg.
 #![allow(clippy::unwrap_used)]
 

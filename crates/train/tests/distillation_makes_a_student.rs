@@ -1,4 +1,4 @@
-//! Does a smaller model of another family learn from what a teacher's samples kept?
+//! A smaller model of another family learns from the samples of a teacher that were kept.
 #![allow(clippy::unwrap_used)]
 
 mod small;

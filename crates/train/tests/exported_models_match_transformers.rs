@@ -1,6 +1,6 @@
-//! Is a model that Minke exported the same model in `transformers`? Rendered chats, ids and logits of models/first-light
-//! against testdata/first-light, made there in f64 from the same folder by testdata/make/exported.py (which also sees to it
-//! that no tensor is missing or left over). A tensor under another's name, another rotation or another template fails it.
+//! An exported model against `transformers`: rendered chats, ids and logits of models/first-light against
+//! testdata/first-light, made there in f64 from the same folder by testdata/make/exported.py (which also checks that no
+//! tensor is missing or left over). A tensor under another's name, another rotation or another template fails it.
 #![allow(clippy::unwrap_used)]
 
 use std::path::{Path, PathBuf};

@@ -1,5 +1,5 @@
-//! Are advantages, ratio, clip, divergence and aggregation those of the paper? Against vectors computed in f64 from the
-//! published formulae (`testdata/vectors/grpo.json`).
+//! Advantages, ratio, clip, divergence and aggregation against vectors computed in f64 from the paper's formulae
+//! (`testdata/vectors/grpo.json`).
 #![allow(clippy::unwrap_used)]
 
 use minke_tensor::{Device, Param, Pass, Tensor, backward};
@@ -112,7 +112,7 @@ fn tensor_loss(device: &Device, outputs: &[OracleOutput], tokens: usize, config:
         let count = batch.outputs.len();
         let new: Vec<f32> = outputs[first..first + count].iter().flat_map(|o| &o.new).map(|&v| v as f32).collect();
         first += count;
-        // The log-probabilities enter the tape as the one parameter of a model that says them.
+        // The log-probabilities enter the tape as the one parameter of a model whose output they are.
         let pass = Pass::recording(device);
         let said = Param::new("log_probs", 0, Tensor::from_slice(device, &[new.len(), 1], &new));
         let one = Tensor::from_slice(device, &[1, 1], &[1.0]);

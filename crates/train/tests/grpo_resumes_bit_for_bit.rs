@@ -1,5 +1,5 @@
-//! Does a stage of GRPO that was interrupted end with the same bytes? Also where the reference is no longer the model
-//! that the stage started from.
+//! A stage of GRPO that was interrupted ends with the same bytes, also where the reference is no longer the model that
+//! the stage started from.
 #![allow(clippy::unwrap_used)]
 
 mod small;

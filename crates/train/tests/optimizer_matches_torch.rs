@@ -1,4 +1,4 @@
-//! Are AdamW and Muon those of `torch.optim`, with the settings that training uses?
+//! AdamW and Muon against `torch.optim`, with the settings that training uses.
 //!
 //! Golden: testdata/optimizer, made by testdata/make/optimizer.py in f64. The tolerance is the rounding of f32 over a few
 //! steps; torch's own Muon, in bf16, is forty times further away (1.6e-4 to 3.1e-4).

@@ -1,5 +1,5 @@
-//! Does the trainer see the very log-probabilities that the sampler saw? In exact mode the ratio of the first update of
-//! every step is 1 to the bit, after updates of the weights, of the selection bias and of the reference too.
+//! Trainer and sampler have the same log-probabilities: in exact mode the ratio of the first update of every step is 1
+//! to the bit, after updates of the weights, of the selection bias and of the reference too.
 #![allow(clippy::unwrap_used)]
 
 mod small;

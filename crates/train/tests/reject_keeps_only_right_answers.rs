@@ -1,4 +1,4 @@
-//! What does rejection sampling keep? Answers that the grader calls right, well formed, each once, few per question.
+//! Rejection sampling keeps answers that the grader calls right, well formed, each once, few per question.
 #![allow(clippy::unwrap_used)]
 
 mod small;

@@ -1,4 +1,4 @@
-//! Can a run be looked at without anything else? The report is one file that asks nobody for anything.
+//! The report of a run is one file that loads nothing else.
 #![allow(clippy::unwrap_used)]
 
 use minke_eval::run::Count;

@@ -1,4 +1,4 @@
-//! Does a run that was killed end with the bytes of one that was not?
+//! A run that was killed ends with the bytes of one that was not.
 #![allow(clippy::unwrap_used)]
 
 mod support;

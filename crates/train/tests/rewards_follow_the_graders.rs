@@ -1,4 +1,4 @@
-//! What is an output worth? What its grader says, and as much for the form; a cut-off output, what it shows.
+//! Rewards: the grader's verdict, and as much for the form; a cut-off output is worth what it shows.
 #![allow(clippy::unwrap_used)]
 
 mod small;

@@ -1,4 +1,4 @@
-//! Is the control a control? With rewards dealt out anew within each group, advantages know nothing about answers.
+//! The control: with rewards dealt out anew within each group, advantages do not depend on the answers.
 #![allow(clippy::unwrap_used)]
 
 mod small;

@@ -88,7 +88,7 @@ pub fn is_gguf(target: &Path) -> bool {
     target.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("gguf"))
 }
 
-/// Says that layers of a folder have no place in GGUF.
+/// The note about layers of a folder that have no place in GGUF.
 pub fn left_out(archive: &Archive) -> Option<String> {
     let layers = archive.config.num_nextn_predict_layers;
     let left = archive.metadata.is_none() && layers > 0;
@@ -119,7 +119,7 @@ impl<'a> Writer<'a> {
     /// A writer; Ctrl-C stops it between two pieces, and nothing stays.
     ///
     /// # Errors
-    /// If the operating system refuses to tell of Ctrl-C.
+    /// If the operating system refuses a handler for Ctrl-C.
     pub fn new(archive: &'a Archive, outputs: &'a [PlannedTensor], device: Device) -> Result<Self> {
         let total = outputs.iter().map(PlannedTensor::bytes).sum::<usize>() as u64;
         Ok(Self {

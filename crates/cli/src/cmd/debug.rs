@@ -1,4 +1,4 @@
-//! `minke debug`: what the model sees and says, number by number, for people who compare implementations.
+//! `minke debug`: inputs, intermediate values and outputs of a model, for people who compare implementations.
 
 use std::cell::RefCell;
 

@@ -88,7 +88,7 @@ struct GpuReport {
     used: bool,
 }
 
-/// Layers that a kernel offers; nothing where it does not say.
+/// Layers that a kernel offers; nothing where that is unknown.
 #[derive(Serialize)]
 struct Sandbox {
     landlock: Option<bool>,

@@ -91,7 +91,7 @@ fn of_run(args: &Eval) -> Result<Vec<Scores>> {
     Ok(all)
 }
 
-/// The held-out problems of the tasks that the person wants, the same for every model.
+/// The held-out problems of the tasks that were asked for, the same for every model.
 fn problem_sets<'a>(args: &Eval, tasks: &'a [NamedTask]) -> Result<Vec<(&'a NamedTask, Vec<Problem>)>> {
     let names: Vec<&str> = tasks.iter().map(|task| task.name.as_str()).collect();
     if let Some(unknown) = args.tasks.iter().find(|task| !names.contains(&task.as_str())) {

@@ -16,7 +16,7 @@ use crate::error::Exit;
 use crate::locate::{self, Located};
 use crate::published;
 
-/// What `minke fit` says.
+/// The output of `minke fit`.
 #[derive(Serialize)]
 struct Answer {
     path: String,

@@ -1,4 +1,4 @@
-//! How do shell and `man` learn the commands? From the definition that also parses them.
+//! Completions for shells and pages for `man`, made from the definition that also parses the commands.
 
 use std::path::Path;
 

@@ -43,7 +43,7 @@ pub fn run(args: &Pull) -> Result<()> {
     }
 }
 
-/// What to say of a model that is not in the cache where no server may be asked.
+/// The message about a model that is not in the cache where no server may be asked.
 fn not_here(model: &ModelName, absent: Absent, by_flag: bool) -> anyhow::Error {
     let advice =
         if by_flag { "run the same command without --offline" } else { "HF_HUB_OFFLINE forbids to download it" };

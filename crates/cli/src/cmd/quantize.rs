@@ -42,7 +42,7 @@ pub fn run(args: &Quantize) -> Result<()> {
         .print(args.output.json)
 }
 
-/// Says which formats fell back to which, and of how many tensors.
+/// The notes on formats that fell back to others, and for how many tensors.
 fn fallbacks(fallen: &[Fallback]) -> Vec<String> {
     let mut kinds: Vec<_> = fallen.iter().map(|one| (one.meant, one.format)).collect();
     kinds.sort_unstable();

@@ -176,7 +176,7 @@ impl Dialogue {
         }
     }
 
-    /// Answers a question, and says on stderr what that took and whether it is right.
+    /// Answers a question, and prints on stderr what that took and whether it is right.
     fn ask(&self, question: &str) -> Result<Reply> {
         let options = RenderOptions { add_generation_prompt: true, ..RenderOptions::default() };
         let prompt = self.worker.model().prompt(&[Message::user(question)], &options)?;

@@ -14,7 +14,7 @@ use serde::Serialize;
 use super::{print_json, print_line};
 use crate::args::Show;
 
-/// What `minke show` says.
+/// The output of `minke show`.
 #[derive(Serialize)]
 struct Description {
     path: String,
@@ -190,7 +190,7 @@ fn kv_bytes(config: &ModelConfig) -> KvBytes {
     }
 }
 
-/// What the template does, told by what it makes of a greeting.
+/// What the template does, seen in what it makes of a greeting.
 fn chat_template(archive: &Archive, tokenizer: Option<&Tokenizer>, notes: &mut Vec<String>) -> String {
     let Some(tokenizer) = tokenizer else { return "not read without a tokenizer".into() };
     let rendered = template(archive, tokenizer).and_then(|(template, note)| {

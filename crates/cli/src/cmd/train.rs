@@ -23,7 +23,7 @@ const SHOWN: [(&str, &str); 6] = [
     (metric::KEPT, "kept"),
 ];
 
-/// What a machine is told about a finished run.
+/// The JSON about a finished run.
 #[derive(Serialize)]
 struct Summary<'a> {
     name: &'a str,

@@ -1,4 +1,4 @@
-//! What can be typed behind a slash? One table of commands, for help, completion and the advice after a typo.
+//! The commands behind a slash: one table for help, completion and the advice after a typo.
 
 use std::path::PathBuf;
 
@@ -61,7 +61,7 @@ pub fn names() -> impl Iterator<Item = &'static str> {
     COMMANDS.iter().chain([&QUIT]).map(|(name, _, _)| *name)
 }
 
-/// What was meant by a line behind its slash.
+/// The command that a line behind its slash stands for.
 ///
 /// # Errors
 /// If there is no such command, or its arguments are others.
@@ -97,7 +97,7 @@ pub fn parse(line: &str) -> Result<Command> {
     })
 }
 
-/// What to say about a command that is not understood.
+/// The message about a command that is not understood.
 fn advice(name: &str) -> String {
     if let Some((name, arguments, meaning)) = COMMANDS.iter().chain([&QUIT]).find(|(known, ..)| *known == name) {
         let space = if arguments.is_empty() { "" } else { " " };

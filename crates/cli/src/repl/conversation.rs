@@ -1,4 +1,4 @@
-//! What was said so far? Turns of question and answer, as the model reads them and as a person keeps them.
+//! The conversation so far: turns of question and answer, as the model reads them and as a person keeps them.
 
 use minke_chat::Reply;
 use minke_text::Message;

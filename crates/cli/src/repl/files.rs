@@ -1,5 +1,5 @@
-//! What do files have to do with a conversation? One goes in front of a question, an editor changes a question, and the
-//! conversation becomes one.
+//! Files of a conversation: one goes in front of a question, an editor changes a question, and the conversation is
+//! exported as one.
 
 use std::fs::File;
 use std::io::{Read, Write};

@@ -46,7 +46,7 @@ pub enum Typed {
 }
 
 impl Input {
-    /// An editor that remembers what was typed in a file, if there is one.
+    /// An editor that keeps its history in a file, if there is one.
     ///
     /// # Errors
     /// If the terminal cannot be used.
@@ -56,7 +56,7 @@ impl Input {
         let mut editor = Editor::with_config(config).context(cannot)?;
         editor.set_helper(Some(Rules { files: FilenameCompleter::new() }));
         if let Some(path) = &history {
-            // On the first day there is none; and without history one can talk as well.
+            // The file is not there at the first start; without history the conversation works as well.
             let _ = std::fs::create_dir_all(path.parent().unwrap_or(path));
             let _ = editor.load_history(path);
         }
@@ -85,7 +85,7 @@ impl Input {
             return Ok(Typed::Nothing);
         }
         if typed.len() <= LONGEST_REMEMBERED {
-            // What is not remembered cannot be recalled with the arrow keys; that is no reason to stop.
+            // Without history the conversation works as well: an error is ignored.
             let _ = self.editor.add_history_entry(typed.trim_end());
             let _ = self.history.as_ref().map(|path| self.editor.append_history(path));
         }
@@ -102,7 +102,7 @@ impl Input {
 /// Discards what was typed or pasted behind a byte that was refused, so that the rest of a line is no message of its own.
 fn discard_typed() {
     std::thread::sleep(PASTE);
-    // A rest that stays is a nuisance and no failure.
+    // If the rest stays, it becomes a message of its own; that is no reason to stop.
     let _ = tcflush(std::io::stdin(), QueueSelector::IFlush);
 }
 
@@ -124,7 +124,7 @@ fn message(typed: &str) -> String {
     quoted(typed).unwrap_or_else(|| typed.replace("\\\n", "\n").trim().to_owned())
 }
 
-/// What the editor asks while a person types.
+/// Callbacks of the editor while a person types.
 struct Rules {
     files: FilenameCompleter,
 }

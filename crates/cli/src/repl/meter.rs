@@ -1,4 +1,4 @@
-//! What did an answer take, and how full is the context?
+//! The tokens and the time of an answer, and how full the context is.
 
 use minke_chat::{FinishReason, Reply};
 use minke_engine::Stats;

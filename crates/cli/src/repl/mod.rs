@@ -1,4 +1,4 @@
-//! How does a conversation go? A person types, a command is obeyed or the model answers, until the person leaves.
+//! The loop of a conversation: a person types, a command is obeyed or the model answers, until the person leaves.
 
 mod commands;
 mod conversation;

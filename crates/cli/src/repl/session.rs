@@ -1,5 +1,5 @@
-//! How does a conversation outlive the program? Two files in the folder of sessions, each whole or not at all: `NAME.json`
-//! with text and settings, and `NAME.kv` with the cache, which only saves time.
+//! Sessions: conversations that outlive the program. Two files in the folder of sessions, each whole or not at all:
+//! `NAME.json` with text and settings, and `NAME.kv` with the cache, which only saves time.
 //!
 //! `NAME.json` is a line `minke session 1 SHA256`, the sum of all that follows, and JSON. Numbers of `NAME.kv` are
 //! little-endian: `MINKE-KV`, version u32, tokens per page u32, type of the pages' numbers (4 bytes, `F32` or `BF16`), identity
@@ -100,7 +100,7 @@ impl Session {
     }
 }
 
-/// Writes what the cache knows of these tokens, and returns how many it knows.
+/// Writes what the cache holds of these tokens, and returns how many it holds.
 ///
 /// # Errors
 /// If the file cannot be written; what was there before is then still there.
@@ -124,7 +124,7 @@ pub fn write_cache(path: &Path, identity: &Identity, cache: &PrefixCache<'_>, to
     Ok(tokens)
 }
 
-/// Fills the cache from a file, and returns how many tokens it then knows.
+/// Fills the cache from a file, and returns how many tokens it then holds.
 ///
 /// # Errors
 /// If the file is damaged, or another model, build or version made it; the cache is then as before, or right as far as it

@@ -1,4 +1,4 @@
-//! Which settings can be changed while talking, and what is each now?
+//! The settings that can be changed during a conversation, and their values.
 
 use anyhow::Result;
 use minke_chat::SamplingOptions;

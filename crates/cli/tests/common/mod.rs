@@ -36,7 +36,7 @@ impl Done {
     }
 }
 
-/// The program in a folder, with an environment that could tempt it.
+/// The program in a folder, with backtraces switched on, and without cache, server and token.
 pub fn command(folder: &Path, args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_minke"));
     command.args(args).current_dir(folder).env("RUST_BACKTRACE", "1").env_remove("MINKE_THREADS");

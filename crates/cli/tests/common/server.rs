@@ -1,4 +1,4 @@
-//! A server in the Hub's language that can be told to misbehave.
+//! A server in the Hub's language, with faults on request.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Write};
@@ -39,7 +39,7 @@ pub enum Fault {
     Circle,
     /// Redirects to another server.
     Elsewhere(u16),
-    /// Asks who is there.
+    /// Answers 401.
     Denies,
 }
 
@@ -103,7 +103,7 @@ impl Server {
         std::thread::spawn(move || {
             for stream in listener.incoming().flatten() {
                 let state = Arc::clone(&shared);
-                // A client that was killed is none of the server's business.
+                // The server goes on if its client was killed.
                 std::thread::spawn(move || state.answer(stream));
             }
         });

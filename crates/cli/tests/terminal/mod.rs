@@ -1,4 +1,4 @@
-//! A terminal of our own: the program on the other side of a pseudo-terminal, and what it prints.
+//! A terminal for tests: the program on the other side of a pseudo-terminal, and what it prints.
 #![allow(clippy::unwrap_used, dead_code)]
 
 use std::fs::{File, OpenOptions};

@@ -1,4 +1,4 @@
-//! Can it compute step by step? `compute 12+7*3-5`, one reduction per step in the thought.
+//! Arithmetic step by step: `compute 12+7*3-5`, one reduction per step in the thought.
 
 use minke_spec::draw::{Domain, Stream, draw, hash, hash_name};
 use serde::{Deserialize, Serialize};
@@ -24,7 +24,7 @@ impl Default for Arithmetic {
     }
 }
 
-/// What the grader of an arithmetic problem knows.
+/// What the grader of an arithmetic problem needs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ArithmeticGold {
     value: i64,
@@ -108,7 +108,7 @@ impl Arithmetic {
     }
 
     pub(super) fn claims_success(&self, thought: &str) -> bool {
-        // The family has no self-check: whoever thinks claims.
+        // The family has no self-check: every thought claims success.
         !thought.trim().is_empty()
     }
 

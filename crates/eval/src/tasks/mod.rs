@@ -1,4 +1,4 @@
-//! Which problems can be posed and checked without a teacher? Three families, each with a generator, a grader and
+//! Problems that can be posed and checked without a teacher: three families, each with a generator, a grader and
 //! demonstrations. Training rewards and evaluation scores go through the same graders.
 
 mod arithmetic;
@@ -41,11 +41,11 @@ pub struct Problem {
     pub id: u64,
     /// What the model is asked.
     pub question: String,
-    /// What the grader knows.
+    /// What the grader needs.
     pub gold: Gold,
 }
 
-/// What a grader knows about a problem.
+/// What a grader needs of a problem.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Gold {
     /// Of a countdown problem.
@@ -56,7 +56,7 @@ pub enum Gold {
     Programs(ProgramsGold),
 }
 
-/// What a grader says about an answer.
+/// The verdict of a grader on an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Verdict {

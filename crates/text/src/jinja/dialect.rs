@@ -1,5 +1,5 @@
-//! The Jinja of transformers in the words of the engine: what the engine does not know is found among the tokens of a source
-//! and written anew. The same pass refuses sources whose nesting would let the engine recurse deeply.
+//! The Jinja of transformers in the words of the engine: what the engine does not have is found among the tokens of a
+//! source and written anew. The same pass refuses sources whose nesting would let the engine recurse deeply.
 
 use std::ops::Range;
 

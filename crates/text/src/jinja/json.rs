@@ -6,7 +6,7 @@ use std::fmt::Write;
 use minijinja::Value;
 use minijinja::value::ValueKind;
 
-/// What `json.dumps` can be told.
+/// Options of `json.dumps`.
 #[derive(Default)]
 pub(crate) struct Style {
     /// Whether characters beyond ASCII are escaped.

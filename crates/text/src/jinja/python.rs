@@ -4,7 +4,7 @@ use minijinja::value::{ArgType, Kwargs, Tuple, ValueKind, from_args};
 use minijinja::{Error, ErrorKind, State, Value};
 use minijinja_contrib::pycompat;
 
-/// Methods that the engine does not know: those of Python's `str` that it lacks, then the library's.
+/// Methods that are added to the engine's: those of Python's `str` that it lacks, then the library's.
 pub(super) fn method(state: &mut State, value: &Value, name: &str, args: &[Value]) -> Result<Value, Error> {
     if let Some(text) = value.as_str()
         && let Some(result) = text_method(state, text, name, args)

@@ -13,7 +13,7 @@ use crate::schedule::Schedule;
 
 /// What the ratio, the clip and the KL term are taken of, and how they become one number.
 ///
-/// R1 prints the last form; everybody, DeepSeekMath included, computes one of the others, because the ratio of a whole
+/// R1 prints the last form; implementations, DeepSeekMath's included, compute another, because the ratio of a whole
 /// output is the exponential of a sum over thousands of tokens.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

@@ -45,7 +45,7 @@ pub fn grpo(pass: Pass<'_>, log_probs: &Tensor, batch: &TrainBatch, config: &Obj
     Ok(objective.weighted_sum(pass, &batch.weights)?.scale(pass, -1.0)?)
 }
 
-/// What can be said about an update beside its loss: sums over tokens.
+/// Diagnostics of an update beside its loss: sums over tokens.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Diagnostics {
     /// Tokens that the policy chose.

@@ -1,4 +1,4 @@
-//! The reward of an output: the grader of its task says whether it is right, its form whether it thought.
+//! The reward of an output: for a right answer, by the grader of its task, and for its form.
 
 use minke_eval::{Verdict, judge};
 use minke_spec::draw::{Domain, draw, hash_name};
@@ -8,8 +8,8 @@ use super::rollout::QuestionSampler;
 use super::types::{Group, Rollout, Scored, ScoredGroup};
 use crate::stage::Context;
 
-/// The groups with their rewards. No model judges: a reward that can be learned can be cheated. An output that
-/// the cap cut off is worth what it shows.
+/// The groups with their rewards, by rule: a learned reward model could be hacked. An output that the cap cut off is
+/// worth what it shows.
 ///
 /// # Paper
 /// - R1 2.2.2 (accuracy and format rewards)

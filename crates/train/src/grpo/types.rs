@@ -61,7 +61,7 @@ pub struct Scored {
     pub rollout: Rollout,
     /// Its text.
     pub text: String,
-    /// What the grader said of the answer.
+    /// The grader's verdict on the answer.
     pub verdict: Verdict,
     /// 1 for a right answer.
     pub accuracy: f64,

@@ -1,5 +1,5 @@
-//! What came out of a run? One HTML file that shows it: scores by stage with their intervals, curves, and rollouts to
-//! read. It is made from the files of the run's folder alone, at any time, also while the run goes on.
+//! The report of a run, one HTML file: scores by stage with their intervals, curves, and rollouts to read. It is made
+//! from the files of the run's folder alone, at any time, also while the run goes on.
 
 mod page;
 pub mod plot;

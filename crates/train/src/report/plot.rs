@@ -1,10 +1,10 @@
-//! How is a curve drawn? As SVG text, which needs neither fonts nor scripts nor a network.
+//! Curves as SVG text, which needs neither fonts nor scripts nor a network.
 
 use plotters::coord::Shift;
 use plotters::prelude::*;
 
 const SIZE: (u32, u32) = (560, 300);
-/// Okabe and Ito: told apart by everybody.
+/// The palette of Okabe and Ito, which colour-blind readers can tell apart.
 const COLORS: [RGBColor; 6] = [
     RGBColor(0, 114, 178),
     RGBColor(213, 94, 0),
@@ -131,7 +131,7 @@ fn span(values: impl Iterator<Item = f64>) -> Option<(f64, f64)> {
     values.fold(None, |span, v| Some(span.map_or((v, v), |(low, high): (f64, f64)| (low.min(v), high.max(v)))))
 }
 
-/// The span with some air around it.
+/// The span with a margin.
 fn padded((low, high): (f64, f64)) -> (f64, f64) {
     let air = if high > low { 0.06 * (high - low) } else { low.abs().max(1.0) * 0.1 };
     (low - air, high + air)

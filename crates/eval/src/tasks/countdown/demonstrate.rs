@@ -1,4 +1,4 @@
-//! What does a search look like when it is written down? One attempt per line, checked against the target.
+//! The search for an expression, written down: one attempt per line, checked against the target.
 
 use super::solver::{Attempt, random_solution};
 use super::{Countdown, CountdownGold};

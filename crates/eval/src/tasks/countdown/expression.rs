@@ -1,5 +1,4 @@
-//! What does an answer say, and is it what was asked? Expressions over whole numbers: read, written with few
-//! parentheses, and evaluated exactly.
+//! Expressions over whole numbers: read from answers, written with few parentheses, and evaluated exactly.
 
 use std::fmt;
 

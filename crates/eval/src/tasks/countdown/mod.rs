@@ -1,5 +1,5 @@
-//! Which numbers make the target? `make 24 from 3 8 1`: an expression that uses every number once. Finding one takes
-//! search, checking one takes arithmetic, so a thought that tries and checks is worth its tokens.
+//! Countdown: `make 24 from 3 8 1` asks for an expression that uses every number once. Finding one takes search,
+//! checking one takes arithmetic, so a thought that tries and checks is worth its tokens.
 
 mod demonstrate;
 mod expression;
@@ -24,7 +24,7 @@ pub struct Countdown {
     pub smallest_target: u32,
     /// The largest target.
     pub largest_target: u32,
-    /// The largest result of a step, in problems and in demonstrations; graders do not mind larger ones.
+    /// The largest result of a step, in problems and in demonstrations; graders accept larger ones.
     pub largest_intermediate: u32,
     /// Whether an attempt restates the target before it says `ok` or `no`.
     pub self_check: bool,
@@ -43,7 +43,7 @@ impl Default for Countdown {
     }
 }
 
-/// What the grader of countdown knows.
+/// What the grader of countdown needs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CountdownGold {
     /// The given numbers, in the order of the question.
@@ -152,7 +152,7 @@ impl Countdown {
 
     /// The expression up to the order and grouping of its terms and factors; nothing for no expression.
     ///
-    /// Not its value: voting on values would let the question, which names the right one, vote along.
+    /// Not its value: the question names the right one, which would bias a vote on values.
     pub fn answer_key(&self, _problem: &Problem, answer: &str) -> Option<String> {
         Expression::parse(answer).map(|expression| expression.key())
     }
@@ -227,7 +227,7 @@ impl CountdownGold {
         used == given && expression.value() == Some(Ratio::from(self.target))
     }
 
-    /// A hash of the numbers that is blind to their order.
+    /// A hash of the numbers that does not depend on their order.
     fn numbers_hash(&self) -> u64 {
         let mut numbers = self.numbers.clone();
         numbers.sort_unstable();

@@ -1,4 +1,4 @@
-//! Which targets can be reached? All ways to combine the numbers, and random ones.
+//! The targets that can be reached: all ways to combine the numbers, and random ones.
 
 use super::expression::{Expression, Operator, Ratio};
 use minke_spec::draw::Stream;

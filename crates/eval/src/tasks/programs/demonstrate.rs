@@ -1,5 +1,5 @@
-//! What does a search for a program look like when it is written down? One candidate per line, run on the first example
-//! and, if it passes, on the second.
+//! The search for a program, written down: one candidate per line, run on the first example and, if it passes, on the
+//! second.
 
 use super::language::Program;
 use super::{Pair, Programs, ProgramsGold, show, show_pair};

@@ -1,4 +1,4 @@
-//! What does a program do? Up to three operations on a list, one after the other.
+//! The language of programs: up to three operations on a list, one after the other.
 
 use minke_spec::draw::Stream;
 use std::fmt;

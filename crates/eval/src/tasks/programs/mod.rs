@@ -1,4 +1,4 @@
-//! Can it write a program? From examples of what it does to lists, found by trying and checked by hidden tests.
+//! Program synthesis: programs from examples of what they do to lists, found by trying and checked by hidden tests.
 
 mod demonstrate;
 mod language;
@@ -35,7 +35,7 @@ impl Default for Programs {
 /// A list and what the program makes of it.
 type Pair = (Vec<u32>, Vec<u32>);
 
-/// What the grader of a program problem knows.
+/// What the grader of a program problem needs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ProgramsGold {
     program: Program,
