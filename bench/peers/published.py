@@ -1,10 +1,14 @@
-"""Ids and perplexity of a published GGUF model: Minke beside llama.cpp on the same file.
+"""A published GGUF model: Minke beside llama.cpp on the same file.
 
     pip install xllamacpp
-    python bench/peers/published.py target/release/minke MODEL.gguf TEXT [CONTEXT]
+    python bench/peers/published.py ids BINARY MODEL.gguf TEXT          ids of a text, in pieces of 64 KiB
+    python bench/peers/published.py greedy BINARY MODEL.gguf [TOKENS]   greedy answers of ten questions (64 tokens each)
+    python bench/peers/published.py perplexity BINARY MODEL.gguf TEXT [CONTEXT]
 
-llama.cpp comes as the library in the wheel `xllamacpp`, whose C functions are called directly. Both programs cut the text into
-chunks of CONTEXT tokens (512), begin each with the begin token where the tokenizer says so, and score the second half of each.
+llama.cpp comes as the library in the wheel `xllamacpp`, whose C functions are called directly. For `perplexity`, both programs
+cut the text into chunks of CONTEXT tokens (512), begin each with the begin token where the tokenizer says so, and score the
+second half of each. For `greedy`, llama.cpp answers, Minke computes the logits behind every id of that answer, and each place
+where another id is the likeliest is listed with the lead of the likeliest over the other's choice in both programs.
 """
 
 import ctypes
@@ -15,6 +19,7 @@ import math
 import os
 import subprocess
 import sys
+import tempfile
 
 import numpy
 
@@ -46,6 +51,9 @@ def library():
         ("batch_init", Batch, [ctypes.c_int32, ctypes.c_int32, ctypes.c_int32]),
         ("decode", ctypes.c_int32, [ctypes.c_void_p, Batch]),
         ("get_logits_ith", ctypes.POINTER(ctypes.c_float), [ctypes.c_void_p, ctypes.c_int32]),
+        ("vocab_is_eog", ctypes.c_bool, [ctypes.c_void_p, ctypes.c_int32]),
+        ("token_to_piece", ctypes.c_int32, [ctypes.c_void_p, ctypes.c_int32, ctypes.c_char_p, ctypes.c_int32, ctypes.c_int32,
+                                            ctypes.c_bool]),
         ("get_memory", ctypes.c_void_p, [ctypes.c_void_p]), ("memory_clear", None, [ctypes.c_void_p, ctypes.c_bool]),
     ]:
         function = getattr(lib, "llama_" + name)
@@ -56,43 +64,123 @@ def library():
     return lib
 
 
-def llama_perplexity(lib, path, text, context):
-    model = lib.llama_model_load_from_file(path.encode(), lib.llama_model_default_params())
-    vocab = lib.llama_model_get_vocab(model)
-    data = text.encode()
-    room = (ctypes.c_int32 * (len(data) + 8))()
-    count = lib.llama_tokenize(vocab, data, len(data), room, len(room), True, False)
-    ids = list(room[:count])
-    parameters = lib.llama_context_default_params()
-    # n_ctx, n_batch, n_ubatch: the first three words.
-    parameters.words[0] = parameters.words[1] = parameters.words[2] = context
-    state = lib.llama_init_from_model(model, parameters)
-    batch = lib.llama_batch_init(context, 0, 1)
-    size, losses = lib.llama_vocab_n_tokens(vocab), []
-    for start in range(0, len(ids) - context + 1, context):
-        chunk = ids[start : start + context]
-        if lib.llama_vocab_get_add_bos(vocab):
-            chunk[0] = lib.llama_vocab_bos(vocab)
-        for i, token in enumerate(chunk):
-            batch.token[i], batch.pos[i], batch.n_seq_id[i], batch.seq_id[i][0] = token, i, 1, 0
-            batch.logits[i] = i >= context // 2
-        batch.n_tokens = context
-        lib.llama_memory_clear(lib.llama_get_memory(state), True)
-        assert lib.llama_decode(state, batch) == 0
+QUESTIONS = ["What is the capital of France?", "Write a haiku about the sea.", "What is 17 + 25?", "Name three primary colors.",
+             "Translate 'good morning' to Spanish.", "Write a Python function that reverses a string.", "Who wrote Hamlet?",
+             "Why is the sky blue?", "List the first five prime numbers.", "Explain gravity in one sentence."]
+
+
+class Llama:
+    """A model in llama.cpp with a context of so many tokens."""
+
+    def __init__(self, path, context):
+        self.lib = library()
+        self.model = self.lib.llama_model_load_from_file(path.encode(), self.lib.llama_model_default_params())
+        self.vocab = self.lib.llama_model_get_vocab(self.model)
+        parameters = self.lib.llama_context_default_params()
+        # n_ctx, n_batch, n_ubatch: the first three words.
+        parameters.words[0] = parameters.words[1] = parameters.words[2] = context
+        self.state = self.lib.llama_init_from_model(self.model, parameters)
+        self.batch = self.lib.llama_batch_init(context, 0, 1)
+        self.size = self.lib.llama_vocab_n_tokens(self.vocab)
+
+    def ids(self, text, begin, special):
+        data = text.encode()
+        room = (ctypes.c_int32 * (len(data) + 8))()
+        count = self.lib.llama_tokenize(self.vocab, data, len(data), room, len(room), begin, special)
+        assert count >= 0
+        return list(room[:count])
+
+    def clear(self):
+        self.lib.llama_memory_clear(self.lib.llama_get_memory(self.state), True)
+
+    def decode(self, ids, past, wanted):
+        """Goes on behind `past` tokens; logits of the rows for which `wanted(i)`."""
+        for i, token in enumerate(ids):
+            self.batch.token[i], self.batch.pos[i], self.batch.n_seq_id[i] = token, past + i, 1
+            self.batch.seq_id[i][0], self.batch.logits[i] = 0, wanted(i)
+        self.batch.n_tokens = len(ids)
+        assert self.lib.llama_decode(self.state, self.batch) == 0
+
+    def logits(self, row):
+        return numpy.ctypeslib.as_array(self.lib.llama_get_logits_ith(self.state, row), (self.size,)).astype(numpy.float64)
+
+    def piece(self, token):
+        room = ctypes.create_string_buffer(256)
+        return room.raw[: self.lib.llama_token_to_piece(self.vocab, token, room, 256, 0, False)]
+
+
+def run(*arguments):
+    return subprocess.run(arguments, capture_output=True, check=True).stdout
+
+
+def ids(minke, path, text):
+    llama, text, equal, total = Llama(path, 64), open(text, newline="").read(), 0, 0
+    for start in range(0, len(text), 1 << 16):
+        piece = text[start : start + (1 << 16)]
+        theirs, ours = llama.ids(piece, False, False), json.loads(run(minke, "debug", "tokens", path, piece, "--json"))["ids"]
+        total += len(theirs)
+        equal += len(theirs) if theirs == ours else 0
+        if theirs != ours:
+            at = next((i for i, pair in enumerate(zip(theirs, ours)) if pair[0] != pair[1]), min(len(theirs), len(ours)))
+            print(f"different behind {b''.join(map(llama.piece, theirs[max(at - 5, 0) : at])).decode(errors='replace')!r}: "
+                  f"llama.cpp {theirs[at : at + 4]}, minke {ours[at : at + 4]}")
+    print(f"{len(text.encode())} bytes, {total} ids, {equal} of them in pieces that are equal")
+
+
+def greedy(minke, path, tokens=64):
+    llama, same = Llama(path, 1024), 0
+    for question in QUESTIONS:
+        prompt = run(minke, "debug", "render", path, question, "--json")
+        prompt = json.loads(prompt)["prompt"]
+        begun = llama.ids(prompt, False, True)
+        ours = json.loads(run(minke, "debug", "tokens", path, prompt, "--json"))["ids"]
+        assert ours == begun, (question, ours, begun)
+        llama.clear()
+        answer, rows, new = [], [], begun
+        while True:
+            llama.decode(new, len(begun) + len(answer) - len(new) if answer else 0, lambda i: i == len(new) - 1)
+            rows.append(llama.logits(len(new) - 1))
+            answer.append(int(rows[-1].argmax()))
+            if llama.lib.llama_vocab_is_eog(llama.vocab, answer[-1]) or len(answer) == int(tokens):
+                break
+            new = answer[-1:]
+        with tempfile.NamedTemporaryFile() as file:
+            run(minke, "debug", "logits", path, "--ids", ",".join(map(str, begun + answer[:-1])), "--out", file.name)
+            logits = numpy.fromfile(file.name, "<f4").reshape(-1, llama.size)[len(begun) - 1 :].astype(numpy.float64)
+        ends = llama.lib.llama_vocab_is_eog(llama.vocab, answer[-1])
+        theirs = b"".join(map(llama.piece, answer[: len(answer) - ends])).decode(errors="replace").strip()
+        said = run(minke, "run", path, question, "--temperature", "0", "--max-tokens", str(tokens)).decode().strip()
+        other = [i for i, row in enumerate(logits) if int(row.argmax()) != answer[i]]
+        same += said == theirs
+        print(f"{'same' if said == theirs else 'DIFFERENT'}, {len(answer)} tokens, other choices {len(other)}: {question}")
+        for i in other:
+            choice = int(logits[i].argmax())
+            print(f"    token {i}: llama.cpp {llama.piece(answer[i])} leads {llama.piece(choice)} by "
+                  f"{rows[i][answer[i]] - rows[i][choice]:.4f}, minke the other way by {logits[i][choice] - logits[i][answer[i]]:.4f}")
+        if said != theirs:
+            print(f"    llama.cpp {theirs!r}\n    minke     {said!r}")
+    print(f"{same} of {len(QUESTIONS)} answers are the same")
+
+
+def perplexity(minke, path, text, context=512):
+    context, llama = int(context), Llama(path, int(context))
+    every, losses = llama.ids(open(text, newline="").read(), True, False), []
+    for start in range(0, len(every) - context + 1, context):
+        chunk = every[start : start + context]
+        if llama.lib.llama_vocab_get_add_bos(llama.vocab):
+            chunk[0] = llama.lib.llama_vocab_bos(llama.vocab)
+        llama.clear()
+        llama.decode(chunk, 0, lambda i: i >= context // 2)
         for i in range(context // 2, context - 1):
-            logits = numpy.ctypeslib.as_array(lib.llama_get_logits_ith(state, i), (size,)).astype(numpy.float64)
+            logits = llama.logits(i)
             top = logits.max()
             losses.append(top + math.log(numpy.exp(logits - top).sum()) - logits[chunk[i + 1]])
-    return ids, math.exp(sum(losses) / len(losses)), len(losses)
+    theirs, scored = math.exp(sum(losses) / len(losses)), len(losses)
+    for cache in ("f32", "bf16"):
+        done = run(minke, "perplexity", path, text, "--context", str(context), "--cache-type", cache, "--json")
+        ours = json.loads(done)
+        print(f"cache {cache}: llama.cpp {theirs:.4f} over {scored} of {len(every)} tokens; minke {ours['perplexity']:.4f} over "
+              f"{ours['scored']} of {ours['tokens']}; ratio {ours['perplexity'] / theirs:.5f}")
 
 
-def main():
-    minke, path, text, context = *sys.argv[1:4], int(sys.argv[4]) if len(sys.argv) > 4 else 512
-    ids, theirs, scored = llama_perplexity(library(), path, open(text, newline="").read(), context)
-    done = subprocess.run([minke, "perplexity", path, text, "--context", str(context), "--json"], capture_output=True, check=True)
-    ours = json.loads(done.stdout)
-    print(f"llama.cpp {theirs:.4f} over {scored} of {len(ids)} tokens; minke {ours['perplexity']:.4f} over {ours['scored']} "
-          f"of {ours['tokens']}; ratio {ours['perplexity'] / theirs:.5f}")
-
-
-main()
+{"ids": ids, "greedy": greedy, "perplexity": perplexity}[sys.argv[1]](*sys.argv[2:])

@@ -155,19 +155,47 @@ fn the_vocabulary_of_qwen_is_rebuilt() {
     check_round_trip(&tokenizer, a_tenth(), true, "ggml-vocab-qwen2");
 }
 
-#[test]
-fn the_vocabulary_of_llama_is_rebuilt() {
+/// Runs a check on the vocabulary of Llama 3 with a pre-tokenizer.
+fn with_llama_3(pre: &str, check: impl FnOnce(&Tokenizer)) {
     let ids: HashMap<String, usize> = serde_json::from_str(&text("vocabularies/encoder.json")).unwrap();
     let mut tokens = vec![""; ids.values().max().unwrap() + 1];
     ids.iter().for_each(|(token, &id)| tokens[id] = token);
     let merges = text("vocabularies/vocab.bpe");
     let merges = merges.lines().filter(|line| !line.starts_with("#version") && !line.is_empty()).collect();
-    let vocabulary = Vocabulary { tokens, merges, pre: "llama-bpe", ..Vocabulary::default() };
-    let tokenizer = Tokenizer::from_vocabulary(&vocabulary).unwrap();
-    check_46(&tokenizer, "ggml-vocab-llama-bpe");
-    // Llama leaves a text as it is.
-    assert_ne!(tokenizer.encode("cafe\u{301}"), tokenizer.encode("caf\u{e9}"));
-    check_round_trip(&tokenizer, a_tenth(), false, "ggml-vocab-llama-bpe");
+    let vocabulary = Vocabulary { tokens, merges, pre, ..Vocabulary::default() };
+    check(&Tokenizer::from_vocabulary(&vocabulary).unwrap());
+}
+
+#[test]
+fn every_pre_tokenizer_cuts_as_in_llama_cpp() {
+    let golden: Value = serde_json::from_str(&text("vocabularies/pre-tokenizers.json")).unwrap();
+    let texts: Vec<&str> = golden["texts"].as_array().unwrap().iter().map(|text| text.as_str().unwrap()).collect();
+    let rows = golden["ids"].as_object().unwrap();
+    assert!(rows.len() >= 40 && texts.len() >= 50);
+    for (name, hashes) in rows {
+        with_llama_3(name, |tokenizer| {
+            for (text, hash) in texts.iter().zip(hashes.as_str().unwrap().split(' ')) {
+                let ids = tokenizer.encode(text);
+                let joined = ids.iter().map(u32::to_string).collect::<Vec<_>>().join(" ");
+                let pieces: Vec<String> = ids.iter().map(|&id| tokenizer.decode(&[id], false)).collect();
+                assert_eq!(format!("{:08x}", fnv1a(&joined)), hash, "{name}: {text:?} as {pieces:?}");
+            }
+        });
+    }
+}
+
+fn fnv1a(text: &str) -> u32 {
+    text.bytes().fold(0x811c_9dc5, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193))
+}
+
+#[test]
+fn the_vocabulary_of_llama_is_rebuilt() {
+    with_llama_3("llama-bpe", |tokenizer| {
+        check_46(tokenizer, "ggml-vocab-llama-bpe");
+        // Llama leaves a text as it is.
+        assert_ne!(tokenizer.encode("cafe\u{301}"), tokenizer.encode("caf\u{e9}"));
+        check_round_trip(tokenizer, a_tenth(), false, "ggml-vocab-llama-bpe");
+    });
 }
 
 #[test]

@@ -17,15 +17,16 @@ use crate::{ModelName, Result};
 /// Bytes of the longest list of files that is read.
 const LONGEST_LIST: u64 = 64 << 20;
 /// Files beside the weights that are used here.
-const TEXT_FILES: [&str; 7] = [
+const TEXT_FILES: [&str; 6] = [
     "config.json",
     "generation_config.json",
     "tokenizer.json",
     "tokenizer_config.json",
     "special_tokens_map.json",
     "chat_template.jinja",
-    "chat_template.json",
 ];
+/// Folder of the templates that a model has beside the one of its conversations.
+const TEMPLATE_FOLDER: &str = "additional_chat_templates/";
 
 /// How far a download is.
 #[derive(Clone, Copy, Debug)]
@@ -128,7 +129,9 @@ fn choose(name: &ModelName, siblings: &[Sibling]) -> Result<Vec<String>> {
     let Some(quant) = name.quant.as_ref().or(only) else {
         // Where files of another program lie beside, those of this one are called `model`.
         let own = |path: &&&str| path.starts_with("model") || !weights.iter().any(|path| path.starts_with("model"));
+        let is_template = |path: &&str| path.starts_with(TEMPLATE_FOLDER) && path.ends_with(".jinja");
         let texts = TEXT_FILES.into_iter().chain([INDEX]).filter(|text| all.contains(text));
+        let texts = texts.chain(all.iter().copied().filter(is_template));
         let files: Vec<String> = texts.chain(weights.iter().filter(own).copied()).map(str::to_owned).collect();
         let reason = match weights.is_empty() {
             false if all.contains("config.json") => return Ok(files),
@@ -194,6 +197,9 @@ mod tests {
         let folder =
             ["README.md", "config.json", "tokenizer.json", "model-1.safetensors", INDEX, "original/x.safetensors"];
         assert_eq!(chosen("a/b", &folder), Ok(format!("config.json tokenizer.json {INDEX} model-1.safetensors")));
+        let tools = "additional_chat_templates/tool_use.jinja";
+        let beside = ["config.json", "model.safetensors", tools, "additional_chat_templates/README.md"];
+        assert_eq!(chosen("a/b", &beside), Ok(format!("config.json {tools} model.safetensors")));
         let gguf =
             ["m-Q4_K_M.gguf", "m-UD-Q4_K_M.gguf", "Q8_0/m-Q8_0-00001-of-00002.gguf", "Q8_0/m-Q8_0-00002-of-00002.gguf"];
         assert_eq!(chosen("a/b:q4_k_m", &gguf), Ok("m-Q4_K_M.gguf".into()));

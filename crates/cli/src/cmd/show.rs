@@ -97,6 +97,9 @@ fn describe(archive: &Archive) -> Description {
     let tokenizer = tokenizer(archive).map_err(|error| notes.push(error.to_string())).ok();
     let tokenizer_ids = tokenizer.as_ref().map(Tokenizer::vocab_size);
     weight_notes(archive, &mut notes);
+    if tokenizer.as_ref().is_some_and(|tokenizer| tokenizer.end_ids(&config.eos_token_ids).is_empty()) {
+        notes.push("its files name no token that ends an answer".into());
+    }
     let experts = config.moe.as_ref().map(|moe| Experts {
         routed: moe.n_routed_experts,
         shared: moe.n_shared_experts,
@@ -137,15 +140,11 @@ fn describe(archive: &Archive) -> Description {
 
 /// Notes what is unusual about weights and configuration.
 fn weight_notes(archive: &Archive, notes: &mut Vec<String>) {
-    let config = &archive.config;
     notes.extend(archive.notes.iter().cloned());
     if archive.files.is_empty() {
         notes.push("there are no weights in the folder".into());
     } else if let Err(error) = archive.check_weights() {
         notes.push(error.to_string());
-    }
-    if config.eos_token_ids.is_empty() {
-        notes.push("config.json names no token that ends an answer".into());
     }
 }
 

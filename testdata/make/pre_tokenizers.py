@@ -1,0 +1,132 @@
+"""Ids of texts by llama.cpp for each of its byte-level pre-tokenizers, all with the vocabulary of Llama 3.
+
+    pre_tokenizers.py
+
+writes vocabularies/pre-tokenizers.json: `texts`, and `ids`, for each name the FNV-1a hash (32 bits, hex) of every text's ids (in
+decimal, joined by spaces). All texts are in NFC, since llama.cpp does not normalise. Llama 3's vocabulary has
+tokens of one to three digits, so that it shows how numbers are cut.
+"""
+
+import ctypes
+import glob
+import importlib.util
+import json
+import os
+import tempfile
+
+import gguf
+
+from common import TESTDATA
+
+FOLDER = TESTDATA / "vocabularies"
+NAMES = """a.x-4.0 bloom chatglm-bpe codeshell command-r dbrx deepseek-coder deepseek-llm deepseek-r1-qwen deepseek-v3 default exaone
+falcon falcon3 gigachat glm4 gpt-2 gpt-4o gpt3-finnish hunyuan hunyuan-dense joyai-llm kanana2 kimi-k2 kormo llama-bpe llama-v3
+llama3 llama4 megrez mellum midm-2.0 minerva-7b minicpm5 phi-2 pixtral poro-chat qwen2 refact seed-coder smaug-bpe smollm
+stablelm2 starcoder superbpe tekken trillion viking""".split()
+MORE = [
+    "In 2023, 1234567.89 of 10,000,000 people (12 %) paid $3.50; the rest paid €1'000 or ¥25000.",
+    "It's what we'd've called THEY'RE'S; don't SHOUT, I'm 'quoting' you’re.",
+    "HTTPServerError camelCase snake_case SCREAMING_CASE kebab-case x86_64 utf8mb4 IPv6",
+    "fn main() {\n\tlet x: [u8; 4] = *b\"ab\\n\";\r\n    // 你好, мир!\n\n\n    println!(\"{x:?}\");   \n}\n",
+    "def f(a, b=None):\n    return {**a, 'k': [1, 22, 333, 4444, 55555]} if a != b else ...  # TODO\n",
+    "今天是2024年11月28日,气温-3.5°C。東京タワーは333メートルです。안녕하세요 세계 123456",
+    "Ünïcödé naïve façade Straße ŁÓDŹ Ελληνικά ΣΊΣΥΦΟΣ русский ТЕКСТ עברית العربية १२३४५ ๑๒๓ ไทยภาษา",
+    "👩‍👩‍👧‍👦 🇫🇷🏳️‍🌈 👍🏽 ①②③ ½ ² Ⅷ ﬁ \u200b\u00a0\u2003|\u3000end",
+    "a  b   c\td\t\te \n f\n  g\r\nh\r\n\r\ni\x0bj\x0ck\x7f",
+    "!!!??? ... --- === *** <<>> ([{}]) #@! ^_^ ~~ `` \\\\ // || && $$ %% ++",
+    "| a | b |\n|---|---|\n| 1 | 2 |\n\n- item\n  - sub-item: `code`\n\n> quote **bold** _it_\n",
+    "(1,2,[3,4]),。、!?;:“引用”《书名》…—— 100%—50%",
+]
+
+
+def texts():
+    return (FOLDER / "ggml-vocab-llama-bpe.gguf.inp").read_text(encoding="utf-8").split("\n__ggml_vocab_test__\n")[:46] + MORE
+
+
+def write(path, name):
+    ids = json.loads((FOLDER / "encoder.json").read_text(encoding="utf-8"))
+    tokens = sorted(ids, key=ids.get)
+    assert [ids[token] for token in tokens] == list(range(len(tokens)))
+    merges = (FOLDER / "vocab.bpe").read_text(encoding="utf-8").splitlines()
+    writer = gguf.GGUFWriter(path, "llama")
+    writer.add_tokenizer_model("gpt2")
+    writer.add_tokenizer_pre(name)
+    writer.add_token_list(tokens + ["<|end|>"])
+    writer.add_token_types([1] * len(tokens) + [3])
+    writer.add_token_merges([merge for merge in merges if merge and not merge.startswith("#version")])
+    writer.add_bos_token_id(len(tokens))
+    writer.add_eos_token_id(len(tokens))
+    writer.add_add_bos_token(False)
+    for key, value in {"block_count": 1, "context_length": 64, "embedding_length": 64, "feed_forward_length": 64,
+                       "attention.head_count": 4, "attention.head_count_kv": 4, "vocab_size": len(tokens) + 1}.items():
+        writer.add_uint32(f"llama.{key}", value)
+    writer.add_float32("llama.attention.layer_norm_rms_epsilon", 1e-5)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+
+
+class Parameters(ctypes.Structure):
+    """Larger than llama.cpp's structure, which is passed through."""
+    _fields_ = [("bytes", ctypes.c_ubyte * 1024)]
+
+
+VOCAB_ONLY = 72  # offset of llama_model_params.vocab_only in the pinned version
+
+
+def library():
+    folder = os.path.dirname(importlib.util.find_spec("xllamacpp").origin)
+    lib = ctypes.CDLL(glob.glob(folder + "/xllamacpp*.so")[0])
+    lib.llama_model_default_params.restype = Parameters
+    for name, result, arguments in [
+        ("model_load_from_file", ctypes.c_void_p, [ctypes.c_char_p, Parameters]),
+        ("model_get_vocab", ctypes.c_void_p, [ctypes.c_void_p]), ("model_free", None, [ctypes.c_void_p]),
+        ("tokenize", ctypes.c_int32, [ctypes.c_void_p, ctypes.c_char_p, ctypes.c_int32, ctypes.POINTER(ctypes.c_int32),
+                                      ctypes.c_int32, ctypes.c_bool, ctypes.c_bool]),
+    ]:
+        function = getattr(lib, "llama_" + name)
+        function.restype, function.argtypes = result, arguments
+    lib.quiet = ctypes.CFUNCTYPE(None, ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p)(lambda *_: None)
+    lib.llama_log_set(lib.quiet, None)
+    lib.llama_backend_init()
+    return lib
+
+
+def fnv1a(text):
+    value = 0x811C9DC5
+    for byte in text.encode():
+        value = (value ^ byte) * 0x01000193 & 0xFFFFFFFF
+    return value
+
+
+def hashed(lib, path, texts):
+    parameters = lib.llama_model_default_params()
+    parameters.bytes[VOCAB_ONLY] = 1
+    model = lib.llama_model_load_from_file(path.encode(), parameters)
+    assert model, path
+    vocabulary, hashes = lib.llama_model_get_vocab(model), []
+    for text in texts:
+        data = text.encode()
+        ids = (ctypes.c_int32 * (len(data) + 8))()
+        count = lib.llama_tokenize(vocabulary, data, len(data), ids, len(ids), False, False)
+        assert count >= 0, text
+        hashes.append(f"{fnv1a(' '.join(map(str, ids[:count]))):08x}")
+    lib.llama_model_free(model)
+    return hashes
+
+
+def main():
+    lib, ids = library(), {}
+    with tempfile.TemporaryDirectory() as folder:
+        for name in NAMES:
+            path = f"{folder}/{name}.gguf"
+            write(path, name)
+            ids[name] = hashed(lib, path, texts())
+            os.remove(path)
+    rows = ",\n".join(f"{json.dumps(name)}: {json.dumps(' '.join(row))}" for name, row in ids.items())
+    out = f'{{"texts": {json.dumps(texts(), ensure_ascii=False, indent=0)},\n"ids": {{\n{rows}\n}}}}\n'
+    (FOLDER / "pre-tokenizers.json").write_text(out, encoding="utf-8")
+
+
+main()
