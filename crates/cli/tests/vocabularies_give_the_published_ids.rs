@@ -155,16 +155,22 @@ fn the_vocabulary_of_qwen_is_rebuilt() {
     check_round_trip(&tokenizer, a_tenth(), true, "ggml-vocab-qwen2");
 }
 
-/// Runs a check on the vocabulary of Llama 3 with a pre-tokenizer.
-fn with_llama_3(pre: &str, check: impl FnOnce(&Tokenizer)) {
-    let ids: HashMap<String, usize> = serde_json::from_str(&text("vocabularies/encoder.json")).unwrap();
-    let mut tokens = vec![""; ids.values().max().unwrap() + 1];
-    ids.iter().for_each(|(token, &id)| tokens[id] = token);
+/// Runs a check on the first tokens of Llama 3's vocabulary, and the merges that make them, with a pre-tokenizer.
+fn with_llama_3(count: usize, pre: &str, check: impl FnOnce(&Tokenizer)) {
+    let ids = &*LLAMA_3;
+    let count = count.min(ids.len());
+    let mut tokens = vec![""; count];
+    ids.iter().filter(|&(_, &id)| id < count).for_each(|(token, &id)| tokens[id] = token);
     let merges = text("vocabularies/vocab.bpe");
-    let merges = merges.lines().filter(|line| !line.starts_with("#version") && !line.is_empty()).collect();
+    let known = |token: &str| ids.get(token).is_some_and(|&id| id < count);
+    let complete = |merge: &&str| merge.split(' ').all(known) && known(&merge.replace(' ', ""));
+    let merges = merges.lines().filter(complete).collect();
     let vocabulary = Vocabulary { tokens, merges, pre, ..Vocabulary::default() };
     check(&Tokenizer::from_vocabulary(&vocabulary).unwrap());
 }
+
+static LLAMA_3: LazyLock<HashMap<String, usize>> =
+    LazyLock::new(|| serde_json::from_str(&text("vocabularies/encoder.json")).unwrap());
 
 #[test]
 fn every_pre_tokenizer_cuts_as_in_llama_cpp() {
@@ -172,16 +178,20 @@ fn every_pre_tokenizer_cuts_as_in_llama_cpp() {
     let texts: Vec<&str> = golden["texts"].as_array().unwrap().iter().map(|text| text.as_str().unwrap()).collect();
     let rows = golden["ids"].as_object().unwrap();
     assert!(rows.len() >= 40 && texts.len() >= 50);
+    let mut different = Vec::new();
     for (name, hashes) in rows {
-        with_llama_3(name, |tokenizer| {
+        with_llama_3(60_000, name, |tokenizer| {
             for (text, hash) in texts.iter().zip(hashes.as_str().unwrap().split(' ')) {
                 let ids = tokenizer.encode(text);
                 let joined = ids.iter().map(u32::to_string).collect::<Vec<_>>().join(" ");
-                let pieces: Vec<String> = ids.iter().map(|&id| tokenizer.decode(&[id], false)).collect();
-                assert_eq!(format!("{:08x}", fnv1a(&joined)), hash, "{name}: {text:?} as {pieces:?}");
+                if format!("{:08x}", fnv1a(&joined)) != hash {
+                    let pieces: Vec<String> = ids.iter().map(|&id| tokenizer.decode(&[id], false)).collect();
+                    different.push(format!("{name}: {}", pieces.join("|")));
+                }
             }
         });
     }
+    assert!(different.is_empty(), "{}", different.join("\n"));
 }
 
 fn fnv1a(text: &str) -> u32 {
@@ -190,7 +200,7 @@ fn fnv1a(text: &str) -> u32 {
 
 #[test]
 fn the_vocabulary_of_llama_is_rebuilt() {
-    with_llama_3("llama-bpe", |tokenizer| {
+    with_llama_3(usize::MAX, "llama-bpe", |tokenizer| {
         check_46(tokenizer, "ggml-vocab-llama-bpe");
         // Llama leaves a text as it is.
         assert_ne!(tokenizer.encode("cafe\u{301}"), tokenizer.encode("caf\u{e9}"));

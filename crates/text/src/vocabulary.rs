@@ -72,9 +72,9 @@ const NAMES: [(&str, &[&str]); 19] = [
     ("qwen2", &["deepseek-r1-qwen"]),
     // Qwen's pattern, and no NFC.
     ("stablelm2", &["hunyuan", "kormo", "megrez"]),
-    ("llama-bpe", &["falcon3", "llama-v3", "llama3", "midm-2.0", "pixtral"]),
+    ("llama-bpe", &["falcon3", "glm4", "llama-v3", "llama3", "midm-2.0", "pixtral"]),
     // Llama 3's pattern, and all merges.
-    ("smaug-bpe", &["chatglm-bpe", "dbrx", "glm4"]),
+    ("smaug-bpe", &["chatglm-bpe", "dbrx"]),
     ("smollm", &["codeshell", "command-r", "exaone", "minerva-7b", "refact", "starcoder"]),
     ("tekken", &[]),
     ("gpt-4o", &["kanana2", "llama4"]),
