@@ -2,7 +2,7 @@
 
 use minke_spec::ModelConfig;
 use minke_spec::config::AttentionConfig;
-use minke_tensor::{Device, Param, Pass, Tensor, recompute};
+use minke_tensor::{Device, Param, Pass, Tap, Tensor, recompute};
 
 use crate::cache::KvCache;
 use crate::gqa::Gqa;
@@ -121,7 +121,7 @@ impl Block {
                 (x.add(pass, &y)?, report)
             }
         };
-        pass.tap(|| format!("layers.{}.out", self.layer), &y);
+        pass.tap(Tap::Layer { layer: self.layer, value: "out" }, &y);
         Ok((y, report))
     }
 

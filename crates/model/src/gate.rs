@@ -1,7 +1,7 @@
 //! The gate: each token's experts, their weights, and what keeps the experts evenly loaded.
 
 use minke_spec::config::{MoeConfig, ScoringFunc, TopkMethod};
-use minke_tensor::{Device, GroupScore, Indices, Param, Pass, Routing, Span, Tensor};
+use minke_tensor::{Device, GroupScore, Indices, Param, Pass, Routing, Span, Tap, Tensor};
 
 use crate::Result;
 use crate::source::{ParamSource, params};
@@ -75,7 +75,7 @@ impl Gate {
             ScoringFunc::Sigmoid => logits.sigmoid(pass)?,
             ScoringFunc::Softmax => logits.softmax_rows(pass)?,
         };
-        pass.tap(|| format!("layers.{}.gate.scores", self.layer), &scores);
+        pass.tap(Tap::Layer { layer: self.layer, value: "gate.scores" }, &scores);
         let bias = self.e_score_correction_bias.as_ref().map(|bias| bias.value());
         let indices = Indices::select_experts(pass, &scores, bias, &self.routing)?;
         let mut weights = scores.pick_columns(pass, &indices)?;

@@ -5,7 +5,7 @@
 
 use minke_spec::config::{AttentionConfig, MlaConfig};
 use minke_spec::{ModelConfig, rope};
-use minke_tensor::{Param, Pass, Tensor};
+use minke_tensor::{Param, Pass, Tap, Tensor};
 
 use crate::cache::{KvCache, MlaForm};
 use crate::rope::Rope;
@@ -79,7 +79,7 @@ impl Mla {
         let q = self.queries(pass, x)?.reshape(&[tokens, heads, n + r])?.rope(pass, cos_sin, n, self.rope.layout)?;
         let compressed = x.matmul(pass, &self.kv_a_proj_with_mqa)?;
         let c_kv = compressed.columns(pass, 0, c)?.rms_norm(pass, &self.kv_a_layernorm, INNER_EPSILON)?;
-        pass.tap(|| format!("layers.{}.c_kv", self.layer), &c_kv);
+        pass.tap(Tap::Layer { layer: self.layer, value: "c_kv" }, &c_kv);
         let k_rope = compressed.columns(pass, c, r)?.reshape(&[tokens, 1, r])?;
         let k_rope = k_rope.rope(pass, cos_sin, 0, self.rope.layout)?.reshape(&[tokens, r])?;
         let out = match cache {
@@ -97,7 +97,7 @@ impl Mla {
             (Some(q_proj), ..) => Ok(x.matmul(pass, q_proj)?),
             (None, Some(q_a_proj), Some(norm), Some(q_b_proj)) => {
                 let c_q = x.matmul(pass, q_a_proj)?.rms_norm(pass, norm, INNER_EPSILON)?;
-                pass.tap(|| format!("layers.{}.c_q", self.layer), &c_q);
+                pass.tap(Tap::Layer { layer: self.layer, value: "c_q" }, &c_q);
                 Ok(c_q.matmul(pass, q_b_proj)?)
             }
             _ => unreachable!("the table of parameters gives MLA either q_proj or q_a_proj, its norm and q_b_proj"),

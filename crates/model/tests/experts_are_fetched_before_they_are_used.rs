@@ -8,7 +8,7 @@ use std::error::Error;
 
 use minke_model::{Batch, Transformer};
 use minke_spec::{Format, ModelConfig, ParamRole, Placement};
-use minke_tensor::{Device, ExpertSource, FetchedExperts, Pass, StoredMatrix, StoredWeight, Tensor, Weight};
+use minke_tensor::{Device, ExpertSource, FetchedExperts, Pass, StoredMatrix, StoredWeight, Tap, Tensor, Weight};
 
 const TOKENS: [u32; 9] = [3, 1, 4, 1, 5, 9, 2, 6, 5];
 
@@ -84,9 +84,9 @@ fn every_expert_is_fetched_before_it_is_used() {
         let (absent, held, matrices) = models(&device);
         let events = RefCell::new(Vec::new());
         let source = Source { matrices: &matrices, events: &events, change: &|_, _, matrix| Some(matrix) };
-        let tap = |name: &str, _: &Tensor| {
-            if let Some((weight, expert)) = name.split_once(".weight.input.") {
-                events.borrow_mut().push(Event::Used(format!("{weight}.weight"), expert.parse().unwrap()));
+        let tap = |tap: Tap<'_>, _: &Tensor| {
+            if let Tap::Input { weight, expert: Some(expert) } = tap {
+                events.borrow_mut().push(Event::Used(weight.to_owned(), expert as u32));
             }
         };
         let pass = Pass::inference(&device).with_experts(&source).with_tap(&tap);

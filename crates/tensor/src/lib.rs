@@ -31,4 +31,4 @@ pub use param::optimize;
 pub use recompute::recompute;
 pub use shape::Shape;
 pub use stored::{StoredMatrix, StoredWeight, can_quantize, quantize};
-pub use tensor::{Dispatch, Indices, Param, Pass, Result, Tensor, Weight};
+pub use tensor::{Dispatch, Indices, Param, Pass, Result, Tap, Tensor, Weight};

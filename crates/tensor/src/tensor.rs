@@ -3,6 +3,7 @@
 //! The types here refer to each other: a recorded tensor holds its node, a node its operation, an operation its input
 //! tensors, parameters and regions that are computed again. What is done with them stands in the other modules.
 
+use std::fmt;
 use std::sync::{Arc, OnceLock};
 
 use minke_kernels::ops::attention::{Heads, Span};
@@ -265,8 +266,8 @@ impl Indices {
     }
 }
 
-/// A function that is called with named intermediate values.
-type Listener<'a> = dyn Fn(&str, &Tensor) + 'a;
+/// A function that is called with intermediate values.
+type Listener<'a> = dyn Fn(Tap<'_>, &Tensor) + 'a;
 
 /// The circumstances of one forward: device, whether a tape is recorded, the listener to intermediate values, the source of
 /// experts that are not in memory.
@@ -303,15 +304,44 @@ impl<'a> Pass<'a> {
         Self { recompute, ..self }
     }
 
-    /// The same pass with a listener for named intermediate values.
-    pub fn with_tap(self, tap: &'a dyn Fn(&str, &Tensor)) -> Self {
+    /// The same pass with a listener for intermediate values.
+    pub fn with_tap(self, tap: &'a dyn Fn(Tap<'_>, &Tensor)) -> Self {
         Self { tap: Some(tap), ..self }
     }
 
     /// Calls the listener, if there is one, with an intermediate value.
-    pub fn tap(&self, name: impl FnOnce() -> String, value: &Tensor) {
+    pub fn tap(&self, tap: Tap<'_>, value: &Tensor) {
         if let Some(listener) = self.tap {
-            listener(&name(), value);
+            listener(tap, value);
+        }
+    }
+}
+
+/// Which intermediate value a listener is called with; as text, its name in `minke debug taps`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tap<'a> {
+    /// The rows that are multiplied with a weight.
+    Input {
+        /// Name of the weight.
+        weight: &'a str,
+        /// Which of its matrices, if it has one per expert.
+        expert: Option<usize>,
+    },
+    /// A value of a layer.
+    Layer {
+        /// The layer, from 0.
+        layer: usize,
+        /// Its name there: `c_q`, `c_kv`, `gate.scores`, `out`.
+        value: &'static str,
+    },
+}
+
+impl fmt::Display for Tap<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Input { weight, expert: None } => write!(f, "{weight}.input"),
+            Self::Input { weight, expert: Some(expert) } => write!(f, "{weight}.input.{expert}"),
+            Self::Layer { layer, value } => write!(f, "layers.{layer}.{value}"),
         }
     }
 }

@@ -12,7 +12,7 @@ use std::path::Path;
 use minke_model::{Batch, Transformer};
 use minke_spec::{Format, ParamRole, ParamSpec, parameters};
 use minke_sys::atomic::{self, WriteError};
-use minke_tensor::{Bytes, Device, Pass, Tensor};
+use minke_tensor::{Bytes, Device, Pass, Tap, Tensor};
 
 use crate::gguf::{Header, TensorInfo};
 use crate::gguf_write::{self, Pairs};
@@ -122,13 +122,12 @@ impl Importance {
         let specs = parameters(model.config());
         let by_name: HashMap<&str, &ParamSpec> = specs.iter().map(|spec| (&*spec.name, spec)).collect();
         let into = RefCell::new(self);
-        let listen = |name: &str, value: &Tensor| {
-            let Some((weight, expert)) = name.rsplit_once(".input") else { return };
+        let listen = |tap: Tap<'_>, value: &Tensor| {
+            let Tap::Input { weight, expert } = tap else { return };
             let Some(spec) = by_name.get(weight) else { return };
             let experts = if spec.role == ParamRole::Experts { spec.shape[0] } else { 1 };
-            let expert = expert.strip_prefix('.').and_then(|expert| expert.parse().ok()).unwrap_or(0);
             let add = |name: &str| {
-                into.borrow_mut().add(name, (expert, experts), &value.read(), value.shape().width());
+                into.borrow_mut().add(name, (expert.unwrap_or(0), experts), &value.read(), value.shape().width());
             };
             add(&gguf_model::name_of(spec));
             if let (true, Some(layer)) = (spec.name.ends_with(".kv_b_proj.weight"), spec.layer) {

@@ -74,8 +74,8 @@ fn intermediate_values_match() {
         let (ids, length) = sequences(golden);
         let rows: Vec<&[u32]> = ids.chunks(length).collect();
         let taps = RefCell::new(BTreeMap::new());
-        let listen = |name: &str, value: &minke_tensor::Tensor| {
-            taps.borrow_mut().insert(name.to_string(), value.read());
+        let listen = |tap: minke_tensor::Tap<'_>, value: &minke_tensor::Tensor| {
+            taps.borrow_mut().insert(tap.to_string(), value.read());
         };
         let pass = Pass::inference(device).with_tap(&listen);
         model.forward(pass, &Batch::packed(device, &rows), None, false).unwrap();

@@ -6,7 +6,7 @@ use anyhow::Result;
 use minke_chat::{template, tokenizer};
 use minke_model::Batch;
 use minke_sys::atomic;
-use minke_tensor::{Pass, Tensor};
+use minke_tensor::{Pass, Tap, Tensor};
 use minke_text::{Message, Thought, ToolCallParser, ToolEvent, split};
 use serde::Serialize;
 use serde_json::json;
@@ -88,14 +88,14 @@ fn taps(args: &DebugText, compute: &Compute) -> Result<()> {
     let device = compute.device()?;
     let model = archive.load(&device)?;
     let seen = RefCell::new(Vec::new());
-    let listen = |name: &str, value: &Tensor| {
+    let listen = |tap: Tap<'_>, value: &Tensor| {
         let values = value.read();
         let count = values.len() as f64;
         let mean = values.iter().map(|&v| f64::from(v)).sum::<f64>() / count;
         let variance = values.iter().map(|&v| (f64::from(v) - mean).powi(2)).sum::<f64>() / count;
         let extremes = values.iter().fold((f32::INFINITY, f32::NEG_INFINITY), |(a, b), &v| (a.min(v), b.max(v)));
         seen.borrow_mut().push(Seen {
-            name: name.to_owned(),
+            name: tap.to_string(),
             shape: value.shape().dims().to_vec(),
             mean,
             deviation: variance.sqrt(),

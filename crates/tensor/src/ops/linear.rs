@@ -8,7 +8,7 @@ use crate::error::Error;
 use crate::error::mismatch;
 use crate::experts::FetchedExperts;
 use crate::shape::Shape;
-use crate::tensor::{Dispatch, Indices, Op, Param, Pass, Result, Tensor, Weight};
+use crate::tensor::{Dispatch, Indices, Op, Param, Pass, Result, Tap, Tensor, Weight};
 
 /// Refuses to record an operation whose weight cannot be trained.
 fn trainable(pass: Pass<'_>, op: &'static str, w: &Param) -> Result<()> {
@@ -33,7 +33,7 @@ impl Tensor {
             return Err(mismatch("matmul", ("x", &x), (w.name(), &shape)));
         }
         trainable(pass, "matmul", w)?;
-        pass.tap(|| format!("{}.input", w.name()), self);
+        pass.tap(Tap::Input { weight: w.name(), expert: None }, self);
         let (device, m, from) = (pass.device, x.rows(), self.view("matmul")?);
         let mut y = Tensor::unwritten(device, x.with_width(n));
         match &w.weight {
@@ -134,7 +134,7 @@ impl Tensor {
             for (e, range) in starts.windows(2).enumerate().filter(|(_, range)| range[0] < range[1]) {
                 let rows = &rows[range[0] as usize * k..range[1] as usize * k];
                 let inputs = Tensor::from_slice(device, &[rows.len() / k, k], rows);
-                pass.tap(|| format!("{}.input.{e}", w.name()), &inputs);
+                pass.tap(Tap::Input { weight: w.name(), expert: Some(e) }, &inputs);
             }
         }
         match &w.weight {
