@@ -25,10 +25,10 @@ const SAMPLING: [(&str, &str); 4] = [
 ///
 /// # Errors
 /// If tokenizer, template or advice are broken, or the model or its tokenizer have no form in GGUF.
-pub fn pairs(archive: &Archive, outputs: &[PlannedTensor], target: &Path) -> Result<(Pairs, Option<String>)> {
+pub fn pairs(archive: &Archive, planned: &[PlannedTensor], target: &Path) -> Result<(Pairs, Option<String>)> {
     let name = if archive.metadata.is_none() { &archive.path } else { target };
     let name = std::path::absolute(name)?.file_stem().map_or(String::new(), |name| name.to_string_lossy().into_owned());
-    let mut pairs = archive.gguf_pairs(&name, outputs)?;
+    let mut pairs = archive.gguf_pairs(&name, planned)?;
     if archive.metadata.is_some() {
         return Ok((pairs, None));
     }

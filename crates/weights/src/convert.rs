@@ -13,7 +13,7 @@ use crate::archive::Archive;
 use crate::contents::read_text;
 use crate::gguf::Metadata;
 use crate::gguf_write::Pairs;
-use crate::outputs::{self, Data, PlannedTensor};
+use crate::plan::{self, Data, PlannedTensor};
 use crate::{CONFIG_FILE, gguf_model};
 use crate::{Error, Result};
 
@@ -34,15 +34,15 @@ impl Archive {
     ///
     /// # Errors
     /// If a tensor is missing or of a format that is not supported, or the model has no form in GGUF.
-    pub fn gguf_outputs(&self) -> Result<Vec<PlannedTensor>> {
+    pub fn plan_gguf(&self) -> Result<Vec<PlannedTensor>> {
         self.check_weights()?;
         if self.metadata.is_some() {
-            return outputs::same(self);
+            return plan::same(self);
         }
         self.check_gguf_form()?;
-        let mut all = outputs::to_gguf(self)?;
-        for output in all.iter_mut().filter(|output| !output.is_matrix() || output.role == Some(ParamRole::Router)) {
-            output.format = Format::F32;
+        let mut all = plan::to_gguf(self)?;
+        for tensor in all.iter_mut().filter(|tensor| !tensor.is_matrix() || tensor.role == Some(ParamRole::Router)) {
+            tensor.format = Format::F32;
         }
         Ok(all)
     }
@@ -51,31 +51,31 @@ impl Archive {
     /// there gets the format of the other weights back, if that loses nothing.
     ///
     /// # Errors
-    /// As [`Archive::gguf_outputs`].
-    pub fn folder_outputs(&self) -> Result<Vec<PlannedTensor>> {
+    /// As [`Archive::plan_gguf`].
+    pub fn plan_folder(&self) -> Result<Vec<PlannedTensor>> {
         self.check_weights()?;
         if self.metadata.is_none() {
-            return outputs::same(self);
+            return plan::same(self);
         }
-        let mut all = outputs::to_folder(self)?;
-        for output in all.iter_mut().filter(|output| output.format.block_elements() > 1) {
-            output.format = Format::Bf16;
+        let mut all = plan::to_folder(self)?;
+        for tensor in all.iter_mut().filter(|tensor| tensor.format.block_elements() > 1) {
+            tensor.format = Format::Bf16;
         }
-        let matrices = || all.iter().filter(|output| output.is_matrix() && output.format != Format::F32);
-        let Some(usual) = matrices().map(|output| output.format).max_by_key(|format| *format == Format::Bf16) else {
+        let matrices = || all.iter().filter(|tensor| tensor.is_matrix() && tensor.format != Format::F32);
+        let Some(usual) = matrices().map(|tensor| tensor.format).max_by_key(|format| *format == Format::Bf16) else {
             return Ok(all);
         };
-        for output in all.iter_mut().filter(|output| output.format == Format::F32) {
-            if output.role != Some(ParamRole::CorrectionBias) && self.fits(output, usual) {
-                output.format = usual;
+        for tensor in all.iter_mut().filter(|tensor| tensor.format == Format::F32) {
+            if tensor.role != Some(ParamRole::CorrectionBias) && self.fits(tensor, usual) {
+                tensor.format = usual;
             }
         }
         Ok(all)
     }
 
-    /// Whether the F32 values of an output are all numbers of a format.
-    fn fits(&self, output: &PlannedTensor, format: Format) -> bool {
-        let Data::Parts(names, _) = &output.data else { return false };
+    /// Whether the F32 values of a tensor are all numbers of a format.
+    fn fits(&self, tensor: &PlannedTensor, format: Format) -> bool {
+        let Data::Parts(names, _) = &tensor.data else { return false };
         let fits = |value: f32| match format {
             Format::Bf16 => value.to_bits().trailing_zeros() >= 16,
             _ => f16::from_f32(value).to_f32() == value,
@@ -115,7 +115,7 @@ impl Archive {
     ///
     /// # Errors
     /// If a reader of the file would compute with another configuration.
-    pub fn gguf_pairs(&self, name: &str, outputs: &[PlannedTensor]) -> Result<Pairs> {
+    pub fn gguf_pairs(&self, name: &str, planned: &[PlannedTensor]) -> Result<Pairs> {
         let mut pairs = Pairs::default();
         match &self.metadata {
             Some(metadata) => {
@@ -128,7 +128,7 @@ impl Archive {
                 pairs.text("general.type", "model");
                 pairs.text("general.name", name);
                 HyperparameterWriter { pairs: &mut pairs, config: &self.config }.write();
-                self.check_read_back(&pairs, outputs)?;
+                self.check_read_back(&pairs, planned)?;
             }
         }
         pairs.unsigned("general.quantization_version", 2);
@@ -136,14 +136,14 @@ impl Archive {
     }
 
     /// Refuses metadata of a GGUF file that describe another model than the configuration.
-    fn check_read_back(&self, pairs: &Pairs, outputs: &[PlannedTensor]) -> Result<()> {
+    fn check_read_back(&self, pairs: &Pairs, planned: &[PlannedTensor]) -> Result<()> {
         let broken = |reason: String| Error::BadFile { path: self.path.clone(), reason };
         let metadata = Metadata::of_pairs(&pairs.0).map_err(broken)?;
-        let divisors = outputs.iter().find_map(|output| match &output.data {
-            Data::Values(values) if output.name == gguf_model::DIVISORS => Some(values.clone()),
+        let divisors = planned.iter().find_map(|tensor| match &tensor.data {
+            Data::Values(values) if tensor.name == gguf_model::DIVISORS => Some(values.clone()),
             _ => None,
         });
-        let has = |name: &str| outputs.iter().any(|output| output.name == name);
+        let has = |name: &str| planned.iter().any(|tensor| tensor.name == name);
         let read = gguf_model::config(&metadata, &has, divisors).map_err(broken)?;
         let mut own = self.config.clone();
         own.remove_mtp();

@@ -16,7 +16,7 @@ use minke_tensor::{Bytes, Device, Pass, Tap, Tensor};
 
 use crate::gguf::{Header, TensorInfo};
 use crate::gguf_write::{self, Pairs};
-use crate::outputs::PlannedTensor;
+use crate::plan::PlannedTensor;
 use crate::{Error, Result, contents, gguf_model};
 
 const SUMS: &str = ".in_sum2";
@@ -87,17 +87,17 @@ impl Importance {
     ///
     /// # Errors
     /// If the importance of a weight does not fit this model's.
-    pub fn unknown(&self, outputs: &[PlannedTensor]) -> std::result::Result<usize, String> {
+    pub fn unknown(&self, planned: &[PlannedTensor]) -> std::result::Result<usize, String> {
         let mut unknown = 0;
-        for output in outputs.iter().filter(|output| output.format.block_elements() > 1) {
-            let Some(all) = self.weights.get(&output.name) else {
+        for tensor in planned.iter().filter(|tensor| tensor.format.block_elements() > 1) {
+            let Some(all) = self.weights.get(&tensor.name) else {
                 unknown += 1;
                 continue;
             };
-            let matrices = output.elements() / (output.width() * output.shape[output.shape.len() - 2]);
+            let matrices = tensor.elements() / (tensor.width() * tensor.shape[tensor.shape.len() - 2]);
             let columns = all.iter().map(|squares| squares.columns.len()).max();
-            if columns != Some(output.width()) || ![1, matrices].contains(&all.len()) {
-                let (name, shape) = (&output.name, &output.shape);
+            if columns != Some(tensor.width()) || ![1, matrices].contains(&all.len()) {
+                let (name, shape) = (&tensor.name, &tensor.shape);
                 return Err(format!("says something else than {shape:?} about {name}: it belongs to another model"));
             }
         }

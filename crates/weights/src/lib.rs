@@ -15,7 +15,7 @@ mod gguf_model;
 mod gguf_write;
 mod importance;
 mod load;
-mod outputs;
+mod plan;
 pub mod recipe;
 mod shards;
 mod transcode;
@@ -30,7 +30,7 @@ pub use gguf_model::texts;
 pub use gguf_write::Pairs;
 pub use importance::Importance;
 pub use load::{load, load_dense};
-pub use outputs::PlannedTensor;
+pub use plan::PlannedTensor;
 pub use transcode::TensorWriter;
 
 /// File of a folder's configuration.

@@ -7,7 +7,7 @@ use minke_spec::config::AttentionConfig;
 use minke_spec::{Format, ModelConfig, ParamRole};
 use minke_tensor::can_quantize;
 
-use crate::outputs::PlannedTensor;
+use crate::plan::PlannedTensor;
 
 /// A way to choose formats.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,14 +69,14 @@ impl Recipe {
     }
 
     /// The format for a tensor, before it is known whether its rows fit.
-    fn choice(self, config: &ModelConfig, output: &PlannedTensor) -> Format {
+    fn choice(self, config: &ModelConfig, tensor: &PlannedTensor) -> Format {
         let (_, _, base) = self.row();
         let layers = config.num_hidden_layers;
-        let (layer, name) = match output.name.strip_prefix("blk.").and_then(|rest| rest.split_once('.')) {
+        let (layer, name) = match tensor.name.strip_prefix("blk.").and_then(|rest| rest.split_once('.')) {
             Some((layer, name)) => (layer.parse().unwrap_or(layers), name),
-            None => (layers, output.name.as_str()),
+            None => (layers, tensor.name.as_str()),
         };
-        let is_head = match output.role {
+        let is_head = match tensor.role {
             Some(ParamRole::Head) => true,
             Some(ParamRole::Embedding) => config.tie_word_embeddings,
             _ => false,
@@ -101,7 +101,7 @@ impl Recipe {
             Self::Q4KS if values && layer < 4 || down && layer < eighth => Format::Q5K,
             Self::Iq4Xs if values && shared_keys >= 4 || down && layer < eighth => Format::Q5K,
             Self::Q4KM | Self::Q5KM if (values || down) && more => Format::Q6K,
-            Self::ExpertsLow if output.role == Some(ParamRole::Experts) => {
+            Self::ExpertsLow if tensor.role == Some(ParamRole::Experts) => {
                 if down {
                     Format::Q3K
                 } else {
@@ -149,7 +149,7 @@ pub struct Fallback {
     pub format: Format,
 }
 
-/// Gives every output its format; the last override that names a tensor counts. Vectors and gates stay F32. Returns what fell
+/// Gives every tensor its format; the last override that names a tensor counts. Vectors and gates stay F32. Returns what fell
 /// back because its rows are no whole blocks: Q2_K and Q3_K to Q4_0, Q4_K to Q5_0, Q5_K to Q5_1, Q6_K to Q8_0, IQ4_XS to
 /// IQ4_NL, and all of them to F16 where rows are no multiples of 32 either.
 ///
@@ -159,37 +159,37 @@ pub fn choose(
     config: &ModelConfig,
     recipe: Recipe,
     overrides: &[Override],
-    outputs: &mut [PlannedTensor],
+    planned: &mut [PlannedTensor],
 ) -> Result<Vec<Fallback>, String> {
     for Override { pattern, format } in overrides {
         if !can_quantize(*format) {
             return Err(format!("{pattern}={}: no such weights can be written", format.name()));
         }
         let named = Override { pattern: pattern.clone(), format: *format };
-        if !outputs.iter().any(|output| quantized(output) && named.matches(&output.name)) {
-            let example = outputs.iter().find(|output| quantized(output)).map_or("", |output| &output.name);
+        if !planned.iter().any(|tensor| quantized(tensor) && named.matches(&tensor.name)) {
+            let example = planned.iter().find(|tensor| quantized(tensor)).map_or("", |tensor| &tensor.name);
             return Err(format!("{pattern} names no weight that is quantized; names look like {example}"));
         }
     }
     let mut fallen = Vec::new();
-    for output in outputs.iter_mut().filter(|output| quantized(output)) {
-        let said = overrides.iter().rev().find(|one| one.matches(&output.name));
-        let meant = said.map_or_else(|| recipe.choice(config, output), |one| one.format);
-        let fits = |format: &Format| output.width().is_multiple_of(format.block_elements());
+    for tensor in planned.iter_mut().filter(|tensor| quantized(tensor)) {
+        let said = overrides.iter().rev().find(|one| one.matches(&tensor.name));
+        let meant = said.map_or_else(|| recipe.choice(config, tensor), |one| one.format);
+        let fits = |format: &Format| tensor.width().is_multiple_of(format.block_elements());
         let format = [meant, smaller_blocks(meant)].into_iter().find(fits).unwrap_or(Format::F16);
         if format != meant {
-            fallen.push(Fallback { name: output.name.clone(), meant, format });
+            fallen.push(Fallback { name: tensor.name.clone(), meant, format });
         }
-        output.format = format;
+        tensor.format = format;
     }
     Ok(fallen)
 }
 
 /// Whether a tensor is quantized at all.
-fn quantized(output: &PlannedTensor) -> bool {
+fn quantized(tensor: &PlannedTensor) -> bool {
     let matrix =
-        matches!(output.role, Some(ParamRole::Embedding | ParamRole::Head | ParamRole::Matrix | ParamRole::Experts));
-    matrix && output.is_matrix()
+        matches!(tensor.role, Some(ParamRole::Embedding | ParamRole::Head | ParamRole::Matrix | ParamRole::Experts));
+    matrix && tensor.is_matrix()
 }
 
 /// The format in blocks of 32 that takes the place of one in blocks of 256.

@@ -11,7 +11,7 @@ use crate::archive::Archive;
 use crate::gguf_write::{self, Pairs};
 use crate::importance::Importance;
 use crate::load::block_scales;
-use crate::outputs::{Data, PlannedTensor, RowSlice, rows_and_width};
+use crate::plan::{Data, PlannedTensor, RowSlice, rows_and_width};
 use crate::{Error, Result, shards};
 
 /// Numbers that are decoded at once, unless a row or a head is larger.
@@ -24,7 +24,7 @@ pub struct TensorWriter<'a> {
     /// Where they come from.
     pub archive: &'a Archive,
     /// What is written, in this order.
-    pub outputs: &'a [PlannedTensor],
+    pub planned: &'a [PlannedTensor],
     /// How much each column of a weight matters; nothing if all matter alike.
     pub importance: Option<&'a Importance>,
     /// Called with the bytes that are done; returns whether to go on.
@@ -38,12 +38,12 @@ impl TensorWriter<'_> {
     /// If a tensor cannot be read or encoded, the file cannot be written, or `progress` returns false; no file stays.
     pub fn write_gguf(&self, pairs: &Pairs, target: &Path) -> Result<()> {
         atomic::replace_with(target, |to| {
-            let infos = self.outputs.iter().map(|output| (&*output.name, output.format, &*output.shape));
+            let infos = self.planned.iter().map(|tensor| (&*tensor.name, tensor.format, &*tensor.shape));
             gguf_write::header(to, pairs, infos).map_err(WriteError::at(target))?;
             let mut done = 0;
-            for output in self.outputs {
-                self.write(output, &mut done, to, target)?;
-                gguf_write::pad(to, output.bytes()).map_err(WriteError::at(target))?;
+            for tensor in self.planned {
+                self.write(tensor, &mut done, to, target)?;
+                gguf_write::pad(to, tensor.bytes()).map_err(WriteError::at(target))?;
             }
             Ok(())
         })
@@ -56,22 +56,22 @@ impl TensorWriter<'_> {
     /// As [`TensorWriter::write_gguf`].
     pub fn write_safetensors(&self, folder: &Path, shard_bytes: usize) -> Result<()> {
         let mut done = 0;
-        let shards = shards::share(self.outputs, PlannedTensor::bytes, shard_bytes);
+        let shards = shards::share(self.planned, PlannedTensor::bytes, shard_bytes);
         for (name, shard) in &shards {
             let path = folder.join(name);
             atomic::replace_with(&path, |to| {
                 to.write_all(&safetensors_header(shard)).map_err(WriteError::at(&path))?;
-                shard.iter().try_for_each(|output| self.write(output, &mut done, to, &path))
+                shard.iter().try_for_each(|tensor| self.write(tensor, &mut done, to, &path))
             })?;
         }
-        shards::write_index(folder, &shards, |output| (&output.name, output.bytes()))
+        shards::write_index(folder, &shards, |tensor| (&tensor.name, tensor.bytes()))
     }
 
-    /// Writes the bytes of an output.
-    fn write(&self, output: &PlannedTensor, done: &mut u64, to: &mut impl Write, path: &Path) -> Result<()> {
+    /// Writes the bytes of a tensor.
+    fn write(&self, tensor: &PlannedTensor, done: &mut u64, to: &mut impl Write, path: &Path) -> Result<()> {
         let mut encoder =
-            Encoder { writer: self, output, row: 0, values: Vec::new(), bytes: Vec::new(), done, to, path };
-        match &output.data {
+            Encoder { writer: self, tensor, row: 0, values: Vec::new(), bytes: Vec::new(), done, to, path };
+        match &tensor.data {
             Data::Values(values) => encoder.values.extend(values),
             Data::Parts(names, parts) => {
                 let mut open: Option<(usize, StoredWeight)> = None;
@@ -99,10 +99,10 @@ impl TensorWriter<'_> {
     }
 }
 
-/// An output on its way.
+/// A tensor on its way.
 struct Encoder<'a, W> {
     writer: &'a TensorWriter<'a>,
-    output: &'a PlannedTensor,
+    tensor: &'a PlannedTensor,
     /// Rows that are written.
     row: usize,
     /// Rows that wait to be encoded.
@@ -120,7 +120,7 @@ impl<W: Write> Encoder<'_, W> {
             let mut rows = vec![0.0; part.rows.len() * k];
             stored.decode_rows(self.writer.device, part.rows.start, &mut rows);
             self.values.extend((0..k).flat_map(|column| rows.iter().skip(column).step_by(k)));
-        } else if format == self.output.format {
+        } else if format == self.tensor.format {
             self.flush()?;
             let row = format.bytes(k);
             for bytes in stored.bytes()[part.rows.start * row..part.rows.end * row].chunks(4 * CHUNK) {
@@ -144,18 +144,18 @@ impl<W: Write> Encoder<'_, W> {
     /// Encodes and writes the rows that wait, matrix by matrix.
     fn flush(&mut self) -> Result<()> {
         let values = std::mem::take(&mut self.values);
-        let (k, format) = (self.output.width(), self.output.format);
+        let (k, format) = (self.tensor.width(), self.tensor.format);
         if format.block_elements() > 1 && !values.iter().all(|value| value.is_finite()) {
             let reason = "holds values that are not finite, which no code stands for; keep it with --tensor NAME=F16";
-            return Err(self.writer.archive.bad_tensor(&self.output.name, reason));
+            return Err(self.writer.archive.bad_tensor(&self.tensor.name, reason));
         }
-        let leading = &self.output.shape[..self.output.shape.len() - 1];
+        let leading = &self.tensor.shape[..self.tensor.shape.len() - 1];
         let each = leading.last().copied().unwrap_or(1);
         let mut rest = &values[..];
         while !rest.is_empty() {
             let count = (each - self.row % each).min(rest.len() / k);
             let (rows, behind) = rest.split_at(count * k);
-            let weights = self.writer.importance.map_or(&[][..], |all| all.of(&self.output.name, self.row / each, k));
+            let weights = self.writer.importance.map_or(&[][..], |all| all.of(&self.tensor.name, self.row / each, k));
             let mut bytes = std::mem::take(&mut self.bytes);
             bytes.resize(format.bytes(rows.len()), 0);
             quantize(self.writer.device, format, rows, k, weights, &mut bytes);
@@ -177,15 +177,15 @@ impl<W: Write> Encoder<'_, W> {
 }
 
 /// The header of a safetensors file: its length, then JSON, filled up with spaces to a multiple of 8.
-fn safetensors_header(outputs: &[&PlannedTensor]) -> Vec<u8> {
+fn safetensors_header(planned: &[&PlannedTensor]) -> Vec<u8> {
     let mut map = serde_json::Map::new();
     map.insert("__metadata__".into(), serde_json::json!({ "format": "pt" }));
     let mut at = 0;
-    for output in outputs {
-        let end = at + output.bytes();
+    for tensor in planned {
+        let end = at + tensor.bytes();
         let info =
-            serde_json::json!({ "dtype": output.format.name(), "shape": output.shape, "data_offsets": [at, end] });
-        map.insert(output.name.clone(), info);
+            serde_json::json!({ "dtype": tensor.format.name(), "shape": tensor.shape, "data_offsets": [at, end] });
+        map.insert(tensor.name.clone(), info);
         at = end;
     }
     let mut json = serde_json::Value::Object(map).to_string().into_bytes();

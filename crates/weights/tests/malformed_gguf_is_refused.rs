@@ -207,11 +207,11 @@ fn mutants_of_a_model_load_or_are_refused() {
         loaded += usize::from(archive.check_weights().and_then(|()| archive.load(&device)).is_ok());
         // Converted even if it cannot be loaded: conversions read headers by themselves.
         if seed % 8 == 0 {
-            let of = |outputs: &[PlannedTensor]| write(&archive, outputs, &device, temporary.path());
-            converted += usize::from(archive.folder_outputs().and_then(|outputs| of(&outputs)).is_ok());
-            let low = archive.gguf_outputs().map(|mut outputs| {
-                choose(&archive.config, Recipe::Q4_0, &[], &mut outputs).unwrap();
-                of(&outputs)
+            let of = |planned: &[PlannedTensor]| write(&archive, planned, &device, temporary.path());
+            converted += usize::from(archive.plan_folder().and_then(|planned| of(&planned)).is_ok());
+            let low = archive.plan_gguf().map(|mut planned| {
+                choose(&archive.config, Recipe::Q4_0, &[], &mut planned).unwrap();
+                of(&planned)
             });
             quantized += usize::from(matches!(low, Ok(Ok(()))));
         }
@@ -222,7 +222,7 @@ fn mutants_of_a_model_load_or_are_refused() {
 }
 
 /// Writes tensors of a model as GGUF.
-fn write(archive: &Archive, outputs: &[PlannedTensor], device: &Device, folder: &Path) -> minke_weights::Result<()> {
-    let writer = TensorWriter { device, archive, outputs, importance: None, progress: &|_| true };
-    writer.write_gguf(&archive.gguf_pairs("mutant", outputs)?, &folder.join("written.gguf"))
+fn write(archive: &Archive, planned: &[PlannedTensor], device: &Device, folder: &Path) -> minke_weights::Result<()> {
+    let writer = TensorWriter { device, archive, planned, importance: None, progress: &|_| true };
+    writer.write_gguf(&archive.gguf_pairs("mutant", planned)?, &folder.join("written.gguf"))
 }

@@ -46,19 +46,19 @@ pub fn run(args: &Convert) -> Result<()> {
     if to_gguf && archive.metadata.is_some() {
         return Err(Exit::Usage.because("source and target are both GGUF; to change formats, use minke quantize"));
     }
-    let mut outputs = if to_gguf { archive.gguf_outputs()? } else { archive.folder_outputs()? };
+    let mut planned = if to_gguf { archive.plan_gguf()? } else { archive.plan_folder()? };
     if let Some(format) = args.format {
-        let small = |output: &PlannedTensor| to_gguf && (!output.is_matrix() || output.role == Some(ParamRole::Router));
-        for output in
-            outputs.iter_mut().filter(|output| !small(output) && output.role != Some(ParamRole::CorrectionBias))
+        let small = |tensor: &PlannedTensor| to_gguf && (!tensor.is_matrix() || tensor.role == Some(ParamRole::Router));
+        for tensor in
+            planned.iter_mut().filter(|tensor| !small(tensor) && tensor.role != Some(ParamRole::CorrectionBias))
         {
-            output.format = format;
+            tensor.format = format;
         }
     }
-    let writer = Writer::new(&archive, &outputs, args.compute.device()?)?;
+    let writer = Writer::new(&archive, &planned, args.compute.device()?)?;
     let summary = if to_gguf {
-        let (mut pairs, note) = metadata::pairs(&archive, &outputs, &args.target)?;
-        let number = match main_format(&outputs) {
+        let (mut pairs, note) = metadata::pairs(&archive, &planned, &args.target)?;
+        let number = match main_format(&planned) {
             Format::F32 => 0,
             Format::F16 => 1,
             _ => 32,
@@ -96,19 +96,19 @@ pub fn left_out(archive: &Archive) -> Option<String> {
 }
 
 /// The format of most matrices' bytes.
-fn main_format(outputs: &[PlannedTensor]) -> Format {
+fn main_format(planned: &[PlannedTensor]) -> Format {
     let mut bytes: BTreeMap<Format, usize> = BTreeMap::new();
-    outputs
+    planned
         .iter()
-        .filter(|output| output.is_matrix())
-        .for_each(|output| *bytes.entry(output.format).or_default() += output.bytes());
+        .filter(|tensor| tensor.is_matrix())
+        .for_each(|tensor| *bytes.entry(tensor.format).or_default() += tensor.bytes());
     bytes.into_iter().max_by_key(|(_, bytes)| *bytes).map_or(Format::F32, |(format, _)| format)
 }
 
 /// Writes the tensors of a model.
 pub struct Writer<'a> {
     archive: &'a Archive,
-    outputs: &'a [PlannedTensor],
+    planned: &'a [PlannedTensor],
     device: Device,
     interrupt: Interrupt,
     bar: RefCell<Bar>,
@@ -120,11 +120,11 @@ impl<'a> Writer<'a> {
     ///
     /// # Errors
     /// If the operating system refuses a handler for Ctrl-C.
-    pub fn new(archive: &'a Archive, outputs: &'a [PlannedTensor], device: Device) -> Result<Self> {
-        let total = outputs.iter().map(PlannedTensor::bytes).sum::<usize>() as u64;
+    pub fn new(archive: &'a Archive, planned: &'a [PlannedTensor], device: Device) -> Result<Self> {
+        let total = planned.iter().map(PlannedTensor::bytes).sum::<usize>() as u64;
         Ok(Self {
             archive,
-            outputs,
+            planned,
             device,
             interrupt: Interrupt::install()?,
             bar: RefCell::new(Bar::new("MB written", 0, total.div_ceil(MEGABYTE))),
@@ -143,15 +143,15 @@ impl<'a> Writer<'a> {
         target: &Path,
         notes: Vec<String>,
     ) -> Result<Summary> {
-        self.writer(importance, |writer| Ok(writer.write_gguf(pairs, target)?))?;
+        self.with_writer(importance, |writer| Ok(writer.write_gguf(pairs, target)?))?;
         Ok(self.summary(target, notes))
     }
 
     fn folder(self, target: &Path) -> Result<Summary> {
         let mut notes = Vec::new();
-        self.writer(None, |writer| {
+        self.with_writer(None, |writer| {
             atomic::create_folder(target, |inside| -> Result<()> {
-                let config = self.archive.folder_config(main_format(self.outputs))?;
+                let config = self.archive.folder_config(main_format(self.planned))?;
                 atomic::write_new(&inside.join("config.json"), format!("{config:#}\n").as_bytes())?;
                 notes.extend(metadata::write_files(self.archive, inside)?);
                 Ok(writer.write_safetensors(inside, SHARD_BYTES)?)
@@ -160,27 +160,31 @@ impl<'a> Writer<'a> {
         Ok(self.summary(target, notes))
     }
 
-    fn writer(&self, importance: Option<&Importance>, run: impl FnOnce(&TensorWriter<'_>) -> Result<()>) -> Result<()> {
+    fn with_writer(
+        &self,
+        importance: Option<&Importance>,
+        run: impl FnOnce(&TensorWriter<'_>) -> Result<()>,
+    ) -> Result<()> {
         let progress = |done: u64| {
             self.bar.borrow_mut().set(done / MEGABYTE, "");
             !self.interrupt.is_raised()
         };
-        let (device, archive, outputs) = (&self.device, self.archive, self.outputs);
-        run(&TensorWriter { device, archive, outputs, importance, progress: &progress })
+        let (device, archive, planned) = (&self.device, self.archive, self.planned);
+        run(&TensorWriter { device, archive, planned, importance, progress: &progress })
     }
 
     fn summary(self, target: &Path, notes: Vec<String>) -> Summary {
         self.bar.into_inner().finish("");
         let mut formats: BTreeMap<&'static str, u64> = BTreeMap::new();
-        for output in self.outputs {
-            *formats.entry(output.format.name()).or_default() += output.bytes() as u64;
+        for tensor in self.planned {
+            *formats.entry(tensor.format.name()).or_default() += tensor.bytes() as u64;
         }
-        let parameters: u64 = self.outputs.iter().map(|output| output.elements() as u64).sum();
+        let parameters: u64 = self.planned.iter().map(|tensor| tensor.elements() as u64).sum();
         let bytes: u64 = formats.values().sum();
         Summary {
             source: self.archive.path.display().to_string(),
             target: target.display().to_string(),
-            tensors: self.outputs.len(),
+            tensors: self.planned.len(),
             parameters,
             bytes_before: self.archive.file_bytes(),
             bytes_after: bytes,

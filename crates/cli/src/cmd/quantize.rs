@@ -17,11 +17,11 @@ pub fn run(args: &Quantize) -> Result<()> {
     }
     let archive = open(&args.model, &args.target)?;
     let importance = args.imatrix.as_deref().map(Importance::open).transpose()?;
-    let mut outputs = archive.gguf_outputs()?;
-    let coded = outputs.iter().filter(|output| output.format.block_elements() > 1).count();
-    let fallen = choose(&archive.config, args.to, &args.overrides, &mut outputs)
+    let mut planned = archive.plan_gguf()?;
+    let coded = planned.iter().filter(|tensor| tensor.format.block_elements() > 1).count();
+    let fallen = choose(&archive.config, args.to, &args.overrides, &mut planned)
         .map_err(|reason| Exit::Usage.because(format!("--tensor {reason}")))?;
-    let (mut pairs, note) = metadata::pairs(&archive, &outputs, &args.target)?;
+    let (mut pairs, note) = metadata::pairs(&archive, &planned, &args.target)?;
     pairs.unsigned("general.file_type", args.to.file_type());
 
     let mut notes: Vec<String> = note.into_iter().chain(left_out(&archive)).chain(fallbacks(&fallen)).collect();
@@ -30,14 +30,14 @@ pub fn run(args: &Quantize) -> Result<()> {
             .push(format!("{coded} tensors of the source are codes already, whose error stays; F32 or BF16 is better"));
     }
     if let (Some(importance), Some(path)) = (&importance, &args.imatrix) {
-        let unknown = importance.unknown(&outputs);
+        let unknown = importance.unknown(&planned);
         match unknown.map_err(|reason| Exit::BadFile.because(format!("{}: {reason}", path.display())))? {
             0 => {}
             count => notes
                 .push(format!("the importance matrix says nothing about {count} tensors; their columns count alike")),
         }
     }
-    Writer::new(&archive, &outputs, args.compute.device()?)?
+    Writer::new(&archive, &planned, args.compute.device()?)?
         .gguf(&pairs, importance.as_ref(), &args.target, notes)?
         .print(args.output.json)
 }

@@ -29,7 +29,7 @@ pub struct PlannedTensor {
     pub(crate) data: Data,
 }
 
-/// Where the numbers of an output come from.
+/// Where the numbers of a planned tensor come from.
 #[derive(Clone, Debug)]
 pub(crate) enum Data {
     /// From parts of tensors of the archive, which follow each other.
@@ -82,7 +82,9 @@ pub(crate) fn same(archive: &Archive) -> Result<Vec<PlannedTensor>> {
     tensors.sort_by_key(|(_, entry)| (entry.file, entry.range.start));
     tensors
         .into_iter()
-        .map(|(name, entry)| output(archive, name, &entry.shape, roles.get(name).copied(), vec![name.clone()], None))
+        .map(|(name, entry)| {
+            planned_tensor(archive, name, &entry.shape, roles.get(name).copied(), vec![name.clone()], None)
+        })
         .collect()
 }
 
@@ -93,7 +95,7 @@ pub(crate) fn same(archive: &Archive) -> Result<Vec<PlannedTensor>> {
 /// If the model has no form in GGUF.
 pub(crate) fn to_gguf(archive: &Archive) -> Result<Vec<PlannedTensor>> {
     let config = &archive.config;
-    let mut outputs = Vec::new();
+    let mut planned = Vec::new();
     for spec in parameters(config).iter().filter(|spec| spec.layer.is_none_or(|layer| layer < config.num_hidden_layers))
     {
         let sources = archive.names(spec);
@@ -103,13 +105,13 @@ pub(crate) fn to_gguf(archive: &Archive) -> Result<Vec<PlannedTensor>> {
                 for (half, (name, shape)) in gguf_model::split_names(layer).iter().zip(shapes).enumerate() {
                     let parts =
                         (0..config.num_attention_heads).map(|head| half_of_head(mla, head, half == 0)).collect();
-                    outputs.push(output(archive, name, &shape, Some(spec.role), sources.clone(), Some(parts))?);
+                    planned.push(planned_tensor(archive, name, &shape, Some(spec.role), sources.clone(), Some(parts))?);
                 }
             }
             _ => {
                 let parts = turned(config, spec).map(|(heads, width)| permuted(heads, width, neighbours));
                 let name = gguf_model::name_of(spec);
-                outputs.push(output(archive, &name, &spec.shape, Some(spec.role), sources, parts)?);
+                planned.push(planned_tensor(archive, &name, &spec.shape, Some(spec.role), sources, parts)?);
             }
         }
     }
@@ -119,7 +121,7 @@ pub(crate) fn to_gguf(archive: &Archive) -> Result<Vec<PlannedTensor>> {
         let (width, frequencies) = (config.rope_dim(), inverse_frequencies(&config.rope, config.rope_dim()));
         let ratios =
             inverse_frequencies(&plain, width).into_iter().zip(frequencies).map(|(plain, scaled)| plain / scaled);
-        outputs.push(PlannedTensor {
+        planned.push(PlannedTensor {
             name: gguf_model::DIVISORS.into(),
             shape: vec![width / 2],
             role: None,
@@ -127,7 +129,7 @@ pub(crate) fn to_gguf(archive: &Archive) -> Result<Vec<PlannedTensor>> {
             data: Data::Values(ratios.collect()),
         });
     }
-    Ok(outputs)
+    Ok(planned)
 }
 
 /// The tensors of a folder with the weights of a GGUF file.
@@ -137,7 +139,7 @@ pub(crate) fn to_gguf(archive: &Archive) -> Result<Vec<PlannedTensor>> {
 pub(crate) fn to_folder(archive: &Archive) -> Result<Vec<PlannedTensor>> {
     let config = &archive.config;
     let specs = parameters(config);
-    let mut outputs = Vec::new();
+    let mut planned = Vec::new();
     for tensor in published_tensors(config) {
         let (spec, expert) = match &tensor.source {
             TensorSource::Own { param, expert } => (&specs[*param], expert.unwrap_or(0)),
@@ -155,13 +157,13 @@ pub(crate) fn to_folder(archive: &Archive) -> Result<Vec<PlannedTensor>> {
             }
             _ => turned(config, spec).map(|(heads, width)| permuted(heads, width, apart)),
         };
-        outputs.push(output(archive, &tensor.name, &tensor.shape, Some(spec.role), sources, parts)?);
+        planned.push(planned_tensor(archive, &tensor.name, &tensor.shape, Some(spec.role), sources, parts)?);
     }
-    Ok(outputs)
+    Ok(planned)
 }
 
-/// An output in the format in which its sources are stored; whole sources, one after the other, if no parts are given.
-fn output(
+/// A tensor in the format in which its sources are stored; whole sources, one after the other, if no parts are given.
+fn planned_tensor(
     archive: &Archive,
     name: &str,
     shape: &[usize],
