@@ -5,18 +5,16 @@
     python bench/peers/published.py greedy BINARY MODEL.gguf [TOKENS]   greedy answers of ten questions (64 tokens each)
     python bench/peers/published.py perplexity BINARY MODEL.gguf TEXT [CONTEXT]
 
-llama.cpp comes as the library in the wheel `xllamacpp`, whose C functions are called directly. For `perplexity`, both programs
-cut the text into chunks of CONTEXT tokens (512), begin each with the begin token where the tokenizer says so, and score the
-second half of each. For `greedy`, both answer, and Minke computes the logits behind every id of llama.cpp's answer as well: where
-the answers part, the lead of llama.cpp's choice over Minke's is shown in both programs.
+For `perplexity`, both programs cut the text into chunks of CONTEXT tokens (512), begin each with the begin token where the
+tokenizer says so, and score the second half of each. For `greedy`, both answer, and Minke computes the logits behind every id
+of llama.cpp's answer as well: where the answers part, the lead of llama.cpp's choice over Minke's is shown in both programs.
 """
 
 import ctypes
-import glob
-import importlib.util
 import json
 import math
 import os
+import pathlib
 import subprocess
 import sys
 import tempfile
@@ -24,46 +22,8 @@ import unicodedata
 
 import numpy
 
-
-class Parameters(ctypes.Structure):
-    """Larger than any of llama.cpp's structures of parameters, which are passed through."""
-    _fields_ = [("words", ctypes.c_int32 * 256)]
-
-
-class Batch(ctypes.Structure):
-    _fields_ = [("n_tokens", ctypes.c_int32), ("token", ctypes.POINTER(ctypes.c_int32)), ("embd", ctypes.c_void_p),
-                ("pos", ctypes.POINTER(ctypes.c_int32)), ("n_seq_id", ctypes.POINTER(ctypes.c_int32)),
-                ("seq_id", ctypes.POINTER(ctypes.POINTER(ctypes.c_int32))), ("logits", ctypes.POINTER(ctypes.c_int8)),
-                ("room", ctypes.c_int64 * 16)]
-
-
-def library():
-    folder = os.path.dirname(importlib.util.find_spec("xllamacpp").origin)
-    lib = ctypes.CDLL(glob.glob(folder + "/xllamacpp*.so")[0])
-    for name, result, arguments in [
-        ("model_default_params", Parameters, []), ("context_default_params", Parameters, []),
-        ("model_load_from_file", ctypes.c_void_p, [ctypes.c_char_p, Parameters]),
-        ("init_from_model", ctypes.c_void_p, [ctypes.c_void_p, Parameters]),
-        ("model_get_vocab", ctypes.c_void_p, [ctypes.c_void_p]),
-        ("vocab_n_tokens", ctypes.c_int32, [ctypes.c_void_p]), ("vocab_bos", ctypes.c_int32, [ctypes.c_void_p]),
-        ("vocab_get_add_bos", ctypes.c_bool, [ctypes.c_void_p]),
-        ("tokenize", ctypes.c_int32, [ctypes.c_void_p, ctypes.c_char_p, ctypes.c_int32, ctypes.POINTER(ctypes.c_int32),
-                                      ctypes.c_int32, ctypes.c_bool, ctypes.c_bool]),
-        ("batch_init", Batch, [ctypes.c_int32, ctypes.c_int32, ctypes.c_int32]),
-        ("decode", ctypes.c_int32, [ctypes.c_void_p, Batch]),
-        ("get_logits_ith", ctypes.POINTER(ctypes.c_float), [ctypes.c_void_p, ctypes.c_int32]),
-        ("vocab_is_eog", ctypes.c_bool, [ctypes.c_void_p, ctypes.c_int32]),
-        ("token_to_piece", ctypes.c_int32, [ctypes.c_void_p, ctypes.c_int32, ctypes.c_char_p, ctypes.c_int32, ctypes.c_int32,
-                                            ctypes.c_bool]),
-        ("get_memory", ctypes.c_void_p, [ctypes.c_void_p]), ("memory_clear", None, [ctypes.c_void_p, ctypes.c_bool]),
-    ]:
-        function = getattr(lib, "llama_" + name)
-        function.restype, function.argtypes = result, arguments
-    lib.quiet = ctypes.CFUNCTYPE(None, ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p)(lambda *_: None)
-    lib.llama_log_set(lib.quiet, None)
-    lib.llama_backend_init()
-    return lib
-
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2] / "testdata" / "make"))
+import llama_library  # noqa: E402
 
 QUESTIONS = ["What is the capital of France?", "Write a haiku about the sea.", "What is 17 + 25?", "Name three primary colors.",
              "Translate 'good morning' to Spanish.", "Write a Python function that reverses a string.", "Who wrote Hamlet?",
@@ -74,7 +34,7 @@ class Llama:
     """A model in llama.cpp with a context of so many tokens."""
 
     def __init__(self, path, context):
-        self.lib = library()
+        self.lib = llama_library.library()
         self.model = self.lib.llama_model_load_from_file(path.encode(), self.lib.llama_model_default_params())
         self.vocab = self.lib.llama_model_get_vocab(self.model)
         parameters = self.lib.llama_context_default_params()
@@ -88,11 +48,7 @@ class Llama:
         self.size = self.lib.llama_vocab_n_tokens(self.vocab)
 
     def ids(self, text, begin, special):
-        data = text.encode()
-        room = (ctypes.c_int32 * (len(data) + 8))()
-        count = self.lib.llama_tokenize(self.vocab, data, len(data), room, len(room), begin, special)
-        assert count >= 0
-        return list(room[:count])
+        return llama_library.tokenize(self.lib, self.vocab, text, begin, special)
 
     def clear(self):
         self.lib.llama_memory_clear(self.lib.llama_get_memory(self.state), True)

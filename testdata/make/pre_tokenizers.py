@@ -9,15 +9,13 @@ tokenizer: `deepseek-llm` keeps numbers whole, which shows with a vocabulary tha
 own; `kimi-k2` does not cut before a capital letter as the published pattern does.
 """
 
-import ctypes
-import glob
-import importlib.util
 import json
 import os
 import tempfile
 
 import gguf
 
+import llama_library
 from common import TESTDATA
 
 FOLDER = TESTDATA / "vocabularies"
@@ -72,30 +70,7 @@ def write(path, name):
     writer.close()
 
 
-class Parameters(ctypes.Structure):
-    """Larger than llama.cpp's structure, which is passed through."""
-    _fields_ = [("bytes", ctypes.c_ubyte * 1024)]
-
-
-VOCAB_ONLY = 72  # offset of llama_model_params.vocab_only in the pinned version
-
-
-def library():
-    folder = os.path.dirname(importlib.util.find_spec("xllamacpp").origin)
-    lib = ctypes.CDLL(glob.glob(folder + "/xllamacpp*.so")[0])
-    lib.llama_model_default_params.restype = Parameters
-    for name, result, arguments in [
-        ("model_load_from_file", ctypes.c_void_p, [ctypes.c_char_p, Parameters]),
-        ("model_get_vocab", ctypes.c_void_p, [ctypes.c_void_p]), ("model_free", None, [ctypes.c_void_p]),
-        ("tokenize", ctypes.c_int32, [ctypes.c_void_p, ctypes.c_char_p, ctypes.c_int32, ctypes.POINTER(ctypes.c_int32),
-                                      ctypes.c_int32, ctypes.c_bool, ctypes.c_bool]),
-    ]:
-        function = getattr(lib, "llama_" + name)
-        function.restype, function.argtypes = result, arguments
-    lib.quiet = ctypes.CFUNCTYPE(None, ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p)(lambda *_: None)
-    lib.llama_log_set(lib.quiet, None)
-    lib.llama_backend_init()
-    return lib
+VOCAB_ONLY = 72 // 4  # word of llama_model_params.vocab_only in the pinned version
 
 
 def fnv1a(text):
@@ -107,22 +82,17 @@ def fnv1a(text):
 
 def hashed(lib, path, texts):
     parameters = lib.llama_model_default_params()
-    parameters.bytes[VOCAB_ONLY] = 1
+    parameters.words[VOCAB_ONLY] |= 1
     model = lib.llama_model_load_from_file(path.encode(), parameters)
     assert model, path
-    vocabulary, hashes = lib.llama_model_get_vocab(model), []
-    for text in texts:
-        data = text.encode()
-        ids = (ctypes.c_int32 * (len(data) + 8))()
-        count = lib.llama_tokenize(vocabulary, data, len(data), ids, len(ids), False, False)
-        assert count >= 0, text
-        hashes.append(f"{fnv1a(' '.join(map(str, ids[:count]))):08x}")
+    vocab = lib.llama_model_get_vocab(model)
+    ids = [" ".join(map(str, llama_library.tokenize(lib, vocab, text))) for text in texts]
     lib.llama_model_free(model)
-    return hashes
+    return [f"{fnv1a(text):08x}" for text in ids]
 
 
 def main():
-    lib, ids = library(), {}
+    lib, ids = llama_library.library(), {}
     with tempfile.TemporaryDirectory() as folder:
         for name in NAMES:
             path = f"{folder}/{name}.gguf"
