@@ -120,6 +120,7 @@ fn read(prompt: &str, stops: &[&str], bytes: &[u8], size: usize) -> (String, Str
             ToolEvent::Content(piece) => text.push_str(&piece),
             ToolEvent::Call(name) => calls.push((name, String::new())),
             ToolEvent::Arguments(piece) => calls.last_mut().expect("a call comes first").1.push_str(&piece),
+            ToolEvent::Incomplete => assert!(!calls.is_empty(), "a call comes first"),
         }
     }
     (thought, text, calls)

@@ -1,66 +1,52 @@
-//! The tokens of one request become pieces of thought and answer; a thought that is too long or a loop is noticed.
+//! The tokens of one request become pieces of thought, answer and calls.
 
-use minke_text::{
-    ReasoningEvent, ReasoningParser, Repetition, RepetitionRule, StopStrings, ThinkTokens, Tokenizer, Utf8Stream,
-};
+use minke_text::{ReasoningEvent, StopStrings, Tokenizer, ToolCallParser};
 
-use crate::{Request, ThoughtLimit};
-
-/// What closes a thought, as R1 writes it.
-const CLOSING: &str = "\n</think>\n\n";
+use crate::thought::ThoughtReader;
+use crate::{Piece, Request, ThoughtLimit};
 
 pub(crate) struct Decoder {
-    tags: ThinkTokens,
-    text: Utf8Stream,
-    parser: ReasoningParser,
+    reader: ThoughtReader,
     stops: StopStrings,
-    repetition: Repetition,
-    budget: Option<usize>,
+    tools: Option<ToolCallParser>,
     /// Tokens so far.
     pub completion_tokens: usize,
     /// Tokens of the thought so far.
     pub reasoning_tokens: usize,
-    pieces: Vec<ReasoningEvent>,
+    pieces: Vec<Piece>,
+    /// Why the thought was closed, until that was told.
+    closed: Option<ThoughtLimit>,
 }
 
 impl Decoder {
-    pub(crate) fn new(request: &Request) -> Self {
+    pub(crate) fn new(request: &Request, tokenizer: &Tokenizer) -> Self {
+        let mut reader = ThoughtReader::new(request);
+        let closed = reader.begin(tokenizer);
         Self {
-            tags: request.prompt.tags,
-            text: Utf8Stream::default(),
-            parser: request.prompt.parser.clone(),
+            reader,
             stops: StopStrings::new(&request.stop),
-            repetition: Repetition::new(RepetitionRule::GENERATION),
-            budget: request.options.think_budget,
+            tools: request.tools.clone(),
             completion_tokens: 0,
             reasoning_tokens: 0,
             pieces: Vec::new(),
+            closed,
         }
     }
 
-    /// Takes in the next token, and returns why the thought must be closed behind it, if it must. `ends` is whether the token
-    /// ended the sequence as one of its stop ids: its text is then not shown.
-    pub(crate) fn push(&mut self, id: u32, ends: bool, tokenizer: &Tokenizer) -> Option<ThoughtLimit> {
-        let thinks = self.parser.is_thinking();
+    /// Takes in the next token. `ends` is whether the token ended the sequence as one of its stop ids: its text is then not
+    /// shown.
+    pub(crate) fn push(&mut self, id: u32, ends: bool, tokenizer: &Tokenizer) {
         self.completion_tokens += 1;
-        self.reasoning_tokens += usize::from(thinks);
-        if !ends {
-            self.decode(id, tokenizer);
+        if ends {
+            self.reasoning_tokens += usize::from(self.reader.is_thinking());
+            return;
         }
-        if ends || !self.parser.is_thinking() {
-            return None;
-        }
-        let repeats = self.repetition.push(id);
-        let spent = self.budget.is_some_and(|budget| self.reasoning_tokens >= budget);
-        spent.then_some(ThoughtLimit::Budget).or(repeats.then_some(ThoughtLimit::Repetition))
-    }
-
-    /// Ends the thought, and returns the tokens that do it.
-    pub(crate) fn close_thought(&mut self, tokenizer: &Tokenizer) -> Vec<u32> {
-        let ids = tokenizer.encode(CLOSING);
-        ids.iter().for_each(|&id| self.decode(id, tokenizer));
-        self.completion_tokens += ids.len();
-        ids
+        let tools = self.tools.as_ref();
+        let is_tag = |token: &[u8]| tools.is_some_and(|tools| tools.has_tag(token));
+        let (events, limit) = self.reader.push(id, tokenizer, is_tag);
+        self.closed = self.closed.or(limit);
+        self.reasoning_tokens = self.reasoning_tokens.max(self.reader.thought_tokens);
+        self.filter(events);
     }
 
     /// Which stop string came, if one did.
@@ -68,39 +54,22 @@ impl Decoder {
         self.stops.hit()
     }
 
-    /// The pieces since the last time.
-    pub(crate) fn take(&mut self) -> Vec<ReasoningEvent> {
-        std::mem::take(&mut self.pieces)
+    /// The pieces since the last time, and why the thought was closed since then, if it was.
+    pub(crate) fn take(&mut self) -> (Vec<Piece>, Option<ThoughtLimit>) {
+        (std::mem::take(&mut self.pieces), self.closed.take())
     }
 
     /// The last pieces: with those that were held back in case more would come.
-    pub(crate) fn finish(mut self) -> Vec<ReasoningEvent> {
-        self.flush_text();
-        let events = self.parser.clone().finish();
+    pub(crate) fn finish(&mut self) -> (Vec<Piece>, Option<ThoughtLimit>) {
+        let mut events = self.reader.flush();
+        events.extend(self.reader.finish());
         self.filter(events);
         let rest = self.stops.flush();
-        if !rest.is_empty() {
-            self.pieces.push(ReasoningEvent::Content(rest));
+        self.answer(rest);
+        if let Some(tools) = self.tools.take() {
+            self.pieces.extend(tools.finish().into_iter().map(Piece::from));
         }
-        self.pieces
-    }
-
-    fn decode(&mut self, id: u32, tokenizer: &Tokenizer) {
-        let events = if let Some(tag) = self.tags.tag(id) {
-            self.flush_text();
-            self.parser.push_tag(tag)
-        } else if tokenizer.is_special(id) {
-            return;
-        } else {
-            self.parser.push(&self.text.push(tokenizer.token_bytes(id)))
-        };
-        self.filter(events);
-    }
-
-    /// Passes on the bytes of a character that will not be completed.
-    fn flush_text(&mut self) {
-        let events = self.parser.push(&std::mem::take(&mut self.text).finish());
-        self.filter(events);
+        self.take()
     }
 
     /// Keeps the pieces, of the answer only what stands before a stop string.
@@ -109,20 +78,25 @@ impl Decoder {
             match event {
                 ReasoningEvent::Content(text) => {
                     let text = self.stops.push(&text);
-                    if !text.is_empty() {
-                        self.pieces.push(ReasoningEvent::Content(text));
-                    }
+                    self.answer(text);
                 }
                 ReasoningEvent::ContentWasReasoning => {
                     let held = self.stops.flush();
-                    if !held.is_empty() {
-                        self.pieces.push(ReasoningEvent::Content(held));
-                    }
-                    self.pieces.push(ReasoningEvent::ContentWasReasoning);
+                    self.answer(held);
+                    self.pieces.push(Piece::ContentWasReasoning);
                     self.reasoning_tokens = self.completion_tokens;
                 }
-                reasoning => self.pieces.push(reasoning),
+                reasoning => self.pieces.push(reasoning.into()),
             }
+        }
+    }
+
+    /// Adds a text of the answer, with the calls in it told apart.
+    fn answer(&mut self, text: String) {
+        match &mut self.tools {
+            Some(tools) => self.pieces.extend(tools.push(&text).into_iter().map(Piece::from)),
+            None if text.is_empty() => {}
+            None => self.pieces.push(Piece::Content(text)),
         }
     }
 }

@@ -65,15 +65,26 @@ pub enum Error {
     /// A prompt or a setting that the engine refuses.
     #[error(transparent)]
     Engine(#[from] minke_engine::Error),
-    /// Too many requests wait already.
-    #[error("{waiting} requests wait already; try again when some have ended")]
+    /// Too many requests are worked on or wait already.
+    #[error("{unfinished} requests are worked on or wait already; try again when some have ended")]
     Busy {
         /// How many.
-        waiting: usize,
+        unfinished: usize,
     },
+    /// Something panicked in the work for this request.
+    #[error("the work for this request failed: this is an error of the program, please report it")]
+    Panicked,
     /// A step of the engine failed, and with it every request that took part.
     #[error(transparent)]
     Step(Arc<minke_engine::Error>),
+    /// The folder of the prefix cache on disk cannot be used.
+    #[error("{}: the cache cannot be kept there: {source}; choose another folder, or none", path.display())]
+    DiskCache {
+        /// The folder.
+        path: PathBuf,
+        /// Why not.
+        source: std::io::Error,
+    },
     /// The engine's thread could not be started.
     #[error("cannot start the thread of the engine: {0}")]
     Thread(std::io::Error),

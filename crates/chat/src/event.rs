@@ -1,7 +1,45 @@
 //! What a request brings back: events while it is worked on, and the reply that they add up to.
 
 use minke_engine::{Finish, Token};
-use minke_text::ReasoningEvent;
+use minke_text::{FunctionCall, ReasoningEvent, ToolEvent};
+
+/// A piece of an answer, told apart.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Piece {
+    /// The next piece of the thought.
+    Reasoning(String),
+    /// The next piece of the text for the person.
+    Content(String),
+    /// All content so far was the thought: it was closed without having been opened.
+    ContentWasReasoning,
+    /// A call of this tool begins.
+    Call(String),
+    /// The next piece of the arguments of the call that began last, in JSON.
+    Arguments(String),
+    /// The answer ended inside the call that began last: its arguments are not whole.
+    Incomplete,
+}
+
+impl From<ReasoningEvent> for Piece {
+    fn from(event: ReasoningEvent) -> Self {
+        match event {
+            ReasoningEvent::Reasoning(text) => Self::Reasoning(text),
+            ReasoningEvent::Content(text) => Self::Content(text),
+            ReasoningEvent::ContentWasReasoning => Self::ContentWasReasoning,
+        }
+    }
+}
+
+impl From<ToolEvent> for Piece {
+    fn from(event: ToolEvent) -> Self {
+        match event {
+            ToolEvent::Content(text) => Self::Content(text),
+            ToolEvent::Call(name) => Self::Call(name),
+            ToolEvent::Arguments(text) => Self::Arguments(text),
+            ToolEvent::Incomplete => Self::Incomplete,
+        }
+    }
+}
 
 /// What one step brought to one request.
 #[derive(Clone, Debug, Default)]
@@ -12,7 +50,7 @@ pub struct Event {
     /// The token of this step; none while the prompt is computed.
     pub token: Option<Token>,
     /// New pieces of text; none while the prompt is computed, or while a character or a tag is incomplete.
-    pub pieces: Vec<ReasoningEvent>,
+    pub pieces: Vec<Piece>,
     /// Set in the event in which the thought was closed by the program and not by the model.
     pub thought_closed: Option<ThoughtLimit>,
     /// Set in the last event.
@@ -45,6 +83,8 @@ pub enum FinishReason {
     NotFinite,
     /// What its sampling forbids left no token.
     NothingAllowed,
+    /// The constraint on its tokens panicked.
+    ConstraintPanicked,
 }
 
 impl From<Finish> for FinishReason {
@@ -55,6 +95,7 @@ impl From<Finish> for FinishReason {
             Finish::Cancelled => Self::Cancelled,
             Finish::NotFinite => Self::NotFinite,
             Finish::NothingAllowed => Self::NothingAllowed,
+            Finish::ConstraintPanicked => Self::ConstraintPanicked,
         }
     }
 }
@@ -92,6 +133,8 @@ pub struct Reply {
     pub reasoning: Option<String>,
     /// The answer.
     pub content: String,
+    /// The tools that it calls: names and arguments.
+    pub calls: Vec<FunctionCall>,
     /// Why it ended.
     pub finish: FinishReason,
     /// Why the thought was closed, if the model did not do it.
@@ -105,9 +148,18 @@ impl Reply {
     pub fn add(&mut self, event: &Event) {
         for piece in &event.pieces {
             match piece {
-                ReasoningEvent::Reasoning(text) => self.reasoning.get_or_insert_default().push_str(text),
-                ReasoningEvent::Content(text) => self.content.push_str(text),
-                ReasoningEvent::ContentWasReasoning => self.reasoning = Some(std::mem::take(&mut self.content)),
+                Piece::Reasoning(text) => self.reasoning.get_or_insert_default().push_str(text),
+                Piece::Content(text) => self.content.push_str(text),
+                Piece::ContentWasReasoning => self.reasoning = Some(std::mem::take(&mut self.content)),
+                Piece::Call(name) => {
+                    self.calls.push(FunctionCall { name: name.clone(), arguments: String::new() });
+                }
+                Piece::Arguments(text) => {
+                    if let Some(call) = self.calls.last_mut() {
+                        call.arguments.push_str(text);
+                    }
+                }
+                Piece::Incomplete => {}
             }
         }
         self.thought_closed = self.thought_closed.or(event.thought_closed);

@@ -1,6 +1,8 @@
 //! Sampling defaults of a model's makers (`generation_config.json`, or `general.sampling.*` in GGUF), and what a request
 //! says instead.
 
+use std::collections::BTreeMap;
+
 use minke_engine::SamplingParams;
 use minke_weights::Archive;
 use minke_weights::gguf::{Metadata, Value};
@@ -28,6 +30,18 @@ pub struct SamplingOptions {
     pub max_tokens: Option<usize>,
     /// Tokens after which a thought is closed.
     pub think_budget: Option<usize>,
+    /// Divides positive logits of tokens that prompt or answer have, and multiplies negative ones.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub repetition_penalty: Option<f32>,
+    /// Subtracted from the logits of tokens that were generated.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub presence_penalty: Option<f32>,
+    /// Subtracted from the logit of a token for every time that it was generated.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub frequency_penalty: Option<f32>,
+    /// Added to logits, by token; negative infinity forbids a token.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub logit_bias: BTreeMap<u32, f32>,
 }
 
 impl SamplingOptions {
@@ -41,7 +55,15 @@ impl SamplingOptions {
             .with_top_p(self.top_p.unwrap_or(1.0))
             .with_min_p(self.min_p.unwrap_or(0.0))
             .with_max_tokens(self.max_tokens.unwrap_or(1));
-        Ok(given.validate()?)
+        Ok(self.edit_logits(given).validate()?)
+    }
+
+    fn edit_logits(&self, params: SamplingParams) -> SamplingParams {
+        params
+            .with_repetition_penalty(self.repetition_penalty.unwrap_or(1.0))
+            .with_presence_penalty(self.presence_penalty.unwrap_or(0.0))
+            .with_frequency_penalty(self.frequency_penalty.unwrap_or(0.0))
+            .with_logit_bias(self.logit_bias.iter().map(|(id, bias)| (*id, *bias)))
     }
 }
 
@@ -138,14 +160,15 @@ impl GenerationConfig {
     /// How to sample: what the request says, else what the model's makers say.
     pub(crate) fn params(&self, said: &SamplingOptions, stop_ids: Vec<u32>, context: usize) -> SamplingParams {
         let own_temperature = if self.do_sample { self.temperature } else { 0.0 };
-        SamplingParams::default()
+        let params = SamplingParams::default()
             .with_temperature(said.temperature.unwrap_or(own_temperature))
             .with_top_p(said.top_p.unwrap_or(self.top_p))
             .with_top_k(said.top_k.unwrap_or(self.top_k))
             .with_min_p(said.min_p.unwrap_or(self.min_p))
             .with_seed(said.seed)
             .with_max_tokens(said.max_tokens.or(self.max_new_tokens).unwrap_or(context))
-            .with_stop_ids(stop_ids)
+            .with_stop_ids(stop_ids);
+        said.edit_logits(params)
     }
 }
 

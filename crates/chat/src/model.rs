@@ -1,11 +1,13 @@
 //! A model with everything that turns messages into ids and ids into text.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use minke_engine::SamplingParams;
 use minke_model::Transformer;
+use minke_spec::cost::parameter_counts;
 use minke_tensor::Device;
-use minke_text::{ChatTemplate, Message, RenderOptions, Tokenizer};
+use minke_text::{ChatTemplate, Message, RenderOptions, THINK_CLOSE, Tokenizer};
 use minke_weights::Archive;
 use sha2::{Digest, Sha256};
 
@@ -15,6 +17,32 @@ use crate::{GenerationConfig, MemoryPlanner, Prompt, Result, SamplingOptions};
 
 /// The identity of a model, which separates its cache from another's.
 pub type Identity = [u8; 32];
+
+/// What a model is, in a few words.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Summary {
+    /// As its configuration names it: `deepseek_v3`, `qwen2`.
+    pub architecture: String,
+    /// Number of parameters.
+    pub parameters: usize,
+    /// The format of most bytes of its weights.
+    pub quantization: String,
+    /// Bytes of its files of weights.
+    pub bytes: u64,
+    /// Whether it thinks before it answers.
+    pub thinking: Thinking,
+}
+
+/// Whether a model thinks before it answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Thinking {
+    /// It has no tags for thoughts, in its vocabulary or its template.
+    Never,
+    /// Its template has a switch.
+    Optional,
+    /// Its template has none.
+    Always,
+}
 
 /// A model, loaded.
 pub struct ChatModel {
@@ -32,6 +60,8 @@ pub struct ChatModel {
     pub context: usize,
     /// Which model this is, in which build and on which path of instructions.
     pub identity: Identity,
+    /// What it is.
+    pub summary: Summary,
     /// What a person should know about the files, a line each.
     pub notes: Vec<String>,
 }
@@ -50,16 +80,20 @@ impl ChatModel {
         let (template, note) = template(&archive, &tokenizer)?;
         let generation = GenerationConfig::read(&archive)?;
         let (device, identity) = (device.clone(), identity(&archive, device));
+        let summary = summary(&archive, &tokenizer, &template);
         let model = archive.load(&device)?;
         let notes = archive.notes.iter().cloned().chain(note).collect();
-        Ok(Self { device, model, tokenizer, template, generation, context, identity, notes })
+        Ok(Self { device, model, tokenizer, template, generation, context, identity, summary, notes })
     }
 
     /// How to sample: what the request says, else what the model's makers say.
     pub fn params(&self, options: &SamplingOptions) -> SamplingParams {
-        let config = self.model.config();
-        let ends = self.tokenizer.end_ids(&config.eos_token_ids);
-        self.generation.params(options, ends, config.max_position_embeddings)
+        self.generation.params(options, self.end_ids(), self.model.config().max_position_embeddings)
+    }
+
+    /// The ids that end an answer.
+    pub fn end_ids(&self) -> Vec<u32> {
+        self.tokenizer.end_ids(&self.model.config().eos_token_ids)
     }
 
     /// The prompt that a conversation becomes.
@@ -67,7 +101,8 @@ impl ChatModel {
     /// # Errors
     /// If the template cannot render it.
     pub fn prompt(&self, conversation: &[Message], options: &RenderOptions) -> Result<Prompt> {
-        Ok(Prompt::new(&self.template.render_with(conversation, options)?, &self.tokenizer))
+        let rendered = self.template.render_for(conversation, options, &self.tokenizer)?;
+        Ok(Prompt::rendered(&rendered, &self.tokenizer))
     }
 
     /// The ids of a conversation, with or without the prompt for an answer.
@@ -75,7 +110,33 @@ impl ChatModel {
     /// # Errors
     /// If the template cannot render it.
     pub fn token_ids(&self, conversation: &[Message], add_generation_prompt: bool) -> Result<Vec<u32>> {
-        Ok(self.tokenizer.encode_prompt(&self.template.render(conversation, add_generation_prompt)?))
+        let options = RenderOptions { add_generation_prompt, ..RenderOptions::default() };
+        Ok(self.tokenizer.encode_rendered(&self.template.render_for(conversation, &options, &self.tokenizer)?))
+    }
+}
+
+fn summary(archive: &Archive, tokenizer: &Tokenizer, template: &ChatTemplate) -> Summary {
+    let mut by_format = BTreeMap::<&str, u64>::new();
+    for ((_, format), bytes) in archive.components() {
+        *by_format.entry(format).or_default() += bytes.stored;
+    }
+    let most = by_format.into_iter().max_by_key(|(_, bytes)| *bytes).map_or("none", |(format, _)| format);
+    let rendered = |thinking| {
+        let options = RenderOptions { add_generation_prompt: true, tools: None, thinking: Some(thinking) };
+        template.render_with(&[Message::user("a")], &options).ok()
+    };
+    let has_tags = tokenizer.think_tokens().close.is_some() || template.source().contains(THINK_CLOSE);
+    let thinking = match (rendered(true) == rendered(false), has_tags) {
+        (false, _) => Thinking::Optional,
+        (true, true) => Thinking::Always,
+        (true, false) => Thinking::Never,
+    };
+    Summary {
+        architecture: archive.config.model_type.name().to_owned(),
+        parameters: parameter_counts(&archive.config).total,
+        quantization: most.to_owned(),
+        bytes: archive.files.iter().map(|file| file.bytes.len() as u64).sum(),
+        thinking,
     }
 }
 

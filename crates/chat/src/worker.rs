@@ -1,46 +1,46 @@
 //! One thread that owns an engine and works on many requests at once.
 //!
-//! Requests come in through a bounded channel; each has a channel of its own for its events. The thread steps while
-//! there is work and sleeps otherwise. Between two steps it takes in what was submitted, and ends what was cancelled or
-//! whose receiver is gone. A thought that must be closed goes on as a new sequence behind the closing tag, whose prefix
-//! is in the cache.
+//! The thread steps while there is work and sleeps otherwise. Between two steps it takes in what was submitted, and ends
+//! what was cancelled or whose receiver is gone. Who runs and who waits is the engine's matter. What panics in the work for
+//! one request ends that request.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender, SyncSender, TryRecvError, TrySendError};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender, SyncSender, TryRecvError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use minke_engine::{Engine, EngineConfig, SamplingParams, SequenceId, Stats, Token};
+use minke_engine::{Engine, EngineConfig, SequenceId, Stats, Token};
 use minke_tensor::{Dtype, PAGE_TOKENS};
 
 use crate::decoder::Decoder;
-use crate::{
-    CACHE_DTYPE, CHUNK_TOKENS, ChatModel, Error, Event, FinishReason, Reply, Request, Result, ThoughtLimit, Usage,
-};
+use crate::prefix_store::{DiskCache, PageKey, PrefixStore};
+use crate::thought::constraint;
+use crate::{CACHE_DTYPE, CHUNK_TOKENS, ChatModel, Error, Event, FinishReason, Reply, Request, Result, Usage};
 
 /// Name of the thread.
 pub const ENGINE_THREAD: &str = "engine";
 
-/// Commands that may wait between two steps.
-const COMMANDS: usize = 64;
-const TAKEN: &str = "invariant: a sequence that has ended is there to be taken";
-
 /// How many requests are worked on, and how many may wait.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct WorkerConfig {
     /// Most requests that are worked on at once.
     pub max_running: usize,
     /// Most requests that wait for their turn; more are refused.
     pub max_waiting: usize,
+    /// Most prompt tokens of a step: a request that comes while a step is computed waits for its end.
+    pub chunk_tokens: usize,
+    /// Where the beginnings of prompts are kept when the process ends; none for nowhere.
+    pub disk_cache: Option<DiskCache>,
 }
 
 impl Default for WorkerConfig {
-    /// 8 at once, 64 waiting.
+    /// 8 at once, 64 waiting, prompts in chunks of [`CHUNK_TOKENS`].
     fn default() -> Self {
-        Self { max_running: 8, max_waiting: 64 }
+        Self { max_running: 8, max_waiting: 64, chunk_tokens: CHUNK_TOKENS, disk_cache: None }
     }
 }
 
@@ -56,6 +56,18 @@ impl WorkerConfig {
     pub fn with_max_waiting(self, max_waiting: usize) -> Self {
         Self { max_waiting, ..self }
     }
+
+    /// Sets [`chunk_tokens`](Self::chunk_tokens).
+    #[must_use]
+    pub fn with_chunk_tokens(self, chunk_tokens: usize) -> Self {
+        Self { chunk_tokens, ..self }
+    }
+
+    /// Sets [`disk_cache`](Self::disk_cache).
+    #[must_use]
+    pub fn with_disk_cache(self, disk_cache: DiskCache) -> Self {
+        Self { disk_cache: Some(disk_cache), ..self }
+    }
 }
 
 /// A model and the thread that answers with it. Dropped, it ends what it works on as cancelled, and waits for the end of the
@@ -64,15 +76,110 @@ pub struct Worker {
     model: Arc<ChatModel>,
     /// Longest sequence, in tokens.
     limit: usize,
+    /// Requests that have not ended, and most that may be.
+    unfinished: Arc<AtomicUsize>,
+    most_unfinished: usize,
+    /// What the engine counted until the last step.
+    stats: Arc<Mutex<Stats>>,
     /// None only while it is dropped.
-    commands: Option<SyncSender<Command>>,
+    commands: Option<Sender<Command>>,
     thread: Option<JoinHandle<()>>,
 }
 
 enum Command {
     Submit(Box<Submission>),
+    /// A request whose beginning was looked for on disk.
+    Loaded(Box<Loaded>),
     /// Something to be done between two steps.
     Call(Box<dyn FnOnce(&mut Engine) + Send>),
+    /// The worker is dropped.
+    Stop,
+}
+
+/// What was read of a request's beginning.
+struct Loaded {
+    submission: Submission,
+    /// Pages of it that the engine had.
+    skipped: usize,
+    pages: Vec<Vec<u8>>,
+}
+
+/// Pages that are to be written to disk.
+struct Save {
+    prefixes: u64,
+    token_ids: Vec<u32>,
+    keys: Vec<PageKey>,
+    next: usize,
+}
+
+/// What the engine's thread needs to keep pages on disk: two threads that read and write, so that steps do not wait for files.
+struct Disk {
+    store: Arc<PrefixStore>,
+    reader: Sender<(Submission, Vec<PageKey>, usize)>,
+    writer: SyncSender<(PageKey, Vec<u8>)>,
+    writing: JoinHandle<()>,
+    saves: VecDeque<Save>,
+}
+
+/// Bytes of pages that wait to be written.
+const WRITE_QUEUE: usize = 64 << 20;
+/// Pages that are copied for the disk between two steps.
+const SAVED_AT_ONCE: usize = 8;
+/// Time for saves when the worker is dropped.
+const LAST_SAVES: Duration = Duration::from_secs(2);
+/// Fewest pages that are worth a file each.
+const LEAST_PAGES: usize = 2;
+
+impl Disk {
+    fn start(store: PrefixStore, page_bytes: usize, commands: Sender<Command>) -> std::io::Result<Self> {
+        let store = Arc::new(store);
+        let (reader, to_read) = mpsc::channel::<(Submission, Vec<PageKey>, usize)>();
+        let (writer, to_write) = mpsc::sync_channel::<(PageKey, Vec<u8>)>((WRITE_QUEUE / page_bytes.max(1)).max(1));
+        let reads = store.clone();
+        std::thread::Builder::new().name("disk cache, reading".into()).spawn(move || {
+            for (submission, keys, skipped) in to_read {
+                let pages = keys[skipped..].iter().map_while(|key| reads.read(key)).collect();
+                let loaded = Loaded { submission, skipped, pages };
+                if commands.send(Command::Loaded(Box::new(loaded))).is_err() {
+                    return;
+                }
+            }
+        })?;
+        let writes = store.clone();
+        let writing = std::thread::Builder::new().name("disk cache, writing".into()).spawn(move || {
+            for (key, page) in to_write {
+                // A disk that is full costs time later, and nothing else.
+                let _ = writes.write(&key, &page);
+            }
+        })?;
+        Ok(Self { store, reader, writer, writing, saves: VecDeque::new() })
+    }
+
+    /// Copies some pages that are to be written, and returns whether it got further.
+    fn save_some(&mut self, engine: &Engine) -> bool {
+        let Some(save) = self.saves.front_mut() else { return false };
+        let known = engine.known_prefix(save.prefixes, &save.token_ids) / PAGE_TOKENS;
+        let mut moved = false;
+        for _ in 0..SAVED_AT_ONCE {
+            while save.next < known && self.store.has(&save.keys[save.next]) {
+                save.next += 1;
+                moved = true;
+            }
+            if save.next >= known {
+                self.saves.pop_front();
+                return true;
+            }
+            let end = (save.next + 1) * PAGE_TOKENS;
+            let page = engine.export_prefix(save.prefixes, &save.token_ids[..end], save.next).next();
+            let Some(page) = page else { break };
+            if self.writer.try_send((save.keys[save.next], page)).is_err() {
+                return moved;
+            }
+            save.next += 1;
+            moved = true;
+        }
+        moved
+    }
 }
 
 impl Worker {
@@ -84,18 +191,35 @@ impl Worker {
         let sizes = EngineConfig::default()
             .with_pages(model.context.div_ceil(PAGE_TOKENS))
             .with_max_sequences(config.max_running)
-            .with_chunk_tokens(CHUNK_TOKENS)
+            .with_chunk_tokens(config.chunk_tokens)
             .with_cache_dtype(CACHE_DTYPE);
-        let engine = Engine::new(&model.device, model.model.config(), sizes)?;
+        let engine = Engine::new(&model.device, model.model.config(), sizes.clone())?;
         let limit = engine.limit();
-        let (commands, receiver) = mpsc::sync_channel(COMMANDS);
-        let mut own =
-            EngineThread { model: model.clone(), engine, config, waiting: VecDeque::new(), running: BTreeMap::new() };
+        let stats = Arc::new(Mutex::new(engine.stats()));
+        let (commands, receiver) = mpsc::channel();
+        let disk = match &config.disk_cache {
+            Some(cache) => {
+                let store = PrefixStore::open(cache, model.identity, engine.cache_dtype(), engine.page_bytes())
+                    .map_err(|source| Error::DiskCache { path: cache.folder.clone(), source })?;
+                Some(Disk::start(store, engine.page_bytes(), commands.clone()).map_err(Error::Thread)?)
+            }
+            None => None,
+        };
+        let (running, shared) = (BTreeMap::new(), stats.clone());
+        let mut own = EngineThread { model: model.clone(), engine, sizes, running, disk, stats: shared };
         let thread = std::thread::Builder::new()
             .name(ENGINE_THREAD.into())
             .spawn(move || own.run(&receiver))
             .map_err(Error::Thread)?;
-        Ok(Self { model, limit, commands: Some(commands), thread: Some(thread) })
+        Ok(Self {
+            model,
+            limit,
+            unfinished: Arc::default(),
+            most_unfinished: config.max_running.saturating_add(config.max_waiting),
+            stats,
+            commands: Some(commands),
+            thread: Some(thread),
+        })
     }
 
     /// The model.
@@ -111,17 +235,32 @@ impl Worker {
     /// Hands a request in. One that the engine refuses fails alone: with the first event.
     ///
     /// # Errors
-    /// If too many commands wait already, or the thread has ended.
+    /// If too many requests wait already, or the thread has ended.
     pub fn submit(&self, request: Request) -> Result<Events> {
         let (sender, receiver) = mpsc::channel();
+        // If the receiver is gone, the request was cancelled and ends before the next step.
+        let ticket = self.submit_to(request, move |event| drop(sender.send(event)))?;
+        Ok(Events { receiver, ticket })
+    }
+
+    /// Hands a request in whose events are given to `sink` on the engine's thread, which waits for it: it must be quick. The
+    /// last event has a reason to finish, or is an error.
+    ///
+    /// # Errors
+    /// As [`Worker::submit`].
+    pub fn submit_to(&self, request: Request, sink: impl FnMut(Result<Event>) + Send + 'static) -> Result<Ticket> {
+        let limit = self.most_unfinished;
+        let place = Place::take(&self.unfinished, limit).ok_or(Error::Busy { unfinished: limit })?;
         let cancelled = Arc::new(AtomicBool::new(false));
-        let submission =
-            Submission { request, events: sender, cancelled: cancelled.clone(), submitted: Instant::now() };
-        match self.commands().try_send(Command::Submit(Box::new(submission))) {
-            Ok(()) => Ok(Events { receiver, cancelled }),
-            Err(TrySendError::Full(_)) => Err(Error::Busy { waiting: COMMANDS }),
-            Err(TrySendError::Disconnected(_)) => Err(Error::Stopped),
-        }
+        let channel = Channel { sink: Box::new(sink), cancelled: cancelled.clone(), _place: place };
+        let submission = Submission { request, channel, submitted: Instant::now() };
+        self.commands().send(Command::Submit(Box::new(submission))).map_err(|_| Error::Stopped)?;
+        Ok(Ticket { cancelled })
+    }
+
+    /// What the engine counted until the end of the last step, without waiting for the next.
+    pub fn last_stats(&self) -> Stats {
+        *self.stats.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What the engine counted since it was started; waits for the end of the step that is under way.
@@ -153,14 +292,17 @@ impl Worker {
         receiver.recv().map_err(|_| Error::Stopped)
     }
 
-    fn commands(&self) -> &SyncSender<Command> {
+    fn commands(&self) -> &Sender<Command> {
         self.commands.as_ref().expect("invariant: only a worker that is dropped has none")
     }
 }
 
 impl Drop for Worker {
     fn drop(&mut self) {
-        self.commands = None;
+        if let Some(commands) = self.commands.take() {
+            // The thread may have ended; then there is nobody to tell.
+            let _ = commands.send(Command::Stop);
+        }
         // A panic of the thread was reported by it; its requests have failed.
         let _ = self.thread.take().map(JoinHandle::join);
     }
@@ -183,8 +325,8 @@ impl PrefixCache<'_> {
     }
 
     /// As [`Engine::export_prefix`].
-    pub fn export(&self, token_ids: &[u32]) -> impl ExactSizeIterator<Item = Vec<u8>> {
-        self.engine.export_prefix(token_ids)
+    pub fn export(&self, prefixes: u64, token_ids: &[u32]) -> impl ExactSizeIterator<Item = Vec<u8>> {
+        self.engine.export_prefix(prefixes, token_ids, 0)
     }
 
     /// As [`Engine::import_prefix`].
@@ -193,23 +335,42 @@ impl PrefixCache<'_> {
     /// As [`Engine::import_prefix`].
     pub fn import<E: From<minke_engine::Error>>(
         &mut self,
+        prefixes: u64,
         token_ids: &[u32],
         pages: impl IntoIterator<Item = std::result::Result<Vec<u8>, E>>,
     ) -> std::result::Result<usize, E> {
-        self.engine.import_prefix(token_ids, pages)
+        self.engine.import_prefix(prefixes, token_ids, 0, pages)
+    }
+}
+
+/// A request that was handed in. Dropped, it cancels the request.
+pub struct Ticket {
+    cancelled: Arc<AtomicBool>,
+}
+
+impl Ticket {
+    /// Asks for the request to end between two steps; its last event follows.
+    pub fn cancel(&self) {
+        self.cancelled.store(true, Ordering::Relaxed);
+    }
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        self.cancel();
     }
 }
 
 /// The events of one request, in order; the last one has a reason to finish, or is an error. Dropped, it cancels the request.
 pub struct Events {
     receiver: Receiver<Result<Event>>,
-    cancelled: Arc<AtomicBool>,
+    ticket: Ticket,
 }
 
 impl Events {
     /// Asks for the request to end between two steps; its last event follows.
     pub fn cancel(&self) {
-        self.cancelled.store(true, Ordering::Relaxed);
+        self.ticket.cancel();
     }
 
     /// Waits for the next event.
@@ -248,30 +409,58 @@ impl Events {
     }
 }
 
-impl Drop for Events {
+/// One of the requests that may be unfinished at a time.
+struct Place(Arc<AtomicUsize>);
+
+impl Place {
+    fn take(unfinished: &Arc<AtomicUsize>, limit: usize) -> Option<Self> {
+        let more = |count: usize| (count < limit).then_some(count + 1);
+        unfinished.fetch_update(Ordering::AcqRel, Ordering::Acquire, more).ok()?;
+        Some(Self(unfinished.clone()))
+    }
+}
+
+impl Drop for Place {
     fn drop(&mut self) {
-        self.cancel();
+        self.0.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+/// The way back to who handed a request in.
+struct Channel {
+    sink: Box<dyn FnMut(Result<Event>) + Send>,
+    cancelled: Arc<AtomicBool>,
+    _place: Place,
+}
+
+impl Channel {
+    fn is_cancelled(&self) -> bool {
+        self.cancelled.load(Ordering::Relaxed)
+    }
+
+    fn send(&mut self, event: Event) {
+        (self.sink)(Ok(event));
+    }
+
+    fn fail(mut self, error: Error) {
+        (self.sink)(Err(error));
     }
 }
 
 /// A request that was submitted.
 struct Submission {
     request: Request,
-    events: Sender<Result<Event>>,
-    cancelled: Arc<AtomicBool>,
+    channel: Channel,
     submitted: Instant,
 }
 
-/// A request that is worked on.
+/// A request that the engine works on, or that waits in it.
 struct Running {
-    events: Sender<Result<Event>>,
-    cancelled: Arc<AtomicBool>,
+    channel: Channel,
     submitted: Instant,
-    /// Prompt of the current sequence.
+    /// Prompt and answer so far, where they are to be kept on disk.
     token_ids: Vec<u32>,
-    params: SamplingParams,
-    /// Most tokens of all its sequences.
-    max_tokens: usize,
+    prefixes: u64,
     decoder: Decoder,
     usage: Usage,
     first_token: Option<Instant>,
@@ -281,97 +470,142 @@ struct Running {
 struct EngineThread {
     model: Arc<ChatModel>,
     engine: Engine,
-    config: WorkerConfig,
-    waiting: VecDeque<Submission>,
+    sizes: EngineConfig,
     running: BTreeMap<SequenceId, Running>,
+    disk: Option<Disk>,
+    stats: Arc<Mutex<Stats>>,
 }
 
 impl EngineThread {
     /// Works until the worker is dropped.
     fn run(&mut self, commands: &Receiver<Command>) {
         loop {
-            let command = match self.running.is_empty() && self.waiting.is_empty() {
-                true => commands.recv().map_err(|_| TryRecvError::Disconnected),
-                false => commands.try_recv(),
+            let saves = self.disk.as_ref().is_some_and(|disk| !disk.saves.is_empty());
+            let command = match (self.running.is_empty(), saves) {
+                (true, false) => commands.recv().map_err(|_| TryRecvError::Disconnected),
+                _ => commands.try_recv(),
             };
             match command {
-                Ok(Command::Submit(submission)) => self.enqueue(*submission),
+                Ok(Command::Submit(submission)) => self.look_up(*submission),
+                Ok(Command::Loaded(loaded)) => self.take_loaded(*loaded),
                 Ok(Command::Call(work)) => work(&mut self.engine),
-                Err(TryRecvError::Empty) => self.step(),
-                Err(TryRecvError::Disconnected) => return self.cancel_all(),
+                Err(TryRecvError::Empty) => {
+                    if !self.running.is_empty() {
+                        self.step();
+                    }
+                    let moved = self.disk.as_mut().is_some_and(|disk| disk.save_some(&self.engine));
+                    if self.running.is_empty() && !moved {
+                        // The disk is slower than the copies for it.
+                        std::thread::sleep(Duration::from_millis(2));
+                    }
+                }
+                Ok(Command::Stop) | Err(TryRecvError::Disconnected) => return self.cancel_all(),
             }
+            *self.stats.lock().unwrap_or_else(PoisonError::into_inner) = self.engine.stats();
         }
     }
 
-    fn enqueue(&mut self, submission: Submission) {
-        let (running, waiting) = (self.running.len(), self.waiting.len());
-        if running + waiting >= self.config.max_running.saturating_add(self.config.max_waiting) {
-            fail(&submission.events, Error::Busy { waiting });
-        } else {
-            self.waiting.push_back(submission);
-        }
-    }
-
-    /// Ends what was cancelled, starts what waits, computes one step, and sends each request its events.
+    /// Ends what was cancelled, computes one step, and sends each request its events.
     fn step(&mut self) {
-        self.waiting.retain(|submission| {
-            let cancelled = submission.cancelled.load(Ordering::Relaxed);
-            if cancelled {
-                send(&submission.events, Event { finish: Some(FinishReason::Cancelled), ..Event::default() });
-            }
-            !cancelled
-        });
-        let cancelled =
-            |(id, running): (&SequenceId, &Running)| running.cancelled.load(Ordering::Relaxed).then_some(*id);
+        let cancelled = |(id, running): (&SequenceId, &Running)| running.channel.is_cancelled().then_some(*id);
         let cancelled: Vec<SequenceId> = self.running.iter().filter_map(cancelled).collect();
         cancelled.into_iter().for_each(|id| self.end(id, None, FinishReason::Cancelled));
-        while self.running.len() < self.config.max_running
-            && let Some(submission) = self.waiting.pop_front()
-        {
-            self.start(submission);
-        }
         if self.running.is_empty() {
             return;
         }
-        match self.engine.step(&self.model.model) {
-            Ok(tokens) => {
-                let ids: Vec<SequenceId> = self.running.keys().copied().collect();
-                ids.into_iter().for_each(|id| self.advance(id, tokens.iter().find(|token| token.sequence == id)));
+        match catch_unwind(AssertUnwindSafe(|| self.engine.step(&self.model.model))) {
+            Ok(Ok(tokens)) => {
+                let tokens: BTreeMap<SequenceId, Token> =
+                    tokens.into_iter().map(|token| (token.sequence, token)).collect();
+                for id in self.running.keys().copied().collect::<Vec<_>>() {
+                    let advance = AssertUnwindSafe(|| self.advance(id, tokens.get(&id)));
+                    if catch_unwind(advance).is_err() {
+                        self.give_up(id);
+                    }
+                }
             }
-            Err(error) => {
+            Ok(Err(error)) => {
                 let error = Arc::new(error);
                 for (id, running) in std::mem::take(&mut self.running) {
                     self.engine.cancel(id);
                     self.engine.take(id);
-                    fail(&running.events, Error::Step(error.clone()));
+                    running.channel.fail(Error::Step(error.clone()));
                 }
+            }
+            Err(_) => {
+                // What the engine holds may be half done: a new one takes its place.
+                let running = std::mem::take(&mut self.running);
+                running.into_values().for_each(|running| running.channel.fail(Error::Panicked));
+                self.engine = Engine::new(&self.model.device, self.model.model.config(), self.sizes.clone())
+                    .expect("invariant: the same sizes were accepted before");
             }
         }
     }
 
+    /// Fails a request in whose work something panicked.
+    fn give_up(&mut self, id: SequenceId) {
+        self.engine.cancel(id);
+        self.engine.take(id);
+        if let Some(running) = self.running.remove(&id) {
+            running.channel.fail(Error::Panicked);
+        }
+    }
+
+    /// Starts a request, or has its beginning read from disk first, if more of it is there than in memory.
+    fn look_up(&mut self, submission: Submission) {
+        let Some(disk) = &self.disk else { return self.start(submission) };
+        let (prompt, prefixes) = (&submission.request.prompt.token_ids, submission.request.tenant.prefixes);
+        // The last token is computed in any case.
+        let whole = &prompt[..prompt.len().saturating_sub(1)];
+        let known = self.engine.known_prefix(prefixes, whole) / PAGE_TOKENS;
+        let mut keys = disk.store.keys(prefixes, whole);
+        keys.truncate(known + disk.store.count(&keys[known.min(keys.len())..]));
+        if keys.len() < known + LEAST_PAGES {
+            return self.start(submission);
+        }
+        if let Err(mpsc::SendError((submission, ..))) = disk.reader.send((submission, keys, known)) {
+            self.start(submission);
+        }
+    }
+
+    fn take_loaded(&mut self, loaded: Loaded) {
+        let Loaded { submission, skipped, pages } = loaded;
+        let (prompt, prefixes) = (&submission.request.prompt.token_ids, submission.request.tenant.prefixes);
+        // What does not fit any more is computed.
+        let pages = pages.into_iter().map(Ok::<_, minke_engine::Error>);
+        let _ = self.engine.import_prefix(prefixes, prompt, skipped, pages);
+        self.start(submission);
+    }
+
+    /// Has the pages of a sequence that ends written to disk.
+    fn keep(&mut self, prefixes: u64, token_ids: Vec<u32>) {
+        let Some(disk) = &mut self.disk else { return };
+        let keys = disk.store.keys(prefixes, &token_ids);
+        if keys.len() >= LEAST_PAGES {
+            disk.saves.push_back(Save { prefixes, token_ids, keys, next: 0 });
+        }
+    }
+
     fn start(&mut self, submission: Submission) {
-        let Submission { request, events, cancelled, submitted } = submission;
-        let params = self.model.params(&request.options);
-        let decoder = Decoder::new(&request);
-        let token_ids = request.prompt.token_ids;
-        match self.engine.submit(&token_ids, &params, 1) {
+        let Submission { request, channel, submitted } = submission;
+        let token_ids = &request.prompt.token_ids;
+        let mut params = self.model.params(&request.options);
+        if let Some(count) = request.top_log_probs {
+            params = params.with_top_log_probs(count).with_log_prob_temperature(1.0);
+        }
+        if let Some(constraint) = constraint(&request, &self.model) {
+            params = params.with_constraint(constraint);
+        }
+        match self.engine.submit_for(request.tenant, token_ids, &params, 1) {
             Ok(ids) => {
                 let usage = Usage { prompt_tokens: token_ids.len(), ..Usage::default() };
-                let max_tokens = params.max_tokens;
-                let running = Running {
-                    events,
-                    cancelled,
-                    submitted,
-                    token_ids,
-                    params,
-                    max_tokens,
-                    decoder,
-                    usage,
-                    first_token: None,
-                };
+                let decoder = Decoder::new(&request, &self.model.tokenizer);
+                let prefixes = request.tenant.prefixes;
+                let token_ids = if self.disk.is_some() { request.prompt.token_ids } else { Vec::new() };
+                let running = Running { channel, submitted, token_ids, prefixes, decoder, usage, first_token: None };
                 self.running.insert(ids[0], running);
             }
-            Err(error) => fail(&events, error.into()),
+            Err(error) => channel.fail(error.into()),
         }
     }
 
@@ -390,7 +624,12 @@ impl EngineThread {
         }
         let stops =
             completion.as_ref().is_some_and(|completion| matches!(completion.finish, minke_engine::Finish::Stop(_)));
-        let limit = token.and_then(|token| decoder.push(token.token_id, stops, tokenizer));
+        if let Some(token) = token {
+            decoder.push(token.token_id, stops, tokenizer);
+            if self.disk.is_some() {
+                running.token_ids.push(token.token_id);
+            }
+        }
         running.count();
         if let Some(stop) = running.decoder.stop_string() {
             let finish = FinishReason::StopString(stop.to_owned());
@@ -399,37 +638,10 @@ impl EngineThread {
         if let Some(completion) = completion {
             return self.finish(id, token.cloned(), completion.finish.into());
         }
-        if let Some(limit) = limit {
-            return self.close_thought(id, token.cloned(), limit);
-        }
         if token.is_some() || running.usage.prefilled_tokens > before {
-            let pieces = running.decoder.take();
-            send(&running.events, Event { usage: running.usage, token: token.cloned(), pieces, ..Event::default() });
-        }
-    }
-
-    /// Goes on behind the closing tag: what was generated and the tag become the prompt of a new sequence.
-    fn close_thought(&mut self, id: SequenceId, token: Option<Token>, limit: ThoughtLimit) {
-        self.engine.cancel(id);
-        let generated = self.engine.take(id).expect(TAKEN).token_ids;
-        let mut running = self.running.remove(&id).expect("invariant: asked for one that runs");
-        let closing = running.decoder.close_thought(&self.model.tokenizer);
-        running.token_ids.extend(generated.into_iter().chain(closing));
-        running.count();
-        let pieces = running.decoder.take();
-        let mut event = Event { usage: running.usage, pieces, token, thought_closed: Some(limit), finish: None };
-        running.params.max_tokens = running.max_tokens.saturating_sub(running.usage.completion_tokens);
-        if running.params.max_tokens == 0 || running.token_ids.len() >= self.engine.limit() {
-            event.pieces.extend(running.decoder.finish());
-            event.finish = Some(FinishReason::Length);
-            return send(&running.events, event);
-        }
-        send(&running.events, event);
-        match self.engine.submit(&running.token_ids, &running.params, 1) {
-            Ok(ids) => {
-                self.running.insert(ids[0], running);
-            }
-            Err(error) => fail(&running.events, error.into()),
+            let (pieces, thought_closed) = running.decoder.take();
+            let (usage, token) = (running.usage, token.cloned());
+            running.channel.send(Event { usage, token, pieces, thought_closed, finish: None });
         }
     }
 
@@ -444,16 +656,24 @@ impl EngineThread {
     fn finish(&mut self, id: SequenceId, token: Option<Token>, finish: FinishReason) {
         let mut running = self.running.remove(&id).expect("invariant: asked for one that runs");
         running.count();
-        let (usage, pieces) = (running.usage, running.decoder.finish());
-        send(&running.events, Event { usage, token, pieces, finish: Some(finish), ..Event::default() });
+        let (usage, (pieces, thought_closed)) = (running.usage, running.decoder.finish());
+        running.channel.send(Event { usage, token, pieces, thought_closed, finish: Some(finish) });
+        self.keep(running.prefixes, running.token_ids);
     }
 
     fn cancel_all(&mut self) {
         let ids: Vec<SequenceId> = self.running.keys().copied().collect();
         ids.into_iter().for_each(|id| self.end(id, None, FinishReason::Cancelled));
-        for submission in self.waiting.drain(..) {
-            send(&submission.events, Event { finish: Some(FinishReason::Cancelled), ..Event::default() });
+        let Some(mut disk) = self.disk.take() else { return };
+        let begun = Instant::now();
+        while !disk.saves.is_empty() && begun.elapsed() < LAST_SAVES {
+            if !disk.save_some(&self.engine) {
+                std::thread::sleep(Duration::from_millis(2));
+            }
         }
+        drop((disk.writer, disk.reader));
+        // What panicked there was reported there.
+        let _ = disk.writing.join();
     }
 }
 
@@ -475,13 +695,4 @@ impl Running {
         usage.completion_tokens = decoder.completion_tokens;
         usage.reasoning_tokens = decoder.reasoning_tokens;
     }
-}
-
-/// Sends an event. If its receiver is gone, the request was cancelled and ends before the next step.
-fn send(events: &Sender<Result<Event>>, event: Event) {
-    let _ = events.send(Ok(event));
-}
-
-fn fail(events: &Sender<Result<Event>>, error: Error) {
-    let _ = events.send(Err(error));
 }

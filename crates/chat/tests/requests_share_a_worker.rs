@@ -9,9 +9,10 @@ use std::time::{Duration, Instant};
 
 use common::{Script, brooder, circler, talker, thinker, wanderer};
 use minke_chat::{
-    ChatModel, Error, Event, Events, FinishReason, Prompt, Reply, Request, Result, SamplingOptions, ThoughtLimit,
-    Worker, WorkerConfig,
+    ChatModel, DiskCache, Error, Event, Events, FinishReason, Prompt, Reply, Request, Result, SamplingOptions,
+    ThoughtLimit, Worker, WorkerConfig,
 };
+use minke_engine::Tenant;
 use minke_tensor::Device;
 use minke_text::{Message, RenderOptions};
 
@@ -94,8 +95,8 @@ fn a_prompt_progresses_by_itself_while_another_answers() {
     let long = worker.submit(request(&worker, &"x".repeat(1000), tokens(2))).unwrap();
     let (events, reply) = all(&long).unwrap();
     let read: Vec<usize> = events.iter().map(|event| event.usage.prefilled_tokens).collect();
-    // Chunks of 256 tokens.
-    assert_eq!((read[0], *read.last().unwrap()), (256, reply.usage.prompt_tokens), "{read:?}");
+    // Half a chunk of 256 tokens beside one that answers.
+    assert_eq!((read[0], *read.last().unwrap()), (128, reply.usage.prompt_tokens), "{read:?}");
     assert!(read.is_sorted() && reply.usage.prompt_tokens == 1003, "{read:?}");
     // The same prompt again is found in the cache, in pages of 32; the other's prompt is counted apart.
     let again = ask(&worker, &"x".repeat(1000), tokens(2));
@@ -196,11 +197,11 @@ fn more_than_may_wait_are_refused() {
     let running = worker.submit(request(&worker, "one", tokens(60_000))).unwrap();
     running.recv().unwrap();
     let waiting = worker.submit(request(&worker, "two", tokens(3))).unwrap();
-    let refused = worker.submit(request(&worker, "three", tokens(3))).unwrap();
-    assert!(matches!(all(&refused), Err(Error::Busy { waiting: 1 })));
-    let gone = worker.submit(request(&worker, "four", tokens(3)));
-    drop((running, gone));
+    let refused = worker.submit(request(&worker, "three", tokens(3)));
+    assert!(matches!(refused, Err(Error::Busy { unfinished: 2 })));
+    drop(running);
     assert_eq!(all(&waiting).unwrap().1.usage.completion_tokens, 3);
+    assert_eq!(ask(&worker, "three", tokens(3)).usage.completion_tokens, 3);
 }
 
 #[test]
@@ -259,4 +260,40 @@ fn tags_count_by_id_special_or_not() {
     let worker = start(&script.write(folder.path(), "wanders"), WorkerConfig::default());
     let reply = ask(&worker, "hello", SamplingOptions { think_budget: Some(5), ..SamplingOptions::default() });
     assert_eq!((reply.reasoning.map(|thought| thought.len()), reply.content.as_str()), (Some(5), "8*3"));
+}
+
+#[test]
+fn beginnings_of_prompts_outlive_the_worker() {
+    let (folder, cache) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let path = talker(folder.path());
+    let disk = DiskCache { folder: cache.path().into(), most_bytes: 1 << 30, warn: |line| panic!("{line}") };
+    let begin = || start(&path, WorkerConfig::default().with_disk_cache(disk.clone()));
+    let long = "x".repeat(1000);
+    let first = begin();
+    let request_of = |worker: &Worker, tenant: u64| {
+        let tenant = Tenant { share: tenant, prefixes: tenant };
+        request(worker, &long, SamplingOptions { temperature: Some(1.0), ..tokens(40) }).with_tenant(tenant)
+    };
+    let alone = all(&first.submit(request_of(&first, 1)).unwrap()).unwrap().0;
+    drop(first);
+    let second = begin();
+    let (events, reply) = all(&second.submit(request_of(&second, 1)).unwrap()).unwrap();
+    assert_eq!(reply.usage.cached_tokens, 992);
+    assert_eq!(bits(&events), bits(&alone));
+    // Not for another tenant.
+    let other = all(&second.submit(request_of(&second, 2)).unwrap()).unwrap().1;
+    assert_eq!(other.usage.cached_tokens, 0);
+    // A page in the middle that is gone: what stands before it is used.
+    drop(second);
+    let mut pages: Vec<_> = std::fs::read_dir(cache.path())
+        .unwrap()
+        .flat_map(|model| std::fs::read_dir(model.unwrap().path()).unwrap().map(|file| file.unwrap().path()))
+        .collect();
+    pages.sort();
+    assert!(pages.len() > 60);
+    pages.iter().step_by(2).for_each(|page| std::fs::remove_file(page).unwrap());
+    let third = begin();
+    let (events, reply) = all(&third.submit(request_of(&third, 1)).unwrap()).unwrap();
+    assert!(reply.usage.cached_tokens < 992);
+    assert_eq!(bits(&events), bits(&alone));
 }

@@ -57,6 +57,7 @@ pub fn finish_reason(finish: &FinishReason) -> &'static str {
         FinishReason::Cancelled => "interrupted",
         FinishReason::NotFinite => "not_finite",
         FinishReason::NothingAllowed => "nothing_allowed",
+        FinishReason::ConstraintPanicked => "constraint_panicked",
         _ => "stop",
     }
 }

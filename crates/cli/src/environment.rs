@@ -15,6 +15,39 @@ fn variable(name: &str) -> Option<String> {
     std::env::var(name).ok().filter(|value| !value.trim().is_empty())
 }
 
+/// The file of settings of a server.
+pub fn config() -> Option<PathBuf> {
+    variable("MINKE_CONFIG").map(PathBuf::from)
+}
+
+/// The settings of a server that stand in variables of their own: `MINKE_PORT` for `port`.
+pub fn settings() -> Vec<(String, String)> {
+    const NAMES: [&str; 21] = [
+        "MINKE_HOST",
+        "MINKE_PORT",
+        "MINKE_SOCKET",
+        "MINKE_TLS_CERT",
+        "MINKE_TLS_KEY",
+        "MINKE_KEY_FILE",
+        "MINKE_BASE_PATH",
+        "MINKE_CORS_ORIGINS",
+        "MINKE_ALLOWED_HOSTS",
+        "MINKE_MODEL_NAME",
+        "MINKE_MODEL_ALIASES",
+        "MINKE_MAX_RUNNING",
+        "MINKE_MAX_WAITING",
+        "MINKE_MAX_N",
+        "MINKE_MAX_CONNECTIONS",
+        "MINKE_MAX_BODY_BYTES",
+        "MINKE_SHARE_CACHE",
+        "MINKE_DISK_CACHE",
+        "MINKE_DISK_CACHE_BYTES",
+        "MINKE_REASONING_FIELD",
+        "MINKE_GRACE_SECONDS",
+    ];
+    NAMES.iter().filter_map(|name| Some(((*name).to_owned(), variable(name)?))).collect()
+}
+
 /// How many threads to take, as it was written.
 pub fn threads() -> Option<String> {
     variable(THREADS)
@@ -55,6 +88,11 @@ pub fn history() -> Option<PathBuf> {
 /// The folder of kept conversations, if there is a place for it.
 pub fn sessions() -> Option<PathBuf> {
     own_folder("XDG_DATA_HOME", ".local/share").map(|folder| folder.join("sessions"))
+}
+
+/// The folder of the server's prefix cache, if there is a place for it.
+pub fn disk_cache() -> Option<PathBuf> {
+    own_folder("XDG_CACHE_HOME", ".cache").map(|folder| folder.join("prefixes"))
 }
 
 /// The command that edits a file, if one was named.

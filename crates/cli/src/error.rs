@@ -93,7 +93,16 @@ fn of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<Exit> {
     let text = || cause.downcast_ref().map(of_text);
     let spec = || cause.downcast_ref::<minke_spec::Error>().map(|_| Exit::BadFile);
     let hub = || cause.downcast_ref().map(of_hub);
-    train.or_else(chat).or_else(hub).or_else(eval).or_else(engine).or_else(weights).or_else(text).or_else(spec)
+    let server = || cause.downcast_ref::<minke_server::Error>().map(|_| Exit::Failed);
+    train
+        .or_else(chat)
+        .or_else(server)
+        .or_else(hub)
+        .or_else(eval)
+        .or_else(engine)
+        .or_else(weights)
+        .or_else(text)
+        .or_else(spec)
 }
 
 fn of_train(error: &minke_train::Error) -> Exit {

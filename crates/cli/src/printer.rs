@@ -7,8 +7,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use console::Term;
-use minke_chat::{Event, ThoughtLimit};
-use minke_text::ReasoningEvent;
+use minke_chat::{Event, Piece, ThoughtLimit};
 
 use crate::args::Think;
 
@@ -112,12 +111,12 @@ impl Printer {
         self.put("\n")
     }
 
-    fn say(&mut self, event: &ReasoningEvent) -> Result<()> {
-        if matches!(event, ReasoningEvent::Reasoning(_)) {
+    fn say(&mut self, piece: &Piece) -> Result<()> {
+        if matches!(piece, Piece::Reasoning(_)) {
             self.release()?;
         }
-        match event {
-            ReasoningEvent::Reasoning(piece) if self.think == Think::Show => {
+        match piece {
+            Piece::Reasoning(piece) if self.think == Think::Show => {
                 self.line.clear();
                 if !self.in_thought && self.dim {
                     self.put(DIM)?;
@@ -125,8 +124,9 @@ impl Printer {
                 self.in_thought = true;
                 self.put(&harmless(piece))
             }
-            ReasoningEvent::Reasoning(_) => Ok(()),
-            ReasoningEvent::Content(piece) => {
+            // A conversation at the terminal offers no tools.
+            Piece::Reasoning(_) | Piece::Call(_) | Piece::Arguments(_) | Piece::Incomplete => Ok(()),
+            Piece::Content(piece) => {
                 self.leave_thought("\n\n")?;
                 self.line.clear();
                 match &mut self.held {
@@ -135,7 +135,7 @@ impl Printer {
                 }
                 Ok(())
             }
-            ReasoningEvent::ContentWasReasoning => {
+            Piece::ContentWasReasoning => {
                 // What was printed cannot be taken back; the answer begins behind a gap.
                 self.in_thought = self.held.take().is_none();
                 Ok(())

@@ -18,6 +18,11 @@ fn flags(verb: &str) -> BTreeSet<String> {
 fn every_verb_has_exactly_its_flags() {
     for (verb, expected) in [
         ("run", "help json max-tokens seed session temperature think think-budget threads top-p"),
+        (
+            "serve",
+            "allowed-host base-path config cors-origin disk-cache disk-cache-bytes help host key-file max-running max-waiting model-alias model-name \
+             port share-cache socket threads tls-cert tls-key",
+        ),
         ("train", "help json out set threads"),
         ("eval", "force-thought help json max-tokens out problems samples seed task temperature threads"),
         ("report", "help json out"),
@@ -37,8 +42,10 @@ fn every_verb_has_exactly_its_flags() {
     }
 }
 
-const VERBS: [&str; 18] = [
+const VERBS: [&str; 20] = [
     "run",
+    "serve",
+    "config",
     "train",
     "eval",
     "report",

@@ -63,7 +63,8 @@ impl<'a> Mask<'a> {
 /// The function gets the ids that the sequence has generated so far (its prompt is known to the caller) and a mask in
 /// which every token is allowed. It is called once for each token that is sampled, on the thread that steps the engine,
 /// and again with the same ids where a step is repeated: what it does to the mask must depend on the ids alone. The memory
-/// of the mask is reused. A function that panics leaves the engine as it was before the step.
+/// of the mask is reused. A function that panics ends its sequence with
+/// [`Finish::ConstraintPanicked`](crate::Finish::ConstraintPanicked), and no other.
 ///
 /// A mask of one token forces it. A mask without tokens ends the sequence with
 /// [`Finish::NothingAllowed`](crate::Finish::NothingAllowed). A stop id ends a sequence only if the mask allows it.
@@ -87,7 +88,8 @@ impl Constraint {
         Self(Arc::new(function))
     }
 
-    pub(crate) fn apply(&self, generated: &[u32], mask: &mut Mask<'_>) {
+    /// Forbids what may not come behind the ids so far, for a constraint that is part of another.
+    pub fn apply(&self, generated: &[u32], mask: &mut Mask<'_>) {
         (self.0)(generated, mask);
     }
 }

@@ -10,7 +10,7 @@ use crate::config::EngineConfig;
 use crate::sampler::{Outcome, Sampler};
 use crate::scheduler::{Plan, Scheduler};
 use crate::sequence::Sequence;
-use crate::{Completion, Counts, Error, Finish, Result, SamplingParams, SequenceId, Token};
+use crate::{Completion, Counts, Error, Finish, Result, SamplingParams, SequenceId, Tenant, Token};
 
 /// Counts since the engine was made, and its state. Those of one sequence are [`Counts`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -107,15 +107,29 @@ impl Engine {
     /// If the prompt is empty, leaves no room for an answer or has an unknown token, if a sampling parameter is out of
     /// range, if `n` is zero, or if more than `max_sequences + max_waiting` sequences would be unfinished.
     pub fn submit(&mut self, token_ids: &[u32], params: &SamplingParams, n: usize) -> Result<Vec<SequenceId>> {
+        self.submit_for(Tenant::default(), token_ids, params, n)
+    }
+
+    /// As [`Engine::submit`], for a tenant.
+    ///
+    /// # Errors
+    /// As [`Engine::submit`].
+    pub fn submit_for(
+        &mut self,
+        tenant: Tenant,
+        token_ids: &[u32],
+        params: &SamplingParams,
+        n: usize,
+    ) -> Result<Vec<SequenceId>> {
         self.check(token_ids, params, n)?;
         let (unfinished, limit) = (self.unfinished(), self.most_unfinished);
         if unfinished.saturating_add(n) > limit {
             return Err(Error::QueueFull { unfinished, n, limit });
         }
-        let root = self.scheduler.pages.root();
+        let root = self.scheduler.pages.root(tenant.prefixes);
         let member = |index: usize| {
             let seed = SamplingParams::seed_of_sample(params.seed, index);
-            Sequence::new(token_ids, params.clone().with_seed(seed), self.limit, root)
+            Sequence::new(token_ids, params.clone().with_seed(seed), self.limit, tenant.share, root)
         };
         Ok(self.scheduler.add((0..n).map(member).collect()))
     }
@@ -217,25 +231,45 @@ impl Engine {
         running.or_else(|| self.finished.get(&id).map(|completion| completion.counts))
     }
 
-    /// The contents of the full pages that the prefix cache has of these tokens, the first one first, until one
-    /// is missing: what [`Engine::import_prefix`] takes in another engine of the same form, model, build and type
-    /// of cache.
-    pub fn export_prefix(&self, token_ids: &[u32]) -> impl ExactSizeIterator<Item = Vec<u8>> {
-        self.scheduler.pages.known_pages(token_ids).into_iter().map(|page| self.cache.export_page(page))
+    /// The contents of the full pages that the prefix cache has of these tokens for tenants of the number `prefixes`
+    /// ([`Tenant::prefixes`]), the first one first, until one is missing: what [`Engine::import_prefix`] takes in another
+    /// engine of the same form, model, build and type of cache. The first `skipped` pages are left out.
+    pub fn export_prefix(
+        &self,
+        prefixes: u64,
+        token_ids: &[u32],
+        skipped: usize,
+    ) -> impl ExactSizeIterator<Item = Vec<u8>> {
+        let pages = self.known_pages(prefixes, token_ids);
+        pages.into_iter().skip(skipped).map(|page| self.cache.export_page(page))
     }
 
-    /// Adds pages of [`Engine::export_prefix`] to the prefix cache, as far as they and the free pages reach, and
-    /// returns how many of the tokens the cache then has. Sequences that begin with them start from these pages.
+    /// How many of these tokens the prefix cache has for tenants of a number, in whole pages.
+    pub fn known_prefix(&self, prefixes: u64, token_ids: &[u32]) -> usize {
+        self.known_pages(prefixes, token_ids).len() * PAGE_TOKENS
+    }
+
+    fn known_pages(&self, prefixes: u64, token_ids: &[u32]) -> Vec<u32> {
+        let allocator = &self.scheduler.pages;
+        let known = |root| allocator.known_pages(root, token_ids).map(|(page, _)| page).collect();
+        allocator.known_root(prefixes).map_or_else(Vec::new, known)
+    }
+
+    /// Adds pages of [`Engine::export_prefix`] to the prefix cache of a number, as far as they and the free pages reach, and
+    /// returns how many of the tokens the cache then has. Sequences that begin with them start from these pages. The first
+    /// `skipped` pages of the tokens are not among `pages`; nothing is added if the cache lacks one of them.
     ///
     /// # Errors
     /// What `pages` gives as an error, and a page of another size than [`Engine::page_bytes`]; those before it stay.
     pub fn import_prefix<E: From<Error>>(
         &mut self,
+        prefixes: u64,
         token_ids: &[u32],
+        skipped: usize,
         pages: impl IntoIterator<Item = std::result::Result<Vec<u8>, E>>,
     ) -> std::result::Result<usize, E> {
         let mut owned = Vec::new();
-        let result = self.fill_pages(token_ids, pages, &mut owned);
+        let result = self.fill_pages(prefixes, token_ids, skipped, pages, &mut owned);
         let known = owned.len() * PAGE_TOKENS;
         // The last page first, so that the cache gives up the end of a prefix before its beginning.
         owned.into_iter().rev().for_each(|page| self.scheduler.pages.release(page));
@@ -245,13 +279,21 @@ impl Engine {
     /// Does the work of [`Engine::import_prefix`]; the pages stay owned, so that none pushes another out.
     fn fill_pages<E: From<Error>>(
         &mut self,
+        prefixes: u64,
         token_ids: &[u32],
+        skipped: usize,
         pages: impl IntoIterator<Item = std::result::Result<Vec<u8>, E>>,
         owned: &mut Vec<u32>,
     ) -> std::result::Result<(), E> {
         let (allocator, page_bytes) = (&mut self.scheduler.pages, self.cache.page_bytes());
-        let mut prefix = allocator.root();
-        for (tokens, bytes) in token_ids.as_chunks().0.iter().zip(pages) {
+        let mut prefix = allocator.root(prefixes);
+        let chunks = token_ids.as_chunks().0;
+        for tokens in chunks.iter().take(skipped) {
+            let Some((page, longer)) = allocator.find(prefix, tokens) else { return Ok(()) };
+            owned.push(page);
+            prefix = longer;
+        }
+        for (tokens, bytes) in chunks.iter().skip(skipped).zip(pages) {
             let bytes = bytes?;
             if bytes.len() != page_bytes {
                 return Err(Error::PageSize { bytes: bytes.len(), page_bytes }.into());

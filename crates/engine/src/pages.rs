@@ -34,7 +34,8 @@ pub(crate) struct PageAllocator {
     reusable: BTreeMap<u64, u32>,
     /// Only looked up, never walked: nothing depends on the order of a hash map.
     known: HashMap<Key, (u32, Prefix)>,
-    root: Prefix,
+    /// The prefixes without tokens, by the tenants' numbers. Number 0 has the prefix that stands for the form.
+    roots: BTreeMap<u64, Prefix>,
     /// Counts releases and prefixes.
     clock: u64,
     prefix_cache: bool,
@@ -47,18 +48,30 @@ impl PageAllocator {
             free: (0..count as u32).rev().collect(),
             reusable: BTreeMap::new(),
             known: HashMap::new(),
-            root: Prefix(match form {
-                MlaForm::Expanded => 0,
-                MlaForm::Absorbed => 1,
-            }),
+            roots: BTreeMap::from([(
+                0,
+                Prefix(match form {
+                    MlaForm::Expanded => 0,
+                    MlaForm::Absorbed => 1,
+                }),
+            )]),
             clock: 2,
             prefix_cache,
         }
     }
 
-    /// The prefix without tokens. The form is part of it, and so of every prefix.
-    pub(crate) fn root(&self) -> Prefix {
-        self.root
+    /// The prefix without tokens for tenants of this number ([`Tenant::prefixes`](crate::Tenant::prefixes)). It is part
+    /// of every prefix: what was computed for one number is not found under another.
+    pub(crate) fn root(&mut self, prefixes: u64) -> Prefix {
+        *self.roots.entry(prefixes).or_insert_with(|| {
+            self.clock += 1;
+            Prefix(self.clock)
+        })
+    }
+
+    /// The prefix of [`PageAllocator::root`], if there is one.
+    pub(crate) fn known_root(&self, prefixes: u64) -> Option<Prefix> {
+        self.roots.get(&prefixes).copied()
     }
 
     /// The number of pages.
@@ -119,15 +132,15 @@ impl PageAllocator {
         Some((page, prefix))
     }
 
-    /// The known pages that hold the beginning of these tokens, in order; their owners stay as they are.
-    pub(crate) fn known_pages(&self, token_ids: &[u32]) -> Vec<u32> {
-        let mut prefix = self.root;
-        let next = |tokens: &[u32; PAGE_TOKENS]| {
-            let &(page, longer) = self.known.get(&(prefix, *tokens))?;
-            prefix = longer;
-            Some(page)
+    /// The known pages that hold the beginning of these tokens behind `prefix`, in order, each with the prefix that ends
+    /// with it; their owners stay as they are.
+    pub(crate) fn known_pages(&self, prefix: Prefix, token_ids: &[u32]) -> impl Iterator<Item = (u32, Prefix)> {
+        let next = move |prefix: &mut Prefix, tokens: &[u32; PAGE_TOKENS]| {
+            let &(page, longer) = self.known.get(&(*prefix, *tokens))?;
+            *prefix = longer;
+            Some((page, longer))
         };
-        token_ids.as_chunks().0.iter().map_while(next).collect()
+        token_ids.as_chunks().0.iter().scan(prefix, next)
     }
 
     /// Makes a full page known, and returns the prefix that ends with it. If another page with these tokens is known
@@ -219,7 +232,7 @@ mod tests {
             let mut owned: Vec<u32> = Vec::new();
             // One letter per page: the letters from the beginning of the sequence.
             let mut contents: HashMap<u32, Vec<u32>> = HashMap::new();
-            let mut prefixes: HashMap<Vec<u32>, Prefix> = HashMap::from([(vec![], pages.root())]);
+            let mut prefixes: HashMap<Vec<u32>, Prefix> = HashMap::from([(vec![], pages.root(0))]);
             for action in actions {
                 match action {
                     Action::Allocate => match pages.allocate() {
@@ -252,7 +265,7 @@ mod tests {
                         }
                     }
                     Action::Find(letters) => {
-                        let mut prefix = pages.root();
+                        let mut prefix = pages.root(0);
                         for i in 0..letters.len() {
                             let Some((page, next)) = pages.find(prefix, &[letters[i]; PAGE_TOKENS]) else { break };
                             owned.push(page);
@@ -262,8 +275,9 @@ mod tests {
                     }
                     Action::ForgetAll => {
                         pages.forget_all();
-                        prop_assert!(pages.find(pages.root(), &[0; PAGE_TOKENS]).is_none());
-                        prefixes = HashMap::from([(vec![], pages.root())]);
+                        let root = pages.root(0);
+                        prop_assert!(pages.find(root, &[0; PAGE_TOKENS]).is_none());
+                        prefixes = HashMap::from([(vec![], pages.root(0))]);
                     }
                     Action::Share(_) | Action::Release(_) | Action::Fill(..) => {}
                 }
@@ -280,12 +294,13 @@ mod tests {
     #[test]
     fn the_longest_unused_page_is_given_up_first() {
         let mut pages = PageAllocator::new(3, MlaForm::Absorbed, true);
+        let root = pages.root(0);
         let three: Vec<u32> = (0..3).map(|_| pages.allocate().unwrap()).collect();
         for (i, &page) in three.iter().enumerate() {
-            pages.remember(pages.root(), &[i as u32; PAGE_TOKENS], page);
+            pages.remember(root, &[i as u32; PAGE_TOKENS], page);
         }
         [1, 0, 2].into_iter().for_each(|i| pages.release(three[i]));
-        let (again, _) = pages.find(pages.root(), &[1; PAGE_TOKENS]).unwrap();
+        let (again, _) = pages.find(root, &[1; PAGE_TOKENS]).unwrap();
         pages.release(again);
         let evicted: Vec<u32> = (0..3).map(|_| pages.allocate().unwrap()).collect();
         assert_eq!(evicted, [three[0], three[2], three[1]]);
@@ -294,7 +309,19 @@ mod tests {
 
     #[test]
     fn forms_share_nothing() {
-        let root = |form| PageAllocator::new(1, form, true).root();
+        let root = |form| PageAllocator::new(1, form, true).root(0);
         assert_ne!(root(MlaForm::Expanded), root(MlaForm::Absorbed));
+    }
+
+    #[test]
+    fn tenants_share_nothing() {
+        let mut pages = PageAllocator::new(2, MlaForm::Absorbed, true);
+        let (one, other) = (pages.root(1), pages.root(2));
+        assert_eq!((one, other), (pages.root(1), pages.root(2)));
+        let page = pages.allocate().unwrap();
+        pages.remember(one, &[7; PAGE_TOKENS], page);
+        pages.release(page);
+        assert!(pages.find(other, &[7; PAGE_TOKENS]).is_none());
+        assert!(pages.find(one, &[7; PAGE_TOKENS]).is_some());
     }
 }

@@ -24,7 +24,8 @@ const LOWEST_TEMPERATURE: f32 = 1e-3;
 ///
 /// Log-probabilities that are reported, and entropies, are those of the model at the temperature, `softmax(logits /
 /// temperature)` with 1 for greedy: bias, penalties, constraint and filters change what is drawn, never what is reported.
-/// A trainer computes the same number from the same weights. The numbers that API servers call logprobs have temperature 1.
+/// A trainer computes the same number from the same weights. The numbers that API servers call logprobs have temperature 1:
+/// [`log_prob_temperature`](Self::log_prob_temperature) asks for those.
 ///
 /// # Examples
 /// ```
@@ -59,6 +60,8 @@ pub struct SamplingParams {
     pub logit_bias: BTreeMap<u32, f32>,
     /// Which tokens may come next.
     pub constraint: Option<Constraint>,
+    /// Temperature of the log-probabilities that are reported, and of the entropies; none for that of the draw.
+    pub log_prob_temperature: Option<f32>,
     /// How many of the most likely tokens are reported beside each one, with their log-probabilities. A number beyond
     /// the vocabulary gives all.
     pub top_log_probs: usize,
@@ -80,6 +83,7 @@ impl Default for SamplingParams {
             frequency_penalty: 0.0,
             logit_bias: BTreeMap::new(),
             constraint: None,
+            log_prob_temperature: None,
             top_log_probs: 0,
         }
     }
@@ -158,6 +162,12 @@ impl SamplingParams {
         Self { constraint: Some(constraint), ..self }
     }
 
+    /// Sets [`log_prob_temperature`](Self::log_prob_temperature).
+    #[must_use]
+    pub fn with_log_prob_temperature(self, temperature: f32) -> Self {
+        Self { log_prob_temperature: Some(temperature), ..self }
+    }
+
     /// Sets [`top_log_probs`](Self::top_log_probs).
     #[must_use]
     pub fn with_top_log_probs(self, top_log_probs: usize) -> Self {
@@ -172,8 +182,12 @@ impl SamplingParams {
         let check = |ok: bool, field: &'static str, value: &dyn std::fmt::Display, range: &'static str| {
             if ok { Ok(()) } else { Err(Error::Setting { field, value: value.to_string(), range }) }
         };
-        let t = self.temperature;
-        check(t == 0.0 || (LOWEST_TEMPERATURE..=100.0).contains(&t), "temperature", &t, "0 (greedy) or 0.001 to 100")?;
+        let temperature = |field, t: f32| {
+            let ok = t == 0.0 || (LOWEST_TEMPERATURE..=100.0).contains(&t);
+            check(ok, field, &t, "0 (greedy) or 0.001 to 100")
+        };
+        temperature("temperature", self.temperature)?;
+        temperature("log_prob_temperature", self.log_prob_temperature.unwrap_or(1.0))?;
         check(self.top_p > 0.0 && self.top_p <= 1.0, "top_p", &self.top_p, "above 0 and at most 1 (all tokens)")?;
         check((0.0..=1.0).contains(&self.min_p), "min_p", &self.min_p, "0 (all tokens) to 1")?;
         check(self.max_tokens > 0, "max_tokens", &self.max_tokens, "at least 1")?;

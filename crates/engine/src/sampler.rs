@@ -4,6 +4,8 @@
 //! is done with it stands at the operation ([`minke_tensor::Tensor::sample`]): bias and penalties, the mask of a
 //! constraint, temperature, `top_k`, `top_p`, `min_p`, draw.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
 use minke_model::Transformer;
 use minke_spec::draw::{Domain, draw};
 use minke_tensor::{Device, Edit, Indices, NOT_FINITE, NOTHING_ALLOWED, Pass, SampleRow, SampleRows, Tensor};
@@ -23,6 +25,8 @@ pub(crate) struct Sampler {
     rows: Vec<SampleRow>,
     edits: Vec<Edit>,
     masks: Vec<u32>,
+    /// Rows whose constraint panicked.
+    panicked: Vec<usize>,
 }
 
 impl Sampler {
@@ -32,6 +36,7 @@ impl Sampler {
         self.rows.clear();
         self.edits.clear();
         self.masks.clear();
+        self.panicked.clear();
     }
 
     /// Adds the next token of a sequence, which row `state` of the batch predicts.
@@ -39,17 +44,28 @@ impl Sampler {
         let params = &sequence.params;
         let first_edit = self.edits.len();
         self.edits.extend(sequence.edits.iter());
-        let mask = params.constraint.as_ref().map(|constraint| {
+        let mask = params.constraint.as_ref().and_then(|constraint| {
             let (words, start) = (vocab_size.div_ceil(32), self.masks.len());
             self.masks.resize(start + words, 0);
-            constraint.apply(sequence.generated(), &mut Mask::full(&mut self.masks[start..], vocab_size));
-            start / words
+            let mut mask = Mask::full(&mut self.masks[start..], vocab_size);
+            // A constraint comes from a request: its panic is that sequence's alone.
+            let applied = catch_unwind(AssertUnwindSafe(|| constraint.apply(sequence.generated(), &mut mask)));
+            if applied.is_err() {
+                self.panicked.push(self.rows.len());
+            }
+            // One that forbids nothing costs nothing.
+            if self.masks[start..].iter().all(|&word| word == u32::MAX) {
+                self.masks.truncate(start);
+                return None;
+            }
+            Some(start / words)
         });
         let position = sequence.token_ids.len() as u64;
         let greedy = params.temperature == 0.0;
         self.states.push(state as u32);
         self.rows.push(SampleRow {
             temperature: params.temperature,
+            log_prob_temperature: params.log_prob_temperature.unwrap_or(params.temperature),
             top_k: params.top_k,
             top_p: params.top_p,
             min_p: params.min_p,
@@ -77,6 +93,7 @@ impl Sampler {
         let (log_probs, entropies) = (samples.log_prob.read(), samples.entropy.read());
         let alternative_log_probs = samples.alternative_log_probs.read();
         let outcome = |(i, row): (usize, &SampleRow)| match token_ids[i] {
+            _ if self.panicked.contains(&i) => Err(Finish::ConstraintPanicked),
             NOTHING_ALLOWED => Err(Finish::NothingAllowed),
             NOT_FINITE => Err(Finish::NotFinite),
             token_id => {
@@ -141,7 +158,7 @@ mod tests {
                 }));
             }
             params.validate().unwrap();
-            let mut sequence = Sequence::new(&ids("prompt"), params, 1000, crate::pages::Prefix::default());
+            let mut sequence = Sequence::new(&ids("prompt"), params, 1000, 0, crate::pages::Prefix::default());
             for token_id in ids("generated") {
                 let sampled = Sampled { token_id, log_prob: 0.0, entropy: 0.0, top_log_probs: vec![] };
                 assert_eq!(sequence.push(sampled), None);
@@ -169,7 +186,7 @@ mod tests {
     #[test]
     fn a_step_uses_the_memory_of_the_one_before() {
         let params = SamplingParams::default().with_constraint(Constraint::new(|_, mask| mask.force(3)));
-        let sequence = Sequence::new(&[1, 2], params, 10, crate::pages::Prefix::default());
+        let sequence = Sequence::new(&[1, 2], params, 10, 0, crate::pages::Prefix::default());
         let mut sampler = Sampler::default();
         let mut fill = || {
             sampler.clear();

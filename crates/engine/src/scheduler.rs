@@ -1,14 +1,17 @@
-//! The scheduler: each step computes all running sequences, as far as the pages reach, the oldest first.
+//! The scheduler: each step computes all running sequences, as far as pages and prompt tokens reach.
 //!
-//! Running sequences with one token to compute (decode) always take part; prompts are computed in chunks that share
-//! `chunk_tokens` per step. If a sequence needs a page and none is left, the youngest one that holds any gives its
-//! pages up and waits to be computed again. Nothing here changes the tokens of a sequence, only their time.
+//! Running sequences with one token to compute (decode) always take part; prompts share `chunk_tokens` of a step, and half
+//! of that beside sequences that decode, whose next token waits for the end of the step. If a sequence needs a page and
+//! none is left, the youngest one that holds any gives its pages up and waits to be computed again. A prompt whose next
+//! page is being computed by another one waits for that page. A tenant with fewer running sequences than another takes
+//! a place, or pages, of it. Nothing here changes the tokens of a sequence, only their time.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use minke_tensor::PAGE_TOKENS;
 
 use crate::config::EngineConfig;
+use crate::fairness::{Demand, Service};
 use crate::pages::PageAllocator;
 use crate::sequence::{Sequence, SequenceId};
 
@@ -20,6 +23,7 @@ pub(crate) struct Scheduler {
     pub pages: PageAllocator,
     pub preemptions: u64,
     pub prefix_hits: u64,
+    service: Service,
     max_sequences: usize,
     chunk_tokens: usize,
     next: u64,
@@ -52,6 +56,7 @@ impl Scheduler {
             pages: PageAllocator::new(config.pages, config.form, config.prefix_cache),
             preemptions: 0,
             prefix_hits: 0,
+            service: Service::default(),
             max_sequences: config.max_sequences,
             chunk_tokens: config.chunk_tokens,
             next: 0,
@@ -62,6 +67,12 @@ impl Scheduler {
     pub(crate) fn add(&mut self, members: Vec<Sequence>) -> Vec<SequenceId> {
         let first = self.next;
         self.next += members.len() as u64;
+        let active: BTreeSet<u64> = self.sequences.values().map(|sequence| sequence.share).collect();
+        for member in &members {
+            if !active.contains(&member.share) {
+                self.service.join(member.share, &active);
+            }
+        }
         let ids: Vec<SequenceId> = (first..self.next).map(SequenceId).collect();
         self.sequences.extend(ids.iter().copied().zip(members));
         if let Some((&leader, followers)) = ids.split_first() {
@@ -74,24 +85,104 @@ impl Scheduler {
     /// What the next step computes. Without sequences, nothing.
     pub(crate) fn schedule(&mut self) -> Plan {
         let mut plan = Plan::default();
-        let mut budget = self.chunk_tokens;
+        // The oldest first: only younger sequences are preempted, and those have not got their turn yet.
+        let mut ready = BTreeSet::new();
         for id in self.running.iter().copied().collect::<Vec<_>>() {
-            // Only younger sequences are preempted, and they have not been planned yet.
             if self.running.contains(&id) && self.make_room(id, true, &mut plan) {
-                self.plan(id, &mut budget, &mut plan);
+                ready.insert(id);
             }
         }
-        while let Some(&id) = self.waiting.first() {
-            let fits = self.running.len() < self.max_sequences && (budget > 0 || self.sequence(id).uncomputed() == 1);
-            let nothing_else = plan.work.is_empty();
-            if !fits || !self.make_room(id, nothing_else, &mut plan) {
-                break;
+        self.admit(&mut ready, &mut plan);
+        // What is oldest can have all pages.
+        if ready.is_empty()
+            && let Some(&id) = self.waiting.first()
+            && self.make_room(id, true, &mut plan)
+        {
+            self.waiting.remove(&id);
+            self.running.insert(id);
+            ready.insert(id);
+        }
+        self.plan(&ready, &mut plan);
+        plan
+    }
+
+    /// Starts sequences that wait, as far as places and pages reach.
+    fn admit(&mut self, ready: &mut BTreeSet<SequenceId>, plan: &mut Plan) {
+        let mut tried = BTreeSet::new();
+        loop {
+            // By turns: the tenant with the fewest places, and of its sequences the oldest.
+            let places = self.places();
+            let taken = |id: &SequenceId| places.get(&self.sequences[id].share).copied().unwrap_or(0);
+            let candidates = self.waiting.iter().filter(|id| !tried.contains(*id));
+            let Some(&id) = candidates.min_by_key(|id| (taken(id), **id)) else { return };
+            tried.insert(id);
+            if self.is_being_computed(id) {
+                continue;
+            }
+            let rival = self.rival(id);
+            if self.running.len() >= self.max_sequences {
+                let Some(rival) = rival else { return };
+                // It keeps its pages while nobody needs them.
+                self.stop(rival, ready);
+            }
+            if !self.make_room(id, false, plan) && !self.take_room(id, ready, plan) {
+                return;
             }
             self.waiting.remove(&id);
             self.running.insert(id);
-            self.plan(id, &mut budget, &mut plan);
+            ready.insert(id);
         }
-        plan
+    }
+
+    /// The places among running sequences that each tenant has.
+    fn places(&self) -> BTreeMap<u64, usize> {
+        let mut places = BTreeMap::new();
+        self.running.iter().for_each(|id| *places.entry(self.sequences[id].share).or_default() += 1);
+        places
+    }
+
+    /// The youngest running sequence of the tenant with the most places, if that tenant has more places than the one of
+    /// `id` even without it.
+    fn rival(&self, id: SequenceId) -> Option<SequenceId> {
+        let places = self.places();
+        let taken = |id: &SequenceId| places.get(&self.sequences[id].share).copied().unwrap_or(0);
+        let rival = self.running.iter().max_by_key(|id| (taken(id), **id)).copied()?;
+        (taken(&rival) > taken(&id) + 1).then_some(rival)
+    }
+
+    /// Takes pages for a sequence that waits from a tenant with more places: from what waits, then from what runs.
+    fn take_room(&mut self, id: SequenceId, ready: &mut BTreeSet<SequenceId>, plan: &mut Plan) -> bool {
+        let Some(share) = self.rival(id).map(|rival| self.sequences[&rival].share) else { return false };
+        while !self.reserve(id, plan) {
+            let idle = |other: &&SequenceId| {
+                let sequence = &self.sequences[*other];
+                sequence.share == share && !sequence.pages.is_empty()
+            };
+            let Some(victim) = self.waiting.iter().rev().find(idle).copied().or_else(|| self.rival(id)) else {
+                return false;
+            };
+            self.stop(victim, ready);
+            self.preempt(victim);
+        }
+        true
+    }
+
+    /// Takes the place of a sequence away; it waits.
+    fn stop(&mut self, id: SequenceId, ready: &mut BTreeSet<SequenceId>) {
+        if self.running.remove(&id) {
+            self.waiting.insert(id);
+            ready.remove(&id);
+        }
+    }
+
+    /// Whether the first page that a sequence would compute is about to be computed by one that runs.
+    fn is_being_computed(&self, id: SequenceId) -> bool {
+        let sequence = &self.sequences[&id];
+        if !sequence.pages.is_empty() {
+            return false;
+        }
+        let first = sequence.first_unknown_page(&self.pages);
+        first.is_some() && self.running.iter().any(|id| self.sequences[id].next_page() == first)
     }
 
     /// Notes that the planned tokens are in the cache.
@@ -100,6 +191,7 @@ impl Scheduler {
         sequence.computed += work.rows;
         sequence.count_prefilled();
         sequence.remember_full_pages(&mut self.pages);
+        self.service.count(sequence.share, work.rows);
     }
 
     /// Lets the members of a group that waited for the prompt start from its pages. Before the leader's first token.
@@ -146,23 +238,31 @@ impl Scheduler {
         self.sequences.get_mut(&id).expect("invariant: ids in sets and plans are those of sequences")
     }
 
-    /// Plans as many tokens of a sequence as the budget allows; a single one is free.
-    fn plan(&mut self, id: SequenceId, budget: &mut usize, plan: &mut Plan) {
-        let sequence = self.sequence(id);
-        let wanted = sequence.uncomputed();
-        let rows = if wanted == 1 { 1 } else { wanted.min(*budget) };
-        if wanted > 1 {
-            *budget -= rows;
+    /// Plans a token of each sequence that decodes, and what the prompts get of a step.
+    fn plan(&self, ready: &BTreeSet<SequenceId>, plan: &mut Plan) {
+        let lacking = |id: &SequenceId| self.sequences[id].uncomputed();
+        let demands: Vec<Demand> = ready
+            .iter()
+            .filter(|id| lacking(id) > 1)
+            .map(|id| Demand { id: *id, share: self.sequences[id].share, tokens: lacking(id) })
+            .collect();
+        let decoding = ready.len() - demands.len();
+        let beside = self.chunk_tokens.div_ceil(2).max(decoding).min(self.chunk_tokens);
+        let budget = if decoding == 0 { self.chunk_tokens } else { beside };
+        let mut given = demands.iter().zip(self.service.share_out(budget, &demands)).peekable();
+        for id in ready {
+            let rows = given.next_if(|(demand, _)| demand.id == *id).map_or(1, |(_, rows)| rows);
+            if rows == 0 {
+                continue;
+            }
+            let sequence = &self.sequences[id];
+            let mut samplers = Vec::new();
+            if rows == sequence.uncomputed() {
+                samplers.push(*id);
+                samplers.extend_from_slice(&sequence.followers);
+            }
+            plan.work.push(Work { id: *id, first: sequence.computed, rows, samplers });
         }
-        if rows == 0 {
-            return;
-        }
-        let mut samplers = Vec::new();
-        if rows == wanted {
-            samplers.push(id);
-            samplers.extend_from_slice(&sequence.followers);
-        }
-        plan.work.push(Work { id, first: sequence.computed, rows, samplers });
     }
 
     /// Makes sure that all tokens of a sequence have a page, and that no page with another owner is written; returns
@@ -253,10 +353,10 @@ mod tests {
             }
         }
 
-        fn add(&mut self, prompt: &[u32], max_tokens: usize, n: usize) {
+        fn add(&mut self, tenant: u64, prompt: &[u32], max_tokens: usize, n: usize) {
             let params = SamplingParams::default().with_max_tokens(max_tokens);
-            let root = self.scheduler.pages.root();
-            let member = || Sequence::new(prompt, params.clone(), self.limit, root);
+            let root = self.scheduler.pages.root(tenant);
+            let member = || Sequence::new(prompt, params.clone(), self.limit, tenant, root);
             self.scheduler.add((0..n).map(|_| member()).collect());
         }
 
@@ -325,8 +425,8 @@ mod tests {
 
     #[derive(Clone, Debug)]
     enum Action {
-        /// Letters of the prompt, 16 tokens each; tokens of it to leave out; tokens to generate; members.
-        Add(Vec<u32>, usize, usize, usize),
+        /// Tenant; letters of the prompt, 16 tokens each; tokens of it to leave out; tokens to generate; members.
+        Add(u64, Vec<u32>, usize, usize, usize),
         Cancel(usize),
         Steps(usize),
     }
@@ -334,7 +434,8 @@ mod tests {
     fn action() -> impl Strategy<Value = Action> {
         let letters = prop::collection::vec(0..2u32, 1..7);
         prop_oneof![
-            3 => (letters, 0..16usize, 1..80usize, 1..6usize).prop_map(|(l, cut, max, n)| Action::Add(l, cut, max, n)),
+            3 => (0..3u64, letters, 0..16usize, 1..80usize, 1..6usize)
+                .prop_map(|(tenant, letters, cut, max, n)| Action::Add(tenant, letters, cut, max, n)),
             2 => any::<usize>().prop_map(Action::Cancel),
             4 => (1..30usize).prop_map(Action::Steps),
         ]
@@ -354,10 +455,10 @@ mod tests {
             let mut submitted = 0;
             for action in actions {
                 match action {
-                    Action::Add(letters, cut, max_tokens, n) => {
+                    Action::Add(tenant, letters, cut, max_tokens, n) => {
                         let mut prompt: Vec<u32> = letters.iter().flat_map(|&letter| [letter; 16]).collect();
                         prompt.truncate(prompt.len() - cut.min(15));
-                        machine.add(&prompt, max_tokens, n);
+                        machine.add(tenant, &prompt, max_tokens, n);
                         submitted += n;
                     }
                     Action::Cancel(which) => {
@@ -392,7 +493,7 @@ mod tests {
     fn a_group_computes_its_prompt_once() {
         let config = EngineConfig { pages: 64, chunk_tokens: 64, prefix_cache: false, ..EngineConfig::default() };
         let mut machine = Machine::new(&config);
-        machine.add(&[1; 100], 20, 8);
+        machine.add(0, &[1; 100], 20, 8);
         let plans: Vec<Plan> = (0..2)
             .map(|_| {
                 let plan = machine.scheduler.schedule();
@@ -417,5 +518,65 @@ mod tests {
         // Each writes its first token: the partial page is copied for all but the last owner.
         let plan = machine.scheduler.schedule();
         assert_eq!((plan.work.len(), plan.copies.len(), machine.owners().len()), (8, 7, 3 + 8));
+    }
+
+    fn sizes(pages: usize, max_sequences: usize, chunk_tokens: usize) -> EngineConfig {
+        EngineConfig { pages, max_sequences, chunk_tokens, ..EngineConfig::default() }
+    }
+
+    /// Steps until the sequence of this number has its first token, at most so many; how many it took.
+    fn steps_to_first_token(machine: &mut Machine, config: &EngineConfig, number: u64) -> usize {
+        (1..1000)
+            .find(|_| {
+                machine.step(config);
+                machine.check();
+                machine.scheduler.sequences.get(&SequenceId(number)).is_none_or(|s| s.token_ids.len() > s.prompt)
+            })
+            .unwrap()
+    }
+
+    #[test]
+    fn a_prompt_that_another_one_is_computing_is_computed_once() {
+        let config = sizes(64, 16, 64);
+        let mut machine = Machine::new(&config);
+        let shared: Vec<u32> = (0..500).map(|i| i % 7).collect();
+        (0..8).for_each(|i| machine.add(0, &[shared.clone(), vec![100 + i; 20]].concat(), 4, 1));
+        let steps = steps_to_first_token(&mut machine, &config, 7);
+        // 480 of 500 tokens lie in full pages; the rest of each one follows, 40 tokens.
+        let computed: u64 = 500 + 8 * 40;
+        assert!(steps as u64 <= computed / 32, "{steps} steps");
+        assert_eq!(machine.scheduler.prefix_hits, 7 * 480);
+        // Another tenant has nothing of it.
+        machine.add(1, &shared, 4, 1);
+        assert!(steps_to_first_token(&mut machine, &config, 8) >= 500usize.div_ceil(64));
+        assert_eq!(machine.scheduler.prefix_hits, 7 * 480);
+    }
+
+    #[test]
+    fn a_short_prompt_joins_a_long_one() {
+        let config = sizes(300, 16, 64);
+        let mut machine = Machine::new(&config);
+        machine.add(0, &(0..8000).collect::<Vec<u32>>(), 4, 1);
+        machine.step(&config);
+        machine.add(0, &[7; 50], 4, 1);
+        assert_eq!(steps_to_first_token(&mut machine, &config, 1), 1);
+    }
+
+    #[test]
+    fn a_tenant_with_many_requests_does_not_keep_another_waiting() {
+        for (pages, places) in [(400, 8), (40, 32), (40, 8)] {
+            let config = sizes(pages, places, 64);
+            let mut machine = Machine::new(&config);
+            (0..32).for_each(|i| machine.add(1, &[i; 100], 500, 1));
+            (0..60).for_each(|_| machine.step(&config));
+            machine.add(2, &[9; 60], 500, 1);
+            assert!(steps_to_first_token(&mut machine, &config, 32) <= 2, "{pages} pages, {places} places");
+            // Both go on, and all end.
+            while !machine.scheduler.sequences.is_empty() {
+                machine.step(&config);
+                machine.check();
+            }
+            assert_eq!(machine.ended, 33);
+        }
     }
 }

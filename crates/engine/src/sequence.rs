@@ -29,6 +29,8 @@ pub enum Finish {
     NotFinite,
     /// Its constraint or its bias forbade every token.
     NothingAllowed,
+    /// Its constraint panicked.
+    ConstraintPanicked,
 }
 
 /// A token and its log-probability.
@@ -115,6 +117,8 @@ pub(crate) struct Sequence {
     pub token_ids: Vec<u32>,
     pub prompt: usize,
     pub params: SamplingParams,
+    /// [`Tenant::share`](crate::Tenant::share)
+    pub share: u64,
     /// Longest it may get, in tokens.
     pub limit: usize,
     /// Tokens whose keys and values are in the pages.
@@ -126,6 +130,8 @@ pub(crate) struct Sequence {
     /// Full pages that were given to the prefix cache, and the prefix that ends with them.
     pub remembered: usize,
     pub prefix: Prefix,
+    /// The prefix without tokens.
+    root: Prefix,
     /// Members of the group that start when this one's prompt is computed.
     pub followers: Vec<SequenceId>,
     pub edits: Edits,
@@ -135,10 +141,11 @@ pub(crate) struct Sequence {
 }
 
 impl Sequence {
-    pub(crate) fn new(prompt: &[u32], params: SamplingParams, context: usize, root: Prefix) -> Self {
+    pub(crate) fn new(prompt: &[u32], params: SamplingParams, context: usize, share: u64, root: Prefix) -> Self {
         Self {
             token_ids: prompt.to_vec(),
             prompt: prompt.len(),
+            share,
             limit: context.min(prompt.len().saturating_add(params.max_tokens)),
             edits: Edits::new(&params, prompt),
             params,
@@ -148,6 +155,7 @@ impl Sequence {
             pages: Vec::new(),
             remembered: 0,
             prefix: root,
+            root,
             followers: Vec::new(),
             log_probs: Vec::new(),
             entropies: Vec::new(),
@@ -208,6 +216,19 @@ impl Sequence {
         }
     }
 
+    /// The page that will be added to the prefix cache next, as it is named there: what stands before it, and its tokens.
+    /// None if the sequence has no such page.
+    pub(crate) fn next_page(&self) -> Option<(Prefix, &[u32; PAGE_TOKENS])> {
+        Some((self.prefix, self.page_tokens(self.remembered)?))
+    }
+
+    /// The first page of a sequence without pages that the prefix cache does not have, as [`Sequence::next_page`].
+    pub(crate) fn first_unknown_page(&self, pages: &PageAllocator) -> Option<(Prefix, &[u32; PAGE_TOKENS])> {
+        let (known, prefix) =
+            pages.known_pages(self.root, &self.token_ids).fold((0, self.root), |(n, _), (_, prefix)| (n + 1, prefix));
+        Some((prefix, self.page_tokens(known)?))
+    }
+
     /// Adds pages that became full to the prefix cache.
     pub(crate) fn remember_full_pages(&mut self, pages: &mut PageAllocator) {
         while (self.remembered + 1) * PAGE_TOKENS <= self.computed {
@@ -221,7 +242,7 @@ impl Sequence {
     pub(crate) fn drop_pages(&mut self, pages: &mut PageAllocator) {
         // The last page first, so that the cache gives up the end of a prefix before its beginning.
         self.pages.drain(..).rev().for_each(|page| pages.release(page));
-        (self.computed, self.remembered, self.prefix) = (0, 0, pages.root());
+        (self.computed, self.remembered, self.prefix) = (0, 0, self.root);
     }
 
     /// Adds a token and returns whether that ends the sequence.

@@ -80,8 +80,7 @@ fn chunks_slots_prefix_hits_and_preemption() {
                 // Few pages: sequences lose theirs and are computed again. Few slots: sequences wait for one.
                 let few = sizes.clone().with_pages(9);
                 let stats = fixture.check(&fixture.device, few, "few pages");
-                // One prompt token per step: a sequence is through before the next needs its pages.
-                assert_eq!(stats.preemptions > 0, chunk_tokens > 1, "{stats:?}");
+                assert!(stats.preemptions > 0, "{stats:?}");
                 let stats = fixture.check(&fixture.device, sizes.with_max_sequences(5), "few slots");
                 assert_eq!(stats.prefix_hits > 0, prefix_cache);
             }

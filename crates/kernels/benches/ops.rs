@@ -314,6 +314,7 @@ fn sample_rows(device: &Device) {
             let uniform = 0.3;
             let row_of = SampleRow {
                 temperature: 0.6,
+                log_prob_temperature: 0.6,
                 top_k: 0,
                 top_p,
                 min_p: 0.0,

@@ -4,8 +4,7 @@
 use std::io::Write;
 use std::sync::Arc;
 
-use minke::text::ReasoningEvent;
-use minke::{ChatModel, Device, Message, RenderOptions, Reply, Request, Worker, WorkerConfig};
+use minke::{ChatModel, Device, Message, Piece, RenderOptions, Reply, Request, Worker, WorkerConfig};
 
 fn main() -> minke::Result<()> {
     let mut arguments = std::env::args().skip(1);
@@ -21,7 +20,7 @@ fn main() -> minke::Result<()> {
     loop {
         let event = events.recv()?;
         for piece in &event.pieces {
-            if let ReasoningEvent::Reasoning(text) | ReasoningEvent::Content(text) = piece {
+            if let Piece::Reasoning(text) | Piece::Content(text) = piece {
                 print!("{text}");
                 let _ = std::io::stdout().flush();
             }

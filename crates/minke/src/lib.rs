@@ -27,7 +27,7 @@ pub use minke_text as text;
 pub use minke_train as train;
 pub use minke_weights as weights;
 
-pub use minke_chat::{ChatModel, Event, Reply, Request, SamplingOptions, Worker, WorkerConfig};
+pub use minke_chat::{ChatModel, Event, Piece, Reply, Request, SamplingOptions, Worker, WorkerConfig};
 pub use minke_engine::{Engine, EngineConfig, SamplingParams};
 pub use minke_model::Transformer;
 pub use minke_spec::ModelConfig;

@@ -10,6 +10,7 @@
 //! A tag that is a token of the vocabulary counts by its id, special or not, and its letters in other tokens are text; one
 //! that is not a token counts as text.
 
+use crate::Rendered;
 use crate::tags::{THINK_CLOSE, THINK_OPEN, ThinkTag, ThinkTokens};
 
 /// A piece of thought or answer.
@@ -81,9 +82,19 @@ impl ReasoningParser {
         ReasoningParser { state, text_tags, held: String::new(), started: false }
     }
 
+    /// The same behind a rendered prompt: a tag at its end counts only if the template wrote it.
+    pub fn for_rendered(prompt: &Rendered, tokens: &ThinkTokens) -> Self {
+        Self::for_tokens(prompt.end(), tokens)
+    }
+
     /// Whether the next text belongs to the thought.
     pub fn is_thinking(&self) -> bool {
         self.state == State::Inside
+    }
+
+    /// Whether no thought was opened or closed so far, neither by the prompt nor behind it.
+    pub fn is_before_thought(&self) -> bool {
+        self.state == State::Before
     }
 
     /// The pieces that this text completes.

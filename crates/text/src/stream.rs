@@ -12,7 +12,7 @@
 /// assert_eq!(stream.push(b"ve\xe2\x82"), "ve");
 /// assert_eq!(stream.finish(), "\u{fffd}");
 /// ```
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Utf8Stream {
     /// The beginning of a character whose remaining bytes have not come: at most three bytes.
     held: Vec<u8>,

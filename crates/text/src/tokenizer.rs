@@ -4,12 +4,14 @@
 //! so any text has ids, and the ids give the same text back. Decoding is done here, from a table of the bytes of each id:
 //! text decoded token by token is then the text decoded at once, by construction.
 
+use crate::rendered::ControlTokens;
 use crate::special::{self, TokenizerConfig};
 use crate::tags::{THINK_CLOSE, THINK_OPEN, ThinkTokens};
-use crate::{Error, Result, SpecialTokens, file};
+use crate::{Error, Rendered, Result, SpecialTokens, file};
 use serde::Deserialize;
 use serde_json::Value;
 use std::path::Path;
+use std::sync::OnceLock;
 use tokenizers::models::bpe::{BPE, BpeTrainer};
 use tokenizers::normalizers::{NormalizerWrapper, utils::Sequence as Normalizers};
 use tokenizers::pre_tokenizers::{PreTokenizerWrapper, byte_level::ByteLevel, sequence::Sequence, split::Split};
@@ -64,6 +66,7 @@ pub struct Tokenizer {
     begin_ids: Vec<u32>,
     /// Of the vocabulary of a GGUF file: what ends a turn by its name.
     pub(crate) known_ends: Vec<u32>,
+    controls: OnceLock<ControlTokens>,
 }
 
 /// What a new tokenizer shall look like.
@@ -218,7 +221,33 @@ impl Tokenizer {
     /// The ids of a whole text or prompt: as [`Tokenizer::encode`], behind the [`Tokenizer::begin_ids`], unless the text
     /// itself begins with them, as what a chat template renders does.
     pub fn encode_prompt(&self, text: &str) -> Vec<u32> {
-        let mut ids = self.encode(text);
+        self.begun(self.encode(text))
+    }
+
+    /// The ids of a rendered prompt, as [`Tokenizer::encode_prompt`] gives them, save that an added token counts only where the
+    /// template wrote it. Text without letters of added tokens has the same ids either way.
+    pub fn encode_rendered(&self, prompt: &Rendered) -> Vec<u32> {
+        let Some((marked, marks)) = prompt.parts() else { return self.encode_prompt(prompt.text()) };
+        let added = self.library.get_added_vocabulary();
+        let split = added.extract_and_normalize(self.library.get_normalizer(), marked);
+        let parts = split.get_splits(tokenizers::OffsetReferential::Normalized, tokenizers::OffsetType::Byte);
+        let (mut ids, mut plain) = (Vec::new(), String::new());
+        for (i, (text, _, tokens)) in parts.iter().enumerate() {
+            let from_outside = || parts.get(i + 1).is_some_and(|(next, ..)| next.starts_with(marks.behind));
+            match tokens {
+                Some(tokens) if !from_outside() => {
+                    ids.extend(self.encode_plain(&std::mem::take(&mut plain)));
+                    ids.extend(tokens.iter().map(|token| token.id));
+                }
+                _ => plain.push_str(&marks.removed(text)),
+            }
+        }
+        ids.extend(self.encode_plain(&plain));
+        self.begun(ids)
+    }
+
+    /// These ids, behind those with which every text begins.
+    fn begun(&self, mut ids: Vec<u32>) -> Vec<u32> {
         if !ids.starts_with(&self.begin_ids) {
             ids.splice(..0, self.begin_ids.iter().copied());
         }
@@ -233,11 +262,7 @@ impl Tokenizer {
 
     /// The ids of a text in which no added token counts: no id of one comes out, whatever the text says.
     pub fn encode_plain(&self, text: &str) -> Vec<u32> {
-        let mut normalized = NormalizedString::from(text);
-        if let Some(normalizer) = self.library.get_normalizer() {
-            normalizer.normalize(&mut normalized).expect("invariant: only NFC is accepted, which cannot fail");
-        }
-        let ids = self.ids(normalized.into());
+        let ids = self.ids(self.normalize(text).into());
         if !ids.iter().any(|id| self.is_added(*id)) {
             return ids;
         }
@@ -282,6 +307,33 @@ impl Tokenizer {
         self.bytes.len()
     }
 
+    /// A text as it is before it is cut into words.
+    pub(crate) fn normalized(&self, text: &str) -> String {
+        self.normalize(text).get().to_owned()
+    }
+
+    fn normalize(&self, text: &str) -> NormalizedString {
+        let mut normalized = NormalizedString::from(text);
+        if let Some(normalizer) = self.library.get_normalizer() {
+            normalizer.normalize(&mut normalized).expect("invariant: only NFC is accepted, which cannot fail");
+        }
+        normalized
+    }
+
+    /// The added tokens that control something, with their ids, in the order of the ids: all but white space.
+    pub(crate) fn control_tokens(&self) -> Vec<(u32, &str)> {
+        let added = self.library.get_added_vocabulary().get_added_tokens_decoder().iter();
+        let all = added.map(|(id, token)| (*id, token.content.as_str()));
+        let mut controls: Vec<_> = all.filter(|(_, content)| !content.trim().is_empty()).collect();
+        controls.sort_unstable();
+        controls
+    }
+
+    /// The same, to be found in texts.
+    pub(crate) fn controls(&self) -> &ControlTokens {
+        self.controls.get_or_init(|| ControlTokens::new(self.control_tokens().into_iter().map(|(_, token)| token)))
+    }
+
     fn is_added(&self, id: u32) -> bool {
         self.library.get_added_vocabulary().get_added_tokens_decoder().contains_key(&id)
     }
@@ -314,7 +366,8 @@ impl Tokenizer {
             return Err(format!("has no token for the byte {byte:#04x}, which texts have; the file is not whole"));
         }
         let (special, known_ends) = (SpecialTokens::default(), Vec::new());
-        Ok(Tokenizer { library, json, bytes, byte_ids, special, begin_ids, known_ends })
+        let controls = OnceLock::new();
+        Ok(Tokenizer { library, json, bytes, byte_ids, special, begin_ids, known_ends, controls })
     }
 }
 

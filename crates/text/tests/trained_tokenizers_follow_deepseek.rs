@@ -40,7 +40,9 @@ fn layout_is_deepseeks() {
     let alphabet = |file: &Value| -> Vec<(String, u64)> {
         let ids =
             file["model"]["vocab"].as_object().unwrap().iter().map(|(token, id)| (token.clone(), id.as_u64().unwrap()));
-        ids.filter(|(_, id)| *id < 259).collect()
+        let mut alphabet: Vec<(String, u64)> = ids.filter(|(_, id)| *id < 259).collect();
+        alphabet.sort_by_key(|(_, id)| *id);
+        alphabet
     };
     assert_eq!(alphabet(&trained), alphabet(&published));
     assert_eq!(alphabet(&trained).len(), 259);

@@ -1,12 +1,14 @@
 //! The command line: one definition that parses arguments and from which help, completions and man pages are made.
 
 mod common;
+mod serve;
 mod values;
 mod verbs;
 
 use clap::{CommandFactory, Parser};
 
 pub use self::common::{Compute, Model, Output, RunFolder};
+pub use self::serve::{Config, Serve};
 pub use self::verbs::*;
 use crate::error::Exit;
 

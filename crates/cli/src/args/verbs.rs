@@ -12,6 +12,7 @@ use minke_tensor::Dtype;
 use minke_weights::recipe::{Override, Recipe};
 use serde::{Deserialize, Serialize};
 
+use super::serve::{Config, Serve};
 use super::values;
 use super::{Compute, Model, Output, RunFolder};
 
@@ -20,6 +21,11 @@ use super::{Compute, Model, Output, RunFolder};
 pub enum Verb {
     /// Ask a model: one question, or a conversation if none is given
     Run(Run),
+    /// Serve a model over HTTP: OpenAI's, Anthropic's and Ollama's APIs, and a page
+    Serve(Box<Serve>),
+    /// Look at settings
+    #[command(subcommand)]
+    Config(Config),
     /// Train as a TOML says; the same command goes on where it stopped
     Train(Train),
     /// Grade a model, or every stage of a run, on held-out problems

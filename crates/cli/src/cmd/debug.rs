@@ -53,11 +53,12 @@ fn render(args: &DebugText) -> Result<()> {
 /// Tells thought, answer and calls of tools apart in what a model said, behind the prompt that its template makes.
 fn parse(args: &DebugText) -> Result<()> {
     let archive = open(&args.model.path()?)?;
-    let (template, note) = template(&archive, &tokenizer(&archive)?)?;
+    let tokenizer = tokenizer(&archive)?;
+    let (template, note) = template(&archive, &tokenizer)?;
     note.iter().for_each(|note| eprintln!("minke: {note}"));
     let Thought { reasoning, content, closed, format_ok } =
         split(&template.render(&[Message::user("")], true)?, &args.text);
-    let mut parser = ToolCallParser::default();
+    let mut parser = ToolCallParser::new(template.tool_format(&tokenizer), &[]);
     let mut events = parser.push(&content);
     events.extend(parser.finish());
     let (mut content, mut calls) = (String::new(), Vec::<(String, String)>::new());
@@ -66,6 +67,8 @@ fn parse(args: &DebugText) -> Result<()> {
             ToolEvent::Content(text) => content.push_str(&text),
             ToolEvent::Call(name) => calls.push((name, String::new())),
             ToolEvent::Arguments(text) => calls.last_mut().expect("invariant: a call begins first").1.push_str(&text),
+            // The arguments are shown as far as they go.
+            ToolEvent::Incomplete => {}
         }
     }
     if args.output.json {

@@ -1,6 +1,7 @@
 //! One file per command.
 
 mod bench;
+mod config;
 mod convert;
 mod debug;
 mod doctor;
@@ -15,6 +16,7 @@ mod quantize;
 mod report;
 mod rm;
 mod run;
+mod serve;
 mod show;
 mod train;
 
@@ -34,6 +36,8 @@ use crate::args::Verb;
 pub fn dispatch(verb: Verb) -> Result<()> {
     match verb {
         Verb::Run(args) => run::run(args),
+        Verb::Serve(args) => serve::run(&args),
+        Verb::Config(args) => config::run(&args),
         Verb::Train(args) => train::run(&args),
         Verb::Eval(args) => eval::run(&args),
         Verb::Report(args) => report::run(&args),

@@ -81,7 +81,7 @@ fn model_and_question(first: Option<&str>, rest: &[String]) -> Result<(Option<Pa
 
 /// The folder of the model that ships with the repository: from here, from the binary upwards, or where the
 /// binary was built.
-fn default_model() -> Result<PathBuf> {
+pub fn default_model() -> Result<PathBuf> {
     let binary = std::env::current_exe().unwrap_or_default();
     let above = binary.ancestors().skip(1).map(|folder| folder.join(DEFAULT_MODEL));
     let built = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").join(DEFAULT_MODEL);

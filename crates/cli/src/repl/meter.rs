@@ -36,6 +36,7 @@ fn ending(finish: &FinishReason) -> &'static str {
         FinishReason::Cancelled => "; interrupted",
         FinishReason::NotFinite => "; values that are not numbers",
         FinishReason::NothingAllowed => "; nothing more was allowed",
+        FinishReason::ConstraintPanicked => "; the constraint on it failed",
         _ => "",
     }
 }

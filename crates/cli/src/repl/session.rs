@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
 use minke_chat::{Identity, PrefixCache, SamplingOptions};
+use minke_engine::Tenant;
 use minke_sys::atomic;
 use minke_tensor::{Dtype, PAGE_TOKENS};
 use serde::{Deserialize, Serialize};
@@ -105,7 +106,7 @@ impl Session {
 /// # Errors
 /// If the file cannot be written; what was there before is then still there.
 pub fn write_cache(path: &Path, identity: &Identity, cache: &PrefixCache<'_>, token_ids: &[u32]) -> Result<usize> {
-    let pages = cache.export(token_ids);
+    let pages = cache.export(Tenant::default().prefixes, token_ids);
     let tokens = pages.len() * PAGE_TOKENS;
     replace(path, |file| {
         let mut out = Summed { inner: file, sum: Sha256::new() };
@@ -159,6 +160,7 @@ pub fn read_cache(path: &Path, identity: &Identity, cache: &mut PrefixCache<'_>)
     file.read_exact(&mut ids)?;
     let ids: Vec<u32> = ids.as_chunks().0.iter().map(|id| u32::from_le_bytes(*id)).collect();
     cache.import(
+        Tenant::default().prefixes,
         &ids,
         (0..tokens / PAGE_TOKENS as u64).map(|_| {
             let mut page = vec![0; page_bytes as usize];

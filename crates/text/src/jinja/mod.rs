@@ -11,12 +11,12 @@ mod python;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use minijinja::value::{Kwargs, Rest, ValueKind};
 use minijinja::{Environment, ErrorKind, State, Value, functions, syntax::SyntaxConfig};
 
+use crate::bounded::{self, GivenUp};
 use crate::{Error, Result};
 pub(crate) use json::{Style, dumps};
 
@@ -219,23 +219,14 @@ fn strftime_now(format: String) -> Outcome<String> {
     python::strftime(&format, i64::try_from(now).unwrap_or(0))
 }
 
-/// Runs the template engine on a thread of its own, and leaves the thread behind if it does not come to an end: nothing can
-/// stop it, but the caller learns what is wrong.
+/// Runs the template engine with bounds.
 fn bounded<T: Send + 'static>(origin: &str, run: impl FnOnce() -> Outcome<T> + Send + 'static) -> Result<T> {
-    let (sender, receiver) = mpsc::channel();
-    let engine = move || {
-        // The receiver is gone after the deadline; then the result is of no use.
-        let _ = sender.send(run().map_err(|error| error.to_string()));
-    };
-    let outcome = match std::thread::Builder::new().stack_size(STACK_BYTES).spawn(engine) {
-        Err(error) => Err(format!("no stack of {STACK_BYTES} bytes to run on: {error}")),
-        Ok(_) => receiver.recv_timeout(DEADLINE).unwrap_or_else(|reason| match reason {
-            RecvTimeoutError::Timeout => {
-                Err(format!("came to no end in {} s; use another template", DEADLINE.as_secs()))
-            }
-            RecvTimeoutError::Disconnected => Err("the template engine panicked".into()),
-        }),
-    };
+    let engine = move || run().map_err(|error| error.to_string());
+    let outcome = bounded::bounded(STACK_BYTES, DEADLINE, engine).unwrap_or_else(|reason| match reason {
+        GivenUp::NoThread(error) => Err(format!("no stack of {STACK_BYTES} bytes to run on: {error}")),
+        GivenUp::Deadline => Err(format!("came to no end in {} s; use another template", DEADLINE.as_secs())),
+        GivenUp::Panicked => Err("the template engine panicked".into()),
+    });
     outcome.map_err(|reason| Error::Template { origin: origin.into(), reason: reason.replace('\n', " ") })
 }
 

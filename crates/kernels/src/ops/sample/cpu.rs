@@ -49,7 +49,7 @@ pub(super) fn sample(
         if !logits.iter().all(|z| z.is_finite()) {
             return;
         }
-        let inverse_temperature = SampleRow::inverse_temperature(row.temperature);
+        let inverse_temperature = SampleRow::inverse_temperature(row.log_prob_temperature);
         let token = choose(cpu, logits, row, sampling);
         if token == NOT_FINITE || token == NOTHING_ALLOWED {
             *token_id = token;

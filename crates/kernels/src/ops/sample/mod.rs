@@ -11,11 +11,11 @@
 //! min_p   keeps those of at least min_p
 //! token = where uniform * (sum of the kept w) falls when the kept w are added up by id; the largest z' if T is 0
 //!
-//! log p(e) = z_e / T - log sum exp(z / T)     of the token and of the alternatives, T = 1 where it is 0
+//! log p(e) = z_e / R - log sum exp(z / R)     of the token and of the alternatives, R = 1 where it is 0
 //! ```
 //!
 //! Equal logits rank by id. A filter that keeps everything changes nothing, bit for bit. Log-probabilities and entropy are
-//! those of the model at temperature T: before edits, mask and filters.
+//! those of the model at the temperature R that is asked for: before edits, mask and filters.
 
 mod cpu;
 pub mod reference;
@@ -36,6 +36,8 @@ pub const NOTHING_ALLOWED: u32 = u32::MAX - 1;
 pub struct SampleRow {
     /// Temperature T, which divides the logits; 0 takes the largest one.
     pub temperature: f32,
+    /// Temperature R of the log-probabilities and the entropy that are reported: most often T.
+    pub log_prob_temperature: f32,
     /// Most tokens kept; 0 for all.
     pub top_k: usize,
     /// Share of the sum of weights that the kept tokens reach, up to 1 for all.

@@ -29,7 +29,7 @@ pub fn sample(logits: &[f32], row: &SampleRow, sampling: &SampleRows<'_>) -> Sam
         Ok(probabilities) => draw(&probabilities, row.uniform),
     };
     // The number that training multiplies with, so that both give a token the same log-probability.
-    let inverse_temperature = f64::from(SampleRow::inverse_temperature(row.temperature));
+    let inverse_temperature = f64::from(SampleRow::inverse_temperature(row.log_prob_temperature));
     let wide: Vec<f64> = logits.iter().map(|&z| f64::from(z)).collect();
     let of = |id: u32| log_prob(&wide, id as usize, inverse_temperature);
     let (log_prob, _, entropy) = of(token);

@@ -41,7 +41,17 @@ fn plain() -> SampleRow {
 }
 
 fn row(temperature: f32, top_k: usize, top_p: f32, min_p: f32) -> SampleRow {
-    SampleRow { temperature, top_k, top_p, min_p, uniform: 0.0, edits: 0..0, mask: None, alternatives: 0 }
+    SampleRow {
+        temperature,
+        log_prob_temperature: temperature,
+        top_k,
+        top_p,
+        min_p,
+        uniform: 0.0,
+        edits: 0..0,
+        mask: None,
+        alternatives: 0,
+    }
 }
 
 /// The draw for one position of a sequence.
@@ -169,6 +179,7 @@ fn random(case: u64, rows: usize, vocab_size: usize) -> (Vec<f32>, Vec<SampleRow
         });
         SampleRow {
             temperature: *stream.choose(&[0.0, 0.6, 1.0, 1.7]),
+            log_prob_temperature: *stream.choose(&[0.0, 0.6, 1.0, 1.7]),
             top_k: *stream.choose(&[0, 0, 1, 5, vocab_size + 3]),
             top_p: *stream.choose(&[1.0, 0.9, 0.4]),
             min_p: *stream.choose(&[0.0, 0.0, 0.1]),
@@ -250,7 +261,7 @@ fn log_probs_are_to_the_bit_those_of_the_model_whatever_changes_the_draw() {
                 log_sum: view_mut(&mut log_sum),
                 entropy: view_mut(&mut entropy),
             };
-            let inverse = SampleRow::inverse_temperature(row.temperature);
+            let inverse = SampleRow::inverse_temperature(row.log_prob_temperature);
             let repeated = logits[i * 77..][..77].repeat(count);
             log_prob_rows(&device, view(&repeated), view(&targets), inverse, outputs);
             assert_eq!((found.log_prob[i], found.entropy[i]), (log_prob[0], entropy[0]));

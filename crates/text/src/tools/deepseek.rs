@@ -1,6 +1,4 @@
-//! Descriptions of tools in the prompt, and calls of tools in the answer.
-//!
-//! DeepSeek's models call tools in two formats: V3 and R1-0528 write type, name and a fenced block of JSON, V3.1 writes name
+//! Calls of DeepSeek's models, in two formats: V3 and R1-0528 write type, name and a fenced block of JSON, V3.1 writes name
 //! and JSON.
 //!
 //! ```text
@@ -8,100 +6,20 @@
 //! <｜tool▁calls▁begin｜><｜tool▁call▁begin｜>NAME<｜tool▁sep｜>ARGUMENTS<｜tool▁call▁end｜><｜tool▁calls▁end｜>
 //! ```
 
-use minijinja::Value;
-use serde::Deserialize;
+use super::ToolEvent;
+use super::call::Scanner;
+use crate::Tokenizer;
 
-use crate::jinja::{Style, dumps};
-use crate::{Error, Message, Result, Role};
+pub(super) const CALLS_BEGIN: &str = "<｜tool▁calls▁begin｜>";
+pub(super) const CALLS_END: &str = "<｜tool▁calls▁end｜>";
+pub(super) const CALL_BEGIN: &str = "<｜tool▁call▁begin｜>";
+pub(super) const CALL_END: &str = "<｜tool▁call▁end｜>";
+pub(super) const SEPARATOR: &str = "<｜tool▁sep｜>";
+pub(super) const TAGS: [&str; 5] = [CALLS_BEGIN, CALLS_END, CALL_BEGIN, CALL_END, SEPARATOR];
 
-const CALLS_BEGIN: &str = "<｜tool▁calls▁begin｜>";
-const CALLS_END: &str = "<｜tool▁calls▁end｜>";
-const CALL_BEGIN: &str = "<｜tool▁call▁begin｜>";
-const CALL_END: &str = "<｜tool▁call▁end｜>";
-const SEPARATOR: &str = "<｜tool▁sep｜>";
-
-/// How a model writes a call.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum CallFormat {
-    /// V3, R1-0528: a type, the name, a fenced block.
-    Fenced,
-    /// V3.1: the name and bare JSON.
-    Bare,
-}
-
-impl CallFormat {
-    /// The format in which a template writes the calls of earlier turns.
-    pub fn of_template(source: &str) -> Self {
-        if source.contains("```json") { Self::Fenced } else { Self::Bare }
-    }
-
-    /// An example, and how several calls follow each other.
-    fn example(self) -> (&'static str, &'static str) {
-        match self {
-            Self::Fenced => (
-                "function<｜tool▁sep｜>tool_call_name\n```json\ntool_call_arguments\n```",
-                "chain them with a newline as separator",
-            ),
-            Self::Bare => {
-                ("tool_call_name<｜tool▁sep｜>tool_call_arguments", "chain them directly without separators or spaces")
-            }
-        }
-    }
-}
-
-/// A tool as the OpenAI API describes it.
-#[derive(Deserialize)]
-struct Tool {
-    function: Function,
-}
-
-#[derive(Deserialize)]
-struct Function {
-    name: String,
-    #[serde(default)]
-    description: String,
-    #[serde(default)]
-    parameters: Option<Value>,
-}
-
-/// Appends a description of the tools to the last system message, in the words of V3.1's model card.
-///
-/// # Errors
-/// `tools` is not a JSON list of functions.
-pub(crate) fn describe(messages: &mut Vec<Message>, tools: &str, format: CallFormat) -> Result<()> {
-    let tools: Vec<Tool> = serde_json::from_str(tools).map_err(|error| Error::Tools(error.to_string()))?;
-    let mut text = String::from("\n\n## Tools\nYou have access to the following tools:\n");
-    for Tool { function: Function { name, description, parameters } } in tools {
-        let parameters = parameters
-            .map_or_else(|| Ok("{}".into()), |value| dumps(&value, &Style::default()))
-            .map_err(Error::Tools)?;
-        text += &format!("\n### {name}\nDescription: {description}\n\nParameters: {parameters}\n");
-    }
-    let (example, several) = format.example();
-    text += &format!(
-        "\nIMPORTANT: ALWAYS adhere to this exact format for tool use:\n\
-         {CALLS_BEGIN}{CALL_BEGIN}{example}{CALL_END}{{additional_tool_calls}}{CALLS_END}\n\n\
-         Where:\n\
-         - `tool_call_name` must be an exact match to one of the available tools\n\
-         - `tool_call_arguments` must be valid JSON that strictly follows the tool's Parameters Schema\n\
-         - For multiple tool calls, {several}"
-    );
-    match messages.iter_mut().rev().find(|message| message.role == Role::System) {
-        Some(system) => system.content.get_or_insert_default().push_str(&text),
-        None => messages.insert(0, Message::system(text)),
-    }
-    Ok(())
-}
-
-/// A piece of an answer, told apart.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum ToolEvent {
-    /// The next piece of text for the person.
-    Content(String),
-    /// A call of this function begins.
-    Call(String),
-    /// The next piece of the arguments of the call that began last, in JSON.
-    Arguments(String),
+/// Whether a vocabulary has the tags of these formats as tokens.
+pub(crate) fn has_deepseek_tags(tokenizer: &Tokenizer) -> bool {
+    [CALLS_BEGIN, CALLS_END, CALL_BEGIN, CALL_END, SEPARATOR].iter().all(|tag| tokenizer.id_of(tag).is_some())
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -116,55 +34,47 @@ enum State {
     Arguments { begun: bool },
 }
 
-/// Tells calls of tools from text while an answer arrives; how it is cut into pieces changes neither.
-///
-/// Both formats are understood, whatever the model was asked for, and a missing fence or end too. What begins like a call and
-/// is none comes back as content.
-///
-/// ```
-/// use minke_text::{ToolCallParser, ToolEvent::*};
-/// let mut parser = ToolCallParser::default();
-/// assert_eq!(parser.push("<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>add<｜tool▁s"), []);
-/// assert_eq!(parser.push("ep｜>{\"a\": 1"), [Call("add".into()), Arguments("{\"a\": 1".into())]);
-/// assert_eq!(parser.push("}<｜tool▁call▁end｜><｜tool▁calls▁end｜>"), [Arguments("}".into())]);
-/// assert_eq!(parser.finish(), []);
-/// ```
+/// The parser of both formats, whatever the model was asked for. A missing fence or end is understood too.
 #[derive(Clone, Debug)]
-pub struct ToolCallParser {
+pub(super) struct Parser {
     state: State,
     /// What was read and has not been given out.
     held: String,
     /// Whether any content was given out: blank text in front of calls is none.
     spoke: bool,
+    /// What was given out of the arguments of the call.
+    written: Scanner,
 }
 
-impl Default for ToolCallParser {
+impl Default for Parser {
     fn default() -> Self {
-        Self { state: State::Outside, held: String::new(), spoke: false }
+        Self { state: State::Outside, held: String::new(), spoke: false, written: Scanner::default() }
     }
 }
 
-impl ToolCallParser {
-    /// The pieces that this text completes.
-    pub fn push(&mut self, text: &str) -> Vec<ToolEvent> {
-        let mut events = Vec::new();
+impl Parser {
+    pub fn push(&mut self, text: &str, events: &mut Vec<ToolEvent>) {
         self.held.push_str(text);
-        while self.step(&mut events) {}
-        events
+        while self.step(events) {}
     }
 
-    /// The pieces that were held back in case more would come.
-    pub fn finish(mut self) -> Vec<ToolEvent> {
-        let mut events = Vec::new();
+    pub fn finish(mut self, events: &mut Vec<ToolEvent>) {
         let held = std::mem::take(&mut self.held);
         match self.state {
-            State::Outside => self.say(&held, &mut events),
+            State::Outside => self.say(&held, events),
             State::Between if held.trim().is_empty() => {}
-            State::Between => self.say(&held, &mut events),
-            State::Head => self.say(&format!("{CALL_BEGIN}{held}"), &mut events),
-            State::Arguments { begun } => give_last(&held, begun, &mut events),
+            State::Between => self.say(&held, events),
+            State::Head => self.say(&format!("{CALL_BEGIN}{held}"), events),
+            State::Arguments { begun } => {
+                let rest = held.trim_end_matches(is_end);
+                if begun || !rest.is_empty() {
+                    self.give(rest, events);
+                }
+                if !self.written.is_complete() {
+                    events.push(ToolEvent::Incomplete);
+                }
+            }
         }
-        events
     }
 
     /// Takes what is certain from the front of `held`; false if nothing more is.
@@ -204,7 +114,12 @@ impl ToolCallParser {
             }
             State::Arguments { begun } => match first(&self.held, [CALL_END, CALLS_END]) {
                 Some((at, tag)) => {
-                    give_last(&self.take(at, tag), begun, events);
+                    let rest = self.take(at, tag);
+                    match rest.trim_end_matches(is_end) {
+                        // A call without arguments.
+                        "" if !begun => self.give("{}", events),
+                        rest => self.give(rest, events),
+                    }
                     self.state = if tag == CALL_END { State::Between } else { State::Outside };
                     true
                 }
@@ -212,7 +127,8 @@ impl ToolCallParser {
                     let end = without_part_of(&self.held, [CALL_END, CALLS_END]);
                     let end = self.held[..end].trim_end_matches(is_end).len();
                     if end > 0 {
-                        events.push(ToolEvent::Arguments(self.held.drain(..end).collect()));
+                        let piece: String = self.held.drain(..end).collect();
+                        self.give(&piece, events);
                         self.state = State::Arguments { begun: true };
                     }
                     false
@@ -228,6 +144,7 @@ impl ToolCallParser {
             Head::Complete { name, length } => {
                 events.push(ToolEvent::Call(name));
                 self.held.drain(..length);
+                self.written = Scanner::default();
                 self.state = State::Arguments { begun: false };
                 true
             }
@@ -247,6 +164,16 @@ impl ToolCallParser {
         let text = self.held[..at].to_owned();
         self.held.drain(..at + tag.len());
         text
+    }
+
+    /// Gives out a piece of the arguments.
+    fn give(&mut self, piece: &str, events: &mut Vec<ToolEvent>) {
+        if !piece.is_empty() {
+            piece.chars().for_each(|c| {
+                self.written.push(c);
+            });
+            events.push(ToolEvent::Arguments(piece.into()));
+        }
     }
 
     fn say(&mut self, text: &str, events: &mut Vec<ToolEvent>) {
@@ -301,15 +228,6 @@ fn head(text: &str, ended: bool) -> Head {
 /// The length of the white space with which a text begins.
 fn blank(text: &str) -> usize {
     text.len() - text.trim_start().len()
-}
-
-/// Gives out the rest of the arguments, without the end of the fence; a call without arguments has none to give.
-fn give_last(rest: &str, begun: bool, events: &mut Vec<ToolEvent>) {
-    match rest.trim_end_matches(is_end) {
-        "" if begun => {}
-        "" => events.push(ToolEvent::Arguments("{}".into())),
-        rest => events.push(ToolEvent::Arguments(rest.into())),
-    }
 }
 
 /// Whether a character can belong to the end of a fence: no JSON object ends with one.

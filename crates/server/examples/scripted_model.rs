@@ -1,0 +1,12 @@
+//! Writes a model that follows a script, for tests of clients: it thinks `ab`, answers `8*3`, has a context of 65,536 tokens, and
+//! says whatever a grammar leaves it.
+//!
+//! `cargo run --profile checked -p minke-server --example scripted_model FOLDER`
+
+#[path = "../../chat/tests/common/mod.rs"]
+mod scripted;
+
+fn main() {
+    let folder = std::env::args().nth(1).unwrap_or_else(|| ".".into());
+    println!("{}", scripted::scholar(std::path::Path::new(&folder)).display());
+}

@@ -1,0 +1,305 @@
+//! OpenAI's completions of plain texts: `POST /v1/completions`.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use axum::Extension;
+use axum::extract::State;
+use axum::response::Response;
+use minke_chat::{Piece, Usage};
+use minke_text::Tokenizer;
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+
+use super::chat::{StreamOptions, finish_reason, usage};
+use super::fields::{Rest, Sampling, biases, ignored, null_is_default, one_or_many, response_format, take_fields};
+use crate::app::{App, Caller, now};
+use crate::error::{ApiError, Dialect};
+use crate::generation::{Answer, GenerationRequest, Input, TokenReport, Update};
+use crate::http::{JsonBody, json_with_ignored, refusal};
+use crate::log_probs::LogProbs;
+use crate::stream::{StreamFormat, event, respond};
+
+/// A request.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Body {
+    model: Option<String>,
+    prompt: Option<Prompts>,
+    suffix: Option<String>,
+    #[serde(default, deserialize_with = "null_is_default")]
+    echo: bool,
+    temperature: Option<f32>,
+    top_p: Option<f32>,
+    top_k: Option<i64>,
+    min_p: Option<f32>,
+    seed: Option<i64>,
+    presence_penalty: Option<f32>,
+    frequency_penalty: Option<f32>,
+    repetition_penalty: Option<f32>,
+    #[serde(default, deserialize_with = "biases")]
+    logit_bias: BTreeMap<String, f32>,
+    #[serde(default, deserialize_with = "one_or_many")]
+    stop: Vec<String>,
+    n: Option<u64>,
+    best_of: Option<u64>,
+    max_tokens: Option<u64>,
+    /// Alternatives reported for each token.
+    logprobs: Option<u64>,
+    #[serde(default, deserialize_with = "null_is_default")]
+    stream: bool,
+    #[serde(default, deserialize_with = "null_is_default")]
+    stream_options: StreamOptions,
+    response_format: Option<Value>,
+    #[serde(flatten)]
+    rest: Rest,
+}
+
+/// One text or several, each as a text or as ids.
+#[derive(Debug, Deserialize)]
+#[serde(untagged)]
+enum Prompts {
+    Text(String),
+    Texts(Vec<String>),
+    Tokens(Vec<u32>),
+    ManyTokens(Vec<Vec<u32>>),
+}
+
+/// Most prompts of a request.
+const MOST_PROMPTS: usize = 64;
+/// What OpenAI's API generates where nothing is said.
+const MAX_TOKENS: u64 = 16;
+
+/// The tokens around a gap, of models that fill one in: before the text in front of it, before the text behind it, and before
+/// what is to be filled in.
+const GAPS: [[&str; 3]; 4] = [
+    ["<|fim_prefix|>", "<|fim_suffix|>", "<|fim_middle|>"],
+    ["<｜fim▁begin｜>", "<｜fim▁hole｜>", "<｜fim▁end｜>"],
+    ["<fim_prefix>", "<fim_suffix>", "<fim_middle>"],
+    ["<PRE>", "<SUF>", "<MID>"],
+];
+
+impl Body {
+    /// The requests, one for each prompt, and the texts of the prompts.
+    ///
+    /// # Errors
+    /// The first field that cannot be obeyed.
+    fn requests(mut self, tokenizer: &Tokenizer) -> Result<(Vec<GenerationRequest>, Vec<String>), ApiError> {
+        let prompts: Vec<Vec<u32>> = match self.prompt.take().unwrap_or(Prompts::Text(String::new())) {
+            Prompts::Text(text) => vec![self.ids(&text, tokenizer)?],
+            Prompts::Texts(texts) => texts.iter().map(|text| self.ids(text, tokenizer)).collect::<Result<_, _>>()?,
+            Prompts::Tokens(ids) => vec![ids],
+            Prompts::ManyTokens(prompts) => prompts,
+        };
+        if prompts.is_empty() || prompts.len() > MOST_PROMPTS {
+            return Err(ApiError::field("prompt", format!("prompt must be 1 to {MOST_PROMPTS} texts")));
+        }
+        let texts = prompts.iter().map(|ids| tokenizer.decode(ids, true)).collect();
+        let mut request = GenerationRequest::new(Input::Tokens(Vec::new()));
+        let n = self.n.unwrap_or(1);
+        if self.best_of.is_some_and(|best| best != n) {
+            return Err(ApiError::field("best_of", "best_of other than n is not supported; ask for n and choose"));
+        }
+        if self.echo && self.logprobs.is_some() {
+            return Err(ApiError::field(
+                "echo",
+                "echo with logprobs is not supported: log-probabilities are of answers",
+            ));
+        }
+        let max_tokens = self.max_tokens.or(Some(MAX_TOKENS));
+        let sampling = take_fields!(self => Sampling {
+            temperature, top_p, top_k, min_p, seed, presence_penalty, frequency_penalty, repetition_penalty, logit_bias,
+            stop, n,
+        });
+        Sampling { max_tokens, ..sampling }.apply(&mut request)?;
+        request.format = response_format(self.response_format.take())?;
+        request.top_log_probs = self.logprobs.map(|count| usize::try_from(count).unwrap_or(usize::MAX));
+        let one = |token_ids| GenerationRequest { input: Input::Tokens(token_ids), ..request.clone() };
+        Ok((prompts.into_iter().map(one).collect(), texts))
+    }
+
+    /// The ids of a prompt, around the gap if there is a text behind it.
+    fn ids(&self, text: &str, tokenizer: &Tokenizer) -> Result<Vec<u32>, ApiError> {
+        let Some(suffix) = self.suffix.as_deref().filter(|suffix| !suffix.is_empty()) else {
+            return Ok(tokenizer.encode_prompt(text));
+        };
+        let known = GAPS.iter().find_map(|tags| {
+            let ids: Option<Vec<u32>> = tags.iter().map(|tag| tokenizer.id_of(tag)).collect();
+            ids
+        });
+        let Some(tags) = known else {
+            return Err(ApiError::field("suffix", "this model has no tokens for filling in a gap; leave suffix out"));
+        };
+        let parts =
+            [vec![tags[0]], tokenizer.encode_plain(text), vec![tags[1]], tokenizer.encode_plain(suffix), vec![tags[2]]];
+        Ok(tokenizer.begin_ids().iter().copied().chain(parts.concat()).collect())
+    }
+}
+
+/// `POST /v1/completions`
+pub(crate) async fn create(
+    State(app): State<Arc<App>>,
+    Extension(caller): Extension<Caller>,
+    JsonBody(body): JsonBody<Body>,
+) -> Response {
+    answer(&app, caller, body).await.unwrap_or_else(|error| refusal(&error, Dialect::OpenAi))
+}
+
+async fn answer(app: &Arc<App>, caller: Caller, body: Body) -> Result<Response, ApiError> {
+    let served = app.check_model(body.model.as_deref())?;
+    let (stream, options, echo) = (body.stream, body.stream_options, body.echo);
+    let ignored = ignored(&body.rest, &["user", "metadata", "store"]);
+    let (requests, prompts) = body.requests(&served.worker.model().tokenizer)?;
+    let (n, reports) = (requests[0].n, requests[0].top_log_probs.is_some());
+    let mut generation = app.generate(requests, caller).await?;
+    let ignored = [ignored, std::mem::take(&mut generation.notes)].concat();
+    let head = Head { app: app.clone(), id: app.id("cmpl-"), created: now(), model: served.name.clone(), n };
+    let prompts = if echo { prompts } else { vec![String::new(); prompts.len()] };
+    if stream {
+        let choice = |i: usize| Choice { offset: prompts[i / n].chars().count(), ..Choice::default() };
+        let choices = (0..prompts.len() * n).map(choice).collect();
+        let format = Stream { head, include_usage: options.include_usage, reports, prompts, choices };
+        return Ok(respond(&app.streaming, generation, format, &ignored));
+    }
+    let answers = generation.whole().await?;
+    Ok(json_with_ignored(&head.whole(answers, &prompts, reports)?, &ignored))
+}
+
+struct Head {
+    app: Arc<App>,
+    id: String,
+    created: u64,
+    model: String,
+    /// Answers to each prompt.
+    n: usize,
+}
+
+impl Head {
+    fn object(&self, choices: Value) -> Map<String, Value> {
+        let mut object = Map::new();
+        object.insert("id".into(), json!(self.id));
+        object.insert("object".into(), json!("text_completion"));
+        object.insert("created".into(), json!(self.created));
+        object.insert("model".into(), json!(self.model));
+        object.insert("choices".into(), choices);
+        object
+    }
+
+    fn whole(&self, answers: Vec<Answer>, prompts: &[String], reports: bool) -> Result<Value, ApiError> {
+        let usages: Vec<Usage> = answers.iter().map(|answer| answer.usage).collect();
+        let tokenizer = &self.app.served()?.worker.model().tokenizer;
+        let choices = answers.into_iter().enumerate().map(|(index, answer)| {
+            let prompt = &prompts[index / self.n];
+            let mut offset = prompt.chars().count();
+            let log_probs = reports.then(|| log_probs(&LogProbs::whole(&answer, tokenizer), tokenizer, &mut offset));
+            json!({
+                "index": index,
+                "text": format!("{prompt}{}", answer.content),
+                "logprobs": log_probs,
+                "finish_reason": answer.finish.as_ref().map(finish_reason),
+            })
+        });
+        let mut object = self.object(choices.collect());
+        object.insert("usage".into(), usage(&usages, self.n));
+        Ok(Value::Object(object))
+    }
+}
+
+/// Log-probabilities in the older form, as parallel lists. `offset` is how many characters stand before, and grows.
+fn log_probs(reports: &[TokenReport], tokenizer: &Tokenizer, offset: &mut usize) -> Value {
+    let text = |id| String::from_utf8_lossy(tokenizer.token_bytes(id)).into_owned();
+    let offsets: Vec<usize> = reports
+        .iter()
+        .map(|report| {
+            let begin = *offset;
+            *offset += text(report.id).chars().count();
+            begin
+        })
+        .collect();
+    let top = |report: &TokenReport| {
+        let all = report.top.iter().map(|top| (text(top.token_id), json!(top.log_prob.max(-9999.0))));
+        Value::Object(all.collect())
+    };
+    json!({
+        "tokens": reports.iter().map(|report| text(report.id)).collect::<Vec<_>>(),
+        "token_logprobs": reports.iter().map(|report| report.log_prob.max(-9999.0)).collect::<Vec<_>>(),
+        "top_logprobs": reports.iter().map(top).collect::<Vec<_>>(),
+        "text_offset": offsets,
+    })
+}
+
+struct Stream {
+    head: Head,
+    include_usage: bool,
+    reports: bool,
+    /// Texts with which the answers begin.
+    prompts: Vec<String>,
+    choices: Vec<Choice>,
+}
+
+#[derive(Clone, Default)]
+struct Choice {
+    log_probs: LogProbs,
+    offset: usize,
+    usage: Usage,
+}
+
+impl Stream {
+    fn chunk(&self, index: usize, text: &str, log_probs: Option<Value>, finish: Option<&str>) -> String {
+        let choice = json!({"index": index, "text": text, "logprobs": log_probs, "finish_reason": finish});
+        event(None, &self.head.object(json!([choice])))
+    }
+}
+
+impl StreamFormat for Stream {
+    fn start(&mut self) -> String {
+        let echo = |index: usize| {
+            let prompt = &self.prompts[index / self.head.n];
+            if prompt.is_empty() { String::new() } else { self.chunk(index, prompt, None, None) }
+        };
+        (0..self.choices.len()).map(echo).collect()
+    }
+
+    fn update(&mut self, update: Update) -> String {
+        let (mut out, index) = (String::new(), update.choice);
+        let choice = &mut self.choices[index];
+        choice.usage = update.usage;
+        choice.log_probs.tokens(update.tokens);
+        for piece in update.pieces {
+            // A text that is continued has nothing else.
+            let Piece::Content(text) = piece else { continue };
+            let mut reported = None;
+            if self.reports
+                && let Ok(served) = self.head.app.served()
+            {
+                let tokenizer = &served.worker.model().tokenizer;
+                let choice = &mut self.choices[index];
+                let covered = choice.log_probs.cover(&text, tokenizer);
+                reported = Some(log_probs(&covered, tokenizer, &mut choice.offset));
+            }
+            out += &self.chunk(index, &text, reported, None);
+        }
+        if let Some(Ok(finish)) = &update.end {
+            out += &self.chunk(index, "", None, Some(finish_reason(finish)));
+        }
+        out
+    }
+
+    fn finish(&mut self) -> String {
+        let mut out = String::new();
+        if self.include_usage {
+            let usages: Vec<Usage> = self.choices.iter().map(|choice| choice.usage).collect();
+            let mut object = self.head.object(json!([]));
+            object.insert("usage".into(), usage(&usages, self.head.n));
+            out += &event(None, &object);
+        }
+        out + "data: [DONE]\n\n"
+    }
+
+    fn error(&mut self, error: &ApiError) -> String {
+        event(None, &error.openai())
+    }
+
+    fn keepalive(&mut self) -> String {
+        ": the answer is being prepared\n\n".into()
+    }
+}

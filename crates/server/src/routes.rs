@@ -1,0 +1,199 @@
+//! Which address does what, and what every request passes first: host, origin, key.
+
+use std::net::IpAddr;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::{Request, State};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
+use axum::middleware::{Next, from_fn_with_state};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use minke_engine::Tenant;
+use sha2::{Digest, Sha256};
+use subtle::ConstantTimeEq;
+
+use crate::app::{App, Caller};
+use crate::dialect::{chat, completions, messages, ollama, responses};
+use crate::error::{ApiError, Dialect, Kind};
+use crate::http::refusal;
+use crate::{info, page};
+
+/// All addresses.
+pub(crate) fn router(app: &Arc<App>) -> Router {
+    let open = Router::new()
+        .route("/health", get(info::health))
+        .route("/ready", get(info::ready))
+        .route("/v1/health", get(info::health));
+    let keyed = Router::new()
+        .route("/v1/chat/completions", post(chat::create))
+        .route("/v1/completions", post(completions::create))
+        .route("/v1/models", get(info::models))
+        .route("/v1/models/{*name}", get(info::model_of_name))
+        .route("/v1/responses", post(responses::create))
+        .route("/v1/responses/{id}", get(responses::read).delete(responses::delete))
+        .route("/v1/responses/{id}/cancel", post(responses::cancel))
+        .route("/v1/messages", post(messages::create))
+        .route("/v1/messages/count_tokens", post(messages::count_tokens))
+        .route("/api/chat", post(ollama::chat))
+        .route("/api/generate", post(ollama::generate))
+        .route("/api/tags", get(ollama::tags))
+        .route("/api/show", post(ollama::show))
+        .route("/api/ps", get(ollama::running))
+        .route("/api/version", get(ollama::version))
+        .route("/tokenize", post(info::tokenize))
+        .route("/detokenize", post(info::detokenize))
+        .route("/apply-template", post(info::apply_template))
+        .route("/metrics", get(info::metrics))
+        .layer(from_fn_with_state(app.clone(), check_key));
+    let all = open.merge(keyed).route("/{file}", get(page::file));
+    let placed = match app.config.base_path.as_str() {
+        "" => all.route("/", get(page::index)),
+        path => {
+            Router::new().nest(path, all).route(path, get(page::redirect)).route(&format!("{path}/"), get(page::index))
+        }
+    };
+    placed
+        .fallback(|request: Request| async move {
+            let path = request.uri().path();
+            refusal(&ApiError::new(Kind::NotFound, format!("there is nothing at {path}")), Dialect::of_path(path))
+        })
+        .method_not_allowed_fallback(|request: Request| async move {
+            let (path, method) = (request.uri().path(), request.method());
+            refusal(&ApiError::new(Kind::Method, format!("{path} does not take {method}")), Dialect::of_path(path))
+        })
+        .layer(from_fn_with_state(app.clone(), check_host))
+        .layer(from_fn_with_state(app.clone(), cross_origin))
+        .layer(from_fn_with_state(app.clone(), survive))
+        .with_state(app.clone())
+}
+
+/// A panic ends the request in which it happens.
+async fn survive(State(app): State<Arc<App>>, mut request: Request, next: Next) -> Response {
+    request.extensions_mut().insert(app.config.limits());
+    let dialect = Dialect::of_path(request.uri().path());
+    // A task of its own: when the connection is gone, this future is dropped, and the task with it.
+    let mut task = AbortOnDrop(tokio::spawn(AssertUnwindSafe(next.run(request)).0));
+    match (&mut task.0).await {
+        Ok(response) => response,
+        Err(_) => refusal(&ApiError::internal("the request failed: this is an error of the program"), dialect),
+    }
+}
+
+struct AbortOnDrop<T>(tokio::task::JoinHandle<T>);
+
+impl<T> Drop for AbortOnDrop<T> {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// A number for a key from which it cannot be told.
+fn sum_of_key(key: &str) -> u64 {
+    let sum: [u8; 32] = Sha256::digest(key).into();
+    sum.first_chunk().map_or(1, |bytes| u64::from_le_bytes(*bytes).max(1))
+}
+
+/// The keys of a request: as OpenAI's and as Anthropic's clients send them.
+fn key_of(headers: &HeaderMap) -> Option<&[u8]> {
+    let bearer = headers.get(header::AUTHORIZATION).map(HeaderValue::as_bytes);
+    let bearer = bearer.and_then(|value| {
+        let (scheme, key) = value.split_at_checked(7)?;
+        scheme.eq_ignore_ascii_case(b"bearer ").then_some(key)
+    });
+    bearer.or_else(|| headers.get("x-api-key").map(HeaderValue::as_bytes))
+}
+
+/// Lets in who has a key, if there are keys, and notes whose it is.
+async fn check_key(State(app): State<Arc<App>>, mut request: Request, next: Next) -> Response {
+    let keys = app.keys();
+    let caller = if keys.is_empty() {
+        Some(Caller::default())
+    } else {
+        let given = key_of(request.headers()).unwrap_or_default();
+        // All are compared, each in a time that does not tell how much of it is right.
+        let matches = keys.iter().map(|key| bool::from(key.as_bytes().ct_eq(given)));
+        let found = matches.enumerate().fold(None, |found, (i, equal)| if equal { Some(i) } else { found });
+        found.map(|i| {
+            let share = i as u64 + 1;
+            // Of the key itself, so that what is on disk is found again whatever the order of the keys.
+            let prefixes = if app.config.share_cache { 0 } else { sum_of_key(&keys[i]) };
+            Caller { tenant: Tenant { share, prefixes } }
+        })
+    };
+    let Some(caller) = caller else {
+        let message =
+            "an API key is needed: send the header \"authorization: Bearer KEY\" with one of this server's keys";
+        return refusal(&ApiError::new(Kind::Unauthorized, message), Dialect::of_path(request.uri().path()));
+    };
+    request.extensions_mut().insert(caller);
+    next.run(request).await
+}
+
+/// Refuses requests that were sent to another name than this server's: a page on another site can make its own name lead here
+/// (CVE-2024-28224).
+async fn check_host(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
+    let uri = request.uri();
+    let host = uri.authority().map(|authority| authority.as_str().to_owned());
+    let host = host.or_else(|| Some(request.headers().get(header::HOST)?.to_str().ok()?.to_owned()));
+    if host.as_deref().is_none_or(|host| is_served(&app, host)) {
+        return next.run(request).await;
+    }
+    let message = format!(
+        "this server is not addressed as {:?}; name it in allowed_hosts if it is to be",
+        host.unwrap_or_default()
+    );
+    refusal(&ApiError::new(Kind::Forbidden, message), Dialect::of_path(uri.path()))
+}
+
+/// Whether a name, with or without a port, is one of this server's.
+fn is_served(app: &App, host: &str) -> bool {
+    let name = match host.rsplit_once(':') {
+        Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,
+        _ => host,
+    };
+    let name = name.trim_start_matches('[').trim_end_matches(']').trim_end_matches('.').to_ascii_lowercase();
+    let config = &app.config;
+    if config.allowed_hosts.iter().any(|allowed| allowed == "*" || allowed.eq_ignore_ascii_case(&name)) {
+        return true;
+    }
+    // Behind a Unix socket is a program that decided already.
+    if config.socket.is_some() || name == "localhost" {
+        return true;
+    }
+    match name.parse::<IpAddr>() {
+        Ok(address) => address.is_loopback() || address == config.host || !config.host.is_loopback(),
+        // Where others reach the server, keys protect it, and its names are not known here.
+        Err(_) => !config.host.is_loopback() && config.allowed_hosts.is_empty(),
+    }
+}
+
+/// Lets pages of the origins that are listed use the server; of others, browsers keep them from it.
+async fn cross_origin(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
+    let origin = request.headers().get(header::ORIGIN).cloned();
+    let allowed = |origin: &&HeaderValue| {
+        app.config.cors_origins.iter().any(|allowed| allowed == "*" || allowed.as_bytes() == origin.as_bytes())
+    };
+    let Some(origin) = origin.as_ref().filter(allowed).cloned() else { return next.run(request).await };
+    let asks = request.method() == Method::OPTIONS && request.headers().contains_key(ASKED_METHOD);
+    let mut response = if asks { StatusCode::NO_CONTENT.into_response() } else { next.run(request).await };
+    let headers = response.headers_mut();
+    headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin);
+    headers.append(header::VARY, HeaderValue::from_static("origin"));
+    if asks {
+        let methods = HeaderValue::from_static("GET, POST, DELETE, OPTIONS");
+        headers.insert(header::ACCESS_CONTROL_ALLOW_METHODS, methods);
+        headers.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, HeaderValue::from_static(ALLOWED_HEADERS));
+        headers.insert(header::ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static("600"));
+    } else {
+        headers.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static("x-minke-ignored, retry-after"));
+    }
+    response
+}
+
+const ASKED_METHOD: HeaderName = header::ACCESS_CONTROL_REQUEST_METHOD;
+const ALLOWED_HEADERS: &str = "authorization, content-type, x-api-key, anthropic-version, anthropic-beta, openai-beta, \
+                               openai-organization, openai-project, x-stainless-arch, x-stainless-lang, x-stainless-os, \
+                               x-stainless-package-version, x-stainless-retry-count, x-stainless-runtime, \
+                               x-stainless-runtime-version, x-stainless-timeout, x-stainless-helper-method";

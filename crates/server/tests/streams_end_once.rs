@@ -1,0 +1,147 @@
+//! However a stream ends, it ends once, and nothing stays behind.
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use std::io::{Read, Write};
+use std::time::{Duration, Instant};
+
+use common::scripted::{brooder, wanderer};
+use common::{Response, Running};
+use serde_json::{Value, json};
+
+fn endless(path: &str) -> Value {
+    match path {
+        "/v1/chat/completions" => json!({"messages": [{"role": "user", "content": "hello"}], "stream": true}),
+        "/v1/messages" => {
+            json!({"messages": [{"role": "user", "content": "hello"}], "stream": true, "max_tokens": 1_000_000})
+        }
+        "/v1/responses" => json!({"input": "hello", "stream": true}),
+        _ => json!({"model": "scripted", "messages": [{"role": "user", "content": "hello"}]}),
+    }
+}
+
+const PATHS: [&str; 4] = ["/v1/chat/completions", "/v1/messages", "/v1/responses", "/api/chat"];
+
+fn begin(server: &Running, path: &str) -> std::net::TcpStream {
+    let body = endless(path).to_string();
+    let mut stream = server.connect();
+    stream.write_all(&server.head("POST", path, &[("content-type", "application/json")], body.len())).unwrap();
+    stream.write_all(body.as_bytes()).unwrap();
+    stream
+}
+
+#[test]
+fn who_hangs_up_leaves_nothing_behind() {
+    let server = Running::start(brooder, "");
+    for i in 0..40 {
+        let mut stream = begin(&server, PATHS[i % 4]);
+        let mut some = [0; 2000];
+        if i % 3 > 0 {
+            let _ = stream.read(&mut some[..i * 40]);
+        }
+        drop(stream);
+    }
+    server.wait_until_idle();
+    assert_eq!(server.metric("minke_kv_pages_free"), server.metric("minke_kv_pages"));
+    // A request that does not stream is given up too.
+    let body = json!({"messages": [{"role": "user", "content": "hello"}]}).to_string();
+    let mut stream = server.connect();
+    stream.write_all(&server.head("POST", PATHS[0], &[("content-type", "application/json")], body.len())).unwrap();
+    stream.write_all(body.as_bytes()).unwrap();
+    let begin = Instant::now();
+    while server.metric("minke_requests_running") < 1.0 {
+        assert!(begin.elapsed() < Duration::from_secs(20));
+    }
+    drop(stream);
+    server.wait_until_idle();
+}
+
+#[test]
+fn who_does_not_read_costs_little_and_hinders_nobody() {
+    let server = Running::start(wanderer, "");
+    let stuck: Vec<_> = (0..20).map(|i| begin(&server, PATHS[i % 4])).collect();
+    std::thread::sleep(Duration::from_millis(500));
+    let body = json!({"messages": [{"role": "user", "content": "hello"}], "max_tokens": 20});
+    assert_eq!(server.post("/v1/chat/completions", &body).status, 200);
+    drop(stuck);
+    server.wait_until_idle();
+}
+
+#[test]
+fn a_server_that_stops_says_so_in_every_stream() {
+    let mut server = Running::start(brooder, "");
+    let mut streams: Vec<_> = PATHS.iter().map(|path| begin(&server, path)).collect();
+    for stream in &mut streams {
+        let mut first = [0; 64];
+        stream.read_exact(&mut first).unwrap();
+    }
+    let begun = Instant::now();
+    server.stop();
+    let ends: Vec<String> = streams
+        .iter_mut()
+        .map(|stream| {
+            let mut bytes = Vec::new();
+            stream.read_to_end(&mut bytes).unwrap();
+            String::from_utf8_lossy(&bytes).into_owned()
+        })
+        .collect();
+    server.join();
+    assert!(begun.elapsed() < Duration::from_secs(5));
+    for (end, last) in ends.iter().zip(["\"server stops\"", "event: error", "event: response.failed", "{\"error\""]) {
+        let wanted = if last == "\"server stops\"" { "the server stops" } else { last };
+        assert_eq!(end.matches("the server stops").count(), 1, "{end}");
+        assert!(end.contains(wanted), "{end}");
+        assert!(end.ends_with("0\r\n\r\n"), "the stream is whole: {end}");
+    }
+}
+
+#[test]
+fn more_than_may_wait_are_told_to_come_again() {
+    let server = Running::start(brooder, "max_running = 1\nmax_waiting = 1");
+    let first = begin(&server, PATHS[0]);
+    let second = begin(&server, PATHS[0]);
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while server.metric("minke_requests_running") + server.metric("minke_requests_waiting") < 2.0 {
+        assert!(Instant::now() < deadline);
+    }
+    for path in PATHS {
+        let mut third = begin(&server, path);
+        let refused = Response::read(&mut third);
+        assert_eq!((refused.status, refused.header("retry-after")), (429, Some("1")), "{path}");
+    }
+    drop((first, second));
+    server.wait_until_idle();
+    let body = json!({"messages": [{"role": "user", "content": "hello"}], "max_tokens": 2});
+    assert_eq!(server.post("/v1/chat/completions", &body).status, 200);
+}
+
+#[test]
+fn a_response_in_the_background_outlives_its_connection() {
+    let server = Running::start(wanderer, "");
+    let body = json!({"input": "hello", "stream": true, "background": true, "max_output_tokens": 300}).to_string();
+    let mut stream = server.connect();
+    let json_type = [("content-type", "application/json")];
+    stream.write_all(&server.head("POST", "/v1/responses", &json_type, body.len())).unwrap();
+    stream.write_all(body.as_bytes()).unwrap();
+    let mut some = vec![0; 3000];
+    stream.read_exact(&mut some).unwrap();
+    drop(stream);
+    let text = String::from_utf8_lossy(&some);
+    let id = text.split("resp_").nth(1).unwrap().split('"').next().unwrap();
+    let path = format!("/v1/responses/resp_{id}");
+    let all = server.get(&format!("{path}?stream=true")).events();
+    let numbers: Vec<u64> = all.iter().map(|(_, data)| data["sequence_number"].as_u64().unwrap()).collect();
+    assert_eq!(numbers, (0..all.len() as u64).collect::<Vec<_>>(), "no event is lost or doubled");
+    assert_eq!(all.last().unwrap().0, "response.incomplete");
+    assert_eq!(server.get(&path).json()["status"], "incomplete");
+    assert_eq!(server.get(&path).json()["usage"]["output_tokens"], 300);
+
+    let body = json!({"input": "hello", "background": true});
+    let running = server.post("/v1/responses", &body).json();
+    assert_eq!(running["status"], "in_progress");
+    let id = running["id"].as_str().unwrap();
+    let cancelled = server.send("POST", &format!("/v1/responses/{id}/cancel"), &[], b"").json();
+    assert_eq!(cancelled["status"], "cancelled");
+    server.wait_until_idle();
+}
