@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::sync::LazyLock;
 
 use minke_text::{
-    ChatTemplate, FunctionCall, Message, ReasoningParser, RenderOptions, Role, SpecialTokens, Tokenizer, ToolCall,
+    ChatTemplate, FunctionCall, Message, ReasoningParser, RenderOptions, SpecialTokens, Tokenizer, ToolCall,
     ToolFormat, TrainOptions, Vocabulary,
 };
 use serde_json::{Value, json};
@@ -213,10 +213,12 @@ fn control_ids(
 fn no_text_becomes_a_control_token() {
     let templates = templates();
     let mut checked = 0;
-    for ((name, tokenizer), controls) in TOKENIZERS.iter().zip(CONTROLS.iter()) {
+    for (turn, ((name, tokenizer), controls)) in TOKENIZERS.iter().zip(CONTROLS.iter()).enumerate() {
         assert!(controls.len() >= 7, "{name}: {controls:?}");
         let added: Vec<u32> = controls.iter().map(|token| tokenizer.id_of(token).unwrap()).collect();
-        for (kind, template) in &templates {
+        // Each tokenizer with half of the templates, those that hide most with all.
+        let all = ["V3", "odd"].contains(name);
+        for (kind, template) in templates.iter().skip(if all { 0 } else { turn % 2 }).step_by(if all { 1 } else { 2 }) {
             let harmless = control_ids(tokenizer, template, &added, "word", &|_| true);
             for (number, token) in controls.iter().enumerate() {
                 // Of hundreds of placeholders a few.
@@ -244,7 +246,7 @@ fn no_text_becomes_a_control_token() {
             }
         }
     }
-    assert!(checked > 1500, "{checked}");
+    assert!(checked > 1000, "{checked}");
 }
 
 #[test]
@@ -437,5 +439,4 @@ fn tools_are_described_in_words_that_the_vocabulary_has() {
     );
     let qwen = ChatTemplate::load(format!("{TESTDATA}/chat/qwen2.5-coder.jinja")).unwrap();
     assert_eq!(qwen.tool_format(v3), ToolFormat::Hermes);
-    let _ = Role::Tool;
 }

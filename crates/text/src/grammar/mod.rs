@@ -47,7 +47,7 @@ const STACK_BYTES: usize = 32 << 20;
 /// assert_eq!(allowed(""), tokenizer.encode("a"));
 /// assert_eq!(allowed("a"), [tokenizer.end_ids(&[]), tokenizer.encode("b")].concat());
 /// assert_eq!(allowed("ab"), tokenizer.end_ids(&[]));
-/// assert_eq!(allowed("b"), []);
+/// assert!(allowed("b").is_empty());
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub struct Grammar {
