@@ -27,7 +27,7 @@ impl Prompt {
     /// The prompt of a conversation: names of control tokens in what people and tools say are text.
     pub fn rendered(rendered: &Rendered, tokenizer: &Tokenizer) -> Self {
         let tags = tokenizer.think_tokens();
-        let parser = Some(ReasoningParser::for_tokens(rendered.end(), &tags));
+        let parser = Some(ReasoningParser::for_rendered(rendered, &tags));
         Self { token_ids: tokenizer.encode_rendered(rendered), parser, tags }
     }
 

@@ -11,14 +11,14 @@ use minke_text::{
     Grammar, GrammarError, GrammarSource, GrammarVocabulary, Message, RenderOptions, Role, Tool, ToolCallParser,
     ToolChoice,
 };
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 
 use crate::config::{ServerConfig, read_keys};
 use crate::error::{ApiError, Kind};
 use crate::generation::{Conversation, Generation, GenerationRequest, Input};
 use crate::kept::KeptResponses;
 use crate::metrics::Metrics;
-use crate::stream::Streaming;
+use crate::stream::{KEEPALIVE, Streaming};
 
 /// What all connections share.
 pub(crate) struct App {
@@ -33,7 +33,12 @@ pub(crate) struct App {
     /// Makes ids and seeds that nobody can guess.
     random: RandomState,
     counter: AtomicU64,
+    /// Work on prompts that goes on at once: the processor is the engine's.
+    preparing: Semaphore,
 }
+
+/// Prompts that are rendered, cut into tokens or searched at once.
+const PREPARED_AT_ONCE: usize = 2;
 
 /// A model that is loaded, and the thread that answers with it.
 pub(crate) struct Served {
@@ -62,10 +67,11 @@ impl App {
             metrics: Metrics::default(),
             kept: KeptResponses::default(),
             served: OnceLock::new(),
-            streaming: Streaming { stop: stop.subscribe(), stall },
+            streaming: Streaming { stop: stop.subscribe(), stall, keepalive: KEEPALIVE },
             stop,
             random: RandomState::new(),
             counter: AtomicU64::new(0),
+            preparing: Semaphore::new(PREPARED_AT_ONCE),
         }
     }
 
@@ -148,9 +154,7 @@ impl App {
             let served = app.served()?;
             requests.into_iter().map(|request| prepare(served, request, caller)).collect::<Result<Vec<_>, _>>()
         };
-        let prepared = tokio::task::spawn_blocking(prepare_all).await;
-        let broken = |_| ApiError::internal("the request could not be prepared: this is an error of the program");
-        let prepared = prepared.map_err(broken)??;
+        let prepared = self.blocking(prepare_all).await?;
         let worker = &self.served()?.worker;
         let (mut generation, sinks) = Generation::new(counts.iter().map(|(n, _)| n).sum(), reports);
         generation.prompt_tokens = prepared.iter().map(|prepared| prepared.request.prompt.token_ids.len()).sum();
@@ -190,8 +194,20 @@ impl App {
                 Ok(prompt(app.served()?.worker.model(), conversation)?.token_ids.len())
             }
         };
-        let broken = |_| ApiError::internal("the prompt could not be made: this is an error of the program");
-        tokio::task::spawn_blocking(count).await.map_err(broken)?
+        self.blocking(count).await
+    }
+
+    /// Does work whose time grows with a prompt, on a thread of its own.
+    ///
+    /// # Errors
+    /// Those of the work; an error of the program if it panics.
+    pub(crate) async fn blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> Result<T, ApiError> + Send + 'static,
+    ) -> Result<T, ApiError> {
+        let broken = "the request could not be prepared: this is an error of the program";
+        let _place = self.preparing.acquire().await.map_err(|_| ApiError::internal(broken))?;
+        tokio::task::spawn_blocking(work).await.map_err(|_| ApiError::internal(broken))?
     }
 }
 

@@ -141,6 +141,12 @@ pub(crate) struct Sink {
 }
 
 impl Sink {
+    #[cfg(test)]
+    pub(crate) fn put(&mut self, update: Update) {
+        self.ended |= update.end.is_some();
+        self.mailbox.put(update);
+    }
+
     pub(crate) fn take(&mut self, event: minke_chat::Result<Event>) {
         if self.ended {
             return;

@@ -108,33 +108,36 @@ fn yes() -> bool {
     true
 }
 
+/// The response to a request whose work takes time that grows with its text.
+async fn worked_out(app: Arc<App>, work: impl FnOnce(&Served) -> Result<Value, ApiError> + Send + 'static) -> Response {
+    let own = app.clone();
+    match app.blocking(move || work(own.served()?)).await {
+        Ok(value) => json_response(StatusCode::OK, &value),
+        Err(error) => refusal(&error, Dialect::OpenAi),
+    }
+}
+
 /// `POST /tokenize`
 pub(crate) async fn tokenize(State(app): State<Arc<App>>, JsonBody(body): JsonBody<TokenizeBody>) -> Response {
-    let served = match app.served() {
-        Ok(served) => served,
-        Err(error) => return refusal(&error, Dialect::OpenAi),
-    };
-    let tokenizer = &served.worker.model().tokenizer;
-    let mut ids = match (body.add_special, body.parse_special) {
-        (true, true) => tokenizer.encode_prompt(&body.content),
-        (false, true) => tokenizer.encode(&body.content),
-        (_, false) => tokenizer.encode_plain(&body.content),
-    };
-    if body.add_special && !body.parse_special {
-        ids.splice(..0, tokenizer.begin_ids().iter().copied());
-    }
-    let count = ids.len();
-    let tokens: Value = match body.with_pieces {
-        false => json!(ids),
-        true => ids
-            .iter()
-            .map(|&id| match std::str::from_utf8(tokenizer.token_bytes(id)) {
-                Ok(piece) => json!({"id": id, "piece": piece}),
-                Err(_) => json!({"id": id, "piece": tokenizer.token_bytes(id)}),
-            })
-            .collect(),
-    };
-    json_response(StatusCode::OK, &json!({"tokens": tokens, "count": count, "max_model_len": served.worker.limit()}))
+    worked_out(app, move |served| {
+        let tokenizer = &served.worker.model().tokenizer;
+        let mut ids = match (body.add_special, body.parse_special) {
+            (true, true) => tokenizer.encode_prompt(&body.content),
+            (false, true) => tokenizer.encode(&body.content),
+            (_, false) => tokenizer.encode_plain(&body.content),
+        };
+        if body.add_special && !body.parse_special {
+            ids.splice(..0, tokenizer.begin_ids().iter().copied());
+        }
+        let piece = |id: u32| match std::str::from_utf8(tokenizer.token_bytes(id)) {
+            Ok(piece) => json!({"id": id, "piece": piece}),
+            Err(_) => json!({"id": id, "piece": tokenizer.token_bytes(id)}),
+        };
+        let count = ids.len();
+        let tokens = if body.with_pieces { ids.into_iter().map(piece).collect() } else { json!(ids) };
+        Ok(json!({"tokens": tokens, "count": count, "max_model_len": served.worker.limit()}))
+    })
+    .await
 }
 
 /// Tokens whose text is asked for.
@@ -145,18 +148,17 @@ pub(crate) struct DetokenizeBody {
 
 /// `POST /detokenize`
 pub(crate) async fn detokenize(State(app): State<Arc<App>>, JsonBody(body): JsonBody<DetokenizeBody>) -> Response {
-    let served = match app.served() {
-        Ok(served) => served,
-        Err(error) => return refusal(&error, Dialect::OpenAi),
-    };
-    let tokenizer = &served.worker.model().tokenizer;
-    if let Some(id) = body.tokens.iter().find(|id| **id as usize >= tokenizer.vocab_size()) {
-        let message = format!("token {id} is not in the vocabulary of {}", tokenizer.vocab_size());
-        return refusal(&ApiError::field("tokens", message), Dialect::OpenAi);
-    }
-    let text = tokenizer.decode(&body.tokens, false);
-    // llama.cpp and vLLM name it differently.
-    json_response(StatusCode::OK, &json!({"content": text, "prompt": text}))
+    worked_out(app, move |served| {
+        let tokenizer = &served.worker.model().tokenizer;
+        if let Some(id) = body.tokens.iter().find(|id| **id as usize >= tokenizer.vocab_size()) {
+            let message = format!("token {id} is not in the vocabulary of {}", tokenizer.vocab_size());
+            return Err(ApiError::field("tokens", message));
+        }
+        let text = tokenizer.decode(&body.tokens, false);
+        // llama.cpp and vLLM name it differently.
+        Ok(json!({"content": text, "prompt": text}))
+    })
+    .await
 }
 
 /// A conversation to be rendered.
@@ -172,17 +174,15 @@ pub(crate) struct TemplateBody {
 
 /// `POST /apply-template`
 pub(crate) async fn apply_template(State(app): State<Arc<App>>, JsonBody(body): JsonBody<TemplateBody>) -> Response {
-    let render = || {
+    worked_out(app, move |served| {
         let messages: Vec<Message> =
             body.messages.into_iter().enumerate().map(|(i, message)| message.message(i)).collect::<Result<_, _>>()?;
         let tools = (!body.tools.is_empty()).then(|| Value::from(body.tools).to_string());
         let options =
             RenderOptions { add_generation_prompt: body.add_generation_prompt, tools, thinking: body.enable_thinking };
-        let rendered = app.served()?.worker.model().template.render_with(&messages, &options);
-        rendered.map_err(|error| ApiError::field("messages", error.to_string()))
-    };
-    match render() {
-        Ok(prompt) => json_response(StatusCode::OK, &json!({"prompt": prompt})),
-        Err(error) => refusal(&error, Dialect::OpenAi),
-    }
+        let rendered = served.worker.model().template.render_with(&messages, &options);
+        let prompt = rendered.map_err(|error| ApiError::field("messages", error.to_string()))?;
+        Ok(json!({"prompt": prompt}))
+    })
+    .await
 }

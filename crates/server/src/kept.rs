@@ -3,7 +3,6 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
 use axum::body::{Body, Bytes};
 use axum::response::Response;
@@ -11,11 +10,11 @@ use minke_engine::Tenant;
 use minke_text::Message;
 use serde_json::Value;
 use tokio::sync::{mpsc, watch};
-use tokio::time::timeout;
+use tokio::time::{Instant, sleep_until, timeout};
 
 use crate::error::{ApiError, Kind};
 use crate::generation::{Generation, Update};
-use crate::stream::{KEEPALIVE, Pieces, StreamFormat, Streaming, stream_headers};
+use crate::stream::{Pieces, StreamFormat, Streaming, stream_headers};
 
 /// Most responses that are kept; the oldest gives way.
 const MOST: usize = 256;
@@ -197,13 +196,14 @@ impl Kept {
     pub(crate) fn follow(self: &Arc<Self>, streaming: &Streaming, first: u64) -> Response {
         let (sender, receiver) = mpsc::channel::<Bytes>(1);
         let first = usize::try_from(first).unwrap_or(usize::MAX);
-        tokio::spawn(self.clone().tell(streaming.stall, first, sender));
+        tokio::spawn(self.clone().tell(streaming.clone(), first, sender));
         let mut response = Response::new(Body::new(Pieces(receiver)));
         stream_headers(&mut response, "text/event-stream");
         response
     }
 
-    async fn tell(self: Arc<Self>, stall: Duration, mut next: usize, sender: mpsc::Sender<Bytes>) {
+    async fn tell(self: Arc<Self>, streaming: Streaming, mut next: usize, sender: mpsc::Sender<Bytes>) {
+        let mut silent_since = Instant::now();
         let mut written = self.written.subscribe();
         loop {
             let (count, ended) = *written.borrow_and_update();
@@ -223,13 +223,14 @@ impl Kept {
                         continue;
                     }
                     // The events are numbered, so that nothing can be put between them.
-                    () = tokio::time::sleep(KEEPALIVE) => ": the answer is being prepared\n\n".into(),
+                    () = sleep_until(silent_since + streaming.keepalive) => ": the answer is being prepared\n\n".into(),
                     () = sender.closed() => return,
                 }
             };
-            if !matches!(timeout(stall, sender.send(Bytes::from(text))).await, Ok(Ok(()))) {
+            if !matches!(timeout(streaming.stall, sender.send(Bytes::from(text))).await, Ok(Ok(()))) {
                 return;
             }
+            silent_since = Instant::now();
         }
     }
 }

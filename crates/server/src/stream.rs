@@ -11,13 +11,13 @@ use axum::http::{HeaderName, HeaderValue, header};
 use axum::response::Response;
 use hyper::body::Frame;
 use tokio::sync::{mpsc, watch};
-use tokio::time::timeout;
+use tokio::time::{Instant, sleep_until, timeout};
 
 use crate::error::{ApiError, Kind};
 use crate::generation::{Generation, Update};
 use crate::http;
 
-/// Longest silence of a stream.
+/// Longest silence of a stream: agents give a server up that says nothing for longer.
 pub(crate) const KEEPALIVE: Duration = Duration::from_secs(8);
 
 /// What ends streams from outside.
@@ -27,6 +27,8 @@ pub(crate) struct Streaming {
     pub stop: watch::Receiver<bool>,
     /// How long a client may let the next piece wait.
     pub stall: Duration,
+    /// How long a stream may be silent.
+    pub keepalive: Duration,
 }
 
 impl Streaming {
@@ -115,12 +117,14 @@ async fn drive<F: StreamFormat>(
 ) {
     let mut writer = Writer { format, over: false };
     let mut text = writer.write(F::start);
+    let mut silent_since = Instant::now();
     loop {
         if !text.is_empty() {
             let sent = timeout(streaming.stall, sender.send(Bytes::from(std::mem::take(&mut text)))).await;
             if !matches!(sent, Ok(Ok(()))) {
                 return;
             }
+            silent_since = Instant::now();
         }
         if writer.over {
             return;
@@ -133,7 +137,8 @@ async fn drive<F: StreamFormat>(
                     None => writer.last(F::finish),
                 };
             }
-            () = tokio::time::sleep(KEEPALIVE) => text = writer.write(F::keepalive),
+            // Updates that write nothing, as those about a prompt that is read, are silence too.
+            () = sleep_until(silent_since + streaming.keepalive) => text = writer.write(F::keepalive),
             () = streaming.stopped() => {
                 let error = ApiError::new(Kind::Unavailable, "the server stops");
                 text = writer.last(|format| format.error(&error));
@@ -165,5 +170,82 @@ impl<F: StreamFormat> Writer<F> {
         let text = self.write(write);
         self.over = true;
         text
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use minke_chat::Usage;
+
+    use super::*;
+
+    /// Writes a letter for everything that it is asked for.
+    struct Letters;
+
+    impl StreamFormat for Letters {
+        fn start(&mut self) -> String {
+            "s".into()
+        }
+
+        fn update(&mut self, update: Update) -> String {
+            if update.pieces.is_empty() { String::new() } else { panic!("a piece that cannot be written") }
+        }
+
+        fn finish(&mut self) -> String {
+            "f".into()
+        }
+
+        fn error(&mut self, _: &ApiError) -> String {
+            "e".into()
+        }
+
+        fn keepalive(&mut self) -> String {
+            "k".into()
+        }
+    }
+
+    /// What is written while updates come every few milliseconds, of which the last one has these pieces.
+    fn written(last: Vec<minke_chat::Piece>, end: Option<Result<crate::generation::Finish, ApiError>>) -> String {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        runtime.block_on(async {
+            let (generation, mut sinks) = Generation::new(1, false);
+            let stop = watch::Sender::new(false);
+            let (stall, keepalive) = (Duration::from_secs(1), Duration::from_millis(40));
+            let streaming = Streaming { stop: stop.subscribe(), stall, keepalive };
+            let (sender, mut receiver) = mpsc::channel(1);
+            let driver = tokio::spawn(drive(streaming, generation, Letters, sender));
+            let update = |pieces, end| Update { choice: 0, pieces, tokens: Vec::new(), usage: Usage::default(), end };
+            let feeder = tokio::spawn(async move {
+                for _ in 0..50 {
+                    tokio::time::sleep(Duration::from_millis(5)).await;
+                    sinks[0].put(update(Vec::new(), None));
+                }
+                sinks[0].put(update(last, end));
+                sinks
+            });
+            let mut text = String::new();
+            while let Some(bytes) = receiver.recv().await {
+                text.push_str(std::str::from_utf8(&bytes).unwrap());
+            }
+            driver.await.unwrap();
+            drop(feeder.await.unwrap());
+            text
+        })
+    }
+
+    #[test]
+    fn updates_that_say_nothing_are_silence() {
+        let text = written(Vec::new(), Some(Ok(crate::generation::Finish::Stop)));
+        assert!(text.starts_with("skk") && text.ends_with('f'), "{text}");
+        assert_eq!(text.matches('f').count(), 1);
+    }
+
+    #[test]
+    fn a_panic_of_a_format_ends_its_stream_with_an_error() {
+        let text = written(vec![minke_chat::Piece::Content("a".into())], None);
+        assert!(text.ends_with('e') && text.matches(['e', 'f']).count() == 1, "{text}");
+        let failed = written(Vec::new(), Some(Err(ApiError::internal("broken"))));
+        assert!(failed.ends_with('e') && failed.matches(['e', 'f']).count() == 1, "{failed}");
     }
 }

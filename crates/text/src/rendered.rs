@@ -48,7 +48,7 @@ impl Rendered {
     }
 
     /// The prompt as text that ends with a tag only if the template wrote it.
-    pub fn end(&self) -> &str {
+    pub(crate) fn end(&self) -> &str {
         self.parts().map_or(&self.text, |(text, _)| text)
     }
 }

@@ -148,7 +148,9 @@ async fn answer(app: &Arc<App>, caller: Caller, body: Body) -> Result<Response, 
     let served = app.check_model(body.model.as_deref())?;
     let (stream, options, echo) = (body.stream, body.stream_options, body.echo);
     let ignored = ignored(&body.rest, &["user", "metadata", "store"]);
-    let (requests, prompts) = body.requests(&served.worker.model().tokenizer)?;
+    let own = app.clone();
+    let cut = move || body.requests(&own.served()?.worker.model().tokenizer);
+    let (requests, prompts) = app.blocking(cut).await?;
     let (n, reports) = (requests[0].n, requests[0].top_log_probs.is_some());
     let mut generation = app.generate(requests, caller).await?;
     let ignored = [ignored, std::mem::take(&mut generation.notes)].concat();

@@ -204,10 +204,11 @@ pub(crate) async fn generate(
     Extension(caller): Extension<Caller>,
     JsonBody(body): JsonBody<GenerateBody>,
 ) -> Response {
-    let request = || -> Result<_, ApiError> {
+    let (own, model, stream) = (app.clone(), body.model.clone(), body.stream);
+    let request = move || -> Result<_, ApiError> {
         let ignored = ignored(&body.rest, HARMLESS);
         let input = if body.raw {
-            let tokenizer = &app.served()?.worker.model().tokenizer;
+            let tokenizer = &own.served()?.worker.model().tokenizer;
             Input::Tokens(tokenizer.encode_prompt(&body.prompt))
         } else {
             let system = Some(body.system).filter(|system| !system.is_empty()).map(Message::system);
@@ -219,7 +220,8 @@ pub(crate) async fn generate(
         request.format = format(body.format)?;
         Ok((request, [ignored, unknown].concat()))
     };
-    answer(&app, caller, &body.model, body.stream, request(), Shape::Generate).await
+    let request = app.blocking(request).await;
+    answer(&app, caller, &model, stream, request, Shape::Generate).await
 }
 
 async fn answer(
