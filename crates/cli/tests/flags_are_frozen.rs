@@ -86,7 +86,7 @@ fn completions_and_man_pages_know_every_flag_of_every_verb() {
         (shell, done.out)
     });
     let pages = std::fs::read_dir(folder.path()).unwrap().count();
-    assert_eq!(pages, 1 + VERBS.len() + 5, "a page of each, and of debug's five");
+    assert_eq!(pages, 1 + VERBS.len() + 5 + 1, "a page of each, of debug's five, and of config's one");
     for verb in VERBS {
         let page = std::fs::read_to_string(folder.path().join(format!("minke-{verb}.1"))).unwrap().replace("\\-", "-");
         shells.iter().for_each(|(shell, script)| assert!(script.contains(verb), "{verb} in {shell}"));

@@ -7,7 +7,7 @@ use minke_chat::{template, tokenizer};
 use minke_model::Batch;
 use minke_sys::atomic;
 use minke_tensor::{Pass, Tap, Tensor};
-use minke_text::{Message, Thought, ToolCallParser, ToolEvent, split};
+use minke_text::{Message, Thought, ToolCallParser, ToolEvent, ToolFormat, split};
 use serde::Serialize;
 use serde_json::json;
 
@@ -58,7 +58,9 @@ fn parse(args: &DebugText) -> Result<()> {
     note.iter().for_each(|note| eprintln!("minke: {note}"));
     let Thought { reasoning, content, closed, format_ok } =
         split(&template.render(&[Message::user("")], true)?, &args.text);
-    let mut parser = ToolCallParser::new(template.tool_format(&tokenizer), &[]);
+    // As the template writes calls, whatever the vocabulary has.
+    let format = ToolFormat::of_template(template.source()).unwrap_or_else(|| template.tool_format(&tokenizer));
+    let mut parser = ToolCallParser::new(format, &[]);
     let mut events = parser.push(&content);
     events.extend(parser.finish());
     let (mut content, mut calls) = (String::new(), Vec::<(String, String)>::new());
