@@ -13,7 +13,7 @@ import time
 QUESTION = "make 24 from 3 8 1"
 ADD = {
     "type": "object",
-    "properties": {"a": {"type": "integer"}, "b": {"type": "integer"}},
+    "properties": {name: {"type": "integer", "minimum": 0, "maximum": 99} for name in "ab"},
     "required": ["a", "b"],
     "additionalProperties": False,
 }
@@ -32,7 +32,7 @@ def check(what, condition, *shown):
 
 def openai_client(base, model):
     import openai
-    from pydantic import BaseModel
+    from pydantic import BaseModel, ConfigDict, Field
 
     client = openai.OpenAI(base_url=f"{base}/v1", api_key="none", max_retries=0)
     names = [entry.id for entry in client.models.list()]
@@ -71,7 +71,9 @@ def openai_client(base, model):
 
     # A schema, by hand and by the client's parser.
     class Point(BaseModel):
-        x: int
+        # Other keys could go on for ever: the model takes what is most likely.
+        model_config = ConfigDict(extra="forbid")
+        x: int = Field(ge=0, le=99)
         ok: bool
 
     schema = {"type": "json_schema", "json_schema": {"name": "point", "schema": POINT, "strict": True}}
@@ -186,11 +188,10 @@ def anthropic_client(base, model):
     used = whole.usage.input_tokens + whole.usage.cache_read_input_tokens
     check("count", counted.input_tokens == used, counted, whole.usage)
     tools = [{"name": "add", "description": "adds", "input_schema": ADD}]
-    free = {**ask, "extra_body": {"temperature": 1.0}}
-    called = client.messages.create(**free, tools=tools, tool_choice={"type": "tool", "name": "add"})
+    called = client.messages.create(**ask, tools=tools, tool_choice={"type": "tool", "name": "add"})
     blocks = [block for block in called.content if block.type == "tool_use"]
     check("tool", blocks and blocks[0].name == "add", called)
-    with client.messages.stream(**free, tools=tools, tool_choice={"type": "any"}) as stream:
+    with client.messages.stream(**ask, tools=tools, tool_choice={"type": "any"}) as stream:
         final = stream.get_final_message()
     check("streamed tool", any(block.type == "tool_use" for block in final.content), final)
     result = client.messages.create(model=model, max_tokens=3, tools=tools, system=[{"type": "text", "text": "be brief"}],
@@ -258,10 +259,12 @@ def litellm_client(base, model):
 def instructor_client(base, model):
     import instructor
     import openai
-    from pydantic import BaseModel
+    from pydantic import BaseModel, ConfigDict, Field
 
     class Point(BaseModel):
-        x: int
+        # Other keys could go on for ever: the model takes what is most likely.
+        model_config = ConfigDict(extra="forbid")
+        x: int = Field(ge=0, le=99)
         ok: bool
 
     for mode in (instructor.Mode.TOOLS, instructor.Mode.JSON_SCHEMA):
