@@ -116,12 +116,15 @@ impl Scheduler {
             let candidates = self.waiting.iter().filter(|id| !tried.contains(*id));
             let Some(&id) = candidates.min_by_key(|id| (taken(id), **id)) else { return };
             tried.insert(id);
+            let (rival, full) = (self.rival(id), self.running.len() >= self.max_sequences);
+            // Those that come later have no fewer places.
+            if full && rival.is_none() {
+                return;
+            }
             if self.is_being_computed(id) {
                 continue;
             }
-            let rival = self.rival(id);
-            if self.running.len() >= self.max_sequences {
-                let Some(rival) = rival else { return };
+            if full && let Some(rival) = rival {
                 // It keeps its pages while nobody needs them.
                 self.stop(rival, ready);
             }
