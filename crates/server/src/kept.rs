@@ -16,8 +16,9 @@ use crate::error::{ApiError, Kind};
 use crate::generation::{Generation, Update};
 use crate::stream::{Pieces, StreamFormat, Streaming, stream_headers};
 
-/// Most responses that are kept; the oldest gives way.
+/// Most responses that are kept, and most bytes of their events; the oldest gives way.
 const MOST: usize = 256;
+const MOST_BYTES: usize = 64 << 20;
 
 /// A stream of a response that can be kept.
 pub(crate) trait KeptFormat: StreamFormat {
@@ -70,10 +71,11 @@ enum Progress {
 impl KeptResponses {
     fn add(&self, id: &str, kept: Arc<Kept>) {
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if all.order.len() >= MOST
+        let mut bytes: usize = all.by_id.values().map(|kept| kept.bytes()).sum();
+        while (all.order.len() >= MOST || bytes > MOST_BYTES)
             && let Some(oldest) = all.order.pop_front()
         {
-            all.by_id.remove(&oldest);
+            bytes -= all.by_id.remove(&oldest).map_or(0, |kept| kept.bytes().min(bytes));
         }
         all.order.push_back(id.to_owned());
         all.by_id.insert(id.to_owned(), kept);
@@ -134,6 +136,11 @@ impl KeptResponses {
 }
 
 impl Kept {
+    /// Bytes of its events.
+    fn bytes(&self) -> usize {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).events.iter().map(String::len).sum()
+    }
+
     /// As it is now.
     pub(crate) fn object(&self) -> Value {
         match &self.state.lock().unwrap_or_else(PoisonError::into_inner).progress {

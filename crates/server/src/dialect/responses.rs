@@ -413,6 +413,15 @@ impl ResponseObject {
 
     /// As JSON.
     fn value(&self) -> Value {
+        self.with_output(self.items.iter().map(Item::value).collect())
+    }
+
+    /// As JSON without its output, for events that say no more than that it goes on.
+    fn head(&self) -> Value {
+        self.with_output(json!([]))
+    }
+
+    fn with_output(&self, output: Value) -> Value {
         let mut object = Map::new();
         object.insert("id".into(), json!(self.id));
         object.insert("object".into(), json!("response"));
@@ -420,7 +429,7 @@ impl ResponseObject {
         object.insert("status".into(), json!(self.status));
         object.insert("error".into(), json!(self.error));
         object.insert("incomplete_details".into(), json!(self.reason.map(|reason| json!({"reason": reason}))));
-        object.insert("output".into(), self.items.iter().map(Item::value).collect());
+        object.insert("output".into(), output);
         object.extend(self.settings.as_object().cloned().unwrap_or_default());
         let usage = &self.usage;
         if self.ended {
@@ -571,7 +580,7 @@ impl Stream {
             "reasoning_tokens": usage.reasoning_tokens,
             "seconds": usage.seconds,
         });
-        let response = self.object.value();
+        let response = self.object.head();
         self.send("response.in_progress", json!({"response": response, "progress": progress}))
     }
 
@@ -707,7 +716,8 @@ impl StreamFormat for Stream {
     }
 
     fn keepalive(&mut self) -> String {
-        self.whole("response.in_progress")
+        let response = self.object.head();
+        self.send("response.in_progress", json!({"response": response}))
     }
 }
 
