@@ -12,8 +12,8 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use super::fields::{
-    Content, Rest, Sampling, TemplateArguments, Thinking, ThinkingField, biases, drop_nonce, ignored, null_is_default,
-    one_or_many, response_format, take_fields, tool_choice, tools,
+    BodyCall, Content, Rest, Sampling, TemplateArguments, Thinking, ThinkingField, biases, drop_nonce, ignored,
+    null_is_default, one_or_many, response_format, take_fields, tool_choice, tools,
 };
 use crate::app::{App, Caller, now};
 use crate::error::{ApiError, Dialect};
@@ -87,21 +87,6 @@ pub(crate) struct BodyMessage {
     name: Option<String>,
 }
 
-/// A call of a tool in an earlier answer.
-#[derive(Debug, Deserialize)]
-struct BodyCall {
-    id: Option<String>,
-    function: BodyFunction,
-}
-
-#[derive(Debug, Deserialize)]
-struct BodyFunction {
-    name: String,
-    /// A text; some clients send the object itself.
-    #[serde(default)]
-    arguments: Value,
-}
-
 /// Fields that change no answer here.
 const HARMLESS: &[&str] =
     &["user", "store", "metadata", "service_tier", "prompt_cache_key", "safety_identifier", "verbosity"];
@@ -114,16 +99,7 @@ impl BodyMessage {
     pub(crate) fn message(self, i: usize) -> Result<Message, ApiError> {
         let role = role(&self.role, &format!("messages[{i}].role"))?;
         let content = self.content.map(|content| content.text(&format!("messages[{i}].content"))).transpose()?;
-        let calls = self.tool_calls.into_iter().map(|call| {
-            let arguments = match call.function.arguments {
-                Value::String(text) => text,
-                Value::Null => "{}".into(),
-                value => value.to_string(),
-            };
-            let function = FunctionCall { name: call.function.name, arguments };
-            ToolCall { id: call.id, kind: "function".into(), function }
-        });
-        let tool_calls: Vec<ToolCall> = calls.collect();
+        let tool_calls: Vec<ToolCall> = self.tool_calls.into_iter().map(ToolCall::from).collect();
         // Only a message that calls tools may go without a text.
         let content = if tool_calls.is_empty() { Some(content.unwrap_or_default()) } else { content };
         Ok(Message {

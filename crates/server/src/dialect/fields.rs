@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use minke_chat::SamplingOptions;
-use minke_text::{GrammarSource, Message, Tool, ToolChoice};
+use minke_text::{FunctionCall, GrammarSource, Message, Tool, ToolCall, ToolChoice};
 use serde::de::{Error, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
@@ -254,6 +254,33 @@ impl Part {
     }
 }
 
+/// A call of a tool in an earlier answer.
+#[derive(Debug, Deserialize)]
+pub(crate) struct BodyCall {
+    id: Option<String>,
+    function: BodyFunction,
+}
+
+#[derive(Debug, Deserialize)]
+struct BodyFunction {
+    name: String,
+    /// A text; Ollama's clients, and some others, send the object itself.
+    #[serde(default)]
+    arguments: Value,
+}
+
+impl From<BodyCall> for ToolCall {
+    fn from(call: BodyCall) -> Self {
+        let arguments = match call.function.arguments {
+            Value::String(text) => text,
+            Value::Null => "{}".into(),
+            value => value.to_string(),
+        };
+        let function = FunctionCall { name: call.function.name, arguments };
+        Self { id: call.id, kind: "function".into(), function }
+    }
+}
+
 /// The tools of OpenAI's chat completions: those that are functions, and the names of the others.
 ///
 /// # Errors
@@ -360,7 +387,9 @@ pub(crate) fn drop_nonce(messages: &mut [Message]) {
 
 /// The names of fields that were not understood, but for those that every client sends and that change no answer.
 pub(crate) fn ignored(rest: &Rest, harmless: &[&str]) -> Vec<String> {
-    rest.keys().filter(|key| !harmless.contains(&key.as_str())).cloned().collect()
+    // Null says nothing.
+    let unknown = rest.iter().filter(|(key, value)| !value.is_null() && !harmless.contains(&key.as_str()));
+    unknown.map(|(key, _)| key.clone()).collect()
 }
 
 /// Null where a value with a default stands.

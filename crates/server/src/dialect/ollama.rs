@@ -14,7 +14,9 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use super::chat::role;
-use super::fields::{Rest, Sampling, effort_thinks, ignored, null_is_default, one_or_many, take_fields, tools};
+use super::fields::{
+    BodyCall, Rest, Sampling, effort_thinks, ignored, null_is_default, one_or_many, take_fields, tools,
+};
 use crate::app::{App, Caller, Served};
 use crate::error::{ApiError, Dialect};
 use crate::generation::{Answer, Conversation, Finish, GenerationRequest, Input, Update};
@@ -53,8 +55,16 @@ pub(crate) struct GenerateBody {
     options: Options,
     stream: Option<bool>,
     think: Option<Value>,
+    #[serde(default, deserialize_with = "null_is_default")]
+    images: Vec<Value>,
     #[serde(flatten)]
     rest: Rest,
+}
+
+/// Refuses images.
+fn no_images(images: &[Value], param: &str) -> Result<(), ApiError> {
+    let message = "images cannot be read: this model reads text";
+    if images.is_empty() { Ok(()) } else { Err(ApiError::field(param, message)) }
 }
 
 #[derive(Debug, Deserialize)]
@@ -70,19 +80,6 @@ struct BodyMessage {
     #[serde(alias = "name")]
     tool_name: Option<String>,
     tool_call_id: Option<String>,
-}
-
-#[derive(Debug, Deserialize)]
-struct BodyCall {
-    id: Option<String>,
-    function: BodyFunction,
-}
-
-#[derive(Debug, Deserialize)]
-struct BodyFunction {
-    name: String,
-    #[serde(default)]
-    arguments: Value,
 }
 
 /// How to sample.
@@ -106,7 +103,7 @@ struct Options {
 }
 
 /// Fields that change no answer here: the context is as long as memory allows, and the model stays loaded.
-const HARMLESS: &[&str] = &["keep_alive", "template", "context", "suffix", "images"];
+const HARMLESS: &[&str] = &["keep_alive"];
 const HARMLESS_OPTIONS: &[&str] =
     &["num_ctx", "num_batch", "num_thread", "num_gpu", "num_keep", "use_mmap", "main_gpu"];
 
@@ -154,20 +151,8 @@ fn model_name(name: &str) -> &str {
 
 impl BodyMessage {
     fn message(self, i: usize) -> Result<Message, ApiError> {
-        if !self.images.is_empty() {
-            let message = "images cannot be read: this model reads text";
-            return Err(ApiError::field(format!("messages[{i}].images"), message));
-        }
-        let call = |call: BodyCall| {
-            let arguments = match call.function.arguments {
-                Value::String(text) => text,
-                Value::Null => "{}".into(),
-                value => value.to_string(),
-            };
-            let function = FunctionCall { name: call.function.name, arguments };
-            ToolCall { id: call.id, kind: "function".into(), function }
-        };
-        let tool_calls: Vec<ToolCall> = self.tool_calls.into_iter().map(call).collect();
+        no_images(&self.images, &format!("messages[{i}].images"))?;
+        let tool_calls: Vec<ToolCall> = self.tool_calls.into_iter().map(ToolCall::from).collect();
         let content = if self.content.is_empty() && !tool_calls.is_empty() { None } else { Some(self.content) };
         let role = role(&self.role, &format!("messages[{i}].role"))?;
         let reasoning_content = self.thinking.filter(|thought| !thought.is_empty());
@@ -207,6 +192,7 @@ pub(crate) async fn generate(
     let (own, model, stream) = (app.clone(), body.model.clone(), body.stream);
     let request = move || -> Result<_, ApiError> {
         let ignored = ignored(&body.rest, HARMLESS);
+        no_images(&body.images, "images")?;
         let input = if body.raw {
             let tokenizer = &own.served()?.worker.model().tokenizer;
             Input::Tokens(tokenizer.encode_prompt(&body.prompt))
