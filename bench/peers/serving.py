@@ -1,16 +1,20 @@
 """Loads OpenAI-compatible servers: tokens per second, time to the first token, time between tokens.
 
-python serving.py load URL [--clients 1,4,16] [--requests N] [--prompt WORDS] [--shared WORDS] [--tokens N] [--json]
+python serving.py load URL [--clients 1,4,16] [--requests N] [--prompt WORDS] [--shared WORDS] [--tokens N] [--rate 0.5,1] [--pid PID]
 python serving.py fairness URL     a short prompt that joins a long one; tokens of others while a long prompt is read
 python serving.py cache URL        the second turn of a conversation, and side requests between two turns
 
-Closed loop: each client sends its next request when the last one has ended. Give several URLs, separated by commas, to load them in
-turn (each step once on every server, so that all have the same minutes). Only the standard library; the machine runs nothing else.
+Closed loop: each client sends its next request when the last one has ended. Open loop (--rate, requests per second): requests come at
+random times whatever the server does. Give several URLs, separated by commas, to load them in turn (each step once on every server, so
+that all have the same minutes). With --pid, one for each URL, the processor time by name of thread. Only the standard library; the
+machine runs nothing else.
 """
 
 import argparse
 import http.client
 import json
+import os
+import pathlib
 import random
 import statistics
 import threading
@@ -72,35 +76,59 @@ def percentile(values, share):
     return values[min(len(values) - 1, int(share * len(values)))] if values else float("nan")
 
 
-def load(url, clients, requests, prompt, shared, tokens, seed):
+def processor_time(pid):
+    """Seconds of processor time by name of thread."""
+    seconds = {}
+    for task in pathlib.Path(f"/proc/{pid}/task").glob("*/stat") if pid else []:
+        name, rest = task.read_text().split("(", 1)[1].rsplit(")", 1)
+        ticks = sum(map(int, rest.split()[11:13]))
+        seconds[name] = seconds.get(name, 0) + ticks / os.sysconf("SC_CLK_TCK")
+    return seconds
+
+
+def load(url, pid, clients, rate, requests, prompt, shared, tokens, seed):
+    """Clients of a closed loop, or a rate of an open one."""
     results, lock, left = [], threading.Lock(), [requests]
     prefix = text(shared, 7) + "\n" if shared else ""
 
-    def client(number):
+    def one(index):
+        question = prefix + text(prompt, seed * 100_000 + index)
+        result = ask(url, [{"role": "user", "content": question}], tokens)
+        with lock:
+            results.append(result)
+
+    def client():
         while True:
             with lock:
                 if left[0] == 0:
                     return
                 left[0] -= 1
                 index = left[0]
-            question = prefix + text(prompt, seed * 100_000 + index)
-            result = ask(url, [{"role": "user", "content": question}], tokens)
-            with lock:
-                results.append(result)
+            one(index)
 
-    begin = time.perf_counter()
-    threads = [threading.Thread(target=client, args=(number,)) for number in range(clients)]
-    [thread.start() for thread in threads]
+    before, begin = processor_time(pid), time.perf_counter()
+    threads = []
+    if rate:
+        gaps = random.Random(seed)
+        for index in range(requests):
+            threads.append(threading.Thread(target=one, args=(index,)))
+            threads[-1].start()
+            time.sleep(gaps.expovariate(rate))
+    else:
+        threads = [threading.Thread(target=client) for _ in range(clients)]
+        [thread.start() for thread in threads]
     [thread.join() for thread in threads]
     seconds = time.perf_counter() - begin
+    used = {name: round(after - before.get(name, 0), 2) for name, after in processor_time(pid).items()}
     generated = sum(result.usage.get("completion_tokens", 0) for result in results)
     between = [gap for result in results for gap in result.between]
     first = [result.first for result in results]
     return {
-        "url": url, "clients": clients, "requests": requests, "prompt_words": prompt, "shared_words": shared,
+        "url": url, "clients": clients, "rate": rate, "requests": requests, "prompt_words": prompt, "shared_words": shared,
         "tokens": tokens, "requests_per_s": round(requests / seconds, 3), "tokens_per_s": round(generated / seconds, 2),
         "first_p50": round(percentile(first, 0.5), 3), "first_p99": round(percentile(first, 0.99), 3),
         "between_p50": round(percentile(between, 0.5), 4), "between_p99": round(percentile(between, 0.99), 4),
+        "processor_s": used,
     }
 
 
@@ -155,18 +183,23 @@ if __name__ == "__main__":
     parser.add_argument("what", choices=["load", "fairness", "cache"])
     parser.add_argument("urls")
     parser.add_argument("--clients", default="1,4,16")
-    parser.add_argument("--requests", type=int, default=0, help="for each number of clients; 0 for three each")
+    parser.add_argument("--rate", help="requests per second, instead of a number of clients")
+    parser.add_argument("--pid", default="", help="processes of the servers")
+    parser.add_argument("--requests", type=int, default=0, help="for each step; 0 for three of each client, or for 30 seconds")
     parser.add_argument("--prompt", type=int, default=40)
     parser.add_argument("--shared", type=int, default=0)
     parser.add_argument("--tokens", type=int, default=48)
     parser.add_argument("--rounds", type=int, default=1)
     args = parser.parse_args()
+    urls = args.urls.split(",")
+    pids = [int(pid) for pid in args.pid.split(",") if pid] or [0] * len(urls)
+    if args.what != "load":
+        [{"fairness": fairness, "cache": cache}[args.what](url) for url in urls]
+        raise SystemExit
+    steps = [(0, float(rate)) for rate in args.rate.split(",")] if args.rate else [(int(n), 0) for n in args.clients.split(",")]
     for round_ in range(args.rounds):
-        for clients in map(int, args.clients.split(",")) if args.what == "load" else [0]:
-            for url in args.urls.split(","):
-                if args.what == "load":
-                    requests = args.requests or 3 * clients
-                    row = load(url, clients, requests, args.prompt, args.shared, args.tokens, round_ + 1)
-                    print(json.dumps(row), flush=True)
-                else:
-                    {"fairness": fairness, "cache": cache}[args.what](url)
+        for clients, rate in steps:
+            for url, pid in zip(urls, pids):
+                requests = args.requests or 3 * clients or round(30 * rate)
+                row = load(url, pid, clients, rate, requests, args.prompt, args.shared, args.tokens, round_ + 1)
+                print(json.dumps(row), flush=True)
