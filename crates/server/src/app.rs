@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use axum::body::Bytes;
 use minke_chat::{ChatModel, Prompt, Request, Worker};
 use minke_engine::{Constraint, SamplingParams, Tenant};
 use minke_text::{
@@ -28,6 +29,8 @@ pub(crate) struct App {
     pub metrics: Metrics,
     pub kept: KeptResponses,
     served: OnceLock<Served>,
+    /// What describes the server, made when it is asked for first.
+    pub document: OnceLock<Bytes>,
     pub streaming: Streaming,
     stop: watch::Sender<bool>,
     /// Makes ids and seeds that nobody can guess.
@@ -67,6 +70,7 @@ impl App {
             metrics: Metrics::default(),
             kept: KeptResponses::default(),
             served: OnceLock::new(),
+            document: OnceLock::new(),
             streaming: Streaming { stop: stop.subscribe(), stall, keepalive: KEEPALIVE },
             stop,
             random: RandomState::new(),

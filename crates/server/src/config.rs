@@ -70,15 +70,6 @@ pub enum ReasoningField {
     Reasoning,
 }
 
-impl ReasoningField {
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            Self::ReasoningContent => "reasoning_content",
-            Self::Reasoning => "reasoning",
-        }
-    }
-}
-
 impl Default for ServerConfig {
     fn default() -> Self {
         Self {

@@ -1,7 +1,8 @@
 //! What is wrong with a request, in words that each dialect wraps in its own shape.
 
 use axum::http::StatusCode;
-use serde_json::{Value, json};
+use serde::Serialize;
+use utoipa::ToSchema;
 
 /// Whose shape an error has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -118,7 +119,7 @@ impl ApiError {
     }
 
     /// As OpenAI writes it.
-    pub(crate) fn openai(&self) -> Value {
+    pub(crate) fn openai(&self) -> OpenAiError {
         let kind = match self.kind {
             Kind::Unauthorized => "authentication_error",
             Kind::Forbidden => "permission_error",
@@ -127,11 +128,12 @@ impl ApiError {
             Kind::Unavailable => "service_unavailable_error",
             _ => "invalid_request_error",
         };
-        json!({"error": {"message": self.message, "type": kind, "param": self.param, "code": self.code()}})
+        let (message, param) = (self.message.clone(), self.param.clone());
+        OpenAiError { error: OpenAiErrorBody { message, kind, param, code: self.code() } }
     }
 
     /// As Anthropic writes it.
-    pub(crate) fn anthropic(&self) -> Value {
+    pub(crate) fn anthropic(&self) -> AnthropicError {
         let kind = match self.kind {
             Kind::Unauthorized => "authentication_error",
             Kind::Forbidden => "permission_error",
@@ -143,22 +145,69 @@ impl ApiError {
             Kind::Unavailable => "overloaded_error",
             Kind::Invalid | Kind::ContextLength | Kind::Method | Kind::MediaType => "invalid_request_error",
         };
-        json!({"type": "error", "error": {"type": kind, "message": self.message}})
+        AnthropicError { kind: "error", error: AnthropicErrorBody { kind, message: self.message.clone() } }
     }
 
     /// As Ollama writes it.
-    pub(crate) fn ollama(&self) -> Value {
-        json!({"error": self.message})
+    pub(crate) fn ollama(&self) -> OllamaError {
+        OllamaError { error: self.message.clone() }
     }
 
     /// In the shape of a dialect.
-    pub(crate) fn shape(&self, dialect: Dialect) -> Value {
+    pub(crate) fn shape(&self, dialect: Dialect) -> ErrorShape {
         match dialect {
-            Dialect::OpenAi => self.openai(),
-            Dialect::Anthropic => self.anthropic(),
-            Dialect::Ollama => self.ollama(),
+            Dialect::OpenAi => ErrorShape::OpenAi(self.openai()),
+            Dialect::Anthropic => ErrorShape::Anthropic(self.anthropic()),
+            Dialect::Ollama => ErrorShape::Ollama(self.ollama()),
         }
     }
+}
+
+/// An error in the shape of some dialect.
+#[derive(Debug, Serialize)]
+#[serde(untagged)]
+pub(crate) enum ErrorShape {
+    OpenAi(OpenAiError),
+    Anthropic(AnthropicError),
+    Ollama(OllamaError),
+}
+
+/// An error, as OpenAI writes it.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct OpenAiError {
+    error: OpenAiErrorBody,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+struct OpenAiErrorBody {
+    message: String,
+    #[serde(rename = "type")]
+    kind: &'static str,
+    /// The field that is to blame.
+    param: Option<String>,
+    /// A word for programs.
+    code: &'static str,
+}
+
+/// An error, as Anthropic writes it.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct AnthropicError {
+    #[serde(rename = "type")]
+    kind: &'static str,
+    error: AnthropicErrorBody,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+struct AnthropicErrorBody {
+    #[serde(rename = "type")]
+    kind: &'static str,
+    message: String,
+}
+
+/// An error, as Ollama writes it.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct OllamaError {
+    error: String,
 }
 
 impl From<minke_chat::Error> for ApiError {

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use axum::body::Body;
-use axum::extract::{FromRequest, Request};
+use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request};
+use axum::http::request::Parts;
 use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::response::Response;
 use http_body_util::BodyExt;
@@ -79,6 +80,36 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for JsonBody<T> {
     }
 }
 
+/// The variable part of an address.
+pub(crate) struct InPath(pub String);
+
+impl<S: Send + Sync> FromRequestParts<S> for InPath {
+    type Rejection = Response;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Response> {
+        let read = Path::from_request_parts(parts, state).await;
+        read.map(|Path(text)| Self(text)).map_err(|rejection| unreadable(&rejection.body_text(), parts))
+    }
+}
+
+/// What stands behind the question mark of an address.
+pub(crate) struct InQuery<T>(pub T);
+
+impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for InQuery<T> {
+    type Rejection = Response;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Response> {
+        let read = Query::from_request_parts(parts, state).await;
+        read.map(|Query(value)| Self(value)).map_err(|rejection| unreadable(&rejection.body_text(), parts))
+    }
+}
+
+/// The refusal of an address.
+fn unreadable(reason: &str, parts: &Parts) -> Response {
+    let message = format!("the address cannot be read: {reason}");
+    refusal(&ApiError::new(Kind::Invalid, message), Dialect::of_path(parts.uri.path()))
+}
+
 /// A page of another site can send the other types, or none, without asking; it then names its origin.
 fn check_media_type(request: &Request) -> Result<(), ApiError> {
     let headers = request.headers();
@@ -125,8 +156,10 @@ pub(crate) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
     let mut deserializer = serde_json::Deserializer::from_slice(bytes);
     let value = serde_path_to_error::deserialize(&mut deserializer).map_err(|error| {
         let path = error.path().to_string();
-        let message = format!("the body is not what this address takes: {}", error.inner());
         let known = !path.is_empty() && path != "." && !path.starts_with('?');
+        // Some shapes have no place for the field but the message.
+        let place = if known { format!("{path}: ") } else { String::new() };
+        let message = format!("the body is not what this address takes: {place}{}", error.inner());
         ApiError { param: known.then_some(path), ..ApiError::new(Kind::Invalid, message) }
     })?;
     let rest = deserializer.end();

@@ -2,26 +2,43 @@
 
 use std::sync::Arc;
 
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use minke_chat::Thinking;
 use minke_text::{Message, RenderOptions};
-use serde::Deserialize;
-use serde_json::{Value, json};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use utoipa::ToSchema;
 
 use crate::app::{App, Served};
 use crate::dialect::chat::BodyMessage;
 use crate::dialect::fields;
 use crate::error::{ApiError, Dialect, Kind};
-use crate::http::{JsonBody, json as json_response, refusal};
+use crate::http::{InPath, JsonBody, json, refusal};
+
+/// The model is loaded.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct Health {
+    status: &'static str,
+}
 
 /// `GET /health`: whether the model is loaded.
 pub(crate) async fn health(State(app): State<Arc<App>>) -> Response {
     match app.served() {
-        Ok(_) => json_response(StatusCode::OK, &json!({"status": "ok"})),
+        Ok(_) => json(StatusCode::OK, &Health { status: "ok" }),
         Err(error) => refusal(&error, Dialect::OpenAi),
     }
+}
+
+/// A request would be taken now.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct Ready {
+    status: &'static str,
+    /// Requests that are worked on.
+    running: usize,
+    /// Requests that wait.
+    waiting: usize,
 }
 
 /// `GET /ready`: whether a request would be taken now.
@@ -35,7 +52,7 @@ pub(crate) async fn ready(State(app): State<Arc<App>>) -> Response {
         let error = ApiError::new(Kind::Unavailable, "as many requests wait as may");
         return refusal(&error, Dialect::OpenAi);
     }
-    json_response(StatusCode::OK, &json!({"status": "ready", "running": stats.running, "waiting": stats.waiting}))
+    json(StatusCode::OK, &Ready { status: "ready", running: stats.running, waiting: stats.waiting })
 }
 
 /// `GET /metrics`: counters for Prometheus.
@@ -48,48 +65,83 @@ pub(crate) async fn metrics(State(app): State<Arc<App>>) -> Response {
 }
 
 /// A model, as OpenAI lists it, with what this server knows beside.
-fn model(served: &Served, name: &str) -> Value {
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct Model {
+    id: String,
+    object: &'static str,
+    /// Seconds since 1970.
+    created: u64,
+    owned_by: &'static str,
+    /// Tokens of prompt and answer together.
+    context_length: usize,
+    /// The same, as vLLM calls it.
+    max_model_len: usize,
+    quantization: String,
+    parameters: usize,
+    architecture: String,
+    thinking: Thinks,
+}
+
+/// Whether a model thinks before it answers.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+enum Thinks {
+    None,
+    Optional,
+    Always,
+}
+
+/// The models of this server.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct ModelList {
+    object: &'static str,
+    data: Vec<Model>,
+    /// Codex reads a list of this name, and takes it empty.
+    models: Vec<Value>,
+}
+
+fn model(served: &Served, name: &str) -> Model {
     let about = &served.worker.model().summary;
     let thinking = match about.thinking {
-        Thinking::Never => "none",
-        Thinking::Optional => "optional",
-        Thinking::Always => "always",
+        Thinking::Never => Thinks::None,
+        Thinking::Optional => Thinks::Optional,
+        Thinking::Always => Thinks::Always,
     };
-    json!({
-        "id": name,
-        "object": "model",
-        "created": served.since,
-        "owned_by": "minke",
-        "context_length": served.worker.limit(),
-        "max_model_len": served.worker.limit(),
-        "quantization": about.quantization,
-        "parameters": about.parameters,
-        "architecture": about.architecture,
-        "thinking": thinking,
-    })
+    Model {
+        id: name.to_owned(),
+        object: "model",
+        created: served.since,
+        owned_by: "minke",
+        context_length: served.worker.limit(),
+        max_model_len: served.worker.limit(),
+        quantization: about.quantization.clone(),
+        parameters: about.parameters,
+        architecture: about.architecture.clone(),
+        thinking,
+    }
 }
 
 /// `GET /v1/models`
 pub(crate) async fn models(State(app): State<Arc<App>>) -> Response {
-    let Ok(served) = app.served() else {
-        return json_response(StatusCode::OK, &json!({"object": "list", "data": [], "models": []}));
+    let of = |served: &Served| -> Vec<Model> {
+        let names = std::iter::once(&served.name).chain(app.config.model_aliases.iter().filter(|alias| *alias != "*"));
+        names.map(|name| model(served, name)).collect()
     };
-    let names = std::iter::once(&served.name).chain(app.config.model_aliases.iter().filter(|alias| *alias != "*"));
-    let data: Vec<Value> = names.map(|name| model(served, name)).collect();
-    // Codex reads a list of this name, and takes it empty.
-    json_response(StatusCode::OK, &json!({"object": "list", "data": data, "models": []}))
+    let data = app.served().map(of).unwrap_or_default();
+    json(StatusCode::OK, &ModelList { object: "list", data, models: Vec::new() })
 }
 
 /// `GET /v1/models/{id}`
-pub(crate) async fn model_of_name(State(app): State<Arc<App>>, Path(name): Path<String>) -> Response {
+pub(crate) async fn model_of_name(State(app): State<Arc<App>>, InPath(name): InPath) -> Response {
     match app.check_model(Some(&name)) {
-        Ok(served) => json_response(StatusCode::OK, &model(served, &name)),
+        Ok(served) => json(StatusCode::OK, &model(served, &name)),
         Err(error) => refusal(&error, Dialect::OpenAi),
     }
 }
 
 /// What is to be cut into tokens; llama.cpp calls it `content`, vLLM `prompt`.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, ToSchema)]
+#[schema(as = TokenizeRequest)]
 pub(crate) struct TokenizeBody {
     #[serde(alias = "prompt", alias = "text")]
     content: String,
@@ -109,12 +161,39 @@ fn yes() -> bool {
 }
 
 /// The response to a request whose work takes time that grows with its text.
-async fn worked_out(app: Arc<App>, work: impl FnOnce(&Served) -> Result<Value, ApiError> + Send + 'static) -> Response {
+async fn worked_out<T: Serialize + Send + 'static>(
+    app: Arc<App>,
+    work: impl FnOnce(&Served) -> Result<T, ApiError> + Send + 'static,
+) -> Response {
     let own = app.clone();
     match app.blocking(move || work(own.served()?)).await {
-        Ok(value) => json_response(StatusCode::OK, &value),
+        Ok(value) => json(StatusCode::OK, &value),
         Err(error) => refusal(&error, Dialect::OpenAi),
     }
+}
+
+/// A text as tokens.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct Tokens {
+    tokens: Vec<Token>,
+    count: usize,
+    max_model_len: usize,
+}
+
+/// A token: its id, or that with its text.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(untagged)]
+enum Token {
+    Id(u32),
+    WithPiece { id: u32, piece: TokenPiece },
+}
+
+/// The text of a token, or its bytes where they are a part of a character.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(untagged)]
+enum TokenPiece {
+    Text(String),
+    Bytes(Vec<u8>),
 }
 
 /// `POST /tokenize`
@@ -129,21 +208,32 @@ pub(crate) async fn tokenize(State(app): State<Arc<App>>, JsonBody(body): JsonBo
         if body.add_special && !body.parse_special {
             ids.splice(..0, tokenizer.begin_ids().iter().copied());
         }
-        let piece = |id: u32| match std::str::from_utf8(tokenizer.token_bytes(id)) {
-            Ok(piece) => json!({"id": id, "piece": piece}),
-            Err(_) => json!({"id": id, "piece": tokenizer.token_bytes(id)}),
+        let token = |id: u32| {
+            if !body.with_pieces {
+                return Token::Id(id);
+            }
+            let bytes = tokenizer.token_bytes(id);
+            let text = std::str::from_utf8(bytes).map(|text| TokenPiece::Text(text.to_owned()));
+            Token::WithPiece { id, piece: text.unwrap_or_else(|_| TokenPiece::Bytes(bytes.to_vec())) }
         };
-        let count = ids.len();
-        let tokens = if body.with_pieces { ids.into_iter().map(piece).collect() } else { json!(ids) };
-        Ok(json!({"tokens": tokens, "count": count, "max_model_len": served.worker.limit()}))
+        let tokens: Vec<Token> = ids.into_iter().map(token).collect();
+        Ok(Tokens { count: tokens.len(), tokens, max_model_len: served.worker.limit() })
     })
     .await
 }
 
 /// Tokens whose text is asked for.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, ToSchema)]
+#[schema(as = DetokenizeRequest)]
 pub(crate) struct DetokenizeBody {
     tokens: Vec<u32>,
+}
+
+/// The text of tokens, under the names that llama.cpp and vLLM give it.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct Detokenized {
+    content: String,
+    prompt: String,
 }
 
 /// `POST /detokenize`
@@ -155,21 +245,28 @@ pub(crate) async fn detokenize(State(app): State<Arc<App>>, JsonBody(body): Json
             return Err(ApiError::field("tokens", message));
         }
         let text = tokenizer.decode(&body.tokens, false);
-        // llama.cpp and vLLM name it differently.
-        Ok(json!({"content": text, "prompt": text}))
+        Ok(Detokenized { content: text.clone(), prompt: text })
     })
     .await
 }
 
 /// A conversation to be rendered.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, ToSchema)]
+#[schema(as = TemplateRequest)]
 pub(crate) struct TemplateBody {
     messages: Vec<BodyMessage>,
     #[serde(default, deserialize_with = "fields::null_is_default")]
+    #[schema(value_type = Option<Vec<Value>>)]
     tools: Vec<Value>,
     #[serde(default = "yes")]
     add_generation_prompt: bool,
     enable_thinking: Option<bool>,
+}
+
+/// A conversation as the model reads it.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct RenderedPrompt {
+    prompt: String,
 }
 
 /// `POST /apply-template`
@@ -182,7 +279,7 @@ pub(crate) async fn apply_template(State(app): State<Arc<App>>, JsonBody(body): 
             RenderOptions { add_generation_prompt: body.add_generation_prompt, tools, thinking: body.enable_thinking };
         let rendered = served.worker.model().template.render_with(&messages, &options);
         let prompt = rendered.map_err(|error| ApiError::field("messages", error.to_string()))?;
-        Ok(json!({"prompt": prompt}))
+        Ok(RenderedPrompt { prompt })
     })
     .await
 }

@@ -15,6 +15,7 @@ mod kept;
 mod listen;
 mod log_probs;
 mod metrics;
+mod openapi;
 mod page;
 mod routes;
 mod stream;

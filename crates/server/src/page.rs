@@ -3,13 +3,13 @@
 use std::sync::Arc;
 
 use axum::body::Body;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::response::Response;
 
 use crate::app::App;
 use crate::error::{ApiError, Dialect, Kind};
-use crate::http::refusal;
+use crate::http::{InPath, refusal};
 
 /// A file of the page.
 struct File {
@@ -49,7 +49,7 @@ pub(crate) async fn redirect(State(app): State<Arc<App>>) -> Response {
 }
 
 /// `GET` of a file of the page.
-pub(crate) async fn file(State(app): State<Arc<App>>, Path(name): Path<String>) -> Response {
+pub(crate) async fn file(State(app): State<Arc<App>>, InPath(name): InPath) -> Response {
     if app.config.page {
         return serve(&name);
     }

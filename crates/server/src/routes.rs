@@ -9,7 +9,7 @@ use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
+use axum::routing::get;
 use minke_engine::Tenant;
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
@@ -18,35 +18,154 @@ use crate::app::{App, Caller};
 use crate::dialect::{chat, completions, messages, ollama, responses};
 use crate::error::{ApiError, Dialect, Kind};
 use crate::http::refusal;
-use crate::{info, page};
+use crate::openapi::{About, Object, Route};
+use crate::{info, openapi, page};
+
+/// The addresses of the API, and what the document says of them.
+pub(crate) fn table() -> Vec<Route> {
+    use ollama::models as about;
+    vec![
+        Route::open("/health").get(
+            info::health,
+            About::new("Whether the model is loaded").gives::<info::Health>().refuses(&[Kind::Unavailable]),
+        ),
+        Route::open("/v1/health").get(
+            info::health,
+            About::new("Whether the model is loaded").gives::<info::Health>().refuses(&[Kind::Unavailable]),
+        ),
+        Route::open("/ready").get(
+            info::ready,
+            About::new("Whether a request would be taken now").gives::<info::Ready>().refuses(&[Kind::Unavailable]),
+        ),
+        // The same for all servers of a version: it tells nothing of the model or of who uses it.
+        Route::open("/openapi.json").get(openapi::serve, About::new("This document").gives::<Object>()),
+        Route::keyed("/v1/chat/completions").post(
+            chat::create,
+            About::new("Answers to a conversation")
+                .takes::<chat::Body>()
+                .gives::<chat::Completion<'_>>()
+                .streams::<chat::Chunk<'_>>()
+                .refuses(GENERATES),
+        ),
+        Route::keyed("/v1/completions").post(
+            completions::create,
+            About::new("Continuations of texts")
+                .takes::<completions::Body>()
+                .gives::<completions::Completion<'_>>()
+                .streams::<completions::Completion<'_>>()
+                .refuses(GENERATES),
+        ),
+        Route::keyed("/v1/models")
+            .get(info::models, About::new("The models of this server").gives::<info::ModelList>()),
+        Route::keyed("/v1/models/{*name}").get(
+            info::model_of_name,
+            About::new("A model").gives::<info::Model>().refuses(&[Kind::NotFound, Kind::Unavailable]),
+        ),
+        Route::keyed("/v1/responses").post(
+            responses::create,
+            About::new("A response")
+                .takes::<responses::Body>()
+                .gives::<responses::ResponseObject<'_>>()
+                .streams::<responses::Event<'_>>()
+                .refuses(GENERATES),
+        ),
+        Route::keyed("/v1/responses/{id}")
+            .get(
+                responses::read,
+                About::new("A response that is kept")
+                    .queries::<responses::Reading>()
+                    .gives::<responses::ResponseObject<'_>>()
+                    .streams::<responses::Event<'_>>()
+                    .refuses(&[Kind::NotFound]),
+            )
+            .delete(
+                responses::delete,
+                About::new("Forgets a response").gives::<responses::Deleted>().refuses(&[Kind::NotFound]),
+            ),
+        Route::keyed("/v1/responses/{id}/cancel").post(
+            responses::cancel,
+            About::new("Ends a response in the background")
+                .gives::<responses::ResponseObject<'_>>()
+                .refuses(&[Kind::NotFound]),
+        ),
+        Route::keyed("/v1/messages").post(
+            messages::create,
+            About::new("An answer to a conversation")
+                .takes::<messages::Body>()
+                .gives::<messages::AnswerMessage>()
+                .streams::<messages::Event>()
+                .refuses(GENERATES),
+        ),
+        Route::keyed("/v1/messages/count_tokens").post(
+            messages::count_tokens,
+            About::new("How many tokens a conversation has")
+                .takes::<messages::Body>()
+                .gives::<messages::CountedTokens>()
+                .refuses(NAMES_MODEL),
+        ),
+        Route::keyed("/api/chat").post(
+            ollama::chat,
+            About::new("The next message of a conversation")
+                .takes::<ollama::ChatBody>()
+                .gives::<ollama::ChatAnswer<'_>>()
+                .streams::<ollama::ChatAnswer<'_>>()
+                .refuses(GENERATES),
+        ),
+        Route::keyed("/api/generate").post(
+            ollama::generate,
+            About::new("The continuation of a text")
+                .takes::<ollama::GenerateBody>()
+                .gives::<ollama::GenerateAnswer<'_>>()
+                .streams::<ollama::GenerateAnswer<'_>>()
+                .refuses(GENERATES),
+        ),
+        Route::keyed("/api/tags").get(about::tags, About::new("The models of this server").gives::<about::Tags>()),
+        Route::keyed("/api/show").post(
+            about::show,
+            About::new("What a model can do").takes::<about::ShowBody>().gives::<about::Shown>().refuses(NAMES_MODEL),
+        ),
+        Route::keyed("/api/ps")
+            .get(about::running, About::new("The models that are loaded").gives::<about::RunningModels>()),
+        Route::keyed("/api/version")
+            .get(about::version, About::new("The version of this program").gives::<about::Version>()),
+        Route::keyed("/tokenize").post(
+            info::tokenize,
+            About::new("The tokens of a text")
+                .takes::<info::TokenizeBody>()
+                .gives::<info::Tokens>()
+                .refuses(&[Kind::Unavailable]),
+        ),
+        Route::keyed("/detokenize").post(
+            info::detokenize,
+            About::new("The text of tokens")
+                .takes::<info::DetokenizeBody>()
+                .gives::<info::Detokenized>()
+                .refuses(&[Kind::Unavailable]),
+        ),
+        Route::keyed("/apply-template").post(
+            info::apply_template,
+            About::new("A conversation as the model reads it")
+                .takes::<info::TemplateBody>()
+                .gives::<info::RenderedPrompt>()
+                .refuses(&[Kind::Unavailable]),
+        ),
+        Route::keyed("/metrics").get(info::metrics, About::new("Counters for Prometheus").gives_text("text/plain")),
+    ]
+}
+
+/// Why a request may be refused that names a model, and one that asks it for an answer.
+const NAMES_MODEL: &[Kind] = &[Kind::NotFound, Kind::Unavailable];
+const GENERATES: &[Kind] = &[Kind::NotFound, Kind::Busy, Kind::Unavailable];
 
 /// All addresses.
 pub(crate) fn router(app: &Arc<App>) -> Router {
-    let open = Router::new()
-        .route("/health", get(info::health))
-        .route("/ready", get(info::ready))
-        .route("/v1/health", get(info::health));
-    let keyed = Router::new()
-        .route("/v1/chat/completions", post(chat::create))
-        .route("/v1/completions", post(completions::create))
-        .route("/v1/models", get(info::models))
-        .route("/v1/models/{*name}", get(info::model_of_name))
-        .route("/v1/responses", post(responses::create))
-        .route("/v1/responses/{id}", get(responses::read).delete(responses::delete))
-        .route("/v1/responses/{id}/cancel", post(responses::cancel))
-        .route("/v1/messages", post(messages::create))
-        .route("/v1/messages/count_tokens", post(messages::count_tokens))
-        .route("/api/chat", post(ollama::chat))
-        .route("/api/generate", post(ollama::generate))
-        .route("/api/tags", get(ollama::tags))
-        .route("/api/show", post(ollama::show))
-        .route("/api/ps", get(ollama::running))
-        .route("/api/version", get(ollama::version))
-        .route("/tokenize", post(info::tokenize))
-        .route("/detokenize", post(info::detokenize))
-        .route("/apply-template", post(info::apply_template))
-        .route("/metrics", get(info::metrics))
-        .layer(from_fn_with_state(app.clone(), check_key));
+    let (mut open, mut keyed) = (Router::new(), Router::new());
+    for route in table() {
+        let place = if route.keyed { &mut keyed } else { &mut open };
+        *place = std::mem::take(place).route(route.path, route.handlers);
+    }
+    let keyed = keyed.layer(from_fn_with_state(app.clone(), check_key));
+    // The page is no part of the API.
     let all = open.merge(keyed).route("/{file}", get(page::file));
     let placed = match app.config.base_path.as_str() {
         "" => all.route("/", get(page::index)),

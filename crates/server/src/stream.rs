@@ -67,6 +67,12 @@ pub(crate) fn event(name: Option<&str>, data: &impl serde::Serialize) -> String 
     }
 }
 
+/// An event whose data tell its name as their `type`.
+pub(crate) fn typed_event(data: &impl serde::Serialize) -> String {
+    let data = serde_json::to_value(data).expect("invariant: values without maps of other keys than texts are JSON");
+    event(data["type"].as_str(), &data)
+}
+
 /// The response that streams a generation.
 pub(crate) fn respond<F: StreamFormat>(
     streaming: &Streaming,

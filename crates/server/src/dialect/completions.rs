@@ -1,5 +1,6 @@
 //! OpenAI's completions of plain texts: `POST /v1/completions`.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -8,11 +9,14 @@ use axum::extract::State;
 use axum::response::Response;
 use minke_chat::{Piece, Usage};
 use minke_text::Tokenizer;
-use serde::Deserialize;
-use serde_json::{Map, Value, json};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use utoipa::ToSchema;
 
-use super::chat::{StreamOptions, finish_reason, usage};
-use super::fields::{Rest, Sampling, biases, ignored, null_is_default, one_or_many, response_format, take_fields};
+use super::chat::{FinishReason, StreamOptions, UsageCounts, writable};
+use super::fields::{
+    OneOrMany, Rest, Sampling, biases, ignored, null_is_default, one_or_many, response_format, take_fields,
+};
 use crate::app::{App, Caller, now};
 use crate::error::{ApiError, Dialect};
 use crate::generation::{Answer, GenerationRequest, Input, TokenReport, Update};
@@ -21,41 +25,59 @@ use crate::log_probs::LogProbs;
 use crate::stream::{StreamFormat, event, respond};
 
 /// A request.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, ToSchema)]
+#[schema(as = CompletionRequest)]
 pub(crate) struct Body {
     model: Option<String>,
     prompt: Option<Prompts>,
     suffix: Option<String>,
     #[serde(default, deserialize_with = "null_is_default")]
+    #[schema(value_type = Option<bool>)]
     echo: bool,
+    #[schema(minimum = 0, maximum = 100)]
     temperature: Option<f32>,
+    #[schema(exclusive_minimum = 0, maximum = 1)]
     top_p: Option<f32>,
+    #[schema(minimum = -1)]
     top_k: Option<i64>,
+    #[schema(minimum = 0, maximum = 1)]
     min_p: Option<f32>,
     seed: Option<i64>,
+    #[schema(minimum = -2, maximum = 2)]
     presence_penalty: Option<f32>,
+    #[schema(minimum = -2, maximum = 2)]
     frequency_penalty: Option<f32>,
+    #[schema(minimum = 0.01, maximum = 100)]
     repetition_penalty: Option<f32>,
     #[serde(default, deserialize_with = "biases")]
+    #[schema(value_type = Option<BTreeMap<String, f32>>)]
     logit_bias: BTreeMap<String, f32>,
     #[serde(default, deserialize_with = "one_or_many")]
+    #[schema(value_type = Option<OneOrMany>)]
     stop: Vec<String>,
+    #[schema(minimum = 1)]
     n: Option<u64>,
     best_of: Option<u64>,
+    #[schema(minimum = 1)]
     max_tokens: Option<u64>,
     /// Alternatives reported for each token.
+    #[schema(maximum = 20)]
     logprobs: Option<u64>,
     #[serde(default, deserialize_with = "null_is_default")]
+    #[schema(value_type = Option<bool>)]
     stream: bool,
     #[serde(default, deserialize_with = "null_is_default")]
+    #[schema(value_type = Option<StreamOptions>)]
     stream_options: StreamOptions,
+    #[schema(value_type = Option<Object>)]
     response_format: Option<Value>,
     #[serde(flatten)]
+    #[schema(ignore)]
     rest: Rest,
 }
 
 /// One text or several, each as a text or as ids.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, ToSchema)]
 #[serde(untagged)]
 enum Prompts {
     Text(String),
@@ -157,13 +179,64 @@ async fn answer(app: &Arc<App>, caller: Caller, body: Body) -> Result<Response, 
     let head = Head { app: app.clone(), id: app.id("cmpl-"), created: now(), model: served.name.clone(), n };
     let prompts = if echo { prompts } else { vec![String::new(); prompts.len()] };
     if stream {
-        let choice = |i: usize| Choice { offset: prompts[i / n].chars().count(), ..Choice::default() };
+        let choice = |i: usize| Progress { offset: prompts[i / n].chars().count(), ..Progress::default() };
         let choices = (0..prompts.len() * n).map(choice).collect();
         let format = Stream { head, include_usage: options.include_usage, reports, prompts, choices };
         return Ok(respond(&app.streaming, generation, format, &ignored));
     }
     let answers = generation.whole().await?;
     Ok(json_with_ignored(&head.whole(answers, &prompts, reports)?, &ignored))
+}
+
+/// Texts that were continued, or, in a stream, a part of them.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = TextCompletion)]
+pub(crate) struct Completion<'a> {
+    id: &'a str,
+    object: &'static str,
+    /// Seconds since 1970.
+    created: u64,
+    model: &'a str,
+    choices: Vec<Choice<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    usage: Option<UsageCounts>,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = TextChoice)]
+struct Choice<'a> {
+    index: usize,
+    text: Cow<'a, str>,
+    logprobs: Option<TextLogProbs>,
+    finish_reason: Option<FinishReason>,
+}
+
+/// Log-probabilities in the older form, as parallel lists.
+#[derive(Debug, Default, Serialize, ToSchema)]
+struct TextLogProbs {
+    tokens: Vec<String>,
+    token_logprobs: Vec<f64>,
+    top_logprobs: Vec<BTreeMap<String, f64>>,
+    /// Characters in front of each token.
+    text_offset: Vec<usize>,
+}
+
+impl TextLogProbs {
+    /// `offset` is how many characters stand before, and grows.
+    fn of(reports: &[TokenReport], tokenizer: &Tokenizer, offset: &mut usize) -> Self {
+        let text = |id| String::from_utf8_lossy(tokenizer.token_bytes(id)).into_owned();
+        let mut log_probs = Self::default();
+        for report in reports {
+            let token = text(report.id);
+            log_probs.text_offset.push(*offset);
+            *offset += token.chars().count();
+            log_probs.tokens.push(token);
+            log_probs.token_logprobs.push(writable(report.log_prob));
+            let top = report.top.iter().map(|top| (text(top.token_id), writable(top.log_prob)));
+            log_probs.top_logprobs.push(top.collect());
+        }
+        log_probs
+    }
 }
 
 struct Head {
@@ -176,57 +249,34 @@ struct Head {
 }
 
 impl Head {
-    fn object(&self, choices: Value) -> Map<String, Value> {
-        let mut object = Map::new();
-        object.insert("id".into(), json!(self.id));
-        object.insert("object".into(), json!("text_completion"));
-        object.insert("created".into(), json!(self.created));
-        object.insert("model".into(), json!(self.model));
-        object.insert("choices".into(), choices);
-        object
+    fn object<'a>(&'a self, choices: Vec<Choice<'a>>, usage: Option<UsageCounts>) -> Completion<'a> {
+        Completion {
+            id: &self.id,
+            object: "text_completion",
+            created: self.created,
+            model: &self.model,
+            choices,
+            usage,
+        }
     }
 
-    fn whole(&self, answers: Vec<Answer>, prompts: &[String], reports: bool) -> Result<Value, ApiError> {
+    fn whole(&self, answers: Vec<Answer>, prompts: &[String], reports: bool) -> Result<Completion<'_>, ApiError> {
         let usages: Vec<Usage> = answers.iter().map(|answer| answer.usage).collect();
         let tokenizer = &self.app.served()?.worker.model().tokenizer;
-        let choices = answers.into_iter().enumerate().map(|(index, answer)| {
+        let choice = |(index, answer): (usize, Answer)| {
             let prompt = &prompts[index / self.n];
             let mut offset = prompt.chars().count();
-            let log_probs = reports.then(|| log_probs(&LogProbs::whole(&answer, tokenizer), tokenizer, &mut offset));
-            json!({
-                "index": index,
-                "text": format!("{prompt}{}", answer.content),
-                "logprobs": log_probs,
-                "finish_reason": answer.finish.as_ref().map(finish_reason),
-            })
-        });
-        let mut object = self.object(choices.collect());
-        object.insert("usage".into(), usage(&usages, self.n));
-        Ok(Value::Object(object))
+            let whole = || LogProbs::whole(&answer, tokenizer);
+            Choice {
+                index,
+                text: format!("{prompt}{}", answer.content).into(),
+                logprobs: reports.then(|| TextLogProbs::of(&whole(), tokenizer, &mut offset)),
+                finish_reason: answer.finish.as_ref().map(FinishReason::from),
+            }
+        };
+        let choices = answers.into_iter().enumerate().map(choice).collect();
+        Ok(self.object(choices, Some(UsageCounts::of(&usages, self.n))))
     }
-}
-
-/// Log-probabilities in the older form, as parallel lists. `offset` is how many characters stand before, and grows.
-fn log_probs(reports: &[TokenReport], tokenizer: &Tokenizer, offset: &mut usize) -> Value {
-    let text = |id| String::from_utf8_lossy(tokenizer.token_bytes(id)).into_owned();
-    let offsets: Vec<usize> = reports
-        .iter()
-        .map(|report| {
-            let begin = *offset;
-            *offset += text(report.id).chars().count();
-            begin
-        })
-        .collect();
-    let top = |report: &TokenReport| {
-        let all = report.top.iter().map(|top| (text(top.token_id), json!(top.log_prob.max(-9999.0))));
-        Value::Object(all.collect())
-    };
-    json!({
-        "tokens": reports.iter().map(|report| text(report.id)).collect::<Vec<_>>(),
-        "token_logprobs": reports.iter().map(|report| report.log_prob.max(-9999.0)).collect::<Vec<_>>(),
-        "top_logprobs": reports.iter().map(top).collect::<Vec<_>>(),
-        "text_offset": offsets,
-    })
 }
 
 struct Stream {
@@ -235,20 +285,27 @@ struct Stream {
     reports: bool,
     /// Texts with which the answers begin.
     prompts: Vec<String>,
-    choices: Vec<Choice>,
+    choices: Vec<Progress>,
 }
 
+/// How far an answer is.
 #[derive(Clone, Default)]
-struct Choice {
+struct Progress {
     log_probs: LogProbs,
     offset: usize,
     usage: Usage,
 }
 
 impl Stream {
-    fn chunk(&self, index: usize, text: &str, log_probs: Option<Value>, finish: Option<&str>) -> String {
-        let choice = json!({"index": index, "text": text, "logprobs": log_probs, "finish_reason": finish});
-        event(None, &self.head.object(json!([choice])))
+    fn chunk(
+        &self,
+        index: usize,
+        text: &str,
+        logprobs: Option<TextLogProbs>,
+        finish_reason: Option<FinishReason>,
+    ) -> String {
+        let choice = Choice { index, text: text.into(), logprobs, finish_reason };
+        event(None, &self.head.object(vec![choice], None))
     }
 }
 
@@ -276,12 +333,12 @@ impl StreamFormat for Stream {
                 let tokenizer = &served.worker.model().tokenizer;
                 let choice = &mut self.choices[index];
                 let covered = choice.log_probs.cover(&text, tokenizer);
-                reported = Some(log_probs(&covered, tokenizer, &mut choice.offset));
+                reported = Some(TextLogProbs::of(&covered, tokenizer, &mut choice.offset));
             }
             out += &self.chunk(index, &text, reported, None);
         }
         if let Some(Ok(finish)) = &update.end {
-            out += &self.chunk(index, "", None, Some(finish_reason(finish)));
+            out += &self.chunk(index, "", None, Some(finish.into()));
         }
         out
     }
@@ -290,9 +347,7 @@ impl StreamFormat for Stream {
         let mut out = String::new();
         if self.include_usage {
             let usages: Vec<Usage> = self.choices.iter().map(|choice| choice.usage).collect();
-            let mut object = self.head.object(json!([]));
-            object.insert("usage".into(), usage(&usages, self.head.n));
-            out += &event(None, &object);
+            out += &event(None, &self.head.object(Vec::new(), Some(UsageCounts::of(&usages, self.head.n))));
         }
         out + "data: [DONE]\n\n"
     }

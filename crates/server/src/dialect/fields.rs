@@ -3,15 +3,16 @@
 use std::collections::BTreeMap;
 
 use minke_chat::SamplingOptions;
-use minke_text::{FunctionCall, GrammarSource, Message, Tool, ToolCall, ToolChoice};
+use minke_text::{FunctionCall, GrammarSource, Message, Role, Tool, ToolCall, ToolChoice};
 use serde::de::{Error, MapAccess, Visitor};
-use serde::{Deserialize, Deserializer};
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
+use utoipa::ToSchema;
 
 use crate::error::ApiError;
 use crate::generation::GenerationRequest;
 
-/// Fields that no struct of a dialect has.
+/// Fields that no struct of a dialect has; the document permits them by saying nothing of them.
 pub(crate) type Rest = BTreeMap<String, Value>;
 
 /// A struct of fields that the body of a request has under the same names.
@@ -94,8 +95,8 @@ impl Sampling {
 /// Whether and how long the model is to think, in the spellings that are around.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Thinking {
-    /// OpenAI: `none`, `minimal`, `low`, `medium`, `high`.
-    pub reasoning_effort: Option<String>,
+    /// OpenAI.
+    pub reasoning_effort: Option<Effort>,
     /// Anthropic and DeepSeek: `{"type": "enabled" | "disabled" | "adaptive", "budget_tokens": 1024}`.
     pub thinking: Option<ThinkingField>,
     /// Qwen.
@@ -106,24 +107,26 @@ pub(crate) struct Thinking {
     pub thinking_budget: Option<i64>,
 }
 
-/// See [`Thinking::thinking`].
-#[derive(Clone, Debug, Deserialize)]
+/// Whether to think, and for how long.
+#[derive(Clone, Debug, Deserialize, ToSchema)]
 #[serde(untagged)]
 pub(crate) enum ThinkingField {
     Switch(bool),
     Settings {
         #[serde(rename = "type")]
         kind: Option<String>,
+        #[schema(minimum = -1)]
         budget_tokens: Option<i64>,
     },
 }
 
-/// See [`Thinking::chat_template_kwargs`].
-#[derive(Clone, Debug, Default, Deserialize)]
+/// Arguments of the chat template, of which those about thinking are obeyed.
+#[derive(Clone, Debug, Default, Deserialize, ToSchema)]
 pub(crate) struct TemplateArguments {
     enable_thinking: Option<bool>,
     thinking: Option<bool>,
     #[serde(flatten)]
+    #[schema(ignore)]
     rest: Rest,
 }
 
@@ -163,9 +166,7 @@ impl Thinking {
             }
             None => {}
         }
-        if let Some(effort) = &self.reasoning_effort {
-            thinks = thinks.or(effort_thinks(effort, "reasoning_effort")?);
-        }
+        thinks = thinks.or(self.reasoning_effort.and_then(Effort::thinks));
         let budget = budget.filter(|budget| *budget != -1).map(|budget| {
             let message = format!("a thinking budget of {budget}: it must be at least 0, or -1 for none");
             usize::try_from(budget).map_err(|_| ApiError::field("thinking_budget", message))
@@ -175,15 +176,50 @@ impl Thinking {
     }
 }
 
-/// Whether an effort means to think at all; how much is up to the model.
-pub(crate) fn effort_thinks(effort: &str, param: &str) -> Result<Option<bool>, ApiError> {
-    match effort {
-        "none" => Ok(Some(false)),
-        "minimal" | "low" | "medium" | "high" | "xhigh" | "max" => Ok(Some(true)),
-        "auto" => Ok(None),
-        other => {
-            let message = format!("{param} is {other:?}; it can be none, minimal, low, medium, high, xhigh or auto");
-            Err(ApiError::field(param, message))
+/// How much to think.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Effort {
+    None,
+    Minimal,
+    Low,
+    Medium,
+    High,
+    Xhigh,
+    Max,
+    Auto,
+}
+
+impl Effort {
+    /// Whether an effort means to think at all; how much is up to the model.
+    pub(crate) fn thinks(self) -> Option<bool> {
+        match self {
+            Self::None => Some(false),
+            Self::Minimal | Self::Low | Self::Medium | Self::High | Self::Xhigh | Self::Max => Some(true),
+            Self::Auto => None,
+        }
+    }
+}
+
+/// Who says a message.
+#[derive(Clone, Copy, Debug, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum RoleName {
+    System,
+    Developer,
+    User,
+    Assistant,
+    Tool,
+    Function,
+}
+
+impl From<RoleName> for Role {
+    fn from(name: RoleName) -> Self {
+        match name {
+            RoleName::System | RoleName::Developer => Self::System,
+            RoleName::User => Self::User,
+            RoleName::Assistant => Self::Assistant,
+            RoleName::Tool | RoleName::Function => Self::Tool,
         }
     }
 }
@@ -255,13 +291,15 @@ impl Part {
 }
 
 /// A call of a tool in an earlier answer.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, ToSchema)]
+#[schema(as = EarlierCall)]
 pub(crate) struct BodyCall {
     id: Option<String>,
     function: BodyFunction,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, ToSchema)]
+#[schema(as = EarlierFunction)]
 struct BodyFunction {
     name: String,
     /// A text; Ollama's clients, and some others, send the object itself.
@@ -430,13 +468,15 @@ pub(crate) fn biases<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTree
 }
 
 /// A text or a list of texts.
+#[derive(Deserialize, ToSchema)]
+#[serde(untagged)]
+pub(crate) enum OneOrMany {
+    One(String),
+    Many(Vec<String>),
+}
+
+/// The texts of [`OneOrMany`], none for null.
 pub(crate) fn one_or_many<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
-    #[derive(Deserialize)]
-    #[serde(untagged)]
-    enum OneOrMany {
-        One(String),
-        Many(Vec<String>),
-    }
     Ok(match Option::deserialize(deserializer)? {
         None => Vec::new(),
         Some(OneOrMany::One(text)) => vec![text],

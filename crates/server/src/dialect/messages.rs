@@ -8,58 +8,83 @@ use axum::http::StatusCode;
 use axum::response::Response;
 use minke_chat::{Piece, Usage};
 use minke_text::{FunctionCall, Message, Role, Tool, ToolCall, ToolChoice};
-use serde::Deserialize;
-use serde_json::{Map, Value, json};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+use utoipa::ToSchema;
 
 use super::fields::{
-    Decision, Rest, Sampling, Thinking, ThinkingField, drop_nonce, effort_thinks, ignored, null_is_default,
-    response_format, take_fields,
+    Decision, Effort, Rest, Sampling, Thinking, ThinkingField, drop_nonce, ignored, null_is_default, response_format,
+    take_fields,
 };
 use crate::app::{App, Caller};
 use crate::error::{ApiError, Dialect};
 use crate::generation::{Answer, Conversation, Finish, GenerationRequest, Input, Update};
-use crate::http::{JsonBody, json as json_response, json_with_ignored, refusal};
-use crate::stream::{StreamFormat, event, respond};
+use crate::http::{JsonBody, json, json_with_ignored, refusal};
+use crate::stream::{StreamFormat, event, respond, typed_event};
 
 /// A request.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, ToSchema)]
+#[schema(as = MessagesRequest)]
 pub(crate) struct Body {
     model: Option<String>,
     messages: Vec<BodyMessage>,
     system: Option<Blocks>,
+    #[schema(minimum = 1)]
     max_tokens: Option<u64>,
+    #[schema(minimum = 0, maximum = 100)]
     temperature: Option<f32>,
+    #[schema(exclusive_minimum = 0, maximum = 1)]
     top_p: Option<f32>,
+    #[schema(minimum = -1)]
     top_k: Option<i64>,
     #[serde(default, deserialize_with = "null_is_default")]
+    #[schema(value_type = Option<Vec<String>>)]
     stop_sequences: Vec<String>,
     #[serde(default, deserialize_with = "null_is_default")]
+    #[schema(value_type = Option<bool>)]
     stream: bool,
     thinking: Option<ThinkingField>,
     #[serde(default, deserialize_with = "null_is_default")]
+    #[schema(value_type = Option<Vec<Value>>)]
     tools: Vec<Value>,
     tool_choice: Option<BodyChoice>,
     output_config: Option<OutputConfig>,
+    #[schema(value_type = Option<Object>)]
     output_format: Option<Value>,
     #[serde(flatten)]
+    #[schema(ignore)]
     rest: Rest,
 }
 
-#[derive(Debug, Deserialize)]
+/// A message of a conversation.
+#[derive(Debug, Deserialize, ToSchema)]
+#[schema(as = MessagesMessage)]
 struct BodyMessage {
-    role: String,
+    role: Speaker,
     content: Blocks,
 }
 
+/// Who says a message.
+#[derive(Clone, Copy, Debug, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+enum Speaker {
+    User,
+    Assistant,
+    System,
+    Developer,
+}
+
 /// A text, or a list of blocks.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, ToSchema)]
 #[serde(untagged)]
 enum Blocks {
     Text(String),
     Blocks(Vec<Value>),
 }
 
-#[derive(Debug, Deserialize)]
+/// Whether a tool is to be called, and which.
+#[derive(Debug, Deserialize, ToSchema)]
+#[schema(as = MessagesToolChoice)]
 struct BodyChoice {
     #[serde(rename = "type")]
     kind: String,
@@ -67,9 +92,10 @@ struct BodyChoice {
     disable_parallel_tool_use: Option<bool>,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, ToSchema)]
 struct OutputConfig {
-    effort: Option<String>,
+    effort: Option<Effort>,
+    #[schema(value_type = Option<Object>)]
     format: Option<Value>,
 }
 
@@ -102,20 +128,19 @@ impl BodyMessage {
     /// The messages that this one stands for: each result of a tool is one of its own.
     fn messages(self, i: usize, out: &mut Vec<Message>) -> Result<(), ApiError> {
         let param = format!("messages.{i}.content");
-        let role = match self.role.as_str() {
-            "user" => Role::User,
-            "assistant" => Role::Assistant,
-            "system" | "developer" => Role::System,
-            other => {
-                let message = format!("messages.{i}.role is {other:?}; it can be user, assistant or system");
-                return Err(ApiError::field(format!("messages.{i}.role"), message));
-            }
-        };
-        let blocks = match self.content {
-            Blocks::Text(text) => vec![json!({"type": "text", "text": text})],
-            Blocks::Blocks(blocks) => blocks,
+        let role = match self.role {
+            Speaker::User => Role::User,
+            Speaker::Assistant => Role::Assistant,
+            Speaker::System | Speaker::Developer => Role::System,
         };
         let (mut texts, mut thought, mut calls) = (Vec::new(), Vec::new(), Vec::new());
+        let blocks = match self.content {
+            Blocks::Text(text) => {
+                texts.push(text);
+                Vec::new()
+            }
+            Blocks::Blocks(blocks) => blocks,
+        };
         for block in blocks {
             match text_of(&block, "type") {
                 "text" => texts.push(text_of(&block, "text").to_owned()),
@@ -218,9 +243,7 @@ impl Body {
         let thinking = take_fields!(self => Thinking { thinking });
         let Decision { mut thinks, budget, .. } = thinking.decide()?;
         let (effort, format) = self.output_config.take().map_or((None, None), |config| (config.effort, config.format));
-        if let Some(effort) = effort {
-            thinks = thinks.or(effort_thinks(&effort, "output_config.effort")?.filter(|thinks| !thinks));
-        }
+        thinks = thinks.or(effort.and_then(Effort::thinks).filter(|thinks| !thinks));
         let conversation =
             Conversation { messages, tools, tool_choice, parallel_tool_calls: parallel, thinking: thinks };
         let mut request = GenerationRequest::new(Input::Conversation(conversation));
@@ -269,8 +292,119 @@ pub(crate) async fn count_tokens(State(app): State<Arc<App>>, JsonBody(body): Js
         app.count_tokens(request).await
     };
     match count.await {
-        Ok(tokens) => json_response(StatusCode::OK, &json!({"input_tokens": tokens})),
+        Ok(tokens) => json(StatusCode::OK, &CountedTokens { input_tokens: tokens }),
         Err(error) => refusal(&error, Dialect::Anthropic),
+    }
+}
+
+/// How many tokens a prompt has.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct CountedTokens {
+    input_tokens: usize,
+}
+
+/// What the model says.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = MessagesAnswer)]
+pub(crate) struct AnswerMessage {
+    id: String,
+    #[serde(rename = "type")]
+    kind: &'static str,
+    role: &'static str,
+    model: String,
+    content: Vec<ContentBlock>,
+    stop_reason: Option<StopReason>,
+    /// The stop string that came.
+    stop_sequence: Option<String>,
+    usage: UsageCounts,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub(crate) enum ContentBlock {
+    Thinking { thinking: String, signature: String },
+    Text { text: String },
+    ToolUse { id: String, name: String, input: Map<String, Value> },
+}
+
+#[derive(Clone, Copy, Debug, Serialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum StopReason {
+    EndTurn,
+    StopSequence,
+    MaxTokens,
+    ToolUse,
+}
+
+/// Counts of tokens; what was found in the cache is counted apart.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = MessagesUsage)]
+pub(crate) struct UsageCounts {
+    input_tokens: usize,
+    cache_creation_input_tokens: usize,
+    cache_read_input_tokens: usize,
+    output_tokens: usize,
+}
+
+impl From<&Usage> for UsageCounts {
+    fn from(usage: &Usage) -> Self {
+        Self {
+            input_tokens: usage.prompt_tokens - usage.cached_tokens,
+            cache_creation_input_tokens: 0,
+            cache_read_input_tokens: usage.cached_tokens,
+            output_tokens: usage.completion_tokens,
+        }
+    }
+}
+
+/// An event of a stream.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = MessagesEvent)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub(crate) enum Event {
+    MessageStart { message: AnswerMessage },
+    ContentBlockStart { index: usize, content_block: ContentBlock },
+    ContentBlockDelta { index: usize, delta: Delta },
+    ContentBlockStop { index: usize },
+    MessageDelta { delta: End, usage: UsageCounts },
+    MessageStop,
+    Ping,
+}
+
+/// What is new in a block.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = MessagesDelta)]
+#[serde(tag = "type")]
+pub(crate) enum Delta {
+    #[serde(rename = "thinking_delta")]
+    Thinking { thinking: String },
+    #[serde(rename = "signature_delta")]
+    Signature { signature: String },
+    #[serde(rename = "text_delta")]
+    Text { text: String },
+    #[serde(rename = "input_json_delta")]
+    InputJson { partial_json: String },
+}
+
+/// Why an answer ended.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = MessagesEnd)]
+pub(crate) struct End {
+    stop_reason: Option<StopReason>,
+    /// The stop string that came.
+    stop_sequence: Option<String>,
+}
+
+impl From<Option<&Finish>> for End {
+    fn from(finish: Option<&Finish>) -> Self {
+        let (reason, stop_sequence) = match finish {
+            None => return Self { stop_reason: None, stop_sequence: None },
+            Some(Finish::Stop) => (StopReason::EndTurn, None),
+            Some(Finish::StopString(stop)) => (StopReason::StopSequence, Some(stop.clone())),
+            Some(Finish::Length) => (StopReason::MaxTokens, None),
+            Some(Finish::ToolCalls) => (StopReason::ToolUse, None),
+        };
+        Self { stop_reason: Some(reason), stop_sequence }
     }
 }
 
@@ -281,18 +415,18 @@ struct Head {
 }
 
 impl Head {
-    fn message(&self, content: Vec<Value>, finish: Option<&Finish>, usage: Value) -> Value {
-        let (reason, stop) = finish.map_or((None, None), stop_reason);
-        json!({
-            "id": self.id,
-            "type": "message",
-            "role": "assistant",
-            "model": self.model,
-            "content": content,
-            "stop_reason": reason,
-            "stop_sequence": stop,
-            "usage": usage,
-        })
+    fn message(&self, content: Vec<ContentBlock>, finish: Option<&Finish>, usage: &Usage) -> AnswerMessage {
+        let End { stop_reason, stop_sequence } = finish.into();
+        AnswerMessage {
+            id: self.id.clone(),
+            kind: "message",
+            role: "assistant",
+            model: self.model.clone(),
+            content,
+            stop_reason,
+            stop_sequence,
+            usage: usage.into(),
+        }
     }
 
     /// Something that a client sends back with a thought; nothing here depends on it.
@@ -300,41 +434,21 @@ impl Head {
         format!("{:016x}", self.app.random())
     }
 
-    fn whole(&self, answer: Answer) -> Value {
+    fn whole(&self, answer: Answer) -> AnswerMessage {
         let mut content = Vec::new();
-        if let Some(thought) = &answer.reasoning {
-            content.push(json!({"type": "thinking", "thinking": thought, "signature": self.signature()}));
+        if let Some(thinking) = answer.reasoning {
+            content.push(ContentBlock::Thinking { thinking, signature: self.signature() });
         }
         if !answer.content.is_empty() || answer.calls.is_empty() {
-            content.push(json!({"type": "text", "text": answer.content}));
+            content.push(ContentBlock::Text { text: answer.content });
         }
-        for call in &answer.calls {
+        for call in answer.calls {
             // An answer that was cut off in its arguments has none; its stop_reason says so.
-            let input = serde_json::from_str::<Map<String, Value>>(&call.arguments).unwrap_or_default();
-            content.push(json!({"type": "tool_use", "id": self.app.id("toolu_"), "name": call.name, "input": input}));
+            let input = serde_json::from_str(&call.arguments).unwrap_or_default();
+            content.push(ContentBlock::ToolUse { id: self.app.id("toolu_"), name: call.name, input });
         }
-        self.message(content, answer.finish.as_ref(), usage(&answer.usage))
+        self.message(content, answer.finish.as_ref(), &answer.usage)
     }
-}
-
-/// The word for an end, and the stop string that came.
-fn stop_reason(finish: &Finish) -> (Option<&'static str>, Option<&str>) {
-    match finish {
-        Finish::Stop => (Some("end_turn"), None),
-        Finish::StopString(stop) => (Some("stop_sequence"), Some(stop)),
-        Finish::Length => (Some("max_tokens"), None),
-        Finish::ToolCalls => (Some("tool_use"), None),
-    }
-}
-
-/// Counts; what was found in the cache is counted apart.
-fn usage(usage: &Usage) -> Value {
-    json!({
-        "input_tokens": usage.prompt_tokens - usage.cached_tokens,
-        "cache_creation_input_tokens": 0,
-        "cache_read_input_tokens": usage.cached_tokens,
-        "output_tokens": usage.completion_tokens,
-    })
 }
 
 /// A stream of blocks.
@@ -356,57 +470,52 @@ enum Block {
 }
 
 impl Stream {
-    fn open(&mut self, block: Block, content: Value) -> String {
+    fn open(&mut self, block: Block, content_block: ContentBlock) -> String {
         let closed = self.close();
         self.block = Some(block);
         self.blocks += 1;
-        closed + &send("content_block_start", json!({"index": self.blocks - 1, "content_block": content}))
+        closed + &typed_event(&Event::ContentBlockStart { index: self.blocks - 1, content_block })
     }
 
-    fn delta(&self, delta: Value) -> String {
-        send("content_block_delta", json!({"index": self.blocks - 1, "delta": delta}))
+    fn delta(&self, delta: Delta) -> String {
+        typed_event(&Event::ContentBlockDelta { index: self.blocks - 1, delta })
     }
 
     fn close(&mut self) -> String {
         let Some(block) = self.block.take() else { return String::new() };
         let signature = match block {
-            Block::Thinking => self.delta(json!({"type": "signature_delta", "signature": self.head.signature()})),
+            Block::Thinking => self.delta(Delta::Signature { signature: self.head.signature() }),
             Block::Text | Block::ToolUse => String::new(),
         };
-        signature + &send("content_block_stop", json!({"index": self.blocks - 1}))
+        signature + &typed_event(&Event::ContentBlockStop { index: self.blocks - 1 })
     }
 
     fn piece(&mut self, piece: Piece) -> String {
         match piece {
-            Piece::Reasoning(text) => {
+            Piece::Reasoning(thinking) => {
+                let empty = || ContentBlock::Thinking { thinking: String::new(), signature: String::new() };
                 let begin = match self.block {
                     Some(Block::Thinking) => String::new(),
-                    _ => self.open(Block::Thinking, json!({"type": "thinking", "thinking": "", "signature": ""})),
+                    _ => self.open(Block::Thinking, empty()),
                 };
-                begin + &self.delta(json!({"type": "thinking_delta", "thinking": text}))
+                begin + &self.delta(Delta::Thinking { thinking })
             }
             Piece::Content(text) => {
                 let begin = match self.block {
                     Some(Block::Text) => String::new(),
-                    _ => self.open(Block::Text, json!({"type": "text", "text": ""})),
+                    _ => self.open(Block::Text, ContentBlock::Text { text: String::new() }),
                 };
-                begin + &self.delta(json!({"type": "text_delta", "text": text}))
+                begin + &self.delta(Delta::Text { text })
             }
             // What was sent cannot be taken back.
             Piece::ContentWasReasoning | Piece::Incomplete => String::new(),
             Piece::Call(name) => {
                 let id = self.head.app.id("toolu_");
-                self.open(Block::ToolUse, json!({"type": "tool_use", "id": id, "name": name, "input": {}}))
+                self.open(Block::ToolUse, ContentBlock::ToolUse { id, name, input: Map::new() })
             }
-            Piece::Arguments(text) => self.delta(json!({"type": "input_json_delta", "partial_json": text})),
+            Piece::Arguments(partial_json) => self.delta(Delta::InputJson { partial_json }),
         }
     }
-}
-
-/// An event; its name stands in its data too.
-fn send(name: &'static str, mut data: Value) -> String {
-    data["type"] = json!(name);
-    event(Some(name), &data)
 }
 
 impl StreamFormat for Stream {
@@ -414,7 +523,7 @@ impl StreamFormat for Stream {
         // What is in the cache is not known yet; the counts at the end are.
         let mut counts = Usage::default();
         counts.prompt_tokens = self.prompt_tokens;
-        send("message_start", json!({"message": self.head.message(Vec::new(), None, usage(&counts))}))
+        typed_event(&Event::MessageStart { message: self.head.message(Vec::new(), None, &counts) })
     }
 
     fn update(&mut self, update: Update) -> String {
@@ -422,18 +531,16 @@ impl StreamFormat for Stream {
         let mut out: String = update.pieces.into_iter().map(|piece| self.piece(piece)).collect();
         if let Some(Ok(finish)) = &update.end {
             if self.blocks == 0 {
-                out += &self.open(Block::Text, json!({"type": "text", "text": ""}));
+                out += &self.open(Block::Text, ContentBlock::Text { text: String::new() });
             }
             out += &self.close();
-            let (reason, stop) = stop_reason(finish);
-            let delta = json!({"stop_reason": reason, "stop_sequence": stop});
-            out += &send("message_delta", json!({"delta": delta, "usage": usage(&self.usage)}));
+            out += &typed_event(&Event::MessageDelta { delta: Some(finish).into(), usage: (&self.usage).into() });
         }
         out
     }
 
     fn finish(&mut self) -> String {
-        send("message_stop", json!({}))
+        typed_event(&Event::MessageStop)
     }
 
     fn error(&mut self, error: &ApiError) -> String {
@@ -441,6 +548,6 @@ impl StreamFormat for Stream {
     }
 
     fn keepalive(&mut self) -> String {
-        send("ping", json!({}))
+        typed_event(&Event::Ping)
     }
 }

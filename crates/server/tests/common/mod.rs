@@ -5,10 +5,12 @@
 #[path = "../../../chat/tests/common/mod.rs"]
 pub mod scripted;
 
+pub mod document;
+
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -17,11 +19,15 @@ use minke_server::{Loader, Server, ServerConfig};
 use minke_tensor::Device;
 use serde_json::Value;
 
+use document::Document;
+
 /// A server that runs until it is dropped.
 pub struct Running {
     pub address: String,
     loader: Loader,
     thread: Option<JoinHandle<()>>,
+    base_path: String,
+    document: OnceLock<Document>,
     _folder: tempfile::TempDir,
 }
 
@@ -36,6 +42,7 @@ impl Running {
         let folder = tempfile::tempdir().unwrap();
         let path = model(folder.path());
         let config = config(settings);
+        let base_path = config.base_path.clone();
         let worker = WorkerConfig::default()
             .with_max_running(config.max_running)
             .with_max_waiting(config.max_waiting)
@@ -47,11 +54,23 @@ impl Running {
         let model = ChatModel::open(&path, &Device::open("cpu", 1).unwrap()).unwrap();
         loader.serve(Worker::start(Arc::new(model), worker).unwrap(), "scripted");
         let thread = Some(std::thread::spawn(move || server.run().unwrap()));
-        Self { address, loader, thread, _folder: folder }
+        Self { address, loader, thread, base_path, document: OnceLock::new(), _folder: folder }
     }
 
-    /// Sends a request and waits for all of the response.
+    /// Sends a request and waits for all of the response, which is what the server's document says.
     pub fn send(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Response {
+        let response = self.exchange(method, path, headers, body);
+        self.document().check(method, path, &response);
+        response
+    }
+
+    /// What the server says of itself.
+    pub fn document(&self) -> &Document {
+        let read = || self.exchange("GET", &format!("{}/openapi.json", self.base_path), &[], b"").json();
+        self.document.get_or_init(|| Document(read()))
+    }
+
+    fn exchange(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Response {
         let mut stream = self.connect();
         stream.write_all(&self.head(method, path, headers, body.len())).unwrap();
         // A server that refuses early closes before it has read everything.

@@ -1,63 +1,75 @@
 //! Ollama's API: `/api/chat`, `/api/generate`, `/api/tags`, `/api/show`, `/api/ps`, `/api/version`.
 
-use std::collections::BTreeMap;
+pub(crate) mod models;
+
 use std::sync::Arc;
 
 use axum::Extension;
 use axum::extract::State;
-use axum::http::StatusCode;
 use axum::response::Response;
 use jiff::Timestamp;
-use minke_chat::{Piece, Thinking as ModelThinks, Usage};
+use minke_chat::{Piece, Usage};
 use minke_text::{FunctionCall, GrammarSource, Message, ToolCall};
-use serde::Deserialize;
-use serde_json::{Map, Value, json};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+use utoipa::ToSchema;
 
-use super::chat::role;
 use super::fields::{
-    BodyCall, Rest, Sampling, effort_thinks, ignored, null_is_default, one_or_many, take_fields, tools,
+    BodyCall, Effort, OneOrMany, Rest, RoleName, Sampling, ignored, null_is_default, one_or_many, take_fields, tools,
 };
-use crate::app::{App, Caller, Served};
+use crate::app::{App, Caller};
 use crate::error::{ApiError, Dialect};
 use crate::generation::{Answer, Conversation, Finish, GenerationRequest, Input, Update};
-use crate::http::{JsonBody, json as json_response, json_with_ignored, refusal};
+use crate::http::{JsonBody, json_with_ignored, refusal};
 use crate::stream::{StreamFormat, respond};
 
 /// A request for the next message of a conversation.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, ToSchema)]
+#[schema(as = OllamaChatRequest)]
 pub(crate) struct ChatBody {
     model: String,
     #[serde(default, deserialize_with = "null_is_default")]
+    #[schema(value_type = Option<Vec<BodyMessage>>)]
     messages: Vec<BodyMessage>,
     #[serde(default, deserialize_with = "null_is_default")]
+    #[schema(value_type = Option<Vec<Value>>)]
     tools: Vec<Value>,
     format: Option<Value>,
     #[serde(default, deserialize_with = "null_is_default")]
+    #[schema(value_type = Option<Options>)]
     options: Options,
     stream: Option<bool>,
     think: Option<Value>,
     #[serde(flatten)]
+    #[schema(ignore)]
     rest: Rest,
 }
 
 /// A request for the continuation of a text.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, ToSchema)]
+#[schema(as = OllamaGenerateRequest)]
 pub(crate) struct GenerateBody {
     model: String,
     #[serde(default, deserialize_with = "null_is_default")]
+    #[schema(value_type = Option<String>)]
     prompt: String,
     #[serde(default, deserialize_with = "null_is_default")]
+    #[schema(value_type = Option<String>)]
     system: String,
     #[serde(default, deserialize_with = "null_is_default")]
+    #[schema(value_type = Option<bool>)]
     raw: bool,
     format: Option<Value>,
     #[serde(default, deserialize_with = "null_is_default")]
+    #[schema(value_type = Option<Options>)]
     options: Options,
     stream: Option<bool>,
     think: Option<Value>,
     #[serde(default, deserialize_with = "null_is_default")]
+    #[schema(value_type = Option<Vec<Value>>)]
     images: Vec<Value>,
     #[serde(flatten)]
+    #[schema(ignore)]
     rest: Rest,
 }
 
@@ -67,15 +79,20 @@ fn no_images(images: &[Value], param: &str) -> Result<(), ApiError> {
     if images.is_empty() { Ok(()) } else { Err(ApiError::field(param, message)) }
 }
 
-#[derive(Debug, Deserialize)]
+/// A message of a conversation.
+#[derive(Debug, Deserialize, ToSchema)]
+#[schema(as = OllamaMessage)]
 struct BodyMessage {
-    role: String,
+    role: RoleName,
     #[serde(default, deserialize_with = "null_is_default")]
+    #[schema(value_type = Option<String>)]
     content: String,
     thinking: Option<String>,
     #[serde(default, deserialize_with = "null_is_default")]
+    #[schema(value_type = Option<Vec<Value>>)]
     images: Vec<Value>,
     #[serde(default, deserialize_with = "null_is_default")]
+    #[schema(value_type = Option<Vec<BodyCall>>)]
     tool_calls: Vec<BodyCall>,
     #[serde(alias = "name")]
     tool_name: Option<String>,
@@ -83,22 +100,32 @@ struct BodyMessage {
 }
 
 /// How to sample.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, ToSchema)]
+#[schema(as = OllamaOptions)]
 struct Options {
+    #[schema(minimum = 0, maximum = 100)]
     temperature: Option<f32>,
+    #[schema(exclusive_minimum = 0, maximum = 1)]
     top_p: Option<f32>,
+    #[schema(minimum = -1)]
     top_k: Option<i64>,
+    #[schema(minimum = 0, maximum = 1)]
     min_p: Option<f32>,
     seed: Option<i64>,
     #[serde(rename = "repeat_penalty")]
+    #[schema(minimum = 0.01, maximum = 100)]
     repetition_penalty: Option<f32>,
+    #[schema(minimum = -2, maximum = 2)]
     presence_penalty: Option<f32>,
+    #[schema(minimum = -2, maximum = 2)]
     frequency_penalty: Option<f32>,
     #[serde(default, deserialize_with = "one_or_many")]
+    #[schema(value_type = Option<OneOrMany>)]
     stop: Vec<String>,
     /// Most tokens; below zero for as many as there is room for.
     num_predict: Option<i64>,
     #[serde(flatten)]
+    #[schema(ignore)]
     rest: Rest,
 }
 
@@ -139,8 +166,10 @@ fn think(value: Option<Value>) -> Result<Option<bool>, ApiError> {
     match value {
         None | Some(Value::Null) => Ok(None),
         Some(Value::Bool(on)) => Ok(Some(on)),
-        Some(Value::String(effort)) => effort_thinks(&effort, "think"),
-        Some(_) => Err(ApiError::field("think", "think can be true, false or an effort")),
+        Some(value) => match serde_json::from_value::<Effort>(value) {
+            Ok(effort) => Ok(effort.thinks()),
+            Err(error) => Err(ApiError::field("think", format!("think can be true, false or an effort: {error}"))),
+        },
     }
 }
 
@@ -154,7 +183,7 @@ impl BodyMessage {
         no_images(&self.images, &format!("messages[{i}].images"))?;
         let tool_calls: Vec<ToolCall> = self.tool_calls.into_iter().map(ToolCall::from).collect();
         let content = if self.content.is_empty() && !tool_calls.is_empty() { None } else { Some(self.content) };
-        let role = role(&self.role, &format!("messages[{i}].role"))?;
+        let role = self.role.into();
         let reasoning_content = self.thinking.filter(|thought| !thought.is_empty());
         let (tool_call_id, name) = (self.tool_call_id, self.tool_name);
         Ok(Message { role, content, reasoning_content, tool_calls, tool_call_id, name })
@@ -240,6 +269,108 @@ enum Shape {
     Generate,
 }
 
+/// The next message of a conversation, or, in a stream, a part of it.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = OllamaChatAnswer)]
+pub(crate) struct ChatAnswer<'a> {
+    model: &'a str,
+    created_at: String,
+    message: AnswerMessage,
+    done: bool,
+    #[serde(flatten)]
+    end: End,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = OllamaAnswerMessage)]
+struct AnswerMessage {
+    role: &'static str,
+    content: String,
+    #[serde(flatten)]
+    rest: Beside,
+}
+
+/// The continuation of a text, or, in a stream, a part of it.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = OllamaGenerateAnswer)]
+pub(crate) struct GenerateAnswer<'a> {
+    model: &'a str,
+    created_at: String,
+    response: String,
+    #[serde(flatten)]
+    rest: Beside,
+    done: bool,
+    #[serde(flatten)]
+    end: End,
+}
+
+/// What an answer has beside its text.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = OllamaBeside)]
+struct Beside {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    thinking: Option<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    tool_calls: Vec<Call>,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = OllamaCall)]
+struct Call {
+    id: String,
+    function: CalledFunction,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = OllamaFunction)]
+struct CalledFunction {
+    name: String,
+    arguments: Map<String, Value>,
+}
+
+/// What is known at the end of an answer. Durations are nanoseconds.
+#[derive(Debug, Default, Serialize, ToSchema)]
+#[schema(as = OllamaEnd)]
+struct End {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    done_reason: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    total_duration: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    load_duration: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    prompt_eval_count: Option<usize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    prompt_eval_duration: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    eval_count: Option<usize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    eval_duration: Option<u64>,
+}
+
+impl End {
+    fn new(finish: Option<&Finish>, usage: &Usage) -> Self {
+        let nanoseconds = |seconds: f64| Some((seconds.max(0.0) * 1e9) as u64);
+        Self {
+            done_reason: Some(if finish == Some(&Finish::Length) { "length" } else { "stop" }),
+            total_duration: nanoseconds(usage.seconds),
+            load_duration: Some(0),
+            prompt_eval_count: Some(usage.prompt_tokens),
+            prompt_eval_duration: nanoseconds(usage.prompt_seconds),
+            eval_count: Some(usage.completion_tokens),
+            eval_duration: nanoseconds(usage.seconds - usage.prompt_seconds),
+        }
+    }
+}
+
+/// An answer of either kind.
+#[derive(Debug, Serialize)]
+#[serde(untagged)]
+enum AnswerObject<'a> {
+    Chat(ChatAnswer<'a>),
+    Generate(GenerateAnswer<'a>),
+}
+
 /// A stream of lines of JSON.
 struct Stream {
     app: Arc<App>,
@@ -259,55 +390,34 @@ struct Part {
 }
 
 impl Stream {
-    fn object(&self, part: Part, done: bool) -> Map<String, Value> {
-        let mut object = Map::new();
-        object.insert("model".into(), json!(self.model));
-        object.insert("created_at".into(), json!(Timestamp::now().to_string()));
-        let mut message = Map::new();
-        let text = if self.shape == Shape::Chat { "content" } else { "response" };
-        message.insert(text.into(), json!(part.content));
-        if let Some(thinking) = part.thinking {
-            message.insert("thinking".into(), json!(thinking));
-        }
-        if !part.calls.is_empty() {
-            let call = |call: &FunctionCall| {
-                let arguments = serde_json::from_str::<Map<String, Value>>(&call.arguments).unwrap_or_default();
-                json!({"id": self.app.id("call_"), "function": {"name": call.name, "arguments": arguments}})
-            };
-            message.insert("tool_calls".into(), part.calls.iter().map(call).collect());
-        }
+    /// What a part is written as; the last one has an end.
+    fn object(&self, part: Part, end: Option<End>) -> AnswerObject<'_> {
+        let call = |call: FunctionCall| {
+            let arguments = serde_json::from_str(&call.arguments).unwrap_or_default();
+            Call { id: self.app.id("call_"), function: CalledFunction { name: call.name, arguments } }
+        };
+        let rest = Beside { thinking: part.thinking, tool_calls: part.calls.into_iter().map(call).collect() };
+        let (model, created_at, done) = (self.model.as_str(), Timestamp::now().to_string(), end.is_some());
+        let end = end.unwrap_or_default();
         match self.shape {
             Shape::Chat => {
-                message.insert("role".into(), json!("assistant"));
-                object.insert("message".into(), Value::Object(message));
+                let message = AnswerMessage { role: "assistant", content: part.content, rest };
+                AnswerObject::Chat(ChatAnswer { model, created_at, message, done, end })
             }
-            Shape::Generate => object.extend(message),
+            Shape::Generate => {
+                let response = part.content;
+                AnswerObject::Generate(GenerateAnswer { model, created_at, response, rest, done, end })
+            }
         }
-        object.insert("done".into(), json!(done));
-        object
     }
 
-    fn last(&self, part: Part, finish: Option<&Finish>, usage: &Usage) -> Value {
-        let mut object = self.object(part, true);
-        let nanoseconds = |seconds: f64| (seconds.max(0.0) * 1e9) as u64;
-        let reason = if finish == Some(&Finish::Length) { "length" } else { "stop" };
-        object.insert("done_reason".into(), json!(reason));
-        object.insert("total_duration".into(), json!(nanoseconds(usage.seconds)));
-        object.insert("load_duration".into(), json!(0));
-        object.insert("prompt_eval_count".into(), json!(usage.prompt_tokens));
-        object.insert("prompt_eval_duration".into(), json!(nanoseconds(usage.prompt_seconds)));
-        object.insert("eval_count".into(), json!(usage.completion_tokens));
-        object.insert("eval_duration".into(), json!(nanoseconds(usage.seconds - usage.prompt_seconds)));
-        Value::Object(object)
-    }
-
-    fn whole(&self, answer: Answer) -> Value {
+    fn whole(&self, answer: Answer) -> AnswerObject<'_> {
         let part = Part { content: answer.content, thinking: answer.reasoning, calls: answer.calls };
-        self.last(part, answer.finish.as_ref(), &answer.usage)
+        self.object(part, Some(End::new(answer.finish.as_ref(), &answer.usage)))
     }
 
     fn part(&self, part: Part) -> String {
-        line(&Value::Object(self.object(part, false)))
+        line(&self.object(part, None))
     }
 
     fn end_call(&mut self) -> String {
@@ -318,8 +428,8 @@ impl Stream {
     }
 }
 
-fn line(value: &Value) -> String {
-    format!("{value}\n")
+fn line(value: &impl Serialize) -> String {
+    serde_json::to_string(value).expect("invariant: values without maps of other keys than texts are JSON") + "\n"
 }
 
 impl StreamFormat for Stream {
@@ -356,7 +466,7 @@ impl StreamFormat for Stream {
         }
         if let Some(Ok(finish)) = &update.end {
             out += &self.end_call();
-            out += &line(&self.last(Part::default(), Some(finish), &self.usage));
+            out += &line(&self.object(Part::default(), Some(End::new(Some(finish), &self.usage))));
         }
         out
     }
@@ -372,93 +482,4 @@ impl StreamFormat for Stream {
     fn keepalive(&mut self) -> String {
         self.part(Part::default())
     }
-}
-
-/// What Ollama tells of a model.
-fn details(served: &Served) -> Value {
-    let about = &served.worker.model().summary;
-    json!({
-        "parent_model": "",
-        "format": "gguf",
-        "family": about.architecture,
-        "families": [about.architecture],
-        "parameter_size": format!("{:.1}B", about.parameters as f64 / 1e9),
-        "quantization_level": about.quantization,
-    })
-}
-
-fn listed(served: &Served) -> Value {
-    let identity = served.worker.model().identity;
-    let digest: String = identity.iter().map(|byte| format!("{byte:02x}")).collect();
-    let modified = i64::try_from(served.since).ok().and_then(|since| Timestamp::from_second(since).ok());
-    json!({
-        "name": served.name,
-        "model": served.name,
-        "modified_at": modified.map(|time| time.to_string()),
-        "size": served.worker.model().summary.bytes,
-        "digest": digest,
-        "details": details(served),
-    })
-}
-
-/// `GET /api/tags`
-pub(crate) async fn tags(State(app): State<Arc<App>>) -> Response {
-    let models: Vec<Value> = app.served().into_iter().map(listed).collect();
-    json_response(StatusCode::OK, &json!({"models": models}))
-}
-
-/// `GET /api/ps`
-pub(crate) async fn running(State(app): State<Arc<App>>) -> Response {
-    let entry = |served: &Served| {
-        let mut entry = listed(served);
-        // It stays loaded as long as the server runs.
-        entry["expires_at"] = json!("9999-12-31T23:59:59Z");
-        entry["size_vram"] = json!(0);
-        entry["context_length"] = json!(served.worker.limit());
-        entry
-    };
-    let models: Vec<Value> = app.served().into_iter().map(entry).collect();
-    json_response(StatusCode::OK, &json!({"models": models}))
-}
-
-/// `GET /api/version`
-pub(crate) async fn version() -> Response {
-    json_response(StatusCode::OK, &json!({"version": env!("CARGO_PKG_VERSION")}))
-}
-
-/// Which model is asked about.
-#[derive(Debug, Deserialize)]
-pub(crate) struct ShowBody {
-    #[serde(alias = "name")]
-    model: String,
-}
-
-/// `POST /api/show`
-pub(crate) async fn show(State(app): State<Arc<App>>, JsonBody(body): JsonBody<ShowBody>) -> Response {
-    let served = match app.check_model(Some(model_name(&body.model))) {
-        Ok(served) => served,
-        Err(error) => return refusal(&error, Dialect::Ollama),
-    };
-    let model = served.worker.model();
-    let about = &model.summary;
-    let mut capabilities = vec!["completion", "tools"];
-    if about.thinking != ModelThinks::Never {
-        capabilities.push("thinking");
-    }
-    let info = BTreeMap::from([
-        ("general.architecture".to_owned(), json!(about.architecture)),
-        ("general.parameter_count".to_owned(), json!(about.parameters)),
-        (format!("{}.context_length", about.architecture), json!(served.worker.limit())),
-    ]);
-    json_response(
-        StatusCode::OK,
-        &json!({
-            "modelfile": "",
-            "parameters": "",
-            "template": model.template.source(),
-            "details": details(served),
-            "model_info": info,
-            "capabilities": capabilities,
-        }),
-    )
 }
