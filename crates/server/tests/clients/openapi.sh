@@ -18,7 +18,7 @@ fi
 
 inside() {
     ip link set lo up
-    export HOME="$folder/home" DO_NOT_TRACK=1 NO_PROXY='*'
+    export HOME="$folder/home" DO_NOT_TRACK=1 NO_PROXY='*' PYTHONDONTWRITEBYTECODE=1
     mkdir -p "$HOME"
     cd "$HOME"
     echo "a-key-for-tests" >"$folder/keys"
