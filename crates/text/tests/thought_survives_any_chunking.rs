@@ -1,7 +1,9 @@
 //! Thought and answer are the same, and free of tags, however the text is cut.
+#![allow(clippy::unwrap_used)]
 
 use minke_text::{ReasoningEvent, ReasoningParser, ThinkTag, ThinkTokens, split};
 use proptest::prelude::*;
+use serde::Deserialize;
 
 const OPENED: &str = "<｜User｜>Hi<｜Assistant｜><think>\n";
 const UNOPENED: &str = "<｜User｜>Hi<｜Assistant｜>";
@@ -34,53 +36,32 @@ fn cut(text: &str, bits: u64) -> Vec<&str> {
     pieces
 }
 
+/// A prompt and what follows it, told apart.
+#[derive(Deserialize)]
+struct Case {
+    prompt: String,
+    text: String,
+    reasoning: Option<String>,
+    content: String,
+    closed: bool,
+    format_ok: bool,
+}
+
 #[test]
 fn conventions() {
-    // prompt, text, reasoning, content, closed, format_ok
-    let cases = [
-        (OPENED, "easy\n</think>\n\nIt is 4.", Some("easy"), "It is 4.", true, true),
-        (OPENED, "easy</think>4", Some("easy"), "4", true, true),
-        (OPENED, "a\n\nb\n</think>\n\n4\n\n5\n", Some("a\n\nb"), "4\n\n5\n", true, true),
-        (OPENED, "\n</think>\n\n4", Some(""), "4", true, false),
-        (OPENED, "cut off\n", Some("cut off"), "", false, false),
-        (OPENED, "", Some(""), "", false, false),
-        (OPENED, "x</think>", Some("x"), "", true, false),
-        (OPENED, "<think>x</think>4", Some("x"), "4", true, false),
-        (OPENED, "x</think>4</think>5", Some("x"), "45", true, false),
-        (OPENED, "x</think>4<think>5", Some("x"), "45", true, false),
-        (OPENED, "1 < 2 <b> </thin", Some("1 < 2 <b> </thin"), "", false, false),
-        (UNOPENED, "<think>\neasy\n</think>\n\n4", Some("easy"), "4", true, true),
-        (UNOPENED, " \n<think>easy</think><answer>4</answer>", Some("easy"), "<answer>4</answer>", true, true),
-        (UNOPENED, "<think>easy", Some("easy"), "", false, false),
-        (UNOPENED, "\n  4\n", None, "  4\n", false, false),
-        // Without an opening tag, what stands before the closing one is the thought.
-        (UNOPENED, "easy</think>4", Some("easy"), "4", true, false),
-        (UNOPENED, "\n a\n\nb\n\n</think>\n\n4", Some(" a\n\nb"), "4", true, false),
-        (UNOPENED, "a</think>b</think>c", Some("a"), "bc", true, false),
-        (UNOPENED, "a</think>b<think>c</think>d", Some("a"), "bcd", true, false),
-        (UNOPENED, "a<thi</think>nk>b", Some("a<thi"), "nk>b", true, false),
-        (UNOPENED, " \n</think>4", None, " \n4", false, false),
-        (UNOPENED, "a\n\n<think>b</think>\n4", Some("b"), "a\n\n4", true, false),
-        (UNOPENED, "So <think>easy</think>\n4", Some("easy"), "So 4", true, false),
-        (UNOPENED, "</think><think>easy</think>4", Some("easy"), "4", true, false),
-        (UNOPENED, "a<thi<think>x</think>nk>4", Some("x"), "ank>4", true, false),
-        ("ends with <think>", "a</think>b", Some("a"), "b", true, true),
-        // The prompt holds a whole thought, as where thinking is switched off: all is answer.
-        ("<think>x</think>", "a</think>b", None, "ab", false, false),
-        ("<think>\n\n</think>\n\n", "a", None, "a", false, false),
-        ("<think>\n\n</think>\n\n", "<think>a</think>b", None, "ab", false, false),
-        ("<think>\n\n</think>\n\n", "\n\na\n", None, "a\n", false, false),
-    ];
-    for (prompt, text, reasoning, content, closed, format_ok) in cases {
-        let thought = split(prompt, text);
-        let found = (thought.reasoning.as_deref(), thought.content.as_str(), thought.closed, thought.format_ok);
-        assert_eq!(found, (reasoning, content, closed, format_ok), "{text:?}");
-        let whole = (reasoning.unwrap_or_default().to_owned(), content.to_owned());
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../testdata/answers/thoughts.json");
+    let cases: Vec<Case> = serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
+    assert!(cases.len() >= 30, "{}", cases.len());
+    for Case { prompt, text, reasoning, content, closed, format_ok } in cases {
+        let thought = split(&prompt, &text);
+        let found = (thought.reasoning.as_ref(), &thought.content, thought.closed, thought.format_ok);
+        assert_eq!(found, (reasoning.as_ref(), &content, closed, format_ok), "{text:?}");
+        let whole = (reasoning.unwrap_or_default(), content);
         // In every way to cut a short text, and in some ways to cut a long one.
         for bits in 0..1u64 << text.chars().count().min(12) {
-            assert_eq!(parse(prompt, cut(text, bits)), whole, "{text:?} {bits:b}");
+            assert_eq!(parse(&prompt, cut(&text, bits)), whole, "{text:?} {bits:b}");
         }
-        assert_eq!(parse(prompt, text.split_inclusive(|_| true)), whole);
+        assert_eq!(parse(&prompt, text.split_inclusive(|_| true)), whole);
     }
 }
 
