@@ -3,12 +3,36 @@
 use minke_text::{ReasoningEvent, StopStrings, Tokenizer, ToolCallParser};
 
 use crate::thought::ThoughtReader;
-use crate::{Piece, Request, ThoughtLimit};
+use crate::{Event, FinishReason, Piece, Request, ThoughtLimit, Usage};
+
+/// The events that a request would bring if the model wrote these tokens and then ended: for tests of what is made of them.
+#[doc(hidden)]
+pub fn replay(request: &Request, tokenizer: &Tokenizer, ids: &[u32], finish: FinishReason) -> Vec<Event> {
+    let mut decoder = Decoder::new(request, tokenizer);
+    let prompt_tokens = request.prompt.token_ids.len();
+    let mut usage = Usage { prompt_tokens, prefilled_tokens: prompt_tokens, ..Usage::default() };
+    let (mut events, mut finish) = (Vec::with_capacity(ids.len() + 1), finish);
+    for &id in ids {
+        decoder.push(id, false, tokenizer);
+        (usage.completion_tokens, usage.reasoning_tokens) = (decoder.completion_tokens, decoder.reasoning_tokens);
+        if let Some(stop) = decoder.stop_string() {
+            finish = FinishReason::StopString(stop.to_owned());
+            break;
+        }
+        let (pieces, thought_closed) = decoder.take();
+        events.push(Event { usage, pieces, thought_closed, ..Event::default() });
+    }
+    let (pieces, thought_closed) = decoder.finish();
+    events.push(Event { usage, pieces, thought_closed, finish: Some(finish), ..Event::default() });
+    events
+}
 
 pub(crate) struct Decoder {
     reader: ThoughtReader,
     stops: StopStrings,
     tools: Option<ToolCallParser>,
+    /// The same before its first text.
+    fresh_tools: Option<ToolCallParser>,
     /// Tokens so far.
     pub completion_tokens: usize,
     /// Tokens of the thought so far.
@@ -26,6 +50,7 @@ impl Decoder {
             reader,
             stops: StopStrings::new(&request.stop),
             tools: request.tools.clone(),
+            fresh_tools: request.tools.clone(),
             completion_tokens: 0,
             reasoning_tokens: 0,
             pieces: Vec::new(),
@@ -83,6 +108,10 @@ impl Decoder {
                 ReasoningEvent::ContentWasReasoning => {
                     let held = self.stops.flush();
                     self.answer(held);
+                    // A call that the model only thought of is none, and the answer begins anew.
+                    if let Some(tools) = std::mem::replace(&mut self.tools, self.fresh_tools.clone()) {
+                        self.pieces.extend(tools.finish().into_iter().map(Piece::from));
+                    }
                     self.pieces.push(Piece::ContentWasReasoning);
                     self.reasoning_tokens = self.completion_tokens;
                 }

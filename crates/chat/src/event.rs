@@ -10,7 +10,7 @@ pub enum Piece {
     Reasoning(String),
     /// The next piece of the text for the person.
     Content(String),
-    /// All content so far was the thought: it was closed without having been opened.
+    /// All content so far was the thought: it was closed without having been opened. Calls so far are none.
     ContentWasReasoning,
     /// A call of this tool begins.
     Call(String),
@@ -150,7 +150,10 @@ impl Reply {
             match piece {
                 Piece::Reasoning(text) => self.reasoning.get_or_insert_default().push_str(text),
                 Piece::Content(text) => self.content.push_str(text),
-                Piece::ContentWasReasoning => self.reasoning = Some(std::mem::take(&mut self.content)),
+                Piece::ContentWasReasoning => {
+                    self.reasoning = Some(std::mem::take(&mut self.content));
+                    self.calls.clear();
+                }
                 Piece::Call(name) => {
                     self.calls.push(FunctionCall { name: name.clone(), arguments: String::new() });
                 }

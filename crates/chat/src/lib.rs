@@ -18,6 +18,8 @@ mod thought;
 mod units;
 mod worker;
 
+#[doc(hidden)]
+pub use decoder::replay;
 pub use error::{Error, Result};
 pub use event::{Event, FinishReason, Piece, Reply, ThoughtLimit, Usage};
 pub use generation::{GenerationConfig, SamplingOptions};

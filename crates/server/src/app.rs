@@ -19,6 +19,7 @@ use crate::error::{ApiError, Kind};
 use crate::generation::{Conversation, Generation, GenerationRequest, Input};
 use crate::kept::KeptResponses;
 use crate::metrics::Metrics;
+use crate::replay::Script;
 use crate::stream::{KEEPALIVE, Streaming};
 
 /// What all connections share.
@@ -32,6 +33,8 @@ pub(crate) struct App {
     /// What describes the server, made when it is asked for first.
     pub document: OnceLock<Bytes>,
     pub streaming: Streaming,
+    /// What answers in place of the engine, in tests.
+    pub script: Option<Script>,
     stop: watch::Sender<bool>,
     /// Makes ids and seeds that nobody can guess.
     random: RandomState,
@@ -72,6 +75,7 @@ impl App {
             served: OnceLock::new(),
             document: OnceLock::new(),
             streaming: Streaming { stop: stop.subscribe(), stall, keepalive: KEEPALIVE },
+            script: None,
             stop,
             random: RandomState::new(),
             counter: AtomicU64::new(0),
@@ -173,6 +177,10 @@ impl App {
                     one = one.with_answer(Constraint::new(move |ids, mask| own.mask(ids, mask.words_mut())));
                 }
                 let metrics = self.metrics.request();
+                if let Some(script) = &self.script {
+                    script.answer(worker.model(), &one, sink);
+                    continue;
+                }
                 let ticket = worker.submit_to(one, move |event| {
                     metrics.take(&event);
                     sink.take(event);

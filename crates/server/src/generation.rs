@@ -169,8 +169,14 @@ impl Sink {
         let thinks = event.usage.reasoning_tokens > self.reasoning_tokens;
         self.reasoning_tokens = event.usage.reasoning_tokens;
         self.usage = event.usage;
-        self.calls |= event.pieces.iter().any(|piece| matches!(piece, Piece::Call(_)));
-        self.incomplete |= event.pieces.contains(&Piece::Incomplete);
+        for piece in &event.pieces {
+            match piece {
+                Piece::Call(_) => self.calls = true,
+                Piece::Incomplete => self.incomplete = true,
+                Piece::ContentWasReasoning => (self.calls, self.incomplete) = (false, false),
+                Piece::Reasoning(_) | Piece::Content(_) | Piece::Arguments(_) => {}
+            }
+        }
         let report = |token: Token| TokenReport {
             id: token.token_id,
             log_prob: token.log_prob,
@@ -294,7 +300,10 @@ impl Answer {
             match piece {
                 Piece::Reasoning(text) => self.reasoning.get_or_insert_default().push_str(&text),
                 Piece::Content(text) => self.content.push_str(&text),
-                Piece::ContentWasReasoning => self.reasoning = Some(std::mem::take(&mut self.content)),
+                Piece::ContentWasReasoning => {
+                    self.reasoning = Some(std::mem::take(&mut self.content));
+                    self.calls.clear();
+                }
                 Piece::Call(name) => self.calls.push(FunctionCall { name, arguments: String::new() }),
                 Piece::Arguments(text) => {
                     if let Some(call) = self.calls.last_mut() {

@@ -17,11 +17,14 @@ mod log_probs;
 mod metrics;
 mod openapi;
 mod page;
+mod replay;
 mod routes;
 mod stream;
 
 pub use config::{ReasoningField, ServerConfig};
 pub use listen::{Loader, Server};
+#[doc(hidden)]
+pub use replay::Replay;
 
 /// The result of a fallible operation of this crate.
 pub type Result<T> = std::result::Result<T, Error>;

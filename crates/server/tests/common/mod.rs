@@ -4,6 +4,7 @@
 
 #[path = "../../../chat/tests/common/mod.rs"]
 pub mod scripted;
+pub mod told;
 
 pub mod document;
 
@@ -49,7 +50,7 @@ impl Running {
             .with_chunk_tokens(64);
         let server = Server::bind(config, |_| {}).unwrap();
         let url = server.url().unwrap_or_default();
-        let address = url.trim_start_matches("http://").split('/').next().unwrap().to_owned();
+        let address = url.split('/').nth(2).unwrap_or_default().to_owned();
         let loader = server.loader();
         let model = ChatModel::open(&path, &Device::open("cpu", 1).unwrap()).unwrap();
         loader.serve(Worker::start(Arc::new(model), worker).unwrap(), "scripted");

@@ -451,8 +451,9 @@ impl StreamFormat for Stream {
                     out += &self.end_call();
                     out += &self.part(Part { content: text, ..Part::default() });
                 }
-                // What was sent cannot be taken back.
-                Piece::ContentWasReasoning | Piece::Incomplete => {}
+                // What was sent cannot be taken back; a call waits for its end.
+                Piece::ContentWasReasoning => self.call = None,
+                Piece::Incomplete => {}
                 Piece::Call(name) => {
                     out += &self.end_call();
                     self.call = Some(FunctionCall { name, arguments: String::new() });
