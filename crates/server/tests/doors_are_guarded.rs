@@ -3,13 +3,17 @@
 
 mod common;
 
-use std::io::Write;
+use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
+use std::sync::Arc;
 
 use common::scripted::{scholar, thinker};
 use common::{Running, config};
 use minke_server::Server;
 use serde_json::json;
+use tokio_rustls::rustls::pki_types::pem::PemObject;
+use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName};
+use tokio_rustls::rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 
 const JSON: (&str, &str) = ("content-type", "application/json");
 
@@ -89,11 +93,51 @@ fn a_server_stands_where_it_is_put() {
     let mut stream = UnixStream::connect(&socket).unwrap();
     stream.write_all(b"GET /health HTTP/1.1\r\nhost: anything\r\nconnection: close\r\n\r\n").unwrap();
     let mut text = String::new();
-    std::io::Read::read_to_string(&mut stream, &mut text).unwrap();
+    stream.read_to_string(&mut text).unwrap();
     assert!(text.starts_with("HTTP/1.1 200 OK"), "{text}");
     drop(server);
     // The socket of a server that is gone is taken over.
     drop(Running::start(thinker, &format!("socket = {:?}", socket.display().to_string())));
+}
+
+#[test]
+fn tls_is_spoken() {
+    let file = |name: &str| format!("{}/../../testdata/tls/{name}.pem", env!("CARGO_MANIFEST_DIR"));
+    let settings = format!("tls_cert = {:?}\ntls_key = {:?}", file("certificate"), file("key"));
+    let server = Running::start(thinker, &settings);
+    let mut roots = RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_file(file("certificate")).unwrap()).unwrap();
+    let client = ClientConfig::builder_with_provider(Arc::new(rustls_graviola::default_provider()))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    let client = Arc::new(client);
+    let ask = |name: &'static str, request: &[u8]| -> std::io::Result<String> {
+        let name = ServerName::try_from(name).unwrap();
+        let connection = ClientConnection::new(client.clone(), name).unwrap();
+        let mut stream = StreamOwned::new(connection, server.connect());
+        stream.write_all(request)?;
+        let mut text = String::new();
+        stream.read_to_string(&mut text)?;
+        Ok(text)
+    };
+    for name in ["localhost", "127.0.0.1"] {
+        let text = ask(name, &server.head("GET", "/health", &[], 0)).unwrap();
+        assert!(text.starts_with("HTTP/1.1 200 OK"), "{text}");
+    }
+    let body = json!({"messages": [{"role": "user", "content": "hello"}], "stream": true}).to_string();
+    let head = server.head("POST", "/v1/chat/completions", &[JSON], body.len());
+    let text = ask("localhost", &[&head, body.as_bytes()].concat()).unwrap();
+    assert!(text.contains("data: [DONE]"), "{text}");
+    // A client that expects somebody else goes away, one that speaks no TLS gets no answer, and others are served.
+    assert!(ask("example.org", &server.head("GET", "/health", &[], 0)).is_err());
+    let mut plain = server.connect();
+    plain.write_all(&server.head("GET", "/health", &[], 0)).unwrap();
+    let mut answer = Vec::new();
+    let _ = plain.read_to_end(&mut answer);
+    assert!(!answer.starts_with(b"HTTP/"), "{answer:?}");
+    assert!(ask("localhost", &server.head("GET", "/health", &[], 0)).is_ok());
 }
 
 #[test]

@@ -4,9 +4,11 @@
 mod common;
 
 use std::io::{Read, Write};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use common::scripted::{brooder, wanderer};
+use common::told::CONVERSATIONS;
 use common::{Response, Running};
 use serde_json::{Value, json};
 
@@ -144,4 +146,106 @@ fn a_response_in_the_background_outlives_its_connection() {
     let cancelled = server.send("POST", &format!("/v1/responses/{id}/cancel"), &[], b"").json();
     assert_eq!(cancelled["status"], "cancelled");
     server.wait_until_idle();
+}
+
+/// Draws of splitmix64.
+struct Draws(u64);
+
+impl Draws {
+    fn below(&mut self, bound: usize) -> usize {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        ((z ^ (z >> 31)) % bound as u64) as usize
+    }
+}
+
+/// Lets one thing go wrong; the kind is drawn.
+fn fail(server: &Running, draws: &mut Draws) -> &'static str {
+    let api = CONVERSATIONS[draws.below(4)];
+    let json_type = [("content-type", "application/json")];
+    let body = endless(api.path()).to_string();
+    let whole = [server.head("POST", api.path(), &json_type, body.len()), body.into_bytes()].concat();
+    match draws.below(7) {
+        0 => {
+            server.connect().write_all(&whole[..draws.below(whole.len())]).unwrap();
+            "a request that is cut off"
+        }
+        1 | 2 => {
+            let mut stream = server.connect();
+            stream.write_all(&whole).unwrap();
+            let mut some = vec![0; draws.below(3000)];
+            let _ = stream.read_exact(&mut some);
+            "a client that goes away"
+        }
+        3 => {
+            let running = server.post("/v1/responses", &json!({"input": "hello", "background": true}));
+            if running.status == 429 {
+                return "a queue that is full";
+            }
+            let path = format!("/v1/responses/{}/cancel", running.json()["id"].as_str().unwrap());
+            assert_eq!(server.send("POST", &path, &[], b"").json()["status"], "cancelled");
+            "a response that is cancelled"
+        }
+        4 => {
+            // More than may wait: some are refused, and those that run are given up with their connections.
+            let mut streams: Vec<_> = (0..20).map(|_| begin(server, api.path())).collect();
+            let refused = streams.iter_mut().any(|stream| {
+                let mut first = [0; 12];
+                stream.read_exact(&mut first).is_ok() && first.ends_with(b"429")
+            });
+            assert!(refused, "nothing is refused");
+            "a queue that is full"
+        }
+        5 => {
+            let body = api.hello(5, &[], true).to_string().replace("hello", &"x".repeat(70_000));
+            assert_eq!(server.send("POST", api.path(), &json_type, body.as_bytes()).status, 400);
+            "a prompt that does not fit"
+        }
+        _ => {
+            let broken = &whole[..whole.len() - 1 - draws.below(8)];
+            let start = broken.windows(4).position(|window| window == b"\r\n\r\n").unwrap() + 4;
+            assert_eq!(server.send("POST", api.path(), &json_type, &broken[start..]).status, 400);
+            "a body that is no JSON"
+        }
+    }
+}
+
+#[test]
+fn five_hundred_failures_leave_other_streams_alone() {
+    let server = Running::start(brooder, "max_running = 8\nmax_waiting = 8");
+    let (over, streams) = (AtomicBool::new(false), AtomicUsize::new(0));
+    std::thread::scope(|scope| {
+        for i in 0..3 {
+            let (server, over, streams) = (&server, &over, &streams);
+            scope.spawn(move || {
+                while !over.load(Ordering::Relaxed) {
+                    for api in CONVERSATIONS {
+                        let (tokens, stream) = (3 + 2 * i, streams.load(Ordering::Relaxed) % 4 > 0);
+                        let response = server.post(api.path(), &api.hello(tokens, &[], stream));
+                        if response.status == 429 {
+                            continue;
+                        }
+                        assert_eq!(response.status, 200, "{}", response.text());
+                        assert!(!stream || api.last_events(&response.body) == 1, "{}", response.text());
+                        let told = api.told(&response.body, stream);
+                        let thought = &"ababab"[..tokens as usize - 1];
+                        assert_eq!((told.reasoning.as_str(), told.tokens.1), (thought, tokens));
+                        streams.fetch_add(1, Ordering::Relaxed);
+                    }
+                }
+            });
+        }
+        let mut draws = Draws(32);
+        let mut kinds = std::collections::BTreeMap::<&str, usize>::new();
+        for _ in 0..500 {
+            *kinds.entry(fail(&server, &mut draws)).or_default() += 1;
+        }
+        over.store(true, Ordering::Relaxed);
+        assert!(kinds.len() == 6 && kinds.values().all(|count| *count > 30), "{kinds:?}");
+    });
+    assert!(streams.load(Ordering::Relaxed) > 100, "{streams:?}");
+    server.wait_until_idle();
+    assert_eq!(server.metric("minke_kv_pages_free"), server.metric("minke_kv_pages"));
 }
