@@ -15,7 +15,9 @@ pub enum MlaForm {
 
 /// Pages of all layers; page p of every layer belongs to the same tokens.
 pub struct KvCache {
+    /// Those of the main model, and behind them that of multi-token prediction, if it has one.
     layers: Vec<Pages>,
+    num_hidden_layers: usize,
     form: MlaForm,
     dtype: Dtype,
 }
@@ -23,19 +25,17 @@ pub struct KvCache {
 impl KvCache {
     /// A cache of `pages` pages of 32 tokens for the main model's layers, whose values are kept as `dtype`.
     pub fn new(device: &Device, config: &ModelConfig, pages: usize, form: MlaForm, dtype: Dtype) -> Self {
-        let heads = config.num_attention_heads;
-        let layer = || match (&config.attention, form) {
-            (AttentionConfig::Gqa(gqa), _) => {
-                Pages::keys_and_values(device, dtype, pages, gqa.num_key_value_heads, gqa.head_dim, gqa.head_dim)
-            }
-            (AttentionConfig::Mla(mla), MlaForm::Expanded) => {
-                Pages::keys_and_values(device, dtype, pages, heads, mla.qk_head_dim(), mla.v_head_dim)
-            }
-            (AttentionConfig::Mla(mla), MlaForm::Absorbed) => {
-                Pages::latents(device, dtype, pages, mla.kv_lora_rank + mla.qk_rope_head_dim, mla.kv_lora_rank)
-            }
-        };
-        Self { layers: (0..config.num_hidden_layers).map(|_| layer()).collect(), form, dtype }
+        let num_hidden_layers = config.num_hidden_layers;
+        let layers = (0..num_hidden_layers).map(|_| layer(device, config, pages, form, dtype)).collect();
+        Self { layers, num_hidden_layers, form, dtype }
+    }
+
+    /// Adds a layer for [`Transformer::forward_mtp`](crate::Transformer::forward_mtp). What it holds is not part of a page
+    /// that is exported.
+    #[must_use]
+    pub fn with_mtp(mut self, device: &Device, config: &ModelConfig) -> Self {
+        self.layers.push(layer(device, config, self.pages(), self.form, self.dtype));
+        self
     }
 
     /// The form of MLA that the cache serves.
@@ -53,9 +53,9 @@ impl KvCache {
         self.layers.first().map_or(0, Pages::count)
     }
 
-    /// The bytes of one page over all layers.
+    /// The bytes of one page over the main model's layers.
     pub fn page_bytes(&self) -> usize {
-        self.layers.iter().map(Pages::page_bytes).sum()
+        self.layers[..self.num_hidden_layers].iter().map(Pages::page_bytes).sum()
     }
 
     /// Copies one page onto another, in all layers.
@@ -65,10 +65,10 @@ impl KvCache {
         }
     }
 
-    /// The contents of one page, layer by layer: [`KvCache::page_bytes`] bytes, as they lie in memory.
+    /// The contents of one page, layer by layer of the main model: [`KvCache::page_bytes`] bytes, as they lie in memory.
     pub fn export_page(&self, page: u32) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(self.page_bytes());
-        self.layers.iter().for_each(|layer| layer.export_page(page as usize, &mut bytes));
+        self.layers[..self.num_hidden_layers].iter().for_each(|layer| layer.export_page(page as usize, &mut bytes));
         bytes
     }
 
@@ -78,7 +78,7 @@ impl KvCache {
     /// If there are not exactly [`KvCache::page_bytes`] bytes.
     pub fn import_page(&mut self, page: u32, bytes: &[u8]) {
         let mut rest = bytes;
-        for layer in &mut self.layers {
+        for layer in &mut self.layers[..self.num_hidden_layers] {
             let (own, behind) = rest.split_at(layer.page_bytes());
             layer.import_page(page as usize, own);
             rest = behind;
@@ -89,5 +89,21 @@ impl KvCache {
     /// The pages of one layer.
     pub(crate) fn layer(&mut self, layer: usize) -> &mut Pages {
         &mut self.layers[layer]
+    }
+}
+
+/// The pages of one layer, empty.
+fn layer(device: &Device, config: &ModelConfig, pages: usize, form: MlaForm, dtype: Dtype) -> Pages {
+    let heads = config.num_attention_heads;
+    match (&config.attention, form) {
+        (AttentionConfig::Gqa(gqa), _) => {
+            Pages::keys_and_values(device, dtype, pages, gqa.num_key_value_heads, gqa.head_dim, gqa.head_dim)
+        }
+        (AttentionConfig::Mla(mla), MlaForm::Expanded) => {
+            Pages::keys_and_values(device, dtype, pages, heads, mla.qk_head_dim(), mla.v_head_dim)
+        }
+        (AttentionConfig::Mla(mla), MlaForm::Absorbed) => {
+            Pages::latents(device, dtype, pages, mla.kv_lora_rank + mla.qk_rope_head_dim, mla.kv_lora_rank)
+        }
     }
 }

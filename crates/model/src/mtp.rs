@@ -1,9 +1,10 @@
 //! Multi-token prediction: one more block, fed with the next token's embedding, predicts the token after it.
 
 use minke_spec::ModelConfig;
-use minke_tensor::{Indices, Param, Pass, Tensor};
+use minke_tensor::{Param, Pass, Tensor};
 
 use crate::block::Block;
+use crate::cache::KvCache;
 use crate::moe::Routed;
 use crate::source::{ParamSource, params};
 use crate::{Batch, Result};
@@ -29,10 +30,11 @@ impl Mtp {
         Self { epsilon: config.rms_norm_eps, enorm, hnorm, eh_proj, block: Block::new(config, source, layer), norm }
     }
 
-    /// The normed states that the shared head reads: row i predicts token i + 2.
+    /// The normed states that the shared head reads: row i predicts token i + 2. With a cache, attention goes through its
+    /// pages, as in the main model.
     ///
     /// # Shapes
-    /// hidden [T, D] (after the main model's final norm), next_ids `[T]` (token i + 1), embed_tokens [W, D] -> [T, D]
+    /// hidden [T, D] (after the main model's final norm), next [T, D] (embedding of token i + 1) -> [T, D]
     ///
     /// # Paper
     /// - V3 2.2 eqs. 21-25 (multi-token prediction; order `[embedding, hidden]` as in the checkpoint)
@@ -42,16 +44,15 @@ impl Mtp {
         &self,
         pass: Pass<'_>,
         hidden: &Tensor,
-        next_ids: &Indices,
-        embed_tokens: &Param,
+        next: &Tensor,
         batch: &Batch,
         cos_sin: &Tensor,
+        cache: Option<&mut KvCache>,
     ) -> Result<(Tensor, Option<Routed>)> {
-        let next = Tensor::embed(pass, embed_tokens, next_ids)?;
         let next = next.rms_norm(pass, &self.enorm, self.epsilon)?;
         let hidden = hidden.rms_norm(pass, &self.hnorm, self.epsilon)?;
         let x = next.concat_columns(pass, &hidden)?.matmul(pass, &self.eh_proj)?;
-        let (y, report) = self.block.forward(pass, &x, batch, cos_sin, None)?;
+        let (y, report) = self.block.forward(pass, &x, batch, cos_sin, cache)?;
         Ok((y.rms_norm(pass, &self.norm, self.epsilon)?, report))
     }
 }

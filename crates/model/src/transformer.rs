@@ -155,7 +155,8 @@ impl Transformer {
             let MtpRows { batch, rows, next_ids, target_ids } = batch.mtp_rows(pass.device);
             let cos_sin = self.rope.cos_sin(pass, batch.positions());
             let states = hidden.gather_rows(pass, &Indices::from_slice(pass.device, &rows))?;
-            let (hidden, of_layer) = module.forward(pass, &states, &next_ids, &self.embed_tokens, &batch, &cos_sin)?;
+            let next = Tensor::embed(pass, &self.embed_tokens, &next_ids)?;
+            let (hidden, of_layer) = module.forward(pass, &states, &next, &batch, &cos_sin, None)?;
             routed.extend(of_layer);
             mtp_output = Some(MtpOutput { hidden, target_ids, rows });
         }
@@ -169,6 +170,38 @@ impl Transformer {
         // The host looks at the loads when everything is computed.
         let loads = routed.iter().map(Routed::load).collect();
         Ok(Output { hidden, mtp: mtp_output, balance, loads })
+    }
+
+    /// Runs the multi-token prediction module alone, behind a forward: the states from which the head predicts one token
+    /// further. Row i of the batch is the token behind the one whose state is row `rows[i]` of `hidden`, and goes to the
+    /// layer that [`KvCache::with_mtp`] added. Only differences of positions count.
+    ///
+    /// # Shapes
+    /// hidden [T, D] ([`Output::hidden`]), rows `[R]`, batch of R rows -> [R, D]
+    ///
+    /// # Paper
+    /// - V3 2.2 (the module can serve as a draft model); V3 5.4.3 (second token accepted in 85 to 90 of 100 cases)
+    /// - Test: crates/engine/tests/drafts_change_nothing_but_time.rs
+    ///
+    /// # Errors
+    /// If the batch does not fit the model.
+    ///
+    /// # Panics
+    /// If the configuration has no multi-token prediction, or the cache has no layer for it.
+    pub fn forward_mtp(
+        &self,
+        pass: Pass<'_>,
+        hidden: &Tensor,
+        rows: &Indices,
+        batch: &Batch,
+        cache: &mut KvCache,
+    ) -> Result<Tensor> {
+        let module = self.mtp.first().expect("a model with multi-token prediction");
+        let cos_sin = self.rope.cos_sin(pass, batch.positions());
+        let states = hidden.gather_rows(pass, rows)?;
+        let next = Tensor::embed(pass, &self.embed_tokens, batch.token_ids())?;
+        let (hidden, _) = module.forward(pass, &states, &next, batch, &cos_sin, Some(cache))?;
+        Ok(hidden)
     }
 
     /// The head: the embedding if they are tied.
