@@ -1,4 +1,4 @@
-//! Sizes of an engine, and the form of MLA that it serves.
+//! Sizes of an engine, the form of MLA that it serves, and whether it drafts.
 
 use minke_model::MlaForm;
 use minke_tensor::{Dtype, PAGE_TOKENS};
@@ -8,7 +8,20 @@ use crate::{Error, Result};
 /// Most pages of a cache: a place in it (page * 32 + row) is a u32.
 const MOST_PAGES: usize = u32::MAX as usize / PAGE_TOKENS;
 
-/// Sizes of an engine, and its form of MLA.
+/// Whether sequences are drafted for by multi-token prediction, of a model that has it. No token, log-probability or count
+/// depends on it, only when a token comes: a step may give a sequence two.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Speculation {
+    /// Never; the cache has no layer for it.
+    #[default]
+    Off,
+    /// Where it is faster, by the engine's own measurement.
+    WhereItPays,
+    /// In every step.
+    Always,
+}
+
+/// Sizes of an engine, its form of MLA, and whether it drafts.
 ///
 /// # Examples
 /// ```
@@ -34,11 +47,13 @@ pub struct EngineConfig {
     pub prefix_cache: bool,
     /// How the cache keeps keys, values and latents: `Bf16` takes half of the memory of `F32`.
     pub cache_dtype: Dtype,
+    /// Whether sequences are drafted for.
+    pub speculation: Speculation,
 }
 
 impl Default for EngineConfig {
     /// For serving: 256 pages (8,192 tokens), 16 sequences, any number waiting, prompts in chunks of 512 tokens,
-    /// absorbed, with a prefix cache in BF16.
+    /// absorbed, with a prefix cache in BF16, without drafts.
     fn default() -> Self {
         Self {
             pages: 256,
@@ -48,6 +63,7 @@ impl Default for EngineConfig {
             form: MlaForm::Absorbed,
             prefix_cache: true,
             cache_dtype: Dtype::Bf16,
+            speculation: Speculation::Off,
         }
     }
 }
@@ -93,6 +109,12 @@ impl EngineConfig {
     #[must_use]
     pub fn with_cache_dtype(self, cache_dtype: Dtype) -> Self {
         Self { cache_dtype, ..self }
+    }
+
+    /// Sets [`speculation`](Self::speculation).
+    #[must_use]
+    pub fn with_speculation(self, speculation: Speculation) -> Self {
+        Self { speculation, ..self }
     }
 
     /// Exact mode, in which log-probabilities are the trainer's to the bit: expanded, with a cache of F32.

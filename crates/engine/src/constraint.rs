@@ -61,8 +61,9 @@ impl<'a> Mask<'a> {
 /// A constraint on the tokens of a sequence.
 ///
 /// The function gets the ids that the sequence has generated so far (its prompt is known to the caller) and a mask in
-/// which every token is allowed. It is called once for each token that is sampled, on the thread that steps the engine,
-/// and again with the same ids where a step is repeated: what it does to the mask must depend on the ids alone. The memory
+/// which every token is allowed. It is called for each token that is sampled, on the thread that steps the engine, again with
+/// the same ids where a step is repeated, and with drafts ([`Speculation`](crate::Speculation)) also for ids whose last one it
+/// allowed and the sequence then did not get: what it does to the mask must depend on the ids alone. The memory
 /// of the mask is reused. A function that panics ends its sequence with
 /// [`Finish::ConstraintPanicked`](crate::Finish::ConstraintPanicked), and no other.
 ///

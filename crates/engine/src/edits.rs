@@ -5,10 +5,11 @@ use minke_tensor::Edit;
 use crate::SamplingParams;
 
 /// The edits of a sequence, by id.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(crate) struct Edits(Vec<Tally>);
 
 /// A token that is edited, and how often the sequence generated it.
+#[derive(Clone)]
 struct Tally {
     edit: Edit,
     generated: u32,

@@ -1,15 +1,17 @@
 //! The engine continues many sequences at once, step by step: schedule, compute, sample.
 
 use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
 
 use minke_model::{Batch, Chunk, KvCache, ModelId, Transformer};
 use minke_spec::ModelConfig;
-use minke_tensor::{Device, Dtype, PAGE_TOKENS, Pass};
+use minke_tensor::{Device, Dtype, Indices, PAGE_TOKENS, Pass, Tensor};
 
-use crate::config::EngineConfig;
+use crate::config::{EngineConfig, Speculation};
 use crate::sampler::{Outcome, Sampler};
-use crate::scheduler::{Plan, Scheduler};
+use crate::scheduler::{Plan, Scheduler, Work};
 use crate::sequence::Sequence;
+use crate::speculative::{Drafts, Measured, ModuleRows, Pacer};
 use crate::{Completion, Counts, Error, Finish, Result, SamplingParams, SequenceId, Tenant, Token};
 
 /// Counts since the engine was made, and its state. Those of one sequence are [`Counts`].
@@ -26,6 +28,10 @@ pub struct Stats {
     pub prefix_hits: u64,
     /// Times a sequence gave its pages up.
     pub preemptions: u64,
+    /// Drafts that were computed: see [`Speculation`].
+    pub drafted: u64,
+    /// Drafts that were sampled: tokens that needed no step of their own.
+    pub accepted: u64,
     /// Pages of the cache.
     pub pages: usize,
     /// Pages that no sequence owns.
@@ -70,10 +76,15 @@ pub struct Engine {
     cache: KvCache,
     scheduler: Scheduler,
     sampler: Sampler,
+    pacer: Pacer,
+    /// What failed behind the tokens of the last step.
+    failed: Option<Error>,
     finished: BTreeMap<SequenceId, Completion>,
     steps: u64,
     generated: u64,
     prefilled: u64,
+    drafted: u64,
+    accepted: u64,
 }
 
 impl Engine {
@@ -83,19 +94,31 @@ impl Engine {
     /// If a size is out of range.
     pub fn new(device: &Device, config: &ModelConfig, engine: EngineConfig) -> Result<Self> {
         engine.validate()?;
+        let mut cache = KvCache::new(device, config, engine.pages, engine.form, engine.cache_dtype);
+        let mut speculation = engine.speculation;
+        if config.num_nextn_predict_layers == 0 {
+            speculation = Speculation::Off;
+        }
+        if speculation != Speculation::Off {
+            cache = cache.with_mtp(device, config);
+        }
         Ok(Self {
             device: device.clone(),
             config: config.clone(),
             model: None,
             most_unfinished: engine.max_sequences.saturating_add(engine.max_waiting),
             limit: config.max_position_embeddings.min(engine.pages * PAGE_TOKENS),
-            cache: KvCache::new(device, config, engine.pages, engine.form, engine.cache_dtype),
+            cache,
             scheduler: Scheduler::new(&engine),
             sampler: Sampler::default(),
+            pacer: Pacer::new(speculation),
+            failed: None,
             finished: BTreeMap::new(),
             steps: 0,
             generated: 0,
             prefilled: 0,
+            drafted: 0,
+            accepted: 0,
         })
     }
 
@@ -170,18 +193,42 @@ impl Engine {
         self.scheduler.sequences.len()
     }
 
-    /// Computes one step and returns its new tokens.
+    /// Computes one step and returns its new tokens: one of each sequence whose known tokens are computed, and a second one
+    /// behind it where a draft was right ([`Speculation`]).
     ///
     /// # Errors
     /// If the model has another configuration, if its weights are not those that unfinished sequences were begun with,
-    /// or if its forward fails; the step can then be taken again.
+    /// or if its forward fails, or the making of drafts failed in the step before; the step can then be taken again.
     pub fn step(&mut self, model: &Transformer) -> Result<Vec<Token>> {
+        if let Some(error) = self.failed.take() {
+            return Err(error);
+        }
         if self.model.as_ref() != Some(model.id()) {
             self.change_model(model)?;
         }
-        let plan = self.scheduler.schedule();
-        let samples = self.compute(model, &plan)?;
-        Ok(self.commit(&plan, samples))
+        let start = Instant::now();
+        let mut plan = self.scheduler.schedule();
+        let sequences = plan.work.iter().filter(|work| !work.samplers.is_empty()).count();
+        let drafts = self.pacer.drafts(sequences);
+        if drafts == Drafts::Used {
+            self.scheduler.add_drafts(&mut plan);
+        }
+        let Some((hidden, samples)) = self.compute(model, &mut plan)? else { return Ok(Vec::new()) };
+        let tokens = self.commit(&plan, samples);
+        let without_module = start.elapsed();
+        if drafts != Drafts::None {
+            self.failed = self.draft(model, &plan, &hidden).err();
+        }
+        let time = if drafts == Drafts::Used { start.elapsed() } else { without_module };
+        self.measure(&plan, sequences, time);
+        Ok(tokens)
+    }
+
+    /// Tells the pacer what a step took.
+    fn measure(&mut self, plan: &Plan, sequences: usize, time: Duration) {
+        let drafts = plan.work.iter().filter(|work| work.draft.is_some()).count();
+        let decodes = plan.work.iter().all(|work| work.rows == 1);
+        self.pacer.measure(&Measured { sequences, drafts, decodes, time });
     }
 
     /// Whether every sequence has ended.
@@ -312,7 +359,7 @@ impl Engine {
         Ok(())
     }
 
-    /// The bytes of one page of 32 tokens over all layers.
+    /// The bytes of one page of 32 tokens over the main model's layers.
     pub fn page_bytes(&self) -> usize {
         self.cache.page_bytes()
     }
@@ -335,6 +382,8 @@ impl Engine {
             prefilled: self.prefilled,
             prefix_hits: self.scheduler.prefix_hits,
             preemptions: self.scheduler.preemptions,
+            drafted: self.drafted,
+            accepted: self.accepted,
             pages: self.scheduler.pages.count(),
             pages_free: self.scheduler.pages.available(),
             running: self.scheduler.running.len(),
@@ -342,30 +391,38 @@ impl Engine {
         }
     }
 
-    /// Runs the model over the planned tokens and samples where a sequence's last one is among them: one result for
-    /// every sampler of the plan, in order.
-    fn compute(&mut self, model: &Transformer, plan: &Plan) -> Result<Vec<Outcome>> {
+    /// Runs the model over the planned tokens and samples where a sequence's last one is among them: the states of all rows,
+    /// and one result for every sampler and every draft of the plan, in order. Drafts that cannot be sampled leave the plan.
+    fn compute(&mut self, model: &Transformer, plan: &mut Plan) -> Result<Option<(Tensor, Vec<Outcome>)>> {
         if plan.work.is_empty() {
-            return Ok(Vec::new());
+            return Ok(None);
         }
         plan.copies.iter().for_each(|&(from, to)| self.cache.copy_page(&self.device, from, to));
-        let sequences = &self.scheduler.sequences;
-        let (mut chunks, mut rows) = (Vec::new(), 0);
+        let (sequences, vocab_size) = (&self.scheduler.sequences, self.config.vocab_size);
+        let mut rows = 0;
         self.sampler.clear();
-        for work in &plan.work {
-            let (sequence, end) = (&sequences[&work.id], work.first + work.rows);
+        for work in &mut plan.work {
             rows += work.rows;
-            chunks.push(Chunk {
-                token_ids: &sequence.token_ids[work.first..end],
-                first_position: work.first,
-                pages: &sequence.pages[..end.div_ceil(PAGE_TOKENS)],
-            });
-            work.samplers.iter().for_each(|id| self.sampler.add(&sequences[id], rows - 1, self.config.vocab_size));
+            work.samplers.iter().for_each(|id| self.sampler.add(&sequences[id], rows - 1, vocab_size));
+            let sequence = &sequences[&work.id];
+            work.draft = work.draft.filter(|&draft| self.sampler.add_behind(sequence, rows, draft, vocab_size));
+            rows += usize::from(work.draft.is_some());
         }
-        let batch = Batch::paged(&self.device, &chunks)?;
+        let token_ids = |work: &Work| {
+            let known = &sequences[&work.id].token_ids[work.first..work.first + work.rows];
+            known.iter().copied().chain(work.draft).collect::<Vec<u32>>()
+        };
+        let token_ids: Vec<Vec<u32>> = plan.work.iter().map(token_ids).collect();
+        let chunks = plan.work.iter().zip(&token_ids).map(|(work, token_ids)| Chunk {
+            token_ids,
+            first_position: work.first,
+            pages: &sequences[&work.id].pages[..(work.first + token_ids.len()).div_ceil(PAGE_TOKENS)],
+        });
+        let batch = Batch::paged(&self.device, &chunks.collect::<Vec<_>>())?;
         let pass = Pass::inference(&self.device);
         let output = model.forward(pass, &batch, Some(&mut self.cache), false)?;
-        self.sampler.sample(&self.device, model, &output.hidden)
+        let samples = self.sampler.sample(&self.device, model, &output.hidden)?;
+        Ok(Some((output.hidden, samples)))
     }
 
     /// Notes what was computed, gives every sampler its token, and ends those that are done.
@@ -381,25 +438,78 @@ impl Engine {
             if !work.samplers.is_empty() {
                 self.scheduler.start_followers(work.id);
             }
-            for (&id, sampled) in work.samplers.iter().zip(samples.by_ref()) {
-                let sampled = match sampled {
-                    Ok(sampled) => sampled,
-                    Err(finish) => {
-                        self.end(id, finish);
-                        continue;
-                    }
-                };
-                self.generated += 1;
-                let (token_id, log_prob) = (sampled.token_id, sampled.log_prob);
-                let top_log_probs = sampled.top_log_probs.clone();
-                let finish = self.scheduler.sequence(id).push(sampled);
-                tokens.push(Token { sequence: id, token_id, log_prob, top_log_probs, finish });
-                if let Some(finish) = finish {
-                    self.end(id, finish);
+            work.samplers.iter().zip(samples.by_ref()).for_each(|(&id, sampled)| self.give(id, sampled, &mut tokens));
+            if work.draft.is_some() {
+                let behind = samples.next().expect("invariant: a draft has a row");
+                let accepted = self.scheduler.keep_draft(work);
+                if accepted {
+                    self.give(work.id, behind, &mut tokens);
                 }
+                self.drafted += 1;
+                self.accepted += u64::from(accepted);
+                self.pacer.count(1, usize::from(accepted));
             }
         }
         tokens
+    }
+
+    /// Gives a sequence its token, and ends it if it is the last one, or there is none.
+    fn give(&mut self, id: SequenceId, sampled: Outcome, tokens: &mut Vec<Token>) {
+        let sampled = match sampled {
+            Ok(sampled) => sampled,
+            Err(finish) => return self.end(id, finish),
+        };
+        self.generated += 1;
+        let (token_id, log_prob) = (sampled.token_id, sampled.log_prob);
+        let top_log_probs = sampled.top_log_probs.clone();
+        let finish = self.scheduler.sequence(id).push(sampled);
+        tokens.push(Token { sequence: id, token_id, log_prob, top_log_probs, finish });
+        if let Some(finish) = finish {
+            self.end(id, finish);
+        }
+    }
+
+    /// Drafts the next token of every sequence that was given one and goes on, from the states of the rows that it kept.
+    fn draft(&mut self, model: &Transformer, plan: &Plan, hidden: &Tensor) -> Result<()> {
+        let (mut rows, mut ends, mut drafted) = (Vec::new(), Vec::new(), Vec::new());
+        let mut next_row = 0;
+        for work in &plan.work {
+            let row = next_row;
+            next_row += work.rows + usize::from(work.draft.is_some());
+            let sequence = self.scheduler.sequences.get_mut(&work.id);
+            let Some(sequence) = sequence.filter(|s| !work.samplers.is_empty() && s.has_room_for_two()) else {
+                continue;
+            };
+            let of = sequence.module_rows(work.first..sequence.computed);
+            rows.extend(of.positions.clone().map(|position| (row + position.saturating_sub(work.first)) as u32));
+            ends.push(rows.len() - 1);
+            drafted.push((work.id, of));
+        }
+        if drafted.is_empty() {
+            return Ok(());
+        }
+        let sequences = &self.scheduler.sequences;
+        let chunk = |(id, of): &(SequenceId, ModuleRows)| {
+            let (sequence, first, end) = (&sequences[id], of.positions.start, of.positions.end);
+            Chunk {
+                token_ids: &sequence.token_ids[first + 1..=end],
+                first_position: first - of.window,
+                pages: &sequence.pages[of.window / PAGE_TOKENS..end.div_ceil(PAGE_TOKENS)],
+            }
+        };
+        let batch = Batch::paged(&self.device, &drafted.iter().map(chunk).collect::<Vec<_>>())?;
+        let (pass, rows) = (Pass::inference(&self.device), Indices::from_slice(&self.device, &rows));
+        let states = model.forward_mtp(pass, hidden, &rows, &batch, &mut self.cache)?;
+        self.sampler.clear();
+        drafted.iter().zip(&ends).for_each(|((id, _), &end)| self.sampler.add_draft(&sequences[id], end));
+        let drafts = self.sampler.sample(&self.device, model, &states)?;
+        for ((id, _), draft) in drafted.iter().zip(drafts) {
+            let sequence = self.scheduler.sequence(*id);
+            // Nothing follows a token that ends the sequence.
+            let draft = draft.ok().map(|sampled| sampled.token_id);
+            sequence.draft = draft.filter(|token_id| !sequence.params.stop_ids.contains(token_id));
+        }
+        Ok(())
     }
 
     fn end(&mut self, id: SequenceId, finish: Finish) {

@@ -2,7 +2,7 @@
 //!
 //! An [`Engine`] owns cache and schedule, never weights: `engine.step(&model)` borrows them. Its input and output are
 //! ids, not text. What a sequence becomes depends on its prompt, its [`SamplingParams`] and the weights alone: not on
-//! its neighbours in the batch, the size of prefill chunks, prefix hits, preemption or the number of threads.
+//! its neighbours in the batch, the size of prefill chunks, prefix hits, preemption, drafts or the number of threads.
 
 mod config;
 mod constraint;
@@ -16,8 +16,9 @@ mod replicas;
 mod sampler;
 mod scheduler;
 mod sequence;
+mod speculative;
 
-pub use config::EngineConfig;
+pub use config::{EngineConfig, Speculation};
 pub use constraint::{Constraint, Mask};
 pub use engine::{Engine, Stats};
 pub use error::Error;

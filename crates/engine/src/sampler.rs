@@ -11,6 +11,7 @@ use minke_spec::draw::{Domain, draw};
 use minke_tensor::{Device, Edit, Indices, NOT_FINITE, NOTHING_ALLOWED, Pass, SampleRow, SampleRows, Tensor};
 
 use crate::constraint::Mask;
+use crate::edits::Edits;
 use crate::sequence::{Sampled, Sequence};
 use crate::{Finish, Result, TokenLogProb};
 
@@ -41,26 +42,69 @@ impl Sampler {
 
     /// Adds the next token of a sequence, which row `state` of the batch predicts.
     pub(crate) fn add(&mut self, sequence: &Sequence, state: usize, vocab_size: usize) {
+        let mask = self.mask(sequence, sequence.generated(), vocab_size);
+        let alternatives = sequence.params.top_log_probs.min(vocab_size);
+        self.add_row(sequence, state, sequence.token_ids.len(), &sequence.edits, mask, alternatives);
+    }
+
+    /// Adds the token behind the one that was added last, if that becomes `draft`: as it is added once it has become it.
+    /// Returns false, and adds nothing, if the draft cannot be sampled.
+    pub(crate) fn add_behind(&mut self, sequence: &Sequence, state: usize, draft: u32, vocab_size: usize) -> bool {
+        let params = &sequence.params;
+        let before = self.rows.len() - 1;
+        let words = vocab_size.div_ceil(32);
+        let allows = |mask: usize| self.masks[mask * words + draft as usize / 32] >> (draft % 32) & 1 == 1;
+        // A constraint is not asked what follows a token that it forbids.
+        if self.panicked.contains(&before) || !self.rows[before].mask.is_none_or(allows) {
+            return false;
+        }
+        let mask = params.constraint.as_ref().and_then(|_| {
+            let generated = [sequence.generated(), &[draft]].concat();
+            self.mask(sequence, &generated, vocab_size)
+        });
+        let mut edits = sequence.edits.clone();
+        edits.push(params, draft);
+        let alternatives = params.top_log_probs.min(vocab_size);
+        self.add_row(sequence, state, sequence.token_ids.len() + 1, &edits, mask, alternatives);
+        true
+    }
+
+    /// Adds a draft of the next token of a sequence: drawn as the token will be, with the same number, so that equal
+    /// distributions give equal tokens. A constraint is not asked.
+    pub(crate) fn add_draft(&mut self, sequence: &Sequence, state: usize) {
+        self.add_row(sequence, state, sequence.token_ids.len(), &sequence.edits, None, 0);
+    }
+
+    /// The mask of a sequence's constraint behind these tokens, which it generated; none if it allows all.
+    fn mask(&mut self, sequence: &Sequence, generated: &[u32], vocab_size: usize) -> Option<usize> {
+        let constraint = sequence.params.constraint.as_ref()?;
+        let (words, start) = (vocab_size.div_ceil(32), self.masks.len());
+        self.masks.resize(start + words, 0);
+        let mut mask = Mask::full(&mut self.masks[start..], vocab_size);
+        // A constraint comes from a request: its panic is that sequence's alone.
+        if catch_unwind(AssertUnwindSafe(|| constraint.apply(generated, &mut mask))).is_err() {
+            self.panicked.push(self.rows.len());
+        }
+        // One that forbids nothing costs nothing.
+        if self.masks[start..].iter().all(|&word| word == u32::MAX) {
+            self.masks.truncate(start);
+            return None;
+        }
+        Some(start / words)
+    }
+
+    fn add_row(
+        &mut self,
+        sequence: &Sequence,
+        state: usize,
+        position: usize,
+        edits: &Edits,
+        mask: Option<usize>,
+        alternatives: usize,
+    ) {
         let params = &sequence.params;
         let first_edit = self.edits.len();
-        self.edits.extend(sequence.edits.iter());
-        let mask = params.constraint.as_ref().and_then(|constraint| {
-            let (words, start) = (vocab_size.div_ceil(32), self.masks.len());
-            self.masks.resize(start + words, 0);
-            let mut mask = Mask::full(&mut self.masks[start..], vocab_size);
-            // A constraint comes from a request: its panic is that sequence's alone.
-            let applied = catch_unwind(AssertUnwindSafe(|| constraint.apply(sequence.generated(), &mut mask)));
-            if applied.is_err() {
-                self.panicked.push(self.rows.len());
-            }
-            // One that forbids nothing costs nothing.
-            if self.masks[start..].iter().all(|&word| word == u32::MAX) {
-                self.masks.truncate(start);
-                return None;
-            }
-            Some(start / words)
-        });
-        let position = sequence.token_ids.len() as u64;
+        self.edits.extend(edits.iter());
         let greedy = params.temperature == 0.0;
         self.states.push(state as u32);
         self.rows.push(SampleRow {
@@ -69,10 +113,10 @@ impl Sampler {
             top_k: params.top_k,
             top_p: params.top_p,
             min_p: params.min_p,
-            uniform: if greedy { 0.0 } else { draw(params.seed, Domain::Token, &[position]).uniform() },
+            uniform: if greedy { 0.0 } else { draw(params.seed, Domain::Token, &[position as u64]).uniform() },
             edits: first_edit..self.edits.len(),
             mask,
-            alternatives: params.top_log_probs.min(vocab_size),
+            alternatives,
         });
     }
 

@@ -42,6 +42,8 @@ pub(crate) struct Work {
     pub id: SequenceId,
     pub first: usize,
     pub rows: usize,
+    /// A draft of the token behind them: one more row.
+    pub draft: Option<u32>,
     /// Which sequences sample from the last row: this one and the members of its group that wait for it; none if more
     /// rows follow in another step.
     pub samplers: Vec<SequenceId>,
@@ -188,13 +190,44 @@ impl Scheduler {
         first.is_some() && self.running.iter().any(|id| self.sequences[id].next_page() == first)
     }
 
+    /// Adds the drafts of sequences that decode to a plan. Nobody gives up a page for one.
+    pub(crate) fn add_drafts(&mut self, plan: &mut Plan) {
+        for work in &mut plan.work {
+            let sequence = self.sequences.get_mut(&work.id).expect("invariant: planned sequences exist");
+            let position = work.first + work.rows;
+            if sequence.draft.is_none() || position != sequence.token_ids.len() || !sequence.has_room_for_two() {
+                continue;
+            }
+            if sequence.pages.len() * PAGE_TOKENS == position {
+                let Some(page) = self.pages.allocate() else { continue };
+                sequence.pages.push(page);
+            }
+            work.draft = sequence.draft;
+        }
+    }
+
     /// Notes that the planned tokens are in the cache.
     pub(crate) fn computed(&mut self, work: &Work) {
-        let sequence = self.sequences.get_mut(&work.id).expect("invariant: planned sequences exist");
-        sequence.computed += work.rows;
+        self.count_computed(work.id, work.rows);
+    }
+
+    /// After the sample of a work's last row: whether it has a draft, and the sequence goes on with that token. Then the
+    /// draft's row is that of a token, and is noted as computed.
+    pub(crate) fn keep_draft(&mut self, work: &Work) -> bool {
+        let last = self.sequences.get(&work.id).and_then(|sequence| sequence.token_ids.last());
+        let keep = work.draft.is_some() && work.draft.as_ref() == last;
+        if keep {
+            self.count_computed(work.id, 1);
+        }
+        keep
+    }
+
+    fn count_computed(&mut self, id: SequenceId, rows: usize) {
+        let sequence = self.sequences.get_mut(&id).expect("invariant: planned sequences exist");
+        sequence.computed += rows;
         sequence.count_prefilled();
         sequence.remember_full_pages(&mut self.pages);
-        self.service.count(sequence.share, work.rows);
+        self.service.count(sequence.share, rows);
     }
 
     /// Lets the members of a group that waited for the prompt start from its pages. Before the leader's first token.
@@ -264,7 +297,7 @@ impl Scheduler {
                 samplers.push(*id);
                 samplers.extend_from_slice(&sequence.followers);
             }
-            plan.work.push(Work { id: *id, first: sequence.computed, rows, samplers });
+            plan.work.push(Work { id: *id, first: sequence.computed, rows, draft: None, samplers });
         }
     }
 
@@ -343,6 +376,9 @@ mod tests {
         scheduler: Scheduler,
         written: Vec<[Option<u32>; PAGE_TOKENS]>,
         limit: usize,
+        /// Whether sequences are drafted for, and how many drafts were kept.
+        drafting: bool,
+        kept: usize,
         ended: usize,
     }
 
@@ -352,6 +388,8 @@ mod tests {
                 scheduler: Scheduler::new(config),
                 written: vec![[None; PAGE_TOKENS]; config.pages],
                 limit: config.pages * PAGE_TOKENS,
+                drafting: false,
+                kept: 0,
                 ended: 0,
             }
         }
@@ -365,7 +403,10 @@ mod tests {
 
         /// Takes a step as the engine does, and checks what a step must not do.
         fn step(&mut self, config: &EngineConfig) {
-            let plan = self.scheduler.schedule();
+            let mut plan = self.scheduler.schedule();
+            let preemptions = self.scheduler.preemptions;
+            self.scheduler.add_drafts(&mut plan);
+            assert_eq!(self.scheduler.preemptions, preemptions, "nobody gives up pages for a draft");
             assert_eq!(plan.work.is_empty(), self.scheduler.sequences.is_empty(), "a step with sequences moves on");
             for &(from, to) in &plan.copies {
                 self.written[to as usize] = self.written[from as usize];
@@ -377,10 +418,14 @@ mod tests {
             for work in &plan.work {
                 let sequence = &self.scheduler.sequences[&work.id];
                 assert_eq!((work.first, self.scheduler.running.contains(&work.id)), (sequence.computed, true));
-                for position in work.first..work.first + work.rows {
+                let behind = &sequence.token_ids[work.first + work.rows..];
+                assert!(work.draft.is_none() || (work.samplers == [work.id] && behind.is_empty()));
+                assert!(work.draft.is_none() || sequence.token_ids.len() + 2 <= sequence.limit);
+                let tokens = &sequence.token_ids[work.first..work.first + work.rows];
+                for (position, &token_id) in (work.first..).zip(tokens.iter().chain(&work.draft)) {
                     let page = sequence.pages[position / PAGE_TOKENS];
                     assert_eq!((owners[&page], self.scheduler.pages.is_known(page)), (1, false), "page {page}");
-                    self.written[page as usize][position % PAGE_TOKENS] = Some(sequence.token_ids[position]);
+                    self.written[page as usize][position % PAGE_TOKENS] = Some(token_id);
                 }
             }
             for work in &plan.work {
@@ -388,14 +433,22 @@ mod tests {
                 if !work.samplers.is_empty() {
                     self.scheduler.start_followers(work.id);
                 }
-                for (i, &id) in work.samplers.iter().enumerate() {
-                    let sampled =
-                        Sampled { token_id: (i % 2) as u32, log_prob: 0.0, entropy: 0.0, top_log_probs: vec![] };
-                    if self.scheduler.sequence(id).push(sampled).is_some() {
-                        self.scheduler.remove(id);
-                        self.ended += 1;
-                    }
+                work.samplers.iter().enumerate().for_each(|(i, &id)| self.give(id, i as u32 % 2));
+                if self.scheduler.keep_draft(work) {
+                    self.kept += 1;
+                    self.give(work.id, 0);
                 }
+            }
+        }
+
+        /// Gives a sequence a token, and a draft of the next that is right every second time.
+        fn give(&mut self, id: SequenceId, token_id: u32) {
+            let sequence = self.scheduler.sequence(id);
+            let finish = sequence.push(Sampled { token_id, log_prob: 0.0, entropy: 0.0, top_log_probs: vec![] });
+            sequence.draft = Some(sequence.token_ids.len() as u32 / 2 % 2).filter(|_| self.drafting);
+            if finish.is_some() {
+                self.scheduler.remove(id);
+                self.ended += 1;
             }
         }
 
@@ -452,9 +505,10 @@ mod tests {
             max_sequences in 1..9usize,
             chunk_tokens in prop_oneof![Just(1usize), Just(31), Just(256)],
             prefix_cache: bool,
+            drafting: bool,
         ) {
             let config = EngineConfig { pages, max_sequences, chunk_tokens, prefix_cache, ..EngineConfig::default() };
-            let mut machine = Machine::new(&config);
+            let mut machine = Machine { drafting, ..Machine::new(&config) };
             let mut submitted = 0;
             for action in actions {
                 match action {
@@ -521,6 +575,20 @@ mod tests {
         // Each writes its first token: the partial page is copied for all but the last owner.
         let plan = machine.scheduler.schedule();
         assert_eq!((plan.work.len(), plan.copies.len(), machine.owners().len()), (8, 7, 3 + 8));
+    }
+
+    #[test]
+    fn a_draft_that_is_right_saves_a_step() {
+        let config = sizes(4, 1, 64);
+        let mut machine = Machine { drafting: true, ..Machine::new(&config) };
+        machine.add(0, &[1; 28], 100, 1);
+        let mut steps = 0;
+        while machine.ended == 0 {
+            machine.step(&config);
+            machine.check();
+            steps += 1;
+        }
+        assert!(machine.kept > 20 && steps + machine.kept == 100, "{} of {steps}", machine.kept);
     }
 
     fn sizes(pages: usize, max_sequences: usize, chunk_tokens: usize) -> EngineConfig {

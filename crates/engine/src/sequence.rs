@@ -1,5 +1,7 @@
 //! A sequence: its tokens so far, how many of them are in the cache, and what became of it.
 
+use std::ops::Range;
+
 use minke_tensor::PAGE_TOKENS;
 
 use crate::SamplingParams;
@@ -132,6 +134,9 @@ pub(crate) struct Sequence {
     pub prefix: Prefix,
     /// The prefix without tokens.
     root: Prefix,
+    /// What the next token may be, by multi-token prediction; and the tokens whose places in its layer are filled.
+    pub draft: Option<u32>,
+    pub window: Range<usize>,
     /// Members of the group that start when this one's prompt is computed.
     pub followers: Vec<SequenceId>,
     pub edits: Edits,
@@ -156,6 +161,8 @@ impl Sequence {
             remembered: 0,
             prefix: root,
             root,
+            draft: None,
+            window: 0..0,
             followers: Vec::new(),
             log_probs: Vec::new(),
             entropies: Vec::new(),
@@ -202,6 +209,11 @@ impl Sequence {
         self.token_ids.len() - self.computed
     }
 
+    /// Whether a second token can follow the next one.
+    pub(crate) fn has_room_for_two(&self) -> bool {
+        self.token_ids.len() + 1 < self.limit
+    }
+
     /// Takes the pages of all full prefix pages that the cache has; the last token is always computed anew, because
     /// its state is what the next one is sampled from.
     pub(crate) fn take_known_pages(&mut self, pages: &mut PageAllocator) {
@@ -243,11 +255,13 @@ impl Sequence {
         // The last page first, so that the cache gives up the end of a prefix before its beginning.
         self.pages.drain(..).rev().for_each(|page| pages.release(page));
         (self.computed, self.remembered, self.prefix) = (0, 0, self.root);
+        (self.draft, self.window) = (None, 0..0);
     }
 
     /// Adds a token and returns whether that ends the sequence.
     pub(crate) fn push(&mut self, sampled: Sampled) -> Option<Finish> {
         self.token_ids.push(sampled.token_id);
+        self.draft = None;
         self.log_probs.push(sampled.log_prob);
         self.entropies.push(sampled.entropy);
         if self.params.top_log_probs > 0 {
