@@ -74,7 +74,10 @@ impl<'a> MemoryPlanner<'a> {
     pub fn plan(&self, context: usize) -> MemoryPlan {
         let config = &self.archive.config;
         let weights = self.resident_weights(context);
-        let cache = (context.next_multiple_of(PAGE_TOKENS) * kv_bytes_per_token(config, CACHE_DTYPE.format())) as u64;
+        let per_layer = kv_bytes_per_token(config, CACHE_DTYPE.format()) / config.num_hidden_layers;
+        // One module at most makes drafts.
+        let layers = config.num_hidden_layers + config.num_nextn_predict_layers.min(1);
+        let cache = (context.next_multiple_of(PAGE_TOKENS) * per_layer * layers) as u64;
         let logits = 4 * 4 * config.vocab_size as u64;
         let work = CHUNK_TOKENS.min(context) as u64 * work_per_token(config) + logits;
         let vocabulary = TEXT_PER_ID * self.ids;
@@ -105,6 +108,8 @@ impl<'a> MemoryPlanner<'a> {
             let share = match component {
                 // What becomes f32 is read whole.
                 _ if bytes.decoded > 0 => 1.0,
+                // Token by token, drafts come to all of it.
+                Component::Mtp => 1.0,
                 Component::Embedding if !config.tie_word_embeddings => touched(FAULT_AROUND / stored.max(1.0)),
                 component => touched(visited(config, *component)),
             };

@@ -129,6 +129,7 @@ impl ThoughtReader {
 }
 
 /// How far a sequence was read, and where its answer begins.
+#[derive(Clone)]
 struct Progress {
     reader: ThoughtReader,
     read: usize,
@@ -142,10 +143,50 @@ impl Progress {
         progress
     }
 
+    fn push(&mut self, id: u32, tokenizer: &Tokenizer) {
+        self.reader.push(id, tokenizer, |_| false);
+        self.read += 1;
+        self.find_answer();
+    }
+
     /// Outside a thought is the answer, also where a thought may still be opened.
     fn find_answer(&mut self) {
         let thinks = self.reader.is_thinking() || self.reader.forced().is_some();
         self.answer = if thinks { None } else { self.answer.or(Some(self.read)) };
+    }
+}
+
+/// Progress along the ids that were asked about last.
+struct Follower {
+    first: Progress,
+    read: Vec<u32>,
+    now: Progress,
+    /// Before the last of them, which may have been a draft; none if it was a draft and is forgotten.
+    before: Option<Progress>,
+}
+
+impl Follower {
+    fn new(reader: &ThoughtReader) -> Self {
+        let first = Progress::new(reader);
+        Self { read: Vec::new(), now: first.clone(), before: None, first }
+    }
+
+    /// Progress along these ids; only those behind what they have in common with the ids of the time before are read.
+    fn follow(&mut self, ids: &[u32], tokenizer: &Tokenizer) -> &Progress {
+        if !ids.starts_with(&self.read) {
+            let before = self.before.take().filter(|before| ids.starts_with(&self.read[..before.read]));
+            self.now = before.unwrap_or_else(|| self.first.clone());
+            self.read.truncate(self.now.read);
+        }
+        let new = &ids[self.read.len()..];
+        for (i, &id) in new.iter().enumerate() {
+            if i + 1 == new.len() {
+                self.before = Some(self.now.clone());
+            }
+            self.now.push(id, tokenizer);
+        }
+        self.read.extend_from_slice(new);
+        &self.now
     }
 }
 
@@ -161,17 +202,10 @@ pub(crate) fn constraint(request: &Request, model: &Arc<ChatModel>) -> Option<Co
     first.begin(&model.tokenizer);
     let opening = request.prompt.tags.open.filter(|_| parser.is_some_and(ReasoningParser::is_before_thought));
     let (model, ends) = (Arc::clone(model), model.end_ids());
-    let progress = Mutex::new(Progress::new(&first));
+    let follower = Mutex::new(Follower::new(&first));
     Some(Constraint::new(move |ids: &[u32], mask: &mut Mask<'_>| {
-        let mut progress = progress.lock().unwrap_or_else(PoisonError::into_inner);
-        if ids.len() < progress.read {
-            *progress = Progress::new(&first);
-        }
-        for &id in &ids[progress.read..] {
-            progress.reader.push(id, &model.tokenizer, |_| false);
-            progress.read += 1;
-            progress.find_answer();
-        }
+        let mut follower = follower.lock().unwrap_or_else(PoisonError::into_inner);
+        let progress = follower.follow(ids, &model.tokenizer);
         if let Some(id) = progress.reader.forced() {
             return mask.force(id);
         }

@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use minke_engine::{Engine, EngineConfig, SequenceId, Stats, Token};
+use minke_engine::{Completion, Engine, EngineConfig, SequenceId, Speculation, Stats, Token};
 use minke_tensor::{Dtype, PAGE_TOKENS};
 
 use crate::decoder::Decoder;
@@ -33,14 +33,22 @@ pub struct WorkerConfig {
     pub max_waiting: usize,
     /// Most prompt tokens of a step: a request that comes while a step is computed waits for its end.
     pub chunk_tokens: usize,
+    /// Whether answers are drafted for, of a model with multi-token prediction; they are the same in any case.
+    pub speculation: Speculation,
     /// Where the beginnings of prompts are kept when the process ends; none for nowhere.
     pub disk_cache: Option<DiskCache>,
 }
 
 impl Default for WorkerConfig {
-    /// 8 at once, 64 waiting, prompts in chunks of [`CHUNK_TOKENS`].
+    /// 8 at once, 64 waiting, prompts in chunks of [`CHUNK_TOKENS`], drafts where they pay.
     fn default() -> Self {
-        Self { max_running: 8, max_waiting: 64, chunk_tokens: CHUNK_TOKENS, disk_cache: None }
+        Self {
+            max_running: 8,
+            max_waiting: 64,
+            chunk_tokens: CHUNK_TOKENS,
+            speculation: Speculation::WhereItPays,
+            disk_cache: None,
+        }
     }
 }
 
@@ -61,6 +69,12 @@ impl WorkerConfig {
     #[must_use]
     pub fn with_chunk_tokens(self, chunk_tokens: usize) -> Self {
         Self { chunk_tokens, ..self }
+    }
+
+    /// Sets [`speculation`](Self::speculation).
+    #[must_use]
+    pub fn with_speculation(self, speculation: Speculation) -> Self {
+        Self { speculation, ..self }
     }
 
     /// Sets [`disk_cache`](Self::disk_cache).
@@ -192,7 +206,8 @@ impl Worker {
             .with_pages(model.context.div_ceil(PAGE_TOKENS))
             .with_max_sequences(config.max_running)
             .with_chunk_tokens(config.chunk_tokens)
-            .with_cache_dtype(CACHE_DTYPE);
+            .with_cache_dtype(CACHE_DTYPE)
+            .with_speculation(config.speculation);
         let engine = Engine::new(&model.device, model.model.config(), sizes.clone())?;
         let limit = engine.limit();
         let stats = Arc::new(Mutex::new(engine.stats()));
@@ -515,11 +530,11 @@ impl EngineThread {
         }
         match catch_unwind(AssertUnwindSafe(|| self.engine.step(&self.model.model))) {
             Ok(Ok(tokens)) => {
-                let tokens: BTreeMap<SequenceId, Token> =
-                    tokens.into_iter().map(|token| (token.sequence, token)).collect();
+                let mut news = BTreeMap::<SequenceId, Vec<Token>>::new();
+                tokens.into_iter().for_each(|token| news.entry(token.sequence).or_default().push(token));
                 for id in self.running.keys().copied().collect::<Vec<_>>() {
-                    let advance = AssertUnwindSafe(|| self.advance(id, tokens.get(&id)));
-                    if catch_unwind(advance).is_err() {
+                    let tokens = news.remove(&id).unwrap_or_default();
+                    if catch_unwind(AssertUnwindSafe(|| self.advance_all(id, &tokens))).is_err() {
                         self.give_up(id);
                     }
                 }
@@ -609,9 +624,22 @@ impl EngineThread {
         }
     }
 
-    /// Sends a request what the last step brought it: a token, or more of its prompt.
-    fn advance(&mut self, id: SequenceId, token: Option<&Token>) {
+    /// Sends a request what the last step brought it: its tokens one by one, and with the last one how it ended; or more of
+    /// its prompt. What is behind a stop string is dropped.
+    fn advance_all(&mut self, id: SequenceId, tokens: &[Token]) {
         let completion = self.engine.take(id);
+        let Some((last, before)) = tokens.split_last() else { return self.advance(id, None, completion) };
+        for token in before {
+            self.advance(id, Some(token), None);
+            if !self.running.contains_key(&id) {
+                return;
+            }
+        }
+        self.advance(id, Some(last), completion);
+    }
+
+    /// Sends a request a token, or more of its prompt, and how it ended.
+    fn advance(&mut self, id: SequenceId, token: Option<&Token>, completion: Option<Completion>) {
         let counts = completion.as_ref().map(|completion| completion.counts).or_else(|| self.engine.counts(id));
         let running = self.running.get_mut(&id).expect("invariant: asked for those that run");
         let (Running { decoder, usage, .. }, tokenizer) = (&mut *running, &self.model.tokenizer);

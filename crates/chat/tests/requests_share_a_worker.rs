@@ -12,7 +12,7 @@ use minke_chat::{
     ChatModel, DiskCache, Error, Event, Events, FinishReason, Prompt, Reply, Request, Result, SamplingOptions,
     ThoughtLimit, Worker, WorkerConfig,
 };
-use minke_engine::Tenant;
+use minke_engine::{Constraint, Speculation, Tenant};
 use minke_tensor::Device;
 use minke_text::{Message, RenderOptions};
 
@@ -296,4 +296,55 @@ fn beginnings_of_prompts_outlive_the_worker() {
     let (events, reply) = all(&third.submit(request_of(&third, 1)).unwrap()).unwrap();
     assert!(reply.usage.cached_tokens < 992);
     assert_eq!(bits(&events), bits(&alone));
+}
+
+/// Thoughts and their budgets, stop strings, constraints, alternatives and counts of the embedded model, together, with
+/// drafts and without.
+#[test]
+fn replies_are_the_same_with_drafts() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models/first-light");
+    let ask_all = |speculation: Speculation| {
+        let worker = start(&folder, WorkerConfig::default().with_max_running(4).with_speculation(speculation));
+        let requests = (0..24u64).map(|i| {
+            let options = SamplingOptions {
+                temperature: Some([0.0, 0.6, 1.0][i as usize % 3]),
+                seed: i,
+                max_tokens: Some(20 + 7 * i as usize),
+                think_budget: [None, Some(0), Some(5), Some(30)][i as usize % 4],
+                ..SamplingOptions::default()
+            };
+            let question = format!("Use the numbers {}, {i} and 9 to make {}.", i + 3, 3 * i + 20);
+            let request = request(&worker, &question, options).with_top_log_probs(2);
+            match i % 5 {
+                1 => request.with_stop(["=", "9"]),
+                // No token twice in a row.
+                2 => request.with_answer(Constraint::new(|ids, mask| {
+                    ids.iter().last().into_iter().for_each(|&id| mask.forbid(id))
+                })),
+                _ => request,
+            }
+        });
+        let events: Vec<Events> = requests.map(|request| worker.submit(request).unwrap()).collect();
+        let replies: Vec<_> = events
+            .iter()
+            .map(|events| {
+                let (seen, reply) = all(events).unwrap();
+                let usage = (reply.usage.prompt_tokens, reply.usage.completion_tokens, reply.usage.reasoning_tokens);
+                let alternatives: Vec<_> =
+                    seen.iter().filter_map(|event| Some(event.token.as_ref()?.top_log_probs.clone())).collect();
+                (bits(&seen), alternatives, reply.reasoning, reply.content, reply.finish, reply.thought_closed, usage)
+            })
+            .collect();
+        (replies, worker.stats().unwrap())
+    };
+    let (want, plain) = ask_all(Speculation::Off);
+    let (got, stats) = ask_all(Speculation::Always);
+    for (i, (got, want)) in got.iter().zip(&want).enumerate() {
+        assert_eq!(got, want, "reply {i}");
+    }
+    assert_eq!(plain.drafted, 0);
+    assert!(stats.accepted > 100 && stats.drafted > stats.accepted + 50, "{stats:?}");
+    for finish in [FinishReason::Stop, FinishReason::Length, FinishReason::StopString("=".into())] {
+        assert!(want.iter().any(|reply| reply.4 == finish), "{finish:?}");
+    }
 }

@@ -126,6 +126,8 @@ impl Metrics {
             ("minke_engine_steps_total", "Steps that computed something.", stats.steps),
             ("minke_engine_preemptions_total", "Times an answer gave its pages up.", stats.preemptions),
             ("minke_engine_prefilled_tokens_total", "Tokens of prompts that were computed.", stats.prefilled),
+            ("minke_engine_draft_tokens_total", "Drafts of a next token by multi-token prediction.", stats.drafted),
+            ("minke_engine_accepted_draft_tokens_total", "Drafts that became tokens of answers.", stats.accepted),
         ] {
             header(&mut out, name, "counter", help);
             let _ = writeln!(out, "{name} {number}");

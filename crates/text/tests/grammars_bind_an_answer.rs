@@ -274,6 +274,14 @@ fn masks_do_not_depend_on_the_way_they_are_asked_for() {
         assert_eq!(allowed(&other, &ids[..length]), grown[length]);
         assert_eq!(allowed(&compiled.fresh(), &ids[..length]), grown[length]);
     }
+    // Tokens that are expected and do not come.
+    for (at, id) in ids.iter().enumerate() {
+        for expected in grown[at].iter().filter(|expected| *expected != id).step_by(23) {
+            let wrong = [&ids[..at], &[*expected]].concat();
+            assert_eq!(allowed(&other, &wrong), allowed(&compiled.fresh(), &wrong), "{wrong:?}");
+            assert_eq!(allowed(&other, &ids[..=at]), grown[at + 1], "behind {wrong:?}");
+        }
+    }
     // Behind the end: only the end again. Behind a token that does not fit: nothing, and nothing behind that.
     assert_eq!(grown[ids.len()].iter().filter(|id| **id == end()).count(), 1);
     let ended = [&ids[..], &[end()]].concat();

@@ -59,8 +59,12 @@ pub fn context(conversation: &Conversation, tokens: &dyn Fn(&str) -> usize, used
 pub fn stats(stats: &Stats, page_bytes: usize) -> String {
     let read = stats.prefilled + stats.prefix_hits;
     let share = 100.0 * stats.prefix_hits as f64 / (read.max(1)) as f64;
+    let drafts = match stats.drafted {
+        0 => String::new(),
+        drafted => format!(", {} of {drafted} drafts among them", stats.accepted),
+    };
     format!(
-        "prompts: {read} tokens, {} computed, {} found in the cache ({share:.0} %)\nanswers: {} tokens\nsteps: {}\n\
+        "prompts: {read} tokens, {} computed, {} found in the cache ({share:.0} %)\nanswers: {} tokens{drafts}\nsteps: {}\n\
          cache: {} pages of 32 tokens, {:.1} MB",
         stats.prefilled,
         stats.prefix_hits,

@@ -102,7 +102,7 @@ impl Grammar {
     pub fn mask(&self, generated: &[u32], words: &mut [u32]) {
         words.fill(0);
         let mut progress = self.progress.lock().unwrap_or_else(PoisonError::into_inner);
-        if !generated.starts_with(&progress.consumed) {
+        if !generated.starts_with(&progress.consumed) && !progress.take_back_one(generated) {
             *progress = self.shared.progress();
         }
         let end_ids = self.shared.vocabulary.end_ids();
@@ -142,6 +142,17 @@ impl Shared {
     fn progress(&self) -> Progress {
         let start = self.start.lock().unwrap_or_else(PoisonError::into_inner);
         Progress { consumed: Vec::new(), state: State::Open(Box::new(start.clone())) }
+    }
+}
+
+impl Progress {
+    /// Forgets the last id, if the others are the beginning of these: engines ask about a token that they only expect.
+    fn take_back_one(&mut self, generated: &[u32]) -> bool {
+        let before = self.consumed.len() - 1;
+        let State::Open(matcher) = &mut self.state else { return false };
+        let known = generated.starts_with(&self.consumed[..before]) && matcher.rollback(1).is_ok();
+        self.consumed.truncate(if known { before } else { before + 1 });
+        known
     }
 }
 
