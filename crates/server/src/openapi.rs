@@ -107,7 +107,7 @@ impl Route {
             answer = answer.content(*media_type, Content::new(Some(schema.clone())));
         }
         if let Some(item) = &about.stream {
-            let (media_type, schema) = stream_schema(dialect, item.clone(), error);
+            let (media_type, schema) = stream_schema(dialect, about.done, item.clone(), error);
             answer = answer.content(media_type, Content::new(Some(schema)));
         }
         if about.body.is_some() {
@@ -169,6 +169,8 @@ pub(crate) struct About {
     parameters: Vec<Parameter>,
     answers: Vec<(&'static str, RefOr<Schema>)>,
     stream: Option<RefOr<Schema>>,
+    /// Whether a stream has `[DONE]` behind its last value.
+    done: bool,
     refusals: &'static [Kind],
     schemas: Vec<NamedSchema>,
 }
@@ -181,6 +183,7 @@ impl About {
             parameters: Vec::new(),
             answers: Vec::new(),
             stream: None,
+            done: false,
             refusals: &[],
             schemas: Vec::new(),
         }
@@ -224,6 +227,11 @@ impl About {
         self
     }
 
+    /// The parts of the response, where it is asked for as a stream that `[DONE]` ends.
+    pub(crate) fn streams_until_done<T: ToSchema>(self) -> Self {
+        Self { done: true, ..self.streams::<T>() }
+    }
+
     /// Why a request may be refused, beside what its body and its address make possible.
     pub(crate) fn refuses(mut self, kinds: &'static [Kind]) -> Self {
         self.refusals = kinds;
@@ -243,19 +251,27 @@ fn error_schema(dialect: Dialect) -> (RefOr<Schema>, Vec<NamedSchema>) {
 
 /// What a stream consists of: events whose data are texts of JSON, or lines of JSON. OpenAPI 3.1 has no word for a sequence, so
 /// the schema is that of one event or line, and says what its text contains.
-fn stream_schema(dialect: Dialect, item: RefOr<Schema>, error: RefOr<Schema>) -> (&'static str, Schema) {
+fn stream_schema(
+    dialect: Dialect,
+    done: bool,
+    item: RefOr<Schema>,
+    error: RefOr<Schema>,
+) -> (&'static str, RefOr<Schema>) {
     let contents = AnyOf { items: vec![item, error], ..AnyOf::new() };
     let text = ObjectBuilder::new().schema_type(Type::String).content_media_type(JSON);
     let text = text.content_schema(Some(Schema::AnyOf(contents)));
-    match dialect {
-        Dialect::Ollama => ("application/x-ndjson", text.description(Some("Lines, each of which is a value.")).into()),
-        _ => {
-            let name = ObjectBuilder::new().schema_type(Type::String).description(Some("The name of the event."));
-            let data = text.description(Some("A value, or [DONE] at the end of streams of completions."));
-            let event = ObjectBuilder::new().description(Some("One event of the stream."));
-            ("text/event-stream", event.property("event", name).property("data", data).required("data").into())
-        }
+    if dialect == Dialect::Ollama {
+        return ("application/x-ndjson", text.description(Some("Lines, each of which is a value.")).into());
     }
+    let end = ObjectBuilder::new().schema_type(Type::String).enum_values(Some(["[DONE]"]));
+    let mut items: Vec<RefOr<Schema>> = vec![text.into()];
+    if done {
+        items.push(end.into());
+    }
+    let data = Schema::AnyOf(AnyOf { items, ..AnyOf::new() });
+    let name = ObjectBuilder::new().schema_type(Type::String).description(Some("The name of the event."));
+    let event = ObjectBuilder::new().description(Some("One event of the stream."));
+    ("text/event-stream", event.property("event", name).property("data", data).required("data").into())
 }
 
 /// The document of the routes of a server that stands below `base_path`.

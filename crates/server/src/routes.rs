@@ -44,7 +44,7 @@ pub(crate) fn table() -> Vec<Route> {
             About::new("Answers to a conversation")
                 .takes::<chat::Body>()
                 .gives::<chat::Completion<'_>>()
-                .streams::<chat::Chunk<'_>>()
+                .streams_until_done::<chat::Chunk<'_>>()
                 .refuses(GENERATES),
         ),
         Route::keyed("/v1/completions").post(
@@ -52,7 +52,7 @@ pub(crate) fn table() -> Vec<Route> {
             About::new("Continuations of texts")
                 .takes::<completions::Body>()
                 .gives::<completions::Completion<'_>>()
-                .streams::<completions::Completion<'_>>()
+                .streams_until_done::<completions::Completion<'_>>()
                 .refuses(GENERATES),
         ),
         Route::keyed("/v1/models")

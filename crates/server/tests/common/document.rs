@@ -42,9 +42,11 @@ impl Document {
         match media_type {
             "application/json" => self.conforms(schema, [response.json()], &place),
             "text/event-stream" => {
-                let events = response.events();
+                let (schema, events) = (&schema["properties"]["data"]["anyOf"], response.events());
+                let ends = events.iter().filter(|(name, _)| name == "[DONE]").count();
+                assert!(ends <= usize::from(schema[1]["enum"] == json!(["[DONE]"])), "{place}: {ends} ends");
                 let data = events.iter().filter(|(name, _)| name != "[DONE]").map(|(_, data)| data.clone());
-                self.conforms(&schema["properties"]["data"]["contentSchema"], data, &place);
+                self.conforms(&schema[0]["contentSchema"], data, &place);
             }
             "application/x-ndjson" => {
                 let lines = text.lines().map(|line| serde_json::from_str(line).unwrap());
