@@ -42,6 +42,9 @@ pub struct SamplingOptions {
     /// Added to logits, by token; negative infinity forbids a token.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub logit_bias: BTreeMap<u32, f32>,
+    /// Whether the tokens that end an answer are tokens like others: it goes on to its most tokens, for measurements.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub ignore_eos: bool,
 }
 
 impl SamplingOptions {
@@ -167,7 +170,7 @@ impl GenerationConfig {
             .with_min_p(said.min_p.unwrap_or(self.min_p))
             .with_seed(said.seed)
             .with_max_tokens(said.max_tokens.or(self.max_new_tokens).unwrap_or(context))
-            .with_stop_ids(stop_ids);
+            .with_stop_ids(if said.ignore_eos { Vec::new() } else { stop_ids });
         said.edit_logits(params)
     }
 }

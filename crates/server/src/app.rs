@@ -9,8 +9,8 @@ use axum::body::Bytes;
 use minke_chat::{ChatModel, Prompt, Request, Worker};
 use minke_engine::{Constraint, SamplingParams, Tenant};
 use minke_text::{
-    Grammar, GrammarError, GrammarSource, GrammarVocabulary, Message, RenderOptions, Role, Tool, ToolCallParser,
-    ToolChoice,
+    Grammar, GrammarError, GrammarSource, GrammarVocabulary, Message, RenderOptions, Rendered, Role, Tool,
+    ToolCallParser, ToolChoice,
 };
 use tokio::sync::{Semaphore, watch};
 
@@ -292,6 +292,10 @@ fn prepare(served: &Served, request: GenerationRequest, caller: Caller) -> Resul
     let limit = served.worker.limit();
     if prompt.token_ids.len() >= limit {
         return Err(ApiError::context_length(prompt.token_ids.len(), limit));
+    if options.ignore_eos && source.is_some() {
+        let message = "ignore_eos lets an answer go on for ever, and response_format, or tools that bind it, end it: leave one out";
+        return Err(ApiError::field("ignore_eos", message));
+    }
     }
     if prompt.token_ids.is_empty() {
         return Err(ApiError::field("prompt", "the prompt is empty"));
@@ -325,12 +329,8 @@ pub(crate) fn prompt(model: &ChatModel, mut conversation: Conversation) -> Resul
     let offered = !conversation.tools.is_empty() && conversation.tool_choice != ToolChoice::None;
     let tools = offered.then(|| Tool::to_json(&conversation.tools));
     let options = RenderOptions { add_generation_prompt: true, tools, thinking: conversation.thinking };
-    let rendered = model.prompt(&conversation.messages, &options).or_else(|error| {
-        // Templates that want turns to alternate, or instructions at the front alone, raise errors.
-        let plain = in_turns(&conversation.messages);
-        if plain == conversation.messages { Err(error) } else { model.prompt(&plain, &options).map_err(|_| error) }
-    });
-    let mut prompt = rendered.map_err(ApiError::from)?;
+    let rendered = rendered(model, &conversation.messages, &options)?;
+    let mut prompt = Prompt::rendered(&rendered, &model.tokenizer);
     if conversation.thinking == Some(false) {
         prompt = prompt.without_thought(&model.tokenizer);
     }
@@ -345,6 +345,39 @@ pub(crate) fn prompt(model: &ChatModel, mut conversation: Conversation) -> Resul
 fn in_turns(messages: &[Message]) -> Vec<Message> {
     let mut plain: Vec<Message> = Vec::new();
     for message in messages {
+/// The prompt of messages as the model's template writes it, with all instructions in their places.
+///
+/// # Errors
+/// If the template cannot render them.
+pub(crate) fn rendered(model: &ChatModel, messages: &[Message], options: &RenderOptions) -> Result<Rendered, ApiError> {
+    let render = |messages: &[Message]| model.template.render_for(messages, options, &model.tokenizer);
+    let mut rendered = render(messages);
+    // Templates that want turns to alternate, or instructions at the front alone, raise errors; others keep the last instruction
+    // and drop those before, or move one from the middle to the front, where it changes a beginning that was cached.
+    if rendered.as_ref().map_or(true, |rendered| !keeps_instructions(rendered.text(), messages)) {
+        let plain = in_turns(messages);
+        if plain != messages {
+            rendered = render(&plain).or(rendered);
+        }
+    }
+    rendered.map_err(|error| minke_chat::Error::from(error).into())
+}
+
+/// Whether a rendered prompt has all instructions, each behind what was said before it. One at the front alone is left to the
+/// template.
+fn keeps_instructions(rendered: &str, messages: &[Message]) -> bool {
+    if messages.iter().skip(1).all(|message| message.role != Role::System) {
+        return true;
+    }
+    let said = messages.iter().filter(|message| [Role::System, Role::User].contains(&message.role));
+    let mut rest = rendered;
+    said.filter_map(|message| message.content.as_deref()).all(|content| {
+        let content = content.trim();
+        let found = rest.find(content);
+        found.inspect(|at| rest = &rest[at + content.len()..]).is_some()
+    })
+}
+
         let mut message = message.clone();
         if message.role == Role::System && plain.iter().any(|before| before.role != Role::System) {
             message.role = Role::User;

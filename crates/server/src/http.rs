@@ -110,10 +110,12 @@ fn unreadable(reason: &str, parts: &Parts) -> Response {
     refusal(&ApiError::new(Kind::Invalid, message), Dialect::of_path(parts.uri.path()))
 }
 
-/// A page of another site can send the other types, or none, without asking; it then names its origin.
+/// A page of another site can send types other than JSON, or none, without asking. Browsers then say that a page sends it; what
+/// else sends it is a program, such as curl, which calls every body a form.
 fn check_media_type(request: &Request) -> Result<(), ApiError> {
     let headers = request.headers();
-    if !headers.contains_key(header::CONTENT_TYPE) && !headers.contains_key(header::ORIGIN) {
+    let same_site = |site: &HeaderValue| ["same-origin", "none"].iter().any(|word| site == word);
+    if !headers.contains_key(header::ORIGIN) && headers.get("sec-fetch-site").is_none_or(same_site) {
         return Ok(());
     }
     let kind = request.headers().get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();

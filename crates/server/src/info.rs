@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::ToSchema;
 
-use crate::app::{App, Served};
+use crate::app::{App, Served, rendered};
 use crate::dialect::chat::BodyMessage;
 use crate::dialect::fields;
 use crate::error::{ApiError, Dialect, Kind};
@@ -277,9 +277,8 @@ pub(crate) async fn apply_template(State(app): State<Arc<App>>, JsonBody(body): 
         let tools = (!body.tools.is_empty()).then(|| Value::from(body.tools).to_string());
         let options =
             RenderOptions { add_generation_prompt: body.add_generation_prompt, tools, thinking: body.enable_thinking };
-        let rendered = served.worker.model().template.render_with(&messages, &options);
-        let prompt = rendered.map_err(|error| ApiError::field("messages", error.to_string()))?;
-        Ok(RenderedPrompt { prompt })
+        let rendered = rendered(served.worker.model(), &messages, &options)?;
+        Ok(RenderedPrompt { prompt: rendered.text().to_owned() })
     })
     .await
 }

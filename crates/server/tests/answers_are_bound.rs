@@ -275,3 +275,31 @@ fn one_seed_gives_one_answer_whatever_runs_beside() {
         }
     });
 }
+
+/// For measurements: the answer has as many tokens as were asked for, whatever the model meant.
+#[test]
+fn an_answer_goes_on_behind_its_end_where_it_is_told_to() {
+    let server = Running::start(scholar, "");
+    let said = json!([{"role": "user", "content": "hello"}]);
+    for (path, body) in [
+        ("/v1/chat/completions", json!({"messages": said, "max_tokens": 40})),
+        ("/v1/completions", json!({"prompt": "hello", "max_tokens": 40})),
+    ] {
+        for ignores in [false, true] {
+            let mut body = body.clone();
+            body["ignore_eos"] = json!(ignores);
+            let response = server.post(path, &body);
+            let value = response.json();
+            let told = (&value["choices"][0]["finish_reason"], value["usage"]["completion_tokens"].as_u64().unwrap());
+            let is_chat = path.contains("chat");
+            // What follows a text that is no conversation ends where chance has it.
+            if ignores || is_chat {
+                assert_eq!(told == (&json!("length"), 40), ignores, "{path} {ignores}: {value}");
+            }
+            assert_eq!(response.header("x-minke-ignored"), None, "{path}");
+        }
+    }
+    let bound = json!({"messages": said, "ignore_eos": true, "response_format": {"type": "json_object"}});
+    let refused = server.post("/v1/chat/completions", &bound);
+    assert_eq!((refused.status, &refused.json()["error"]["param"]), (400, &json!("ignore_eos")));
+}

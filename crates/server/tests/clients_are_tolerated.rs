@@ -177,6 +177,23 @@ fn shapes_of_agents() {
             ),
         ),
         ("no input but instructions", responses(json!({"input": [], "instructions": "hello"}))),
+        (
+            "several developers of Codex",
+            responses(
+                json!({"input": [{"type": "message", "id": "msg_1", "role": "developer", "content": [{"type": "input_text", "text": "be brief"}]}, {"type": "message", "id": "msg_2", "role": "developer", "content": [{"type": "input_text", "text": "skills: none"}, {"type": "input_text", "text": "you may write"}]}, {"type": "message", "id": "msg_3", "role": "user", "content": [{"type": "input_text", "text": "hello"}]}], "tools": [{"type": "namespace", "name": "agents", "description": "more", "tools": [{"type": "function", "name": "spawn"}]}, {"type": "local_shell"}, {"type": "custom", "name": "patch", "format": {"type": "grammar", "syntax": "lark", "definition": "start: /a/"}}, {"type": "web_search", "external_web_access": true}], "client_metadata": {"thread_id": "t", "x-codex-turn-metadata": "{\"a\": 1}"}}),
+            ),
+        ),
+        (
+            "Claude Code's betas",
+            (
+                "/v1/messages?beta=true",
+                messages(json!({"thinking": {"type": "adaptive"}, "context_management": {"edits": [{"type": "clear_thinking_20251015", "keep": "all"}]}, "output_config": {"effort": "high"}, "metadata": {"user_id": "{\"device_id\": \"d\"}"}, "tools": [{"name": "Read", "description": "Reads", "input_schema": {"$schema": "https://json-schema.org/draft/2020-12/schema", "type": "object", "properties": {"file_path": {"type": "string"}, "limit": {"exclusiveMinimum": 0, "type": "integer", "maximum": 9_007_199_254_740_991u64}}, "required": ["file_path"], "additionalProperties": false}}]})).1,
+            ),
+        ),
+        (
+            "opencode's question for a title",
+            history(vec![json!({"role": "system", "content": "a title"}), json!({"role": "user", "content": "of this:"}), hello.clone()]),
+        ),
     ];
     assert!(rows.len() >= 40, "{}", rows.len());
     for (what, (path, body)) in rows {
@@ -198,6 +215,27 @@ fn probes_of_clients() {
         (Some("text/html; charset=utf-8"), Some("gzip"))
     );
     assert!(page.header("content-security-policy").unwrap().contains("require-trusted-types-for 'script'"));
+}
+
+/// A template that keeps the last instruction alone, as R1's does, gets one at the front, and those from the middle as what a person
+/// said: nothing of what was sent is lost, and what came before stays as it was.
+#[test]
+fn no_instruction_is_lost() {
+    let server = Running::start(scholar, "");
+    let said = |role: &str, content: &str| json!({"role": role, "content": content});
+    let prompt = |messages: &[Value]| {
+        server.post("/apply-template", &json!({"messages": messages})).json()["prompt"].as_str().unwrap().to_owned()
+    };
+    let mut messages = vec![said("developer", "first rule"), said("system", "second rule"), said("user", "hello")];
+    let before = prompt(&messages);
+    messages.extend([said("assistant", "8"), said("system", "third rule"), said("user", "and now")]);
+    let after = prompt(&messages);
+    let order = ["first rule", "second rule", "hello", "third rule", "and now"];
+    let places: Vec<usize> =
+        order.iter().map(|text| after.find(text).unwrap_or_else(|| panic!("{text} in {after}"))).collect();
+    assert!(places.is_sorted(), "{after}");
+    let shared = before.bytes().zip(after.bytes()).take_while(|(a, b)| a == b).count();
+    assert!(shared >= before.find("hello").unwrap() + 5, "{before}\n{after}");
 }
 
 /// A line at the front of the instructions that is another one in every request keeps nothing from being found in the cache.

@@ -90,14 +90,26 @@ fn bodies_that_are_no_requests() {
     }
     assert_eq!(post(&vec![b' '; 200_000]).status, 413);
     for kind in ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x"] {
-        let response = server.send("POST", "/v1/chat/completions", &[("content-type", kind)], b"{}");
-        assert_eq!(response.status, 415, "{kind}");
+        // Pages name their origin, or their browser says whose they are.
+        for page in [("origin", "https://evil.example.org"), ("origin", "null"), ("sec-fetch-site", "cross-site")] {
+            let response = server.send("POST", "/v1/chat/completions", &[("content-type", kind), page], b"{}");
+            assert_eq!(response.status, 415, "{kind} {page:?}");
+        }
     }
     let origin = [("origin", "https://evil.example.org")];
     assert_eq!(server.send("POST", "/v1/chat/completions", &origin, b"{}").status, 415);
-    // Some clients name no type; pages always name their origin.
+    // Some clients name no type, and curl one that it is not.
     let body = with("temperature", json!(0)).to_string();
-    assert_eq!(server.send("POST", "/v1/chat/completions", &[], body.as_bytes()).status, 200);
+    for headers in [&[][..], &[("content-type", "application/x-www-form-urlencoded")]] {
+        for path in ["/v1/chat/completions", "/api/chat"] {
+            let body = if path == "/api/chat" {
+                r#"{"model": "scripted", "messages": [{"role": "user", "content": "a"}], "stream": false}"#
+            } else {
+                &body
+            };
+            assert_eq!(server.send("POST", path, headers, body.as_bytes()).status, 200, "{path} {headers:?}");
+        }
+    }
     assert_eq!(server.get("/v1/chat/completions").status, 405);
     assert_eq!(server.get("/v1/nothing").status, 404);
     assert_eq!(server.send("GET", "/health", &[("x-long", &"y".repeat(1 << 20))], b"").status, 431);

@@ -2,6 +2,8 @@
 #![allow(clippy::unwrap_used)]
 #![allow(dead_code)]
 
+pub mod lines;
+
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 

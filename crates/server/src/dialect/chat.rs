@@ -38,6 +38,7 @@ pub(crate) struct Body {
     top_k: Option<i64>,
     #[schema(minimum = 0, maximum = 1)]
     min_p: Option<f32>,
+    ignore_eos: Option<bool>,
     seed: Option<i64>,
     #[schema(minimum = -2, maximum = 2)]
     presence_penalty: Option<f32>,
@@ -167,7 +168,7 @@ impl Body {
         let mut request = GenerationRequest::new(Input::Conversation(conversation));
         let max_tokens = self.max_completion_tokens.or(self.max_tokens);
         let sampling = take_fields!(self => Sampling {
-            temperature, top_p, top_k, min_p, seed, presence_penalty, frequency_penalty, repetition_penalty, logit_bias,
+            temperature, top_p, top_k, min_p, ignore_eos, seed, presence_penalty, frequency_penalty, repetition_penalty, logit_bias,
             stop, n,
         });
         Sampling { max_tokens, ..sampling }.apply(&mut request)?;

@@ -42,6 +42,8 @@ pub(crate) struct Sampling {
     pub stop: Vec<String>,
     pub n: Option<u64>,
     pub max_tokens: Option<u64>,
+    /// vLLM and llama.cpp: the answer goes on to its most tokens.
+    pub ignore_eos: Option<bool>,
 }
 
 /// Most entries of a bias.
@@ -81,6 +83,7 @@ impl Sampling {
             frequency_penalty: self.frequency_penalty,
             logit_bias: self.logit_bias.into_iter().map(bias).collect::<Result<_, _>>()?,
             max_tokens: self.max_tokens.map(|tokens| usize::try_from(tokens).unwrap_or(usize::MAX)),
+            ignore_eos: self.ignore_eos.unwrap_or(false),
             ..request.options.clone()
         };
         let n = self.n.unwrap_or(1);

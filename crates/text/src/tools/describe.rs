@@ -23,7 +23,8 @@ struct Function {
     parameters: Option<Value>,
 }
 
-/// Appends a description of the tools to the last system message: for DeepSeek's formats in the words of V3.1's model card, else
+/// Appends a description of the tools to the last system message at the front, so that one that comes later in the conversation
+/// changes nothing before it: for DeepSeek's formats in the words of V3.1's model card, else
 /// in those of Hermes and Qwen.
 ///
 /// # Errors
@@ -35,7 +36,7 @@ pub(crate) fn describe(messages: &mut Vec<Message>, tools: &Value, format: ToolF
         ToolFormat::DeepSeekFenced | ToolFormat::DeepSeekBare => as_deepseek(described, format)?,
         _ => as_hermes(tools)?,
     };
-    match messages.iter_mut().rev().find(|message| message.role == Role::System) {
+    match messages.iter_mut().take_while(|message| message.role == Role::System).last() {
         Some(system) => system.content.get_or_insert_default().push_str(&text),
         None => messages.insert(0, Message::system(text)),
     }
