@@ -22,7 +22,7 @@ pub fn config() -> Option<PathBuf> {
 
 /// The settings of a server that stand in variables of their own: `MINKE_PORT` for `port`.
 pub fn settings() -> Vec<(String, String)> {
-    const NAMES: [&str; 21] = [
+    const NAMES: [&str; 22] = [
         "MINKE_HOST",
         "MINKE_PORT",
         "MINKE_SOCKET",
@@ -43,6 +43,7 @@ pub fn settings() -> Vec<(String, String)> {
         "MINKE_DISK_CACHE",
         "MINKE_DISK_CACHE_BYTES",
         "MINKE_REASONING_FIELD",
+        "MINKE_LOG",
         "MINKE_GRACE_SECONDS",
     ];
     NAMES.iter().filter_map(|name| Some(((*name).to_owned(), variable(name)?))).collect()

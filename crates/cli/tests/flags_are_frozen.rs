@@ -20,7 +20,7 @@ fn every_verb_has_exactly_its_flags() {
         ("run", "help json max-tokens seed session temperature think think-budget threads top-p"),
         (
             "serve",
-            "allowed-host base-path config cors-origin disk-cache disk-cache-bytes help host key-file max-running max-waiting model-alias model-name \
+            "allowed-host base-path config cors-origin disk-cache disk-cache-bytes help host key-file log max-running max-waiting model-alias model-name \
              port share-cache socket threads tls-cert tls-key",
         ),
         ("train", "help json out set threads"),

@@ -20,6 +20,7 @@ use crate::generation::{Conversation, Generation, GenerationRequest, Input};
 use crate::kept::KeptResponses;
 use crate::metrics::Metrics;
 use crate::replay::Script;
+use crate::request_log::{self, Lines};
 use crate::stream::{KEEPALIVE, Streaming};
 
 /// What all connections share.
@@ -27,6 +28,8 @@ pub(crate) struct App {
     pub config: ServerConfig,
     keys: RwLock<Arc<[String]>>,
     warn: fn(&str),
+    /// What takes a line about each request, if anything does.
+    pub log: OnceLock<Lines>,
     pub metrics: Metrics,
     pub kept: KeptResponses,
     served: OnceLock<Served>,
@@ -70,6 +73,7 @@ impl App {
             config,
             keys: RwLock::new(keys.into()),
             warn,
+            log: OnceLock::new(),
             metrics: Metrics::default(),
             kept: KeptResponses::default(),
             served: OnceLock::new(),
@@ -166,7 +170,7 @@ impl App {
         let worker = &self.served()?.worker;
         let (mut generation, sinks) = Generation::new(counts.iter().map(|(n, _)| n).sum(), reports);
         generation.prompt_tokens = prepared.iter().map(|prepared| prepared.request.prompt.token_ids.len()).sum();
-        let mut sinks = sinks.into_iter();
+        let (mut sinks, record) = (sinks.into_iter(), request_log::current());
         for (Prepared { request, grammar, notes }, (n, seed)) in prepared.into_iter().zip(counts) {
             let seed = seed.unwrap_or_else(|| self.random());
             for (i, mut sink) in sinks.by_ref().take(n).enumerate() {
@@ -176,13 +180,14 @@ impl App {
                     let own = grammar.fresh();
                     one = one.with_answer(Constraint::new(move |ids, mask| own.mask(ids, mask.words_mut())));
                 }
-                let metrics = self.metrics.request();
+                let (metrics, record) = (self.metrics.request(), record.clone());
                 if let Some(script) = &self.script {
                     script.answer(worker.model(), &one, sink);
                     continue;
                 }
                 let ticket = worker.submit_to(one, move |event| {
                     metrics.take(&event);
+                    record.iter().for_each(|record| record.take(&event));
                     sink.take(event);
                 });
                 generation.hold(ticket?);
@@ -287,15 +292,15 @@ fn prepare(served: &Served, request: GenerationRequest, caller: Caller) -> Resul
         (Some(calls), Some(format)) => Some(GrammarSource::Choice(vec![calls, format])),
         (calls, format) => calls.or(format),
     };
+    if options.ignore_eos && source.is_some() {
+        let message = "ignore_eos lets an answer go on for ever, and response_format, or tools that bind it, end it: leave one out";
+        return Err(ApiError::field("ignore_eos", message));
+    }
     let refused = |error: GrammarError| ApiError::field("response_format", error.to_string());
     let grammar = source.map(|source| served.grammar(&source)).transpose().map_err(refused)?;
     let limit = served.worker.limit();
     if prompt.token_ids.len() >= limit {
         return Err(ApiError::context_length(prompt.token_ids.len(), limit));
-    if options.ignore_eos && source.is_some() {
-        let message = "ignore_eos lets an answer go on for ever, and response_format, or tools that bind it, end it: leave one out";
-        return Err(ApiError::field("ignore_eos", message));
-    }
     }
     if prompt.token_ids.is_empty() {
         return Err(ApiError::field("prompt", "the prompt is empty"));
@@ -340,11 +345,6 @@ pub(crate) fn prompt(model: &ChatModel, mut conversation: Conversation) -> Resul
     Ok(prompt)
 }
 
-/// The same conversation with one instruction at its front and turns that alternate: later instructions become the person's
-/// words.
-fn in_turns(messages: &[Message]) -> Vec<Message> {
-    let mut plain: Vec<Message> = Vec::new();
-    for message in messages {
 /// The prompt of messages as the model's template writes it, with all instructions in their places.
 ///
 /// # Errors
@@ -378,6 +378,11 @@ fn keeps_instructions(rendered: &str, messages: &[Message]) -> bool {
     })
 }
 
+/// The same conversation with one instruction at its front and turns that alternate: later instructions become the person's
+/// words.
+fn in_turns(messages: &[Message]) -> Vec<Message> {
+    let mut plain: Vec<Message> = Vec::new();
+    for message in messages {
         let mut message = message.clone();
         if message.role == Role::System && plain.iter().any(|before| before.role != Role::System) {
             message.role = Role::User;

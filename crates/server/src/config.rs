@@ -55,8 +55,23 @@ pub struct ServerConfig {
     pub reasoning_field: ReasoningField,
     /// Whether the page is served.
     pub page: bool,
+    /// How a line about each request is written; it says nothing of what was asked or answered.
+    pub log: LogFormat,
     /// Seconds that a shutdown gives to what is under way.
     pub grace_seconds: u64,
+}
+
+/// How lines about requests are written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LogFormat {
+    /// Not at all.
+    #[default]
+    Off,
+    /// `name=value`, with a space between two.
+    Text,
+    /// An object of JSON.
+    Json,
 }
 
 /// The name that a thought has in chat completions.
@@ -94,6 +109,7 @@ impl Default for ServerConfig {
             disk_cache_bytes: 8 << 30,
             reasoning_field: ReasoningField::default(),
             page: true,
+            log: LogFormat::default(),
             grace_seconds: 4,
         }
     }

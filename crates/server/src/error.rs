@@ -84,6 +84,10 @@ pub(crate) struct ApiError {
     pub retry_after: Option<u64>,
 }
 
+/// The word of an error, which a response has along for the log.
+#[derive(Clone, Copy)]
+pub(crate) struct ErrorCode(pub &'static str);
+
 impl ApiError {
     pub(crate) fn new(kind: Kind, message: impl Into<String>) -> Self {
         let retry_after = matches!(kind, Kind::Busy | Kind::Unavailable).then_some(1);

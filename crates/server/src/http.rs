@@ -13,7 +13,7 @@ use serde::de::DeserializeOwned;
 use tokio::time::timeout;
 
 use crate::config::Limits;
-use crate::error::{ApiError, Dialect, Kind};
+use crate::error::{ApiError, Dialect, ErrorCode, Kind};
 
 /// Names the fields of a request that were not understood and changed nothing.
 pub(crate) const IGNORED: HeaderName = HeaderName::from_static("x-minke-ignored");
@@ -44,6 +44,7 @@ pub(crate) fn json_with_ignored(value: &impl Serialize, ignored: &[String]) -> R
 /// The response of a request that got no further.
 pub(crate) fn refusal(error: &ApiError, dialect: Dialect) -> Response {
     let mut response = json(error.kind.status(), &error.shape(dialect));
+    response.extensions_mut().insert(ErrorCode(error.code()));
     if let Some(seconds) = error.retry_after {
         response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
     }

@@ -18,10 +18,11 @@ mod metrics;
 mod openapi;
 mod page;
 mod replay;
+mod request_log;
 mod routes;
 mod stream;
 
-pub use config::{ReasoningField, ServerConfig};
+pub use config::{LogFormat, ReasoningField, ServerConfig};
 pub use listen::{Loader, Server};
 #[doc(hidden)]
 pub use replay::Replay;

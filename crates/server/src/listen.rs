@@ -74,6 +74,14 @@ impl Server {
         Ok(Self { runtime, app: Arc::new(App::new(config, keys, warn)), listener, tls })
     }
 
+    /// Gives a line about each request to a function, in the format of the configuration.
+    #[must_use]
+    pub fn with_log(self, lines: impl Fn(&str) + Send + Sync + 'static) -> Self {
+        // A second function would be an error of the program; the first stays.
+        let _ = self.app.log.set(Arc::new(lines));
+        self
+    }
+
     /// Where it is reached, as an address for browsers: `http://127.0.0.1:8080/`. None for a Unix socket.
     pub fn url(&self) -> Option<String> {
         let Listener::Tcp(listener) = &self.listener else { return None };

@@ -15,10 +15,12 @@ use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
 use crate::app::{App, Caller};
+use crate::config::LogFormat;
 use crate::dialect::{chat, completions, messages, ollama, responses};
 use crate::error::{ApiError, Dialect, Kind};
 use crate::http::refusal;
 use crate::openapi::{About, Object, Route};
+use crate::request_log::{self, Record, within};
 use crate::{info, openapi, page};
 
 /// The addresses of the API, and what the document says of them.
@@ -185,7 +187,19 @@ pub(crate) fn router(app: &Arc<App>) -> Router {
         .layer(from_fn_with_state(app.clone(), check_host))
         .layer(from_fn_with_state(app.clone(), cross_origin))
         .layer(from_fn_with_state(app.clone(), survive))
+        .layer(from_fn_with_state(app.clone(), log_request))
         .with_state(app.clone())
+}
+
+/// Has a line written about each request, if lines are asked for.
+async fn log_request(State(app): State<Arc<App>>, mut request: Request, next: Next) -> Response {
+    let format = app.config.log;
+    let Some(lines) = app.log.get().filter(|_| format != LogFormat::Off).cloned() else {
+        return next.run(request).await;
+    };
+    let record = Arc::new(Record::new(lines, format, app.id("req_"), &request));
+    request.extensions_mut().insert(record.clone());
+    record.answered(next.run(request).await)
 }
 
 /// A panic ends the request in which it happens.
@@ -193,7 +207,8 @@ async fn survive(State(app): State<Arc<App>>, mut request: Request, next: Next) 
     request.extensions_mut().insert(app.config.limits());
     let dialect = Dialect::of_path(request.uri().path());
     // A task of its own: when the connection is gone, this future is dropped, and the task with it.
-    let mut task = AbortOnDrop(tokio::spawn(AssertUnwindSafe(next.run(request)).0));
+    let record = request.extensions().get().cloned();
+    let mut task = AbortOnDrop(tokio::spawn(AssertUnwindSafe(within(record, next.run(request))).0));
     match (&mut task.0).await {
         Ok(response) => response,
         Err(_) => refusal(&ApiError::internal("the request failed: this is an error of the program"), dialect),
@@ -246,6 +261,9 @@ async fn check_key(State(app): State<Arc<App>>, mut request: Request, next: Next
             "an API key is needed: send the header \"authorization: Bearer KEY\" with one of this server's keys";
         return refusal(&ApiError::new(Kind::Unauthorized, message), Dialect::of_path(request.uri().path()));
     };
+    if let Some(record) = request_log::current() {
+        record.key(caller.tenant.share);
+    }
     request.extensions_mut().insert(caller);
     next.run(request).await
 }

@@ -109,6 +109,10 @@ pub struct Settings {
     #[arg(long, value_name = "BYTES")]
     #[serde(skip_serializing_if = "Option::is_none")]
     disk_cache_bytes: Option<u64>,
+    /// Write a line about each request to stderr, without what was asked and answered [default: off]
+    #[arg(long, value_name = "FORMAT", value_parser = ["off", "text", "json"])]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    log: Option<String>,
     /// Let different keys find each other's beginnings of prompts in the cache
     #[arg(long)]
     #[serde(skip_serializing_if = "std::ops::Not::not")]

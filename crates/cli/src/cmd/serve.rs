@@ -34,7 +34,7 @@ pub fn run(args: &Serve) -> Result<()> {
     }
     let place = config.socket.as_ref().map(|socket| socket.display().to_string());
     // Before the model is read: a port that is taken is said at once.
-    let server = Server::bind(config, warn)?;
+    let server = Server::bind(config, warn)?.with_log(|line| eprintln!("{line}"));
     let place = server.url().or(place).unwrap_or_default();
     let loader = server.loader();
     std::thread::scope(|scope| {

@@ -40,6 +40,15 @@ pub fn config(settings: &str) -> ServerConfig {
 impl Running {
     /// Serves a scripted model.
     pub fn start(model: fn(&Path) -> PathBuf, settings: &str) -> Self {
+        Self::start_logged(model, settings, |_| {})
+    }
+
+    /// The same with a line about each request.
+    pub fn start_logged(
+        model: fn(&Path) -> PathBuf,
+        settings: &str,
+        lines: impl Fn(&str) + Send + Sync + 'static,
+    ) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let path = model(folder.path());
         let config = config(settings);
@@ -48,7 +57,7 @@ impl Running {
             .with_max_running(config.max_running)
             .with_max_waiting(config.max_waiting)
             .with_chunk_tokens(64);
-        let server = Server::bind(config, |_| {}).unwrap();
+        let server = Server::bind(config, |_| {}).unwrap().with_log(lines);
         let url = server.url().unwrap_or_default();
         let address = url.split('/').nth(2).unwrap_or_default().to_owned();
         let loader = server.loader();
