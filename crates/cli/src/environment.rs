@@ -49,6 +49,14 @@ pub fn settings() -> Vec<(String, String)> {
     NAMES.iter().filter_map(|name| Some(((*name).to_owned(), variable(name)?))).collect()
 }
 
+/// The key of a server that was started with keys, for programs that use it.
+pub const API_KEY: &str = "MINKE_API_KEY";
+
+/// The value of [`API_KEY`].
+pub fn api_key() -> Option<String> {
+    variable(API_KEY)
+}
+
 /// How many threads to take, as it was written.
 pub fn threads() -> Option<String> {
     variable(THREADS)

@@ -23,6 +23,7 @@ fn every_verb_has_exactly_its_flags() {
             "allowed-host base-path config cors-origin disk-cache disk-cache-bytes help host key-file log max-running max-waiting model-alias model-name \
              port share-cache socket threads tls-cert tls-key",
         ),
+        ("launch", "help print url"),
         ("train", "help json out set threads"),
         ("eval", "force-thought help json max-tokens out problems samples seed task temperature threads"),
         ("report", "help json out"),
@@ -42,9 +43,10 @@ fn every_verb_has_exactly_its_flags() {
     }
 }
 
-const VERBS: [&str; 20] = [
+const VERBS: [&str; 21] = [
     "run",
     "serve",
+    "launch",
     "config",
     "train",
     "eval",

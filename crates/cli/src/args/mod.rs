@@ -8,7 +8,7 @@ mod verbs;
 use clap::{CommandFactory, Parser};
 
 pub use self::common::{Compute, Model, Output, RunFolder};
-pub use self::serve::{Config, Serve};
+pub use self::serve::{Config, Serve, Settings};
 pub use self::verbs::*;
 use crate::error::Exit;
 

@@ -43,7 +43,7 @@ pub enum Config {
 
 /// Settings of a server. Each can also stand in the file, under its name with underscores, and in a variable, as
 /// MINKE_PORT for --port.
-#[derive(Args, Serialize)]
+#[derive(Args, Default, Serialize)]
 pub struct Settings {
     /// TOML of settings [default: MINKE_CONFIG, else none]
     #[arg(long, value_name = "FILE")]

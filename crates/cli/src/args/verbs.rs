@@ -1,5 +1,6 @@
 //! What each command takes.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::builder::NonEmptyStringValueParser;
@@ -23,6 +24,8 @@ pub enum Verb {
     Run(Run),
     /// Serve a model over HTTP: OpenAI's, Anthropic's and Ollama's APIs, and a page
     Serve(Box<Serve>),
+    /// Start a coding agent that uses a running server, or say how to set it up
+    Launch(Launch),
     /// Look at settings
     #[command(subcommand)]
     Config(Config),
@@ -294,6 +297,33 @@ pub struct Perplexity {
     pub compute: Compute,
     #[command(flatten)]
     pub output: Output,
+}
+
+/// `minke launch`
+#[derive(Args)]
+pub struct Launch {
+    /// The agent
+    pub agent: Agent,
+    /// Address of the server [default: that of the settings, else http://127.0.0.1:8080]
+    #[arg(long, value_name = "ADDRESS")]
+    pub url: Option<String>,
+    /// Say the variables and settings, and start nothing
+    #[arg(long)]
+    pub print: bool,
+    /// Arguments for the agent, behind --
+    #[arg(last = true)]
+    pub arguments: Vec<OsString>,
+}
+
+/// The agents that `minke launch` knows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Agent {
+    /// OpenAI's Codex, by Responses
+    Codex,
+    /// Anthropic's Claude Code, by Messages
+    Claude,
+    /// opencode, by chat completions
+    Opencode,
 }
 
 /// `minke convert`

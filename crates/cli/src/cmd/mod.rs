@@ -8,6 +8,7 @@ mod doctor;
 mod eval;
 mod fit;
 mod imatrix;
+mod launch;
 mod list;
 mod manual;
 mod perplexity;
@@ -37,6 +38,7 @@ pub fn dispatch(verb: Verb) -> Result<()> {
     match verb {
         Verb::Run(args) => run::run(args),
         Verb::Serve(args) => serve::run(&args),
+        Verb::Launch(args) => launch::run(&args),
         Verb::Config(args) => config::run(&args),
         Verb::Train(args) => train::run(&args),
         Verb::Eval(args) => eval::run(&args),
