@@ -16,10 +16,9 @@ use tokio::sync::{Semaphore, watch};
 
 use crate::config::{ServerConfig, read_keys};
 use crate::error::{ApiError, Kind};
-use crate::generation::{Conversation, Generation, GenerationRequest, Input};
+use crate::generation::{Conversation, Generation, GenerationRequest, Input, Script};
 use crate::kept::KeptResponses;
 use crate::metrics::Metrics;
-use crate::replay::Script;
 use crate::request_log::{self, Lines};
 use crate::stream::{KEEPALIVE, Streaming};
 

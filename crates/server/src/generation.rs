@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use minke_chat::{Event, FinishReason, Piece, SamplingOptions, Ticket, Usage};
+use minke_chat::{ChatModel, Event, FinishReason, Piece, Request, SamplingOptions, Ticket, Usage};
 use minke_engine::{Token, TokenLogProb};
 use minke_text::{FunctionCall, GrammarSource, Message, Tool, ToolChoice};
 use tokio::sync::Notify;
@@ -216,6 +216,32 @@ impl Drop for Sink {
     /// The engine's thread ended without a last event.
     fn drop(&mut self) {
         self.take(Err(minke_chat::Error::Stopped));
+    }
+}
+
+/// Lists of events, each of which comes at once.
+pub(crate) type Batches = Vec<Vec<Event>>;
+
+/// The events for a request.
+type Answers = dyn Fn(&ChatModel, &Request) -> Batches + Send + Sync;
+
+/// What answers a request in place of the engine, for tests and fuzzing.
+pub(crate) struct Script(Box<Answers>);
+
+impl Script {
+    pub(crate) fn new(answers: impl Fn(&ChatModel, &Request) -> Batches + Send + Sync + 'static) -> Self {
+        Self(Box::new(answers))
+    }
+
+    /// Gives a sink the events for a request, while others work in between.
+    pub(crate) fn answer(&self, model: &ChatModel, request: &Request, mut sink: Sink) {
+        let batches = (self.0)(model, request);
+        tokio::spawn(async move {
+            for events in batches {
+                events.into_iter().for_each(|event| sink.take(Ok(event)));
+                tokio::task::yield_now().await;
+            }
+        });
     }
 }
 

@@ -4,11 +4,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use axum::body::{Body, Bytes};
-use axum::extract::State;
 use axum::handler::Handler;
-use axum::http::{HeaderValue, StatusCode, header};
-use axum::response::Response as HttpResponse;
+use axum::http::header;
 use axum::routing::{MethodFilter, MethodRouter, on};
 use utoipa::openapi::content::Content;
 use utoipa::openapi::header::Header;
@@ -305,15 +302,3 @@ pub(crate) fn document(routes: &[Route], base_path: &str) -> OpenApi {
 /// Any object.
 #[derive(ToSchema)]
 pub(crate) struct Object {}
-
-/// `GET /openapi.json`
-pub(crate) async fn serve(State(app): State<Arc<App>>) -> HttpResponse {
-    let make = || {
-        let document = document(&crate::routes::table(), &app.config.base_path);
-        Bytes::from(serde_json::to_vec(&document).expect("invariant: a document is JSON"))
-    };
-    let mut response = HttpResponse::new(Body::from(app.document.get_or_init(make).clone()));
-    *response.status_mut() = StatusCode::OK;
-    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(JSON));
-    response
-}

@@ -7,37 +7,15 @@ use axum::Router;
 use axum::body::Body;
 use axum::http::{Request as HttpRequest, header};
 use http_body_util::BodyExt;
-use minke_chat::{ChatModel, Event, Request, Worker};
+use minke_chat::{ChatModel, Request, Worker};
 use tokio::runtime::{Builder, Runtime};
 use tower::ServiceExt;
 
 use crate::app::App;
 use crate::config::ServerConfig;
-use crate::generation::Sink;
+use crate::generation::{Batches, Script};
 use crate::routes::router;
 use crate::{Error, Result};
-
-/// Lists of events, each of which comes at once.
-type Batches = Vec<Vec<Event>>;
-
-/// The events for a request.
-type Answers = dyn Fn(&ChatModel, &Request) -> Batches + Send + Sync;
-
-/// What answers a request.
-pub(crate) struct Script(Box<Answers>);
-
-impl Script {
-    /// Gives a sink the events for a request, while others work in between.
-    pub(crate) fn answer(&self, model: &ChatModel, request: &Request, mut sink: Sink) {
-        let batches = (self.0)(model, request);
-        tokio::spawn(async move {
-            for events in batches {
-                events.into_iter().for_each(|event| sink.take(Ok(event)));
-                tokio::task::yield_now().await;
-            }
-        });
-    }
-}
 
 /// All addresses of a server, without the server.
 pub struct Replay {
@@ -58,7 +36,7 @@ impl Replay {
         let runtime = Builder::new_current_thread().enable_all().build();
         let runtime = runtime.map_err(|error| Error::Config(format!("the system gives no runtime: {error}")))?;
         let mut app = App::new(ServerConfig::default(), Vec::new(), |_| {});
-        app.script = Some(Script(Box::new(script)));
+        app.script = Some(Script::new(script));
         app.serve(worker, "scripted");
         Ok(Self { router: router(&Arc::new(app)), runtime })
     }

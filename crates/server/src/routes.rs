@@ -5,6 +5,7 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
 use axum::Router;
+use axum::body::Bytes;
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use axum::middleware::{Next, from_fn_with_state};
@@ -24,7 +25,7 @@ use crate::request_log::{self, Record, within};
 use crate::{info, openapi, page};
 
 /// The addresses of the API, and what the document says of them.
-pub(crate) fn table() -> Vec<Route> {
+fn table() -> Vec<Route> {
     use ollama::models as about;
     vec![
         Route::open("/health").get(
@@ -40,7 +41,7 @@ pub(crate) fn table() -> Vec<Route> {
             About::new("Whether a request would be taken now").gives::<info::Ready>().refuses(&[Kind::Unavailable]),
         ),
         // The same for all servers of a version: it tells nothing of the model or of who uses it.
-        Route::open("/openapi.json").get(openapi::serve, About::new("This document").gives::<Object>()),
+        Route::open("/openapi.json").get(document, About::new("This document").gives::<Object>()),
         Route::keyed("/v1/chat/completions").post(
             chat::create,
             About::new("Answers to a conversation")
@@ -153,6 +154,15 @@ pub(crate) fn table() -> Vec<Route> {
         ),
         Route::keyed("/metrics").get(info::metrics, About::new("Counters for Prometheus").gives_text("text/plain")),
     ]
+}
+
+/// `GET /openapi.json`
+async fn document(State(app): State<Arc<App>>) -> Response {
+    let make = || {
+        let document = openapi::document(&table(), &app.config.base_path);
+        Bytes::from(serde_json::to_vec(&document).expect("invariant: a document is JSON"))
+    };
+    ([(header::CONTENT_TYPE, "application/json")], app.document.get_or_init(make).clone()).into_response()
 }
 
 /// Why a request may be refused that names a model, and one that asks it for an answer.
