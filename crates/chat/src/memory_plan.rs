@@ -51,6 +51,8 @@ pub struct MemoryPlanner<'a> {
     components: BTreeMap<(Component, &'a str), ComponentBytes>,
     /// Ids of the vocabulary.
     ids: u64,
+    /// Sequences that may sample in one step.
+    max_running: usize,
 }
 
 impl<'a> MemoryPlanner<'a> {
@@ -58,7 +60,13 @@ impl<'a> MemoryPlanner<'a> {
     pub fn new(archive: &'a Archive) -> Self {
         let listed = archive.metadata.as_ref().and_then(|metadata| metadata.list("tokenizer.ggml.tokens").ok()?);
         let ids = listed.map_or(archive.config.vocab_size, <[_]>::len) as u64;
-        Self { archive, components: archive.components(), ids }
+        Self { archive, components: archive.components(), ids, max_running: 1 }
+    }
+
+    /// Sets how many requests are worked on at once; each has a row of logits.
+    #[must_use]
+    pub fn with_max_running(self, max_running: usize) -> Self {
+        Self { max_running, ..self }
     }
 
     /// The bytes in the files by what they do.
@@ -78,8 +86,10 @@ impl<'a> MemoryPlanner<'a> {
         // One module at most makes drafts.
         let layers = config.num_hidden_layers + config.num_nextn_predict_layers.min(1);
         let cache = (context.next_multiple_of(PAGE_TOKENS) * per_layer * layers) as u64;
-        let logits = 4 * 4 * config.vocab_size as u64;
-        let work = CHUNK_TOKENS.min(context) as u64 * work_per_token(config) + logits;
+        // Three rows more while one is sampled from.
+        let logits = 4 * (self.max_running as u64 + 3) * config.vocab_size as u64;
+        let rows = CHUNK_TOKENS.min(context).max(self.max_running) as u64;
+        let work = rows * work_per_token(config) + logits;
         let vocabulary = TEXT_PER_ID * self.ids;
         let total = weights + cache + work + vocabulary + PROGRAM;
         MemoryPlan { total, weights, cache, work, vocabulary, program: PROGRAM }

@@ -67,14 +67,22 @@ pub struct ChatModel {
 }
 
 impl ChatModel {
-    /// Loads the model of a folder or a GGUF file to a device.
+    /// Loads the model of a folder or a GGUF file to a device, to work on one request at a time.
     ///
     /// # Errors
     /// If a file is missing or broken, or the memory is too small: said before any weight is read.
     pub fn open(path: &Path, device: &Device) -> Result<Self> {
+        Self::open_for(path, device, 1)
+    }
+
+    /// Loads a model to work on so many requests at once, which take memory from its context.
+    ///
+    /// # Errors
+    /// As [`ChatModel::open`].
+    pub fn open_for(path: &Path, device: &Device, max_running: usize) -> Result<Self> {
         let archive = Archive::open(path)?;
         let have = memory().map_or(u64::MAX, |memory| memory.available);
-        let context = MemoryPlanner::new(&archive).context(have, None)?;
+        let context = MemoryPlanner::new(&archive).with_max_running(max_running).context(have, None)?;
         archive.check_weights()?;
         let tokenizer = tokenizer(&archive)?;
         let (template, note) = template(&archive, &tokenizer)?;
