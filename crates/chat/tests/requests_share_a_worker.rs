@@ -9,12 +9,13 @@ use std::time::{Duration, Instant};
 
 use common::{Script, brooder, circler, talker, thinker, wanderer};
 use minke_chat::{
-    ChatModel, DiskCache, Error, Event, Events, FinishReason, Prompt, Reply, Request, Result, SamplingOptions,
-    ThoughtLimit, Worker, WorkerConfig,
+    ChatModel, DiskCache, Error, Event, Events, FinishReason, MemoryPlanner, Prompt, Reply, Request, Result,
+    SamplingOptions, ThoughtLimit, Worker, WorkerConfig,
 };
 use minke_engine::{Constraint, Speculation, Tenant};
-use minke_tensor::Device;
+use minke_tensor::{Device, PAGE_TOKENS};
 use minke_text::{Message, RenderOptions};
+use minke_weights::Archive;
 
 fn start(path: &Path, config: WorkerConfig) -> Worker {
     Worker::start(Arc::new(ChatModel::open(path, &Device::open("cpu", 1).unwrap()).unwrap()), config).unwrap()
@@ -347,4 +348,75 @@ fn replies_are_the_same_with_drafts() {
     let ends = |end: fn(&FinishReason) -> bool| want.iter().any(|reply| end(&reply.4));
     assert!(ends(|end| *end == FinishReason::Stop) && ends(|end| *end == FinishReason::Length));
     assert!(ends(|end| matches!(end, FinishReason::StopString(_))));
+}
+
+#[test]
+fn one_seed_gives_the_same_bits_a_hundred_times() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models/first-light");
+    let question = "Using the numbers [3, 5, 8], make 24.";
+    let open = |threads: usize, context: Option<usize>| {
+        let mut model = ChatModel::open(&path, &Device::open("cpu", threads).unwrap()).unwrap();
+        model.context = context.unwrap_or(model.context);
+        Worker::start(Arc::new(model), WorkerConfig::default()).unwrap()
+    };
+    let seeded = SamplingOptions { temperature: Some(0.6), seed: 16, ..tokens(60) };
+    let told = |events: &Events| {
+        let (events, reply) = all(events).unwrap();
+        ((bits(&events), reply.reasoning, reply.content), reply.usage.cached_tokens)
+    };
+    let submit =
+        |worker: &Worker, seeded: &SamplingOptions| worker.submit(request(worker, question, seeded.clone())).unwrap();
+    let (alone, _) = told(&submit(&open(1, None), &seeded));
+    assert_eq!(alone.0.len(), 60);
+    let other = SamplingOptions { seed: 17, ..seeded.clone() };
+    assert_ne!(told(&submit(&open(1, None), &other)).0, alone);
+    let mut runs = 0;
+    let mut check = |events: &Events, how: &str| {
+        let (again, cached) = told(events);
+        assert_eq!(again, alone, "{how}");
+        runs += 1;
+        cached
+    };
+    for threads in [1, 2] {
+        // Alone, computed first and found in the cache then.
+        let worker = open(threads, None);
+        let cached: Vec<usize> = (0..17).map(|_| check(&submit(&worker, &seeded), "alone")).collect();
+        assert!(cached[0] == 0 && cached[1..].iter().all(|cached| *cached >= 32), "{cached:?}");
+        // In every place of a batch of eight, and beside seven others that come and go.
+        for slot in 0..8 {
+            let beside = |i: usize| SamplingOptions { seed: i as u64, ..tokens(5 + 9 * i) };
+            let batch: Vec<Events> = (0..8)
+                .map(|i| if i == slot { submit(&worker, &seeded) } else { submit(&worker, &beside(i)) })
+                .collect();
+            check(&batch[slot], "in a batch");
+        }
+        // With room for two of eight, so that pages are given up and computed again.
+        let worker = open(threads, Some(8 * PAGE_TOKENS));
+        for _ in 0..2 {
+            let batch: Vec<Events> = (0..8).map(|_| submit(&worker, &seeded)).collect();
+            for events in &batch {
+                check(events, "after others");
+            }
+        }
+        assert!(worker.stats().unwrap().preemptions > 0);
+    }
+    let worker = open(2, None);
+    while runs < 100 {
+        assert_eq!(told(&submit(&worker, &seeded)).0, alone);
+        runs += 1;
+    }
+}
+
+#[test]
+fn every_request_takes_a_row_of_logits_from_the_context() {
+    let archive = Archive::open(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models/first-light")).unwrap();
+    let planner = |max_running| MemoryPlanner::new(&archive).with_max_running(max_running);
+    let (alone, many) = (planner(1).plan(512), planner(64).plan(512));
+    let row = 4 * archive.config.vocab_size as u64;
+    assert_eq!((many.work - alone.work, many.total - alone.total), (63 * row, 63 * row));
+    // Each request decodes a row of its own, also where these are more than a chunk has.
+    assert!(planner(1024).plan(512).work > alone.work + 1023 * row);
+    // What does not fit beside those rows is refused before weights are read.
+    assert_eq!(planner(1).context(alone.total, Some(512)).unwrap(), 512);
+    assert!(matches!(planner(64).context(alone.total, Some(512)), Err(Error::DoesNotFit { .. })));
 }
