@@ -150,3 +150,59 @@ fn what_is_not_understood_is_named() {
     }
     assert_eq!(server.post("/v1/chat/completions", &with("user", json!("me"))).header("x-minke-ignored"), None);
 }
+
+#[test]
+fn what_would_take_long_is_refused_soon_and_others_are_served() {
+    let server = Running::start(scholar, "");
+    let format = |kind: &str, field: &str, value: Value| with("response_format", json!({"type": kind, field: value}));
+    let schema = |schema: Value| format("json_schema", "json_schema", json!({"name": "p", "schema": schema}));
+    // Each definition is the one before twice: a million of the first in the last.
+    let doubled = |i: usize| json!({"type": "array", "prefixItems": [{"$ref": format!("#/$defs/d{i}")}, {"$ref": format!("#/$defs/d{i}")}]});
+    let definitions: serde_json::Map<String, Value> =
+        (0..20).map(|i| (format!("d{}", i + 1), doubled(i))).chain([("d0".into(), json!({"const": 1}))]).collect();
+    let deep = (0..200).fold(json!({"type": "null"}), |inner, _| json!({"type": "array", "items": inner}));
+    let wide: Vec<Value> = (0..100_000).map(|i| json!(format!("word{i}"))).collect();
+    let said = |text: String| with("messages", json!([{"role": "user", "content": text}]));
+    let bombs: Vec<(&str, Value)> = vec![
+        ("a large repetition", format("regex", "regex", json!("(((a{1000}){1000}){1000}){1000}"))),
+        ("repetitions of repetitions", format("regex", "regex", json!("((((((a*)*)*)*)*)*)*b"))),
+        ("alternatives of repetitions", format("regex", "regex", json!("(a|aa|a?a?a?a?){200}{200}"))),
+        ("a class that is not closed", format("regex", "regex", json!("[a".repeat(10_000)))),
+        ("brackets", format("regex", "regex", json!("(".repeat(100_000)))),
+        ("a rule that holds itself", format("grammar", "grammar", json!("start: start start | start"))),
+        ("a rule that is not there", format("grammar", "grammar", json!("start: nobody"))),
+        ("a schema with a million references", schema(json!({"$ref": "#/$defs/d20", "$defs": definitions}))),
+        ("a schema that holds itself", schema(json!({"$ref": "#"}))),
+        ("a deep schema", schema(deep)),
+        ("a wide schema", schema(json!({"enum": wide}))),
+        ("lengths without end", schema(json!({"type": "string", "minLength": 4_000_000_000_u64}))),
+        ("a million tokens", said("x".repeat(1_000_000))),
+        ("a million messages", with("messages", json!(vec![json!({"role": "user", "content": "a"}); 200_000]))),
+        (
+            "a tool for everything",
+            with(
+                "tools",
+                json!(vec![
+                    json!({"type": "function", "function": {"name": "f", "parameters": {"$ref": "#/a"}, "strict": true}});
+                    1000
+                ]),
+            ),
+        ),
+    ];
+    for (name, body) in bombs {
+        let begin = Instant::now();
+        let response = server.post("/v1/chat/completions", &body);
+        let took = begin.elapsed();
+        // What is small enough to be obeyed may be.
+        assert!([200, 400].contains(&response.status), "{name}: {} {}", response.status, response.text());
+        assert!(took < Duration::from_secs(5), "{name} took {took:?}");
+        let fine = Instant::now();
+        assert_eq!(server.post("/v1/chat/completions", &with("temperature", json!(0))).status, 200, "behind {name}");
+        assert!(fine.elapsed() < Duration::from_secs(1), "behind {name}: {:?}", fine.elapsed());
+        println!("{name}: {} in {took:?}", response.status);
+    }
+    // The length of a body is refused before the body comes.
+    let mut stream = server.connect();
+    std::io::Write::write_all(&mut stream, &server.head("POST", "/v1/chat/completions", &[], 1 << 30)).unwrap();
+    assert_eq!(common::Response::read(&mut stream).status, 413);
+}
