@@ -3,14 +3,26 @@
 //! The bins of this folder run these functions under libFuzzer; `crates/cli/tests/fuzz_corpora_do_no_harm.rs` runs them over
 //! what was found worth keeping (`fuzz/corpus/`).
 
-use std::cell::OnceCell;
+use std::cell::{OnceCell, RefCell};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 
 use minke_text::{
     ChatTemplate, FunctionCall, Message, ReasoningEvent, ReasoningParser, RenderOptions, SpecialTokens, StopStrings,
     ToolCall, ToolCallParser, ToolEvent, Utf8Stream,
 };
 use minke_weights::Archive;
+
+#[path = "../crates/server/tests/common/play.rs"]
+mod play;
+#[path = "../crates/chat/tests/common/mod.rs"]
+mod scripted;
+#[path = "../crates/server/tests/common/told.rs"]
+mod told;
+
+use play::{Draws, FORMATS, OPENINGS, Play, Tokens, thought_of_calls, told_of};
+use told::{Api, CONVERSATIONS, Told};
 
 /// A configuration of few parameters.
 const CONFIG: &str = r#"{"model_type": "qwen3", "hidden_size": 8, "num_hidden_layers": 1, "intermediate_size": 8,
@@ -86,14 +98,20 @@ pub fn answer(data: &[u8]) {
     let Some((&first, bytes)) = data.split_first() else { return };
     let prompt = if first & 1 == 0 { "<｜Assistant｜>" } else { "<｜Assistant｜><think>\n" };
     let stops: &[&str] = if first & 2 == 0 { &[] } else { &["\n\n", "</think>a"] };
-    let in_pieces = read(prompt, stops, bytes, usize::from(first >> 2) + 1);
-    assert_eq!(in_pieces, read(prompt, stops, bytes, usize::MAX));
+    let read = |size| read(prompt, stops, ToolCallParser::default(), bytes, size);
+    assert_eq!(read(usize::from(first >> 2) + 1), read(usize::MAX));
 }
 
 /// Thought, text and calls of an answer that arrives in pieces of so many bytes.
-fn read(prompt: &str, stops: &[&str], bytes: &[u8], size: usize) -> (String, String, Vec<(String, String)>) {
+fn read(
+    prompt: &str,
+    stops: &[&str],
+    mut tools: ToolCallParser,
+    bytes: &[u8],
+    size: usize,
+) -> (String, String, Vec<(String, String)>) {
     let (mut utf8, mut stop) = (Utf8Stream::default(), StopStrings::new(stops.iter().map(|&stop| stop.to_owned())));
-    let (mut thoughts, mut tools) = (ReasoningParser::new(prompt), ToolCallParser::default());
+    let mut thoughts = ReasoningParser::new(prompt);
     let mut thought = String::new();
     // The answer as it comes; pieces that turn out to be the thought go there.
     let mut answer = Vec::new();
@@ -124,4 +142,92 @@ fn read(prompt: &str, stops: &[&str], bytes: &[u8], size: usize) -> (String, Str
         }
     }
     (thought, text, calls)
+}
+
+/// Which format and opening a template has, and whether tags of thoughts are tokens.
+type Setting = (usize, usize, bool);
+
+thread_local! {
+    static PLAYS: RefCell<BTreeMap<Setting, Rc<Play>>> = const { RefCell::new(BTreeMap::new()) };
+}
+
+/// A server that says what it is given; one per setting and thread.
+fn play(setting: Setting) -> Rc<Play> {
+    PLAYS.with_borrow_mut(|plays| {
+        let (format, opening, tokens) = setting;
+        let made = || {
+            let folder = tempfile::tempdir().expect("a temporary folder can be made");
+            let model = scripted::thinker(folder.path());
+            let tokens = if tokens { Tokens::Vocabulary } else { Tokens::Bytes };
+            Rc::new(Play::new(&model, format, opening, tokens, &[]))
+        };
+        plays.entry(setting).or_insert_with(made).clone()
+    })
+}
+
+/// The addresses that take bodies, and the API whose streams they write.
+const ADDRESSES: [(&str, Option<Api>); 12] = [
+    ("/v1/chat/completions", Some(Api::Chat)),
+    ("/v1/responses", Some(Api::Responses)),
+    ("/v1/messages", Some(Api::Messages)),
+    ("/api/chat", Some(Api::OllamaChat)),
+    ("/api/generate", Some(Api::OllamaGenerate)),
+    ("/v1/completions", Some(Api::Completions)),
+    ("/v1/messages/count_tokens", None),
+    ("/tokenize", None),
+    ("/detokenize", None),
+    ("/apply-template", None),
+    ("/api/show", None),
+    ("/v1/responses/resp_0/cancel", None),
+];
+
+/// A request: its first byte says where it goes to, the others are its body. It is obeyed or refused by name, and what is
+/// written of an answer has one end.
+pub fn request(data: &[u8]) {
+    let Some((&first, body)) = data.split_first() else { return };
+    let (path, api) = ADDRESSES[usize::from(first) % ADDRESSES.len()];
+    let play = play((2, 0, true));
+    play.say(play.ids(b"ab</think>c <tool_call>{\"name\": \"f\", \"arguments\": {\"s\": 1}}</tool_call>"));
+    let (status, answer) = play.send(path, body);
+    let shown = String::from_utf8_lossy(&answer);
+    assert!(status == 200 || (400..500).contains(&status), "{status} {shown}");
+    match api {
+        Some(api) if status == 200 && !shown.starts_with('{') => assert_eq!(api.last_events(&answer), 1, "{shown}"),
+        Some(Api::OllamaChat | Api::OllamaGenerate) if status == 200 => {
+            assert_eq!(Api::OllamaChat.last_events(&answer), 1, "{shown}");
+        }
+        _ => assert!(serde_json::from_slice::<serde_json::Value>(&answer).is_ok(), "{shown}"),
+    }
+}
+
+/// The bytes of an answer behind a head that says which API tells it, behind which prompt, in which format of calls, and how its
+/// pieces come: whole and streamed it is what the parsers say of the text.
+pub fn dialects(data: &[u8]) {
+    let [how, which, cuts, bytes @ ..] = data else { return };
+    let (how, which) = (usize::from(*how), usize::from(*which));
+    let apis = [CONVERSATIONS.as_slice(), &[Api::OllamaGenerate, Api::Completions]].concat();
+    let (format, opening, api) =
+        (how % FORMATS.len(), which % OPENINGS.len(), apis[which / OPENINGS.len() % apis.len()]);
+    let tags_are_tokens = how / FORMATS.len() % 2 == 1;
+    let play = play((format, opening, tags_are_tokens));
+    let ids = play.ids(bytes);
+    for stream in [false, true] {
+        let cuts = (*cuts > 0).then(|| Draws(u64::from(*cuts)));
+        let (told, pieces) = play.tell(api, stream, ids.clone(), cuts);
+        let mut want = Told { tokens: told.tokens, ..told_of(&pieces, api, stream) };
+        if thought_of_calls(&pieces) {
+            // What was called before that was clear is called in some streams.
+            (want.calls, want.finish) = (told.calls.clone(), told.finish.clone());
+        }
+        assert_eq!(told, want, "{api:?} {stream}");
+        assert_eq!(told.tokens.1, ids.len() as u64);
+        let parsed = CONVERSATIONS.contains(&api)
+            && !tags_are_tokens
+            && !pieces.contains(&minke_chat::Piece::ContentWasReasoning);
+        if parsed && !stream {
+            let tools = ToolCallParser::new(FORMATS[format].1, &play::tools());
+            let (reasoning, content, _) = read(&play::prompt(opening), &[], tools, bytes, usize::MAX);
+            assert_eq!((reasoning, content), (told.reasoning, told.content), "{api:?}");
+        }
+    }
 }

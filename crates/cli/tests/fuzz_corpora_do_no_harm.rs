@@ -33,3 +33,13 @@ fn template() {
 fn answer() {
     corpus("answer", harness::answer);
 }
+
+#[test]
+fn request() {
+    corpus("request", harness::request);
+}
+
+#[test]
+fn dialects() {
+    corpus("dialects", harness::dialects);
+}
