@@ -617,14 +617,14 @@ export const scenarios = [
       await page.bringToFront();
       await press(page, ".sidebar", "Actions for Old title");
       await press(page, ".entry-actions", "Rename");
-      await page.waitForSelector(".rename");
+      await page.waitForSelector(".rename:focus");
       await page.keyboard.type("Never mind");
       await page.keyboard.press("Escape");
       await page.waitForFunction(() => document.querySelector(".rename") === null);
       equal((await stored(page)).conversations[0].title, "Old title", "Escape keeps the old one");
       await press(page, ".sidebar", "Actions for Old title");
       await press(page, ".entry-actions", "Rename");
-      await page.waitForSelector(".rename");
+      await page.waitForSelector(".rename:focus");
       await page.keyboard.type("New title");
       await page.keyboard.press("Enter");
       await page.waitForFunction(() => document.title.startsWith("New title"));
