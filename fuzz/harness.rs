@@ -14,6 +14,8 @@ use minke_text::{
 };
 use minke_weights::Archive;
 
+#[path = "../crates/server/tests/common/draws.rs"]
+mod draws;
 #[path = "../crates/server/tests/common/play.rs"]
 mod play;
 #[path = "../crates/chat/tests/common/mod.rs"]
@@ -21,7 +23,8 @@ mod scripted;
 #[path = "../crates/server/tests/common/told.rs"]
 mod told;
 
-use play::{Draws, FORMATS, OPENINGS, Play, Tokens, thought_of_calls, told_of};
+use draws::Draws;
+use play::{FORMATS, OPENINGS, Play, Tokens, thought_of_calls, told_of};
 use told::{Api, CONVERSATIONS, Told};
 
 /// A configuration of few parameters.

@@ -2,6 +2,8 @@
 //! streamed, however the answer is cut.
 #![allow(clippy::unwrap_used)]
 
+#[path = "common/draws.rs"]
+mod draws;
 #[path = "common/play.rs"]
 mod play;
 #[path = "../../chat/tests/common/mod.rs"]
@@ -12,11 +14,12 @@ mod told;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use draws::Draws;
 use minke_chat::{ChatModel, FinishReason, Piece, Request, Worker, WorkerConfig, replay};
 use minke_server::Replay;
 use minke_tensor::Device;
-use minke_text::{ReasoningParser, ToolCallParser, ToolEvent};
-use play::{Draws, FORMATS, OPENINGS, Play, Tokens, prompt, told_of, tools};
+use minke_text::{ReasoningEvent, ReasoningParser, ToolCallParser};
+use play::{FORMATS, OPENINGS, Play, Tokens, finish, prompt, told_of, tools};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use told::{Api, CONVERSATIONS, Told, parsed_arguments};
@@ -80,14 +83,7 @@ impl Case {
             }
             cut |= part["cut"] == true;
         }
-        told.finish = if cut {
-            "length"
-        } else if told.calls.is_empty() {
-            "stop"
-        } else {
-            "tool_calls"
-        }
-        .into();
+        told.finish = finish(cut, &told.calls).into();
         told
     }
 
@@ -105,35 +101,19 @@ fn parsed<'a>(case: &Case, pieces: impl IntoIterator<Item = &'a str>) -> Told {
     let mut thoughts = ReasoningParser::new(&prompt(case.opening()));
     let mut events: Vec<_> = pieces.into_iter().flat_map(|piece| thoughts.push(piece)).collect();
     events.extend(thoughts.finish());
-    let (mut told, mut answer) = (Told::default(), Vec::new());
+    let (mut thought, mut answer) = (String::new(), Vec::new());
     for event in events {
         match event {
-            minke_text::ReasoningEvent::Reasoning(text) => told.reasoning += &text,
-            minke_text::ReasoningEvent::Content(text) => answer.push(text),
-            minke_text::ReasoningEvent::ContentWasReasoning => told.reasoning = std::mem::take(&mut answer).concat(),
+            ReasoningEvent::Reasoning(text) => thought += &text,
+            ReasoningEvent::Content(text) => answer.push(text),
+            ReasoningEvent::ContentWasReasoning => thought = std::mem::take(&mut answer).concat(),
         }
     }
     let mut calls = ToolCallParser::new(FORMATS[case.format()].1, &tools());
-    let mut events: Vec<ToolEvent> = answer.iter().flat_map(|piece| calls.push(piece)).collect();
+    let mut events: Vec<_> = answer.iter().flat_map(|piece| calls.push(piece)).collect();
     events.extend(calls.finish());
-    let mut cut = false;
-    for event in events {
-        match event {
-            ToolEvent::Content(text) => told.content += &text,
-            ToolEvent::Call(name) => told.calls.push((name, String::new())),
-            ToolEvent::Arguments(text) => told.calls.last_mut().unwrap().1 += &text,
-            ToolEvent::Incomplete => cut = true,
-        }
-    }
-    told.finish = if cut {
-        "length"
-    } else if told.calls.is_empty() {
-        "stop"
-    } else {
-        "tool_calls"
-    }
-    .into();
-    told
+    let pieces: Vec<Piece> = events.into_iter().map(Piece::from).collect();
+    Told { reasoning: thought, ..told_of(&pieces, Api::Chat, false) }
 }
 
 /// A text in pieces of random sizes.

@@ -6,22 +6,10 @@ mod common;
 use std::collections::{BTreeMap, BTreeSet};
 
 use common::Running;
+use common::draws::Draws;
 use common::scripted::{scholar, wanderer};
 use common::told::{CONVERSATIONS, Told};
 use serde_json::{Value, json};
-
-/// Draws of splitmix64.
-struct Draws(u64);
-
-impl Draws {
-    fn below(&mut self, bound: usize) -> usize {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        ((z ^ (z >> 31)) % bound as u64) as usize
-    }
-}
 
 /// A conversation that ends with a question.
 fn conversation(draws: &mut Draws) -> Value {

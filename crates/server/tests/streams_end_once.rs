@@ -7,6 +7,7 @@ use std::io::{Read, Write};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use common::draws::Draws;
 use common::scripted::{brooder, wanderer};
 use common::told::CONVERSATIONS;
 use common::{Response, Running};
@@ -146,19 +147,6 @@ fn a_response_in_the_background_outlives_its_connection() {
     let cancelled = server.send("POST", &format!("/v1/responses/{id}/cancel"), &[], b"").json();
     assert_eq!(cancelled["status"], "cancelled");
     server.wait_until_idle();
-}
-
-/// Draws of splitmix64.
-struct Draws(u64);
-
-impl Draws {
-    fn below(&mut self, bound: usize) -> usize {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        ((z ^ (z >> 31)) % bound as u64) as usize
-    }
 }
 
 /// Lets one thing go wrong; the kind is drawn.

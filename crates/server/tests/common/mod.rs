@@ -4,9 +4,10 @@
 
 #[path = "../../../chat/tests/common/mod.rs"]
 pub mod scripted;
-pub mod told;
 
 pub mod document;
+pub mod draws;
+pub mod told;
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -193,21 +194,7 @@ impl Response {
 
     /// The events of a stream: their names and data; comments have neither.
     pub fn events(&self) -> Vec<(String, Value)> {
-        let text = self.text();
-        assert!(text.is_empty() || text.ends_with("\n\n"), "{text}");
-        let mut events = Vec::new();
-        for block in text.split("\n\n").filter(|block| !block.is_empty()) {
-            let field = |name: &str| {
-                let prefix = format!("{name}: ");
-                block.lines().find_map(|line| line.strip_prefix(&prefix)).map(str::to_owned)
-            };
-            match field("data") {
-                None => assert!(block.starts_with(':'), "{block}"),
-                Some(data) if data == "[DONE]" => events.push(("[DONE]".into(), Value::Null)),
-                Some(data) => events.push((field("event").unwrap_or_default(), serde_json::from_str(&data).unwrap())),
-            }
-        }
-        events
+        told::events(&self.body)
     }
 }
 

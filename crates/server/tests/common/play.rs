@@ -13,21 +13,8 @@ use minke_text::{
 };
 use serde_json::json;
 
+use super::draws::Draws;
 use super::told::{Api, CONVERSATIONS, Told, parsed_arguments};
-
-/// Draws of splitmix64.
-#[derive(Clone, Debug)]
-pub struct Draws(pub u64);
-
-impl Draws {
-    pub fn below(&mut self, bound: usize) -> usize {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        ((z ^ (z >> 31)) % bound as u64) as usize
-    }
-}
 
 /// What every format writes, which also tells a template's format.
 pub const FORMATS: [(&str, ToolFormat, &str); 7] = [
@@ -82,18 +69,20 @@ pub fn told_of(pieces: &[Piece], api: Api, stream: bool) -> Told {
             }
         }
     }
-    told.finish = if cut {
-        "length"
-    } else if told.calls.is_empty() {
-        "stop"
-    } else {
-        "tool_calls"
-    }
-    .into();
+    told.finish = finish(cut, &told.calls).into();
     if api == Api::OllamaChat || (api == Api::Messages && !stream) {
         told.calls.iter_mut().for_each(|call| call.1 = parsed_arguments(&call.1));
     }
     told
+}
+
+/// Why an answer with these calls ended, the last of them perhaps cut off.
+pub fn finish(cut: bool, calls: &[(String, String)]) -> &'static str {
+    match calls {
+        _ if cut => "length",
+        [] => "stop",
+        _ => "tool_calls",
+    }
 }
 
 /// Whether there were calls in what turned out to be the thought.
