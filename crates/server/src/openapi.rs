@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use axum::handler::Handler;
-use axum::http::header;
+use axum::http::{HeaderName, header};
 use axum::routing::{MethodFilter, MethodRouter, on};
 use utoipa::openapi::content::Content;
 use utoipa::openapi::header::Header;
@@ -99,6 +99,11 @@ impl Route {
             }
             operation = operation.response(status.as_str(), response);
         }
+        let text = |description: &str| {
+            let mut header = Header::new(ObjectBuilder::new().schema_type(Type::String));
+            header.description = Some(description.into());
+            header
+        };
         let mut answer = ResponseBuilder::new().description(about.summary);
         for (media_type, schema) in &about.answers {
             answer = answer.content(*media_type, Content::new(Some(schema.clone())));
@@ -108,9 +113,10 @@ impl Route {
             answer = answer.content(media_type, Content::new(Some(schema)));
         }
         if about.body.is_some() {
-            let mut ignored = Header::new(ObjectBuilder::new().schema_type(Type::String));
-            ignored.description = Some("Names of what the request says and the server ignores.".into());
-            answer = answer.header(IGNORED.as_str(), ignored);
+            answer = answer.header(IGNORED.as_str(), text("Names of what the request says and the server ignores."));
+        }
+        for (name, description) in &about.headers {
+            answer = answer.header(name.as_str(), text(description));
         }
         let in_path = variable.map(|name| {
             let text = ObjectBuilder::new().schema_type(Type::String);
@@ -168,6 +174,7 @@ pub(crate) struct About {
     stream: Option<RefOr<Schema>>,
     /// Whether a stream has `[DONE]` behind its last value.
     done: bool,
+    headers: Vec<(HeaderName, &'static str)>,
     refusals: &'static [Kind],
     schemas: Vec<NamedSchema>,
 }
@@ -181,6 +188,7 @@ impl About {
             answers: Vec::new(),
             stream: None,
             done: false,
+            headers: Vec::new(),
             refusals: &[],
             schemas: Vec::new(),
         }
@@ -227,6 +235,12 @@ impl About {
     /// The parts of the response, where it is asked for as a stream that `[DONE]` ends.
     pub(crate) fn streams_until_done<T: ToSchema>(self) -> Self {
         Self { done: true, ..self.streams::<T>() }
+    }
+
+    /// A header of the response, and what it says.
+    pub(crate) fn tells(mut self, name: HeaderName, description: &'static str) -> Self {
+        self.headers.push((name, description));
+        self
     }
 
     /// Why a request may be refused, beside what its body and its address make possible.

@@ -70,6 +70,7 @@ fn table() -> Vec<Route> {
                 .takes::<responses::Body>()
                 .gives::<responses::ResponseObject<'_>>()
                 .streams::<responses::Event<'_>>()
+                .tells(responses::RESPONSE, "Name of a response in the background, where it is streamed.")
                 .refuses(GENERATES),
         ),
         Route::keyed("/v1/responses/{id}")
@@ -334,7 +335,7 @@ async fn cross_origin(State(app): State<Arc<App>>, request: Request, next: Next)
         headers.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, HeaderValue::from_static(ALLOWED_HEADERS));
         headers.insert(header::ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static("600"));
     } else {
-        headers.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static("x-minke-ignored, retry-after"));
+        headers.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static(EXPOSED_HEADERS));
     }
     response
 }
@@ -344,3 +345,4 @@ const ALLOWED_HEADERS: &str = "authorization, content-type, x-api-key, anthropic
                                openai-organization, openai-project, x-stainless-arch, x-stainless-lang, x-stainless-os, \
                                x-stainless-package-version, x-stainless-retry-count, x-stainless-runtime, \
                                x-stainless-runtime-version, x-stainless-timeout, x-stainless-helper-method";
+const EXPOSED_HEADERS: &str = "x-minke-ignored, x-minke-response, retry-after";

@@ -131,10 +131,11 @@ fn a_response_in_the_background_outlives_its_connection() {
     stream.read_exact(&mut some).unwrap();
     drop(stream);
     let text = String::from_utf8_lossy(&some);
-    let id = text.split("resp_").nth(1).unwrap().split('"').next().unwrap();
-    let path = format!("/v1/responses/resp_{id}");
+    let id = text.split("x-minke-response: ").nth(1).unwrap().split("\r\n").next().unwrap();
+    let path = format!("/v1/responses/{id}");
     let all = server.get(&format!("{path}?stream=true")).events();
     let numbers: Vec<u64> = all.iter().map(|(_, data)| data["sequence_number"].as_u64().unwrap()).collect();
+    assert_eq!(all[0].1["response"]["id"], id);
     assert_eq!(numbers, (0..all.len() as u64).collect::<Vec<_>>(), "no event is lost or doubled");
     assert_eq!(all.last().unwrap().0, "response.incomplete");
     assert_eq!(server.get(&path).json()["status"], "incomplete");

@@ -108,8 +108,10 @@ export function openStream(body: Record<string, unknown>, signal: AbortSignal): 
   });
 }
 
+/** The stream behind event `after`, or from its beginning where nothing has come yet. */
 export function reopenStream(id: string, after: number, signal: AbortSignal): Promise<Response> {
-  return send(`v1/responses/${encodeURIComponent(id)}?stream=true&starting_after=${after}`, { signal });
+  const from = after < 0 ? "" : `&starting_after=${after}`;
+  return send(`v1/responses/${encodeURIComponent(id)}?stream=true${from}`, { signal });
 }
 
 export async function cancel(id: string): Promise<void> {

@@ -134,7 +134,11 @@ export class Generation {
   private async open(body: Record<string, unknown>): Promise<Response> {
     for (let attempt = 0; ; attempt++) {
       try {
-        return await openStream(body, this.abort.signal);
+        const response = await openStream(body, this.abort.signal);
+        // The name comes before the first event, so a cut at any place can be mended.
+        const id = response.headers.get("x-minke-response");
+        if (id !== null) this.message.response = { id, sequence: -1 };
+        return response;
       } catch (error) {
         if (!(error instanceof Refused)) throw error;
         if (error.status === 401) {
@@ -187,9 +191,7 @@ export class Generation {
     const { message } = this;
     const sequence = number(event.sequence_number);
     const response = record(event["response"]);
-    if (message.response === null) {
-      if (typeof response["id"] === "string") message.response = { id: response["id"], sequence: sequence ?? 0 };
-    } else if (sequence !== undefined) {
+    if (message.response !== null && sequence !== undefined) {
       // After a resumption the server may repeat what is here already.
       if (sequence <= message.response.sequence) return;
       message.response.sequence = sequence;

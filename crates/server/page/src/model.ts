@@ -41,7 +41,7 @@ export interface Message {
   thought: string;
   status: Status;
   model: string;
-  /** The server's name of this answer, and the last event of it that text and thought contain. */
+  /** The server's name of this answer, and the last event of it that text and thought contain; -1 before the first. */
   response: { id: string; sequence: number } | null;
   stats: Stats | null;
   failure: Failure | null;

@@ -315,7 +315,7 @@ export const scenarios = [
     name: "a cut network resumes, byte for byte",
     async run({ page, stub }) {
       const text = "Größe, naïve, 漢字, emoji 🐋🌊, and “quotes”. ".repeat(60);
-      stub.scripts.push({ thought: text, answer: text, speed: 600, cutAt: [3, 40, 41, 300, 700, 900], shred: true });
+      stub.scripts.push({ thought: text, answer: text, speed: 600, cutAt: [0, 3, 40, 41, 300, 700, 900], shred: true });
       await send(page, "Go on.");
       await answered(page);
       const { messages } = await stored(page);
@@ -323,7 +323,7 @@ export const scenarios = [
       equal(answer.text, text.trimEnd() + " ", "the answer");
       equal(answer.thought, text.trimEnd() + " ", "the thought");
       equal(answer.status, "done", "ended by itself");
-      equal(stub.resumed, 6, "six cuts");
+      equal(stub.resumed, 7, "seven cuts");
     },
   },
   {

@@ -259,7 +259,11 @@ export class Stub {
   }
 
   #stream(made, after, response) {
-    response.writeHead(200, { "content-type": "text/event-stream", "cache-control": "no-store" });
+    response.writeHead(200, {
+      "content-type": "text/event-stream",
+      "cache-control": "no-store",
+      "x-minke-response": made.id,
+    });
     response.write(": the stream begins\n\n");
     let next = after + 1;
     if (this.barren > 0) {

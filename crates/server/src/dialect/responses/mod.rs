@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use axum::Extension;
 use axum::extract::State;
-use axum::http::StatusCode;
+use axum::http::{HeaderName, HeaderValue, StatusCode};
 use axum::response::Response;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
@@ -22,8 +22,12 @@ use crate::app::{App, Caller};
 use crate::error::{ApiError, Dialect, Kind};
 use crate::generation::Input;
 use crate::http::{InPath, InQuery, JsonBody, json, json_with_ignored, name_ignored, refusal};
-use crate::kept::Kept;
+use crate::kept::{Kept, KeptFormat as _};
 use crate::stream::respond;
+
+/// The name of a response in the background, told before the first event of its stream, so that who loses the connection at any
+/// place can read on.
+pub(crate) const RESPONSE: HeaderName = HeaderName::from_static("x-minke-response");
 
 /// `POST /v1/responses`
 pub(crate) async fn create(
@@ -55,10 +59,12 @@ async fn answer(app: &Arc<App>, caller: Caller, mut body: Body) -> Result<Respon
     let include_progress = body.stream_options.include_progress;
     let format = Stream::new(ResponseState::new(app, model, body), include_progress);
     if background {
+        let name = HeaderValue::from_str(format.id());
         let kept = app.kept.begin(&app.streaming, caller.tenant, conversation, generation, Box::new(format));
         if stream {
             let mut response = kept.follow(&app.streaming, 0);
             name_ignored(&mut response, &ignored);
+            response.headers_mut().extend(name.ok().map(|name| (RESPONSE, name)));
             return Ok(response);
         }
         return Ok(json_with_ignored(&kept.object(), &ignored));
