@@ -50,26 +50,38 @@ pub struct DiskCache {
 /// What is in the folder.
 #[derive(Default)]
 struct Index {
+    /// The folders of models, this one's first.
+    folders: Vec<PathBuf>,
     own: HashMap<PageKey, u64>,
-    /// All files with their sizes, the longest unused first.
-    by_use: BTreeMap<u64, (PathBuf, u64)>,
+    /// All files, the longest unused first. Without their paths: there may be hundreds of thousands.
+    by_use: BTreeMap<u64, PageFile>,
     bytes: u64,
     clock: u64,
 }
 
+/// A page of a model.
+struct PageFile {
+    folder: u32,
+    key: PageKey,
+    bytes: u64,
+}
+
+/// The folder of this model among those of the index.
+const OWN: u32 = 0;
+
 impl Index {
-    fn add(&mut self, path: PathBuf, bytes: u64, key: Option<PageKey>) {
+    fn add(&mut self, file: PageFile) {
         self.clock += 1;
-        self.by_use.insert(self.clock, (path, bytes));
-        self.bytes += bytes;
-        if let Some(key) = key {
-            self.own.insert(key, self.clock);
+        self.bytes += file.bytes;
+        if file.folder == OWN {
+            self.own.insert(file.key, self.clock);
         }
+        self.by_use.insert(self.clock, file);
     }
 
     fn remove(&mut self, key: &PageKey) {
-        if let Some((_, bytes)) = self.own.remove(key).and_then(|used| self.by_use.remove(&used)) {
-            self.bytes -= bytes;
+        if let Some(file) = self.own.remove(key).and_then(|used| self.by_use.remove(&used)) {
+            self.bytes -= file.bytes;
         }
     }
 
@@ -100,9 +112,12 @@ impl PrefixStore {
         header.extend((PAGE_TOKENS as u32).to_le_bytes());
         header.extend(format!("{:<8}", dtype.name()).bytes());
         header.extend(identity);
-        let mut found: Vec<(SystemTime, PathBuf, u64)> = Vec::new();
-        for model in fs::read_dir(&folder)? {
-            let Ok(files) = fs::read_dir(model?.path()) else { continue };
+        let mut index = Index { folders: vec![own.clone()], ..Index::default() };
+        let others = fs::read_dir(&folder)?.map(|entry| Ok(entry?.path())).collect::<io::Result<Vec<_>>>()?;
+        index.folders.extend(others.into_iter().filter(|path| *path != own));
+        let mut found: Vec<(SystemTime, PageFile)> = Vec::new();
+        for (number, model) in (OWN..).zip(&index.folders) {
+            let Ok(files) = fs::read_dir(model) else { continue };
             for file in files.flatten() {
                 let (path, data) = (file.path(), file.metadata());
                 // What a killed process left.
@@ -110,17 +125,14 @@ impl PrefixStore {
                     let _ = fs::remove_file(&path);
                 }
                 let is_page = path.extension().is_some_and(|ending| ending == ENDING);
-                if let (true, Ok(data)) = (is_page, data) {
-                    found.push((data.modified().unwrap_or(SystemTime::UNIX_EPOCH), path, data.len()));
+                if let (true, Some(key), Ok(data)) = (is_page, key_of(&path), data) {
+                    let used = data.modified().unwrap_or(SystemTime::UNIX_EPOCH);
+                    found.push((used, PageFile { folder: number, key, bytes: data.len() }));
                 }
             }
         }
-        found.sort();
-        let mut index = Index::default();
-        for (_, path, bytes) in found {
-            let key = path.starts_with(&own).then(|| key_of(&path)).flatten();
-            index.add(path, bytes, key);
-        }
+        found.sort_by_key(|(used, file)| (*used, file.folder, file.key));
+        found.into_iter().for_each(|(_, file)| index.add(file));
         let store = Self { folder: own, header, identity, page_bytes, most_bytes, warn, index: Mutex::new(index) };
         store.make_room(&mut store.lock(), 0);
         Ok(store)
@@ -219,31 +231,36 @@ impl PrefixStore {
         } else {
             let mut index = self.lock();
             index.remove(key);
-            index.add(path, bytes, Some(*key));
+            index.add(PageFile { folder: OWN, key: *key, bytes });
         }
         written
     }
 
     fn make_room(&self, index: &mut Index, bytes: u64) {
         while index.bytes + bytes > self.most_bytes
-            && let Some((_, (path, size))) = index.by_use.pop_first()
+            && let Some((_, file)) = index.by_use.pop_first()
         {
-            index.bytes -= size;
-            if let Some(key) = key_of(&path).filter(|_| path.starts_with(&self.folder)) {
-                index.own.remove(&key);
+            index.bytes -= file.bytes;
+            if file.folder == OWN {
+                index.own.remove(&file.key);
             }
-            let _ = fs::remove_file(path);
+            let _ = fs::remove_file(path_of(&index.folders[file.folder as usize], &file.key));
         }
     }
 
     fn path(&self, key: &PageKey) -> PathBuf {
-        let name: String = key.iter().map(|byte| format!("{byte:02x}")).collect();
-        self.folder.join(name).with_extension(ENDING)
+        path_of(&self.folder, key)
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Index> {
         self.index.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// The file of a page.
+fn path_of(folder: &Path, key: &PageKey) -> PathBuf {
+    let name: String = key.iter().map(|byte| format!("{byte:02x}")).collect();
+    folder.join(name).with_extension(ENDING)
 }
 
 /// The key that a file's name says.
@@ -327,9 +344,11 @@ mod tests {
         store.write(&keys[4], &[1; PAGE]).unwrap();
         let kept: Vec<bool> = keys[..5].iter().map(|key| store.has(key)).collect();
         assert_eq!(kept, [true, false, true, true, true], "the longest unused gives way");
+        let files = |store: &PrefixStore| fs::read_dir(&store.folder).unwrap().count();
+        assert!(files(&store) == 4 && !store.path(&keys[1]).exists());
         // Another model's store counts these too.
         let other = open(folder.path(), 2, 2 * file);
         assert_eq!(other.lock().by_use.len(), 2);
-        assert_eq!(other.lock().bytes, 2 * file);
+        assert_eq!((other.lock().bytes, files(&store)), (2 * file, 2));
     }
 }

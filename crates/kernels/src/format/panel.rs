@@ -1,0 +1,430 @@
+//! Some columns of a few rows of a matrix of codes, side by side as products take them, and the layout of a whole matrix in
+//! which rows lie so already.
+//!
+//! Rows as a file has them must be expanded and turned each time. *Interleaved* rows are that once and for all: as many as a
+//! register has lanes lie together, and of those 256 columns after 256 (the last ones may be fewer), each so:
+//!
+//! ```text
+//! scales, then shifts if the format has some; LANES of each side by side
+//!     Factors::Halves   per sub-block a half
+//!     Factors::Bytes    a half, then per sub-block a byte that it is multiplied with
+//! codes in units of 32 columns: BITS registers of LANES words of four bytes; column c is byte c % 4 of word c / 4
+//!     8 bits   the eight words
+//!     else     four registers of nibbles: register j holds the low 4 bits of word j, and of word 4 + j above them
+//!     5 bits   and one whose bit w of every byte is the fifth bit of word w
+//!     6 bits   and two, for words 0..4 and 4..8, whose bits 2j and 2j + 1 are the high ones of word j
+//! ```
+//!
+//! Rows behind the last one are zeros. Nothing is lost and nothing is computed anew, so a product has the same bits.
+
+use minke_spec::Format;
+
+use super::{Coding, Stored, write_values};
+use crate::device::{Cpu, Parts};
+use crate::isa::Isa;
+use crate::simd::{Simd, simd_fn};
+
+/// Columns of a panel: a whole block of every format of codes.
+pub(crate) const DEPTH: usize = 256;
+/// The most lanes that a register has.
+pub(crate) const LANES: usize = 16;
+/// Bytes of interleaved rows that are fetched ahead.
+const AHEAD: usize = 1024;
+/// Columns of which the codes lie together.
+const UNIT: usize = 32;
+
+/// How the scales of a format lie in interleaved rows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Factors {
+    /// `scale[s]` is a half.
+    Halves,
+    /// `scale[s]` is a half of the block times a byte, with a sign if `signed`.
+    Bytes { signed: bool },
+}
+
+/// The scales and shifts of a block as they are stored: halves, and the bytes that they are multiplied with.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct BlockFactors {
+    /// Of scales and shifts.
+    pub halves: [u16; 2],
+    /// Of scales and shifts, by sub-block.
+    pub bytes: [[u8; 16]; 2],
+}
+
+/// Some columns of a few rows of W.
+pub(crate) struct Panel {
+    /// First column, and how many; rows.
+    pub from: usize,
+    pub depth: usize,
+    pub columns: usize,
+    /// As they were expanded: [LANES, 256] and [LANES, 16].
+    row_codes: [u8; LANES * DEPTH],
+    row_scales: [f32; LANES * 16],
+    row_shifts: [f32; LANES * 16],
+    /// Side by side: [depth / 4, LANES, 4] and [depth / sub, LANES].
+    pub codes: [u8; LANES * DEPTH],
+    pub scales: [f32; LANES * 16],
+    pub shifts: [f32; LANES * 16],
+}
+
+impl Panel {
+    pub fn new() -> Self {
+        let (codes, scales) = ([0; LANES * DEPTH], [0.0; LANES * 16]);
+        Self {
+            from: 0,
+            depth: 0,
+            columns: 0,
+            row_codes: codes,
+            row_scales: scales,
+            row_shifts: scales,
+            codes,
+            scales,
+            shifts: scales,
+        }
+    }
+
+    /// Makes it that of rows of W from row `first` on, of the columns that it says.
+    #[inline(always)]
+    pub fn fill<S: Simd>(&mut self, s: S, coding: &Coding, w: Stored<'_>, first: usize) {
+        self.lay(s, coding, w, first);
+        if let Some(values) = &coding.values {
+            for word in 0..self.depth / 4 {
+                // SAFETY: the panel has LANES words of four codes for every four columns.
+                unsafe { s.look_up(values, self.codes.as_mut_ptr().add(4 * word * S::LANES)) };
+            }
+        }
+    }
+
+    /// The same with codes that are not replaced by what they stand for.
+    #[inline(always)]
+    fn lay<S: Simd>(&mut self, s: S, coding: &Coding, w: Stored<'_>, first: usize) {
+        if w.lanes > 0 && first.is_multiple_of(S::LANES) {
+            unpack(s, coding, w.interleaved_part(coding, first / S::LANES, self.from, self.depth), self);
+            return;
+        }
+        if w.lanes > 0 {
+            take_rows(s.isa(), coding, w, first, self);
+        } else {
+            let (rows, columns) = (first..first + self.columns, (self.from, self.from + self.depth));
+            (coding.expand)(s.isa(), w, rows, columns, &mut self.row_codes, &mut self.row_scales, &mut self.row_shifts);
+        }
+        turn(s, coding, self);
+    }
+
+    /// Codes, scales and shifts of one row of those that lie side by side.
+    fn row(&self, coding: &Coding, lanes: usize, lane: usize, out: (&mut [u8], &mut [f32], &mut [f32])) {
+        let (codes, scales, shifts) = out;
+        for (word, codes) in codes[..self.depth].as_chunks_mut::<4>().0.iter_mut().enumerate() {
+            *codes = self.codes.as_chunks::<4>().0[word * lanes + lane];
+        }
+        for sub in 0..self.depth / coding.sub {
+            scales[sub] = self.scales[sub * lanes + lane];
+            shifts[sub] = self.shifts[sub * lanes + lane];
+        }
+    }
+}
+
+impl Coding {
+    /// Sub-blocks of so many columns. Divisions by constants: this is asked for in the innermost loops.
+    #[inline(always)]
+    fn subs(&self, depth: usize) -> usize {
+        if self.sub == 16 { depth / 16 } else { depth / 32 }
+    }
+
+    /// Bytes of the scales, and of all, of columns of LANES rows that are interleaved, for every lane.
+    #[inline(always)]
+    fn interleaved_bytes(&self, depth: usize) -> Option<(usize, usize)> {
+        let (kinds, subs) = (if self.zero.is_none() { 2 } else { 1 }, self.subs(depth));
+        let factors = match self.factors? {
+            Factors::Halves => kinds * subs * 2,
+            Factors::Bytes { .. } => kinds * (2 + subs),
+        };
+        Some((factors, factors + depth / UNIT * self.bits * 4))
+    }
+}
+
+impl<'a> Stored<'a> {
+    /// Bytes of `[n, k]` with its rows interleaved for registers of so many lanes; none if the format has no such layout.
+    pub fn interleaved_len(format: Format, lanes: usize, n: usize, k: usize) -> Option<usize> {
+        let coding = Coding::of(format)?;
+        let part = |depth: usize| coding.interleaved_bytes(depth).map(|(_, bytes)| bytes);
+        let per_lane = (k / DEPTH).checked_mul(part(DEPTH)?)?.checked_add(part(k % DEPTH)?)?;
+        n.checked_next_multiple_of(lanes)?.checked_mul(per_lane)
+    }
+
+    /// Columns from a multiple of 256 on, of a group of interleaved rows.
+    #[inline(always)]
+    fn interleaved_part(&self, coding: &Coding, group: usize, from: usize, depth: usize) -> &'a [u8] {
+        let bytes = |depth| self.lanes * coding.interleaved_bytes(depth).map_or(0, |(_, bytes)| bytes);
+        let start = group * (self.k / DEPTH * bytes(DEPTH) + bytes(self.k % DEPTH)) + from / DEPTH * bytes(DEPTH);
+        &self.bytes[start..start + bytes(depth)]
+    }
+}
+
+/// The bytes of a matrix with its rows interleaved, and for how many lanes; none if the format has no such layout.
+pub(crate) fn interleave(cpu: &Cpu, w: Stored<'_>) -> Option<(usize, Vec<u8>)> {
+    let (lanes, coding, [n, k]) = (lanes(cpu.isa()), Coding::of(w.format).filter(|_| w.lanes == 0)?, w.shape());
+    let mut bytes = vec![0; Stored::interleaved_len(w.format, lanes, n, k)?];
+    let groups = n.div_ceil(lanes);
+    let each = bytes.len() / groups.max(1);
+    let all = Parts::new(&mut bytes);
+    cpu.run_if(n * k > 1 << 16, groups, |group| {
+        // SAFETY: each group is one task's.
+        let mut out = unsafe { all.part(group * each, each) };
+        let mut panel = Panel::new();
+        let first = group * lanes;
+        panel.columns = lanes.min(n - first);
+        for from in (0..k).step_by(DEPTH) {
+            (panel.from, panel.depth) = (from, DEPTH.min(k - from));
+            lay(cpu.isa(), &coding, w, first, &mut panel);
+            let (factors, len) = coding.interleaved_bytes(panel.depth).unwrap_or_default();
+            let (part, rest) = std::mem::take(&mut out).split_at_mut(lanes * len);
+            out = rest;
+            let (head, codes) = part.split_at_mut(lanes * factors);
+            for lane in 0..panel.columns {
+                write_factors(&coding, w.part(first + lane, from, from + panel.depth), lanes, lane, head);
+            }
+            pack(cpu.isa(), &coding, &panel, codes);
+        }
+    });
+    Some((lanes, bytes))
+}
+
+/// Writes the scales and shifts of a row's blocks at their places.
+fn write_factors(coding: &Coding, blocks: &[u8], lanes: usize, lane: usize, out: &mut [u8]) {
+    let kinds = if coding.zero.is_none() { 2 } else { 1 };
+    let each = out.len() / kinds;
+    for (kind, out) in out.chunks_exact_mut(each).enumerate() {
+        for (i, block) in blocks.chunks_exact(coding.block_bytes).enumerate() {
+            let factors = (coding.block_factors)(block);
+            out[2 * (i * lanes + lane)..][..2].copy_from_slice(&factors.halves[kind].to_le_bytes());
+            if let Some(Factors::Bytes { .. }) = coding.factors {
+                for (byte, out) in factors.bytes[kind].iter().zip(out[2 * lanes..].chunks_exact_mut(lanes)) {
+                    out[lane] = *byte;
+                }
+            }
+        }
+    }
+}
+
+/// Writes rows of interleaved codes as f32, as many as `out` holds, from row `first` on.
+pub(super) fn decode_interleaved(isa: Isa, coding: &Coding, w: Stored<'_>, first: usize, out: &mut [f32]) {
+    let (mut panel, mut codes, mut scales, mut shifts) = (Panel::new(), [0; DEPTH], [0.0; 16], [0.0; 16]);
+    panel.columns = w.lanes;
+    let last = first + out.len() / w.k;
+    for group in first / w.lanes..last.div_ceil(w.lanes) {
+        for from in (0..w.k).step_by(DEPTH) {
+            (panel.from, panel.depth) = (from, DEPTH.min(w.k - from));
+            lay(isa, coding, w, group * w.lanes, &mut panel);
+            for row in first.max(group * w.lanes)..last.min((group + 1) * w.lanes) {
+                panel.row(coding, w.lanes, row % w.lanes, (&mut codes, &mut scales, &mut shifts));
+                let out = &mut out[(row - first) * w.k + from..][..panel.depth];
+                write_values(isa, coding, &codes, &scales, &shifts, out);
+            }
+        }
+    }
+}
+
+simd_fn! {
+    fn lanes<S>(_s: S) -> usize {
+        S::LANES
+    }
+
+    fn lay<S>(s: S, coding: &Coding, w: Stored<'_>, first: usize, panel: &mut Panel) {
+        panel.lay(s, coding, w, first);
+    }
+
+    /// Writes the codes of a panel as they lie in interleaved rows.
+    fn pack<S>(s: S, coding: &Coding, panel: &Panel, out: &mut [u8]) {
+        let units = panel.depth / UNIT;
+        assert!(panel.depth <= DEPTH && out.len() == units * coding.bits * 4 * S::LANES);
+        let (from, to) = (panel.codes.as_ptr(), out.as_mut_ptr());
+        // SAFETY: the panel has eight registers for every unit, and there is room for BITS of each.
+        unsafe {
+            match coding.bits {
+                4 => pack_codes::<S, 4>(s, from, units, to),
+                5 => pack_codes::<S, 5>(s, from, units, to),
+                6 => pack_codes::<S, 6>(s, from, units, to),
+                8 => pack_codes::<S, 8>(s, from, units, to),
+                bits => unreachable!("no codes of {bits} bits are interleaved"),
+            }
+        }
+    }
+}
+
+/// Lays side by side what was expanded: the same code for all formats.
+#[inline(always)]
+fn turn<S: Simd>(s: S, coding: &Coding, panel: &mut Panel) {
+    let (words, count) = (panel.depth / 4, coding.subs(panel.depth));
+    // SAFETY: there are LANES rows of 64 words, and of 16 scales and shifts; what is asked for, rounded up to LANES, lies
+    // in the rows, and side by side in the panel.
+    unsafe {
+        side_by_side(s, panel.row_codes.as_ptr().cast(), DEPTH / 4, words, panel.codes.as_mut_ptr().cast());
+        side_by_side(s, panel.row_scales.as_ptr().cast(), 16, count, panel.scales.as_mut_ptr().cast());
+        if coding.zero.is_none() {
+            side_by_side(s, panel.row_shifts.as_ptr().cast(), 16, count, panel.shifts.as_mut_ptr().cast());
+        }
+    }
+}
+
+/// Expands rows that begin within a group of interleaved ones: each is taken out of its own.
+#[cold]
+fn take_rows(isa: Isa, coding: &Coding, w: Stored<'_>, first: usize, panel: &mut Panel) {
+    let mut group = Panel { from: panel.from, depth: panel.depth, columns: w.lanes, ..Panel::new() };
+    for lane in 0..panel.columns {
+        let row = first + lane;
+        lay(isa, coding, w, row - row % w.lanes, &mut group);
+        let out = (
+            &mut panel.row_codes[DEPTH * lane..][..DEPTH],
+            &mut panel.row_scales[16 * lane..][..16],
+            &mut panel.row_shifts[16 * lane..][..16],
+        );
+        group.row(coding, w.lanes, row % w.lanes, out);
+    }
+}
+
+/// Makes a panel of columns of interleaved rows.
+#[inline(always)]
+fn unpack<S: Simd>(s: S, coding: &Coding, part: &[u8], panel: &mut Panel) {
+    let (units, subs, shifted) = (panel.depth / UNIT, coding.subs(panel.depth), coding.zero.is_none());
+    let (factors, len) = coding.interleaved_bytes(panel.depth).unwrap_or_default();
+    assert!(panel.depth <= DEPTH && part.len() == S::LANES * len, "rows interleaved for other registers");
+    let (head, codes) = part.split_at(S::LANES * factors);
+    if shifted {
+        let (first, second) = head.split_at(head.len() / 2);
+        unpack_factors(s, coding, first, subs, &mut panel.scales);
+        unpack_factors(s, coding, second, subs, &mut panel.shifts);
+    } else {
+        unpack_factors(s, coding, head, subs, &mut panel.scales);
+    }
+    let (from, to) = (codes.as_ptr(), panel.codes.as_mut_ptr());
+    // SAFETY: there are so many units, BITS registers each, and the panel has eight for each.
+    unsafe {
+        match coding.bits {
+            4 => unpack_codes::<S, 4>(s, from, units, to),
+            5 => unpack_codes::<S, 5>(s, from, units, to),
+            6 => unpack_codes::<S, 6>(s, from, units, to),
+            8 => unpack_codes::<S, 8>(s, from, units, to),
+            bits => unreachable!("no codes of {bits} bits are interleaved"),
+        }
+    }
+}
+
+/// Writes the scales, or the shifts, of sub-blocks.
+#[inline(always)]
+fn unpack_factors<S: Simd>(s: S, coding: &Coding, from: &[u8], subs: usize, to: &mut [f32; LANES * 16]) {
+    let lanes = S::LANES;
+    assert!(subs <= 16 && from.len() == if coding.factors == Some(Factors::Halves) { 2 * subs } else { 2 + subs } * lanes);
+    // SAFETY: so many bytes are there, and room for 16 registers of floats.
+    unsafe {
+        let (from, to) = (from.as_ptr(), to.as_mut_ptr());
+        if coding.factors == Some(Factors::Halves) {
+            for sub in 0..subs {
+                s.store_ptr(s.load_f16(from.add(2 * sub * lanes)), to.add(sub * lanes));
+            }
+            return;
+        }
+        let (half, bytes) = (s.load_f16(from), from.add(2 * lanes));
+        let signed = coding.factors == Some(Factors::Bytes { signed: true });
+        for sub in 0..subs {
+            let at = bytes.add(sub * lanes);
+            let byte = if signed { s.load_bytes::<true>(at) } else { s.load_bytes::<false>(at) };
+            s.store_ptr(s.mul(half, byte), to.add(sub * lanes));
+        }
+    }
+}
+
+/// Packs the codes of units of eight registers into BITS.
+///
+/// # Safety
+/// `from` is valid for eight registers of every unit, `to` for BITS.
+#[inline(always)]
+unsafe fn pack_codes<S: Simd, const BITS: usize>(s: S, from: *const u8, units: usize, to: *mut u8) {
+    let register = 4 * S::LANES;
+    for unit in 0..units {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let (from, to) = (from.add(unit * 8 * register), to.add(unit * BITS * register));
+            if BITS == 8 {
+                std::ptr::copy_nonoverlapping(from, to, 8 * register);
+                continue;
+            }
+            let (mut high, mut higher) = (s.splat_int(0), s.splat_int(0));
+            for j in 0..4 {
+                let (first, second) = (s.load_words(from.add(j * register)), s.load_words(from.add((4 + j) * register)));
+                s.store_words(s.or(s.and_bytes(first, 15), s.shift(s.and_bytes(second, 15), 4)), to.add(j * register));
+                let j = j as i32;
+                if BITS == 5 {
+                    high = s.or(high, s.shift(s.and_bytes(first, 16), j - 4));
+                    high = s.or(high, s.shift(s.and_bytes(second, 16), j));
+                }
+                if BITS == 6 {
+                    high = s.or(high, s.shift(s.and_bytes(first, 48), 2 * j - 4));
+                    higher = s.or(higher, s.shift(s.and_bytes(second, 48), 2 * j - 4));
+                }
+            }
+            if BITS > 4 {
+                s.store_words(high, to.add(4 * register));
+            }
+            if BITS > 5 {
+                s.store_words(higher, to.add(5 * register));
+            }
+        }
+    }
+}
+
+/// Writes the codes of units, eight registers for each.
+///
+/// # Safety
+/// `from` is valid for BITS registers of every unit, `to` for eight.
+#[inline(always)]
+unsafe fn unpack_codes<S: Simd, const BITS: usize>(s: S, from: *const u8, units: usize, to: *mut u8) {
+    let register = 4 * S::LANES;
+    for unit in 0..units {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let (from, to) = (from.add(unit * BITS * register), to.add(unit * 8 * register));
+            for line in (0..BITS * register).step_by(64) {
+                s.prefetch(from.wrapping_add(AHEAD + line));
+            }
+            if BITS == 8 {
+                std::ptr::copy_nonoverlapping(from, to, 8 * register);
+                continue;
+            }
+            let (mut high, mut higher) = (s.splat_int(0), s.splat_int(0));
+            if BITS > 4 {
+                high = s.load_words(from.add(4 * register));
+            }
+            if BITS > 5 {
+                higher = s.load_words(from.add(5 * register));
+            }
+            for j in 0..4 {
+                let both = s.load_words(from.add(j * register));
+                let (mut first, mut second) = (s.and_bytes(both, 15), s.and_bytes(s.shift(both, -4), 15));
+                let j32 = j as i32;
+                if BITS == 5 {
+                    first = s.or(first, s.and_bytes(s.shift(high, 4 - j32), 16));
+                    second = s.or(second, s.and_bytes(s.shift(high, -j32), 16));
+                }
+                if BITS == 6 {
+                    first = s.or(first, s.and_bytes(s.shift(high, 4 - 2 * j32), 48));
+                    second = s.or(second, s.and_bytes(s.shift(higher, 4 - 2 * j32), 48));
+                }
+                s.store_words(first, to.add(j * register));
+                s.store_words(second, to.add((4 + j) * register));
+            }
+        }
+    }
+}
+
+/// Writes words 0 to `count` of LANES rows, `stride` words apart, as `[count, LANES]`.
+///
+/// # Safety
+/// Rows and output are valid for `count` rounded up to LANES.
+#[inline(always)]
+unsafe fn side_by_side<S: Simd>(s: S, rows: *const u32, stride: usize, count: usize, to: *mut u32) {
+    for p in (0..count).step_by(S::LANES) {
+        // SAFETY: the caller's promise.
+        unsafe { s.transpose(rows.wrapping_add(p), stride, to.wrapping_add(p * S::LANES), S::LANES) };
+    }
+}
