@@ -63,14 +63,14 @@ pub fn bandwidth(device: &Device) -> f64 {
     .expect("invariant: reading memory does not fail")
 }
 
-/// How fast weights of a format are multiplied with one token: memory, unless expanding the codes takes longer.
+/// How fast weights of a format, with their rows interleaved or not, are multiplied with one token: memory, unless expanding the codes takes longer.
 ///
 /// # Units
-/// width of the token, bytes of all weights that it meets -> bytes per second
+/// width of the token, bytes of all weights that it meets -> bytes of a file per second
 ///
 /// # Errors
 /// If the format cannot be multiplied.
-pub fn weight_rate(device: &Device, format: Format, width: usize, bytes: u64) -> Result<f64> {
+pub fn weight_rate(device: &Device, format: Format, interleaved: bool, width: usize, bytes: u64) -> Result<f64> {
     let k = width.next_multiple_of(256);
     let row = format.bytes(k);
     let n = (SPAN.min(bytes as usize) / row).max(32);
@@ -78,6 +78,7 @@ pub fn weight_rate(device: &Device, format: Format, width: usize, bytes: u64) ->
     let bytes = Bytes::from(vec![0x11u8; n * row]);
     let scales = if format == Format::F8E4M3 { vec![1.0; fp8_scale_shape(n, k).iter().product()] } else { Vec::new() };
     let weight = StoredWeight::new(format, &[n, k], vec![StoredMatrix { bytes, scales }])?;
+    let weight = if interleaved { weight.interleaved(device) } else { weight };
     let (w, x) = (Param::new("measured", 0, weight), Tensor::from_slice(device, &[1, k], &vec![1.0; k]));
     rate(n * row, || {
         black_box(x.matmul(Pass::inference(device), &w)?);

@@ -3,10 +3,11 @@
 
 use std::collections::BTreeMap;
 
+use minke_model::Transformer;
 use minke_spec::config::AttentionConfig;
 use minke_spec::cost::kv_bytes_per_token;
 use minke_spec::{Format, ModelConfig};
-use minke_tensor::{Device, Dtype, PAGE_TOKENS};
+use minke_tensor::{Device, Dtype, PAGE_TOKENS, StoredWeight};
 use minke_weights::{Archive, Component, ComponentBytes};
 use serde::Serialize;
 
@@ -53,6 +54,8 @@ pub struct MemoryPlanner<'a> {
     ids: u64,
     /// Sequences that may sample in one step.
     max_running: usize,
+    /// Whether rows of weights are interleaved in memory.
+    interleaves: bool,
 }
 
 impl<'a> MemoryPlanner<'a> {
@@ -60,7 +63,23 @@ impl<'a> MemoryPlanner<'a> {
     pub fn new(archive: &'a Archive) -> Self {
         let listed = archive.metadata.as_ref().and_then(|metadata| metadata.list("tokenizer.ggml.tokens").ok()?);
         let ids = listed.map_or(archive.config.vocab_size, <[_]>::len) as u64;
-        Self { archive, components: archive.components(), ids, max_running: 1 }
+        Self { archive, components: archive.components(), ids, max_running: 1, interleaves: false }
+    }
+
+    /// Plans for so many bytes: where the weights take half of them at most, rows are interleaved in memory, otherwise they
+    /// stay mapped.
+    #[must_use]
+    pub fn for_memory(self, have: u64) -> Self {
+        let stored: u64 = self.components.values().map(|bytes| bytes.stored).sum();
+        Self { interleaves: stored <= have / 2, ..self }
+    }
+
+    /// Loads the model as it was planned.
+    ///
+    /// # Errors
+    /// If a tensor is missing, of another shape or of a format that is not supported.
+    pub fn load(&self, device: &Device) -> Result<Transformer> {
+        Ok(if self.interleaves { self.archive.load_interleaved(device)? } else { self.archive.load(device)? })
     }
 
     /// Sets how many requests are worked on at once; each has a row of logits.
@@ -113,19 +132,30 @@ impl<'a> MemoryPlanner<'a> {
         // What so many draws touch, each of which touches a share.
         let touched = |share: f64| 1.0 - (1.0 - share.min(1.0)).powf(tokens as f64);
         let mut sum = 0.0;
-        for ((component, _), bytes) in &self.components {
-            let stored = bytes.stored as f64;
+        for ((component, format), bytes) in &self.components {
+            let mut stored = bytes.stored as f64;
             let share = match component {
                 // What becomes f32 is read whole.
                 _ if bytes.decoded > 0 => 1.0,
                 // Token by token, drafts come to all of it.
                 Component::Mtp => 1.0,
                 Component::Embedding if !config.tie_word_embeddings => touched(FAULT_AROUND / stored.max(1.0)),
+                _ if let Some(bytes) = self.interleaved(format, bytes.stored) => {
+                    stored = bytes as f64;
+                    1.0
+                }
                 component => touched(visited(config, *component)),
             };
             sum += stored * share + bytes.decoded as f64;
         }
         sum as u64
+    }
+
+    /// What bytes of a format become, if their rows are interleaved.
+    fn interleaved(&self, format: &str, bytes: u64) -> Option<u64> {
+        Format::from_name(format)
+            .filter(|_| self.interleaves)
+            .and_then(|format| StoredWeight::interleaved_bytes(format, bytes))
     }
 
     /// How fast a model would write, from how fast weights of its formats are multiplied on this machine, now.
@@ -148,7 +178,7 @@ impl<'a> MemoryPlanner<'a> {
         for (format, bytes) in by_format {
             // Norms and biases are not worth a measurement.
             if bytes > 0.01 * active {
-                seconds += bytes / weight_rate(device, format, config.hidden_size, bytes as u64)?;
+                seconds += bytes / weight_rate(device, format, self.interleaves, config.hidden_size, bytes as u64)?;
             }
         }
         let cache = (context * kv_bytes_per_token(config, CACHE_DTYPE.format())) as f64 / bandwidth;

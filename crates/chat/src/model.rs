@@ -82,14 +82,15 @@ impl ChatModel {
     pub fn open_for(path: &Path, device: &Device, max_running: usize) -> Result<Self> {
         let archive = Archive::open(path)?;
         let have = memory().map_or(u64::MAX, |memory| memory.available);
-        let context = MemoryPlanner::new(&archive).with_max_running(max_running).context(have, None)?;
+        let planner = MemoryPlanner::new(&archive).with_max_running(max_running).for_memory(have);
+        let context = planner.context(have, None)?;
         archive.check_weights()?;
         let tokenizer = tokenizer(&archive)?;
         let (template, note) = template(&archive, &tokenizer)?;
         let generation = GenerationConfig::read(&archive)?;
         let (device, identity) = (device.clone(), identity(&archive, device));
         let summary = summary(&archive, &tokenizer, &template);
-        let model = archive.load(&device)?;
+        let model = planner.load(&device)?;
         let notes = archive.notes.iter().cloned().chain(note).collect();
         Ok(Self { device, model, tokenizer, template, generation, context, identity, summary, notes })
     }

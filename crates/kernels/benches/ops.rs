@@ -85,11 +85,17 @@ fn stored_matmul_rows(device: &Device) {
         let bytes: Vec<u8> = (0..n * format.bytes(k)).map(|i| 0x38 + (i * 7919 % 5) as u8).collect();
         let scales = if format == Format::F8E4M3 { numbers(n / 128 * (k / 128)) } else { Vec::new() };
         let w = Stored::new(format, &bytes, &scales, n, k);
-        for m in [1, 16, 256] {
-            let (x, mut y) = (random(device, m * k), room(device, m * n));
-            let ns = median_ns(|| stored_matmul::matmul(device, x.view(), w, m, black_box(y.view_mut())));
-            let (name, touched) = (format.name().to_lowercase(), bytes.len() + x.bytes() + y.bytes());
-            println!("stored_matmul,{name},{m}x{n}x{k},{ns:.0},{touched},{}", 2 * m * n * k);
+        let interleaved = stored_matmul::interleave(device, w);
+        let interleaved = interleaved
+            .as_ref()
+            .map(|(lanes, bytes)| ("_interleaved", Stored::interleaved(format, *lanes, bytes, n, k)));
+        for (layout, w) in std::iter::once(("", w)).chain(interleaved) {
+            for m in [1, 4, 16, 256] {
+                let (x, mut y) = (random(device, m * k), room(device, m * n));
+                let ns = median_ns(|| stored_matmul::matmul(device, x.view(), w, m, black_box(y.view_mut())));
+                let (name, touched) = (format.name().to_lowercase(), bytes.len() + x.bytes() + y.bytes());
+                println!("stored_matmul{layout},{name},{m}x{n}x{k},{ns:.0},{touched},{}", 2 * m * n * k);
+            }
         }
     }
 }

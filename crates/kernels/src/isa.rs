@@ -42,7 +42,7 @@ impl Isa {
             {
                 found.push(Self(Kind::Avx512));
             }
-            if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
+            if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") && is_x86_feature_detected!("f16c") {
                 found.push(Self(Kind::Avx2));
             }
         }

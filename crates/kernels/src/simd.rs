@@ -5,6 +5,8 @@
 //! and on nothing else.
 
 use crate::format::bf16::Bf16;
+use crate::format::f16;
+use crate::isa::{Isa, Kind};
 
 /// A vector of `LANES` floats of one instruction set.
 ///
@@ -17,6 +19,8 @@ pub(crate) trait Simd: Copy {
     /// Rows of the matrix-product tile that fit the register file (with two registers of columns).
     const TILE_ROWS: usize;
 
+    /// The path.
+    fn isa(self) -> Isa;
     /// `x` in every lane.
     fn splat(self, x: f32) -> Self::V;
     /// The floats at `from`.
@@ -76,9 +80,32 @@ pub(crate) trait Simd: Copy {
     /// # Safety
     /// `from` is valid for reading `4 * LANES` bytes.
     unsafe fn load_words(self, from: *const u8) -> Self::I;
-    /// In every lane `sum + the sum over its four bytes of w * q`: bytes of `w` have no sign and lie below 128
-    /// unless `WIDE`, those of `q` have one and lie above -128.
-    fn dot<const WIDE: bool>(self, sum: Self::I, w: Self::I, q: i32) -> Self::I;
+    /// Writes all words to `to`.
+    /// # Safety
+    /// `to` is valid for writing `4 * LANES` bytes.
+    unsafe fn store_words(self, x: Self::I, to: *mut u8);
+    /// The bits that either has.
+    fn or(self, a: Self::I, b: Self::I) -> Self::I;
+    /// The bits of every byte that `mask` has.
+    fn and_bytes(self, a: Self::I, mask: u8) -> Self::I;
+    /// Every word with its bits `by` places higher, or lower if it is negative; zeros come in.
+    fn shift(self, a: Self::I, by: i32) -> Self::I;
+    /// The `LANES` halves (f16) at `from` as floats.
+    /// # Safety
+    /// `from` is valid for reading `2 * LANES` bytes.
+    unsafe fn load_f16(self, from: *const u8) -> Self::V;
+    /// The `LANES` bytes at `from` as floats.
+    /// # Safety
+    /// `from` is valid for reading `LANES` bytes.
+    unsafe fn load_bytes<const SIGNED: bool>(self, from: *const u8) -> Self::V;
+    /// Whether wide dots take 128 from each byte of w.
+    const CENTERED: bool;
+    /// In every lane `sum + the sum over its bytes in N words of w * q`. Bytes of `q` have a sign and lie above -128; those of
+    /// `w` have none, and if `WIDE`, 128 is taken from each if [`Simd::CENTERED`]. Otherwise they are at most 31 if N is 4,
+    /// at most 63 if N is 2 and at most 127 if it is 1, so that a path may add products in 16 bits.
+    /// # Safety
+    /// `q` is valid for reading `4 * N` bytes.
+    unsafe fn dots<const N: usize, const WIDE: bool>(self, sum: Self::I, w: [Self::I; N], q: *const i8) -> Self::I;
     /// Replaces the `4 * LANES` bytes at `at`, each below 16, by their places in `table`.
     /// # Safety
     /// `at` is valid for reading and writing them.
@@ -229,14 +256,14 @@ macro_rules! simd_fn {
             #[allow(clippy::too_many_arguments)]
             $($unsafe)? fn generic<S: $crate::simd::Simd $(, $F: $bound)?>($s: S $(, $arg: $ty)*) $(-> $ret)? $body
             #[cfg(target_arch = "x86_64")]
-            #[target_feature(enable = "avx512f,avx512vl,avx512bw,avx512dq,avx512vnni,avx2,fma")]
+            #[target_feature(enable = "avx512f,avx512vl,avx512bw,avx512dq,avx512vnni,avx2,fma,f16c")]
             #[allow(clippy::too_many_arguments, unused_unsafe)]
             $($unsafe)? fn avx512$(<$F: $bound>)?(token: $crate::simd::Avx512 $(, $arg: $ty)*) $(-> $ret)? {
                 // SAFETY: the promise of the caller, if there is one.
                 unsafe { generic::<_ $(, $F)?>(token $(, $arg)*) }
             }
             #[cfg(target_arch = "x86_64")]
-            #[target_feature(enable = "avx2,fma")]
+            #[target_feature(enable = "avx2,fma,f16c")]
             #[allow(clippy::too_many_arguments, unused_unsafe)]
             $($unsafe)? fn avx2$(<$F: $bound>)?(token: $crate::simd::Avx2 $(, $arg: $ty)*) $(-> $ret)? {
                 // SAFETY: as above.
@@ -284,6 +311,10 @@ impl Simd for Portable {
     const LANES: usize = 8;
     const TILE_ROWS: usize = 4;
 
+    #[inline(always)]
+    fn isa(self) -> Isa {
+        Isa(Kind::Portable)
+    }
     #[inline(always)]
     fn splat(self, x: f32) -> Self::V {
         [x; 8]
@@ -392,12 +423,43 @@ impl Simd for Portable {
         unsafe { from.cast::<[i32; 8]>().read_unaligned() }
     }
     #[inline(always)]
-    fn dot<const WIDE: bool>(self, sum: Self::I, w: Self::I, q: i32) -> Self::I {
-        let q = q.to_le_bytes().map(|q| i32::from(q as i8));
+    unsafe fn store_words(self, x: Self::I, to: *mut u8) {
+        // SAFETY: the caller's promise; unaligned writes are allowed.
+        unsafe { to.cast::<[i32; 8]>().write_unaligned(x) };
+    }
+    #[inline(always)]
+    fn or(self, a: Self::I, b: Self::I) -> Self::I {
+        std::array::from_fn(|i| a[i] | b[i])
+    }
+    #[inline(always)]
+    fn and_bytes(self, a: Self::I, mask: u8) -> Self::I {
+        a.map(|a| a & i32::from_le_bytes([mask; 4]))
+    }
+    #[inline(always)]
+    fn shift(self, a: Self::I, by: i32) -> Self::I {
+        a.map(|a| if by < 0 { (a as u32 >> -by) as i32 } else { a << by })
+    }
+    #[inline(always)]
+    unsafe fn load_f16(self, from: *const u8) -> Self::V {
+        // SAFETY: the caller's promise; unaligned reads are allowed.
+        unsafe { from.cast::<[u16; 8]>().read_unaligned() }.map(f16::decode)
+    }
+    #[inline(always)]
+    unsafe fn load_bytes<const SIGNED: bool>(self, from: *const u8) -> Self::V {
+        // SAFETY: the caller's promise.
+        unsafe { from.cast::<[u8; 8]>().read() }.map(|x| if SIGNED { f32::from(x as i8) } else { f32::from(x) })
+    }
+    const CENTERED: bool = false;
+    #[inline(always)]
+    unsafe fn dots<const N: usize, const WIDE: bool>(self, sum: Self::I, w: [Self::I; N], q: *const i8) -> Self::I {
         let mut out = sum;
-        for (out, w) in out.iter_mut().zip(w) {
-            let w = w.to_le_bytes().map(i32::from);
-            *out += w[0] * q[0] + w[1] * q[1] + w[2] * q[2] + w[3] * q[3];
+        for (word, w) in w.iter().enumerate() {
+            // SAFETY: the caller's promise; unaligned reads are allowed.
+            let q = unsafe { q.add(4 * word).cast::<[i8; 4]>().read_unaligned() }.map(i32::from);
+            for (out, w) in out.iter_mut().zip(w) {
+                let w = w.to_le_bytes().map(i32::from);
+                *out += w[0] * q[0] + w[1] * q[1] + w[2] * q[2] + w[3] * q[3];
+            }
         }
         out
     }
@@ -424,7 +486,7 @@ pub(crate) use x86::{Avx2, Avx512};
 
 #[cfg(target_arch = "x86_64")]
 mod x86 {
-    use super::{Bf16, Simd};
+    use super::{Bf16, Isa, Kind, Simd};
     use std::arch::x86_64::*;
 
     /// 512-bit registers; proof that the machine has them.
@@ -466,6 +528,10 @@ mod x86 {
         const LANES: usize = 16;
         const TILE_ROWS: usize = 12;
 
+        #[inline(always)]
+        fn isa(self) -> Isa {
+            Isa(Kind::Avx512)
+        }
         #[inline(always)]
         fn splat(self, x: f32) -> Self::V {
             unsafe { _mm512_set1_ps(x) }
@@ -563,8 +629,49 @@ mod x86 {
             unsafe { _mm512_loadu_si512(from.cast()) }
         }
         #[inline(always)]
-        fn dot<const WIDE: bool>(self, sum: Self::I, w: Self::I, q: i32) -> Self::I {
-            unsafe { _mm512_dpbusd_epi32(sum, w, _mm512_set1_epi32(q)) }
+        unsafe fn store_words(self, x: Self::I, to: *mut u8) {
+            unsafe { _mm512_storeu_si512(to.cast(), x) };
+        }
+        #[inline(always)]
+        fn or(self, a: Self::I, b: Self::I) -> Self::I {
+            unsafe { _mm512_or_si512(a, b) }
+        }
+        #[inline(always)]
+        fn and_bytes(self, a: Self::I, mask: u8) -> Self::I {
+            unsafe { _mm512_and_si512(a, _mm512_set1_epi8(mask as i8)) }
+        }
+        #[inline(always)]
+        fn shift(self, a: Self::I, by: i32) -> Self::I {
+            unsafe {
+                if by < 0 {
+                    _mm512_srl_epi32(a, _mm_cvtsi32_si128(-by))
+                } else {
+                    _mm512_sll_epi32(a, _mm_cvtsi32_si128(by))
+                }
+            }
+        }
+        #[inline(always)]
+        unsafe fn load_f16(self, from: *const u8) -> Self::V {
+            unsafe { _mm512_cvtph_ps(_mm256_loadu_si256(from.cast())) }
+        }
+        #[inline(always)]
+        unsafe fn load_bytes<const SIGNED: bool>(self, from: *const u8) -> Self::V {
+            unsafe {
+                let bytes = _mm_loadu_si128(from.cast());
+                _mm512_cvtepi32_ps(if SIGNED { _mm512_cvtepi8_epi32(bytes) } else { _mm512_cvtepu8_epi32(bytes) })
+            }
+        }
+        const CENTERED: bool = false;
+        #[inline(always)]
+        unsafe fn dots<const N: usize, const WIDE: bool>(self, sum: Self::I, w: [Self::I; N], q: *const i8) -> Self::I {
+            let mut sum = sum;
+            for (word, w) in w.into_iter().enumerate() {
+                unsafe {
+                    let q = q.add(4 * word).cast::<i32>().read_unaligned();
+                    sum = _mm512_dpbusd_epi32(sum, w, _mm512_set1_epi32(q));
+                }
+            }
+            sum
         }
         #[inline(always)]
         unsafe fn look_up(self, table: &[u8; 16], at: *mut u8) {
@@ -653,6 +760,10 @@ mod x86 {
         const LANES: usize = 8;
         const TILE_ROWS: usize = 6;
 
+        #[inline(always)]
+        fn isa(self) -> Isa {
+            Isa(Kind::Avx2)
+        }
         #[inline(always)]
         fn splat(self, x: f32) -> Self::V {
             unsafe { _mm256_set1_ps(x) }
@@ -753,19 +864,58 @@ mod x86 {
             unsafe { _mm256_loadu_si256(from.cast()) }
         }
         #[inline(always)]
-        fn dot<const WIDE: bool>(self, sum: Self::I, w: Self::I, q: i32) -> Self::I {
+        unsafe fn store_words(self, x: Self::I, to: *mut u8) {
+            unsafe { _mm256_storeu_si256(to.cast(), x) };
+        }
+        #[inline(always)]
+        fn or(self, a: Self::I, b: Self::I) -> Self::I {
+            unsafe { _mm256_or_si256(a, b) }
+        }
+        #[inline(always)]
+        fn and_bytes(self, a: Self::I, mask: u8) -> Self::I {
+            unsafe { _mm256_and_si256(a, _mm256_set1_epi8(mask as i8)) }
+        }
+        #[inline(always)]
+        fn shift(self, a: Self::I, by: i32) -> Self::I {
             unsafe {
-                let (q, ones) = (_mm256_set1_epi32(q), _mm256_set1_epi16(1));
-                // Pairs of products saturate at 16 bits, which 127 * 127 * 2 does not reach and 255 * 127 * 2 would: the
-                // highest bit of a wide code is multiplied apart.
-                let low = if WIDE { _mm256_and_si256(w, _mm256_set1_epi8(0x7f)) } else { w };
-                let sum = _mm256_add_epi32(sum, _mm256_madd_epi16(_mm256_maddubs_epi16(low, q), ones));
-                if !WIDE {
-                    return sum;
+                if by < 0 {
+                    _mm256_srl_epi32(a, _mm_cvtsi32_si128(-by))
+                } else {
+                    _mm256_sll_epi32(a, _mm_cvtsi32_si128(by))
                 }
-                let high = _mm256_and_si256(_mm256_srli_epi16::<7>(w), _mm256_set1_epi8(1));
-                let high = _mm256_madd_epi16(_mm256_maddubs_epi16(high, q), ones);
-                _mm256_add_epi32(sum, _mm256_slli_epi32::<7>(high))
+            }
+        }
+        #[inline(always)]
+        unsafe fn load_f16(self, from: *const u8) -> Self::V {
+            unsafe { _mm256_cvtph_ps(_mm_loadu_si128(from.cast())) }
+        }
+        #[inline(always)]
+        unsafe fn load_bytes<const SIGNED: bool>(self, from: *const u8) -> Self::V {
+            unsafe {
+                let bytes = _mm_loadl_epi64(from.cast());
+                _mm256_cvtepi32_ps(if SIGNED { _mm256_cvtepi8_epi32(bytes) } else { _mm256_cvtepu8_epi32(bytes) })
+            }
+        }
+        const CENTERED: bool = true;
+        #[inline(always)]
+        unsafe fn dots<const N: usize, const WIDE: bool>(self, sum: Self::I, w: [Self::I; N], q: *const i8) -> Self::I {
+            // Pairs of products are added in 16 bits: of a wide word at most 128 * 127 * 2, of N others at most
+            // 31 * 127 * 8, 63 * 127 * 4 or 127 * 127 * 2; all are below 2^15.
+            const { assert!(N <= if WIDE { 1 } else { 4 }) };
+            unsafe {
+                let mut pairs = _mm256_setzero_si256();
+                for (word, w) in w.into_iter().enumerate() {
+                    let q = _mm256_set1_epi32(q.add(4 * word).cast::<i32>().read_unaligned());
+                    let products = if WIDE {
+                        // A byte with its sign is a magnitude, and the sign moves to q.
+                        let w = _mm256_xor_si256(w, _mm256_set1_epi8(-128));
+                        _mm256_maddubs_epi16(_mm256_abs_epi8(w), _mm256_sign_epi8(q, w))
+                    } else {
+                        _mm256_maddubs_epi16(w, q)
+                    };
+                    pairs = if word == 0 { products } else { _mm256_add_epi16(pairs, products) };
+                }
+                _mm256_add_epi32(sum, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)))
             }
         }
         #[inline(always)]

@@ -41,6 +41,19 @@ impl Bytes {
         Ok(Self { range: 0..map.len(), whole: Arc::new(Whole::Mapped(map)) })
     }
 
+    /// Lets the system drop the pages of a mapped file from this process: they are read again where someone looks at them. For
+    /// bytes that were read once, as they count as memory of the process until then.
+    pub fn forget_pages(&self) {
+        #[cfg(unix)]
+        if let Whole::Mapped(map) = &*self.whole {
+            // SAFETY: the mapping is shared with its file and never written, so pages that are dropped come back as they were.
+            // A refusal leaves them where they are.
+            let _ = unsafe {
+                map.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, self.range.start, self.range.len())
+            };
+        }
+    }
+
     /// A part, if these bytes have it.
     pub fn slice(&self, range: Range<usize>) -> Option<Self> {
         let (start, end) = (self.range.start.checked_add(range.start)?, self.range.start.checked_add(range.end)?);
@@ -83,7 +96,10 @@ mod tests {
         std::fs::write(&path, b"0123456789").expect("written");
         let bytes = Bytes::map(&path).expect("mapped");
         assert_eq!(&*bytes, b"0123456789");
+        bytes.forget_pages();
+        assert_eq!(&*bytes, b"0123456789");
         let part = bytes.slice(2..8).expect("within");
+        part.forget_pages();
         assert_eq!((&*part, &*part.slice(1..3).expect("within")), (&b"234567"[..], &b"34"[..]));
         assert!(
             part.slice(0..7).is_none() && part.slice(7..7).is_none() && part.slice(usize::MAX..usize::MAX).is_none()

@@ -1,4 +1,4 @@
-//! Stored weights, which are not trained: as they lie in their file, a view per matrix.
+//! Stored weights, which are not trained: as they lie in their file, a view per matrix, or with their rows interleaved.
 
 use minke_kernels::format::{self, Stored};
 use minke_kernels::ops::stored_matmul;
@@ -14,12 +14,14 @@ use crate::shape::Shape;
 #[derive(Clone, Debug)]
 pub struct StoredWeight {
     format: Format,
+    /// So many rows of a matrix are interleaved; 0 if they lie as in a file.
+    lanes: usize,
     shape: Shape,
     /// One view, or one per expert; none of an expert that is not in memory.
     matrices: Vec<Option<StoredMatrix>>,
 }
 
-/// One matrix in the bytes of a file.
+/// One matrix, in the bytes of a file or with its rows interleaved.
 #[derive(Clone, Debug)]
 pub struct StoredMatrix {
     /// Its rows.
@@ -55,11 +57,40 @@ impl StoredWeight {
             return Err(refuse(format, shape, "has rows that are not whole blocks"));
         }
         let experts: usize = shape[..shape.len() - 2].iter().product();
-        let fits = |matrix: &StoredMatrix| matrix.fits(format, n, k);
+        let fits = |matrix: &StoredMatrix| matrix.fits(format, 0, n, k);
         if shape.len() > 3 || matrices.len() != experts || !matrices.iter().flatten().all(fits) {
             return Err(refuse(format, shape, "has another number of bytes"));
         }
-        Ok(Self { format, shape: Shape::new(shape), matrices })
+        Ok(Self { format, lanes: 0, shape: Shape::new(shape), matrices })
+    }
+
+    /// The same weight with the rows of its matrices interleaved, in memory of its own, for products in less time; as it is if
+    /// the format or the device has no such layout, or an expert is not in memory. The bytes that were read are given back to the
+    /// system where they are those of a file.
+    ///
+    /// # Numerics
+    /// Every product has the bits that it had.
+    #[must_use]
+    pub fn interleaved(&self, device: &Device) -> Self {
+        if !self.is_whole() || Self::interleaved_bytes(self.format, 0).is_none() {
+            return self.clone();
+        }
+        let (mut lanes, mut matrices) = (0, Vec::with_capacity(self.matrices.len()));
+        for matrix in self.matrices.iter().flatten() {
+            let Some((count, bytes)) = stored_matmul::interleave(device, self.stored(matrix)) else {
+                return self.clone();
+            };
+            matrix.bytes.forget_pages();
+            lanes = count;
+            matrices.push(Some(StoredMatrix { bytes: bytes.into(), scales: Vec::new() }));
+        }
+        Self { lanes, matrices, format: self.format, shape: self.shape }
+    }
+
+    /// About how many bytes so many of a format become where rows are interleaved; none if it has no such layout.
+    pub fn interleaved_bytes(format: Format, bytes: u64) -> Option<u64> {
+        let len = Stored::interleaved_len(format, 8, 8, 256)? as u64;
+        Some((u128::from(bytes) * u128::from(len) / (8 * format.bytes(256)) as u128) as u64)
     }
 
     /// The format.
@@ -100,8 +131,9 @@ impl StoredWeight {
     /// The bytes of the matrix, row by row.
     ///
     /// # Panics
-    /// If these are experts of which the first is not in memory.
+    /// If these are experts of which the first is not in memory, or rows are interleaved.
     pub fn bytes(&self) -> &[u8] {
+        assert_eq!(self.lanes, 0, "interleaved rows are not those of a file");
         &self.only().bytes
     }
 
@@ -127,18 +159,24 @@ impl StoredWeight {
     /// Whether a matrix has the size of those of this weight.
     pub(crate) fn fits(&self, matrix: &StoredMatrix) -> bool {
         let [.., n, k] = *self.shape.dims() else { unreachable!("a weight has matrices") };
-        matrix.fits(self.format, n, k)
+        matrix.fits(self.format, self.lanes, n, k)
     }
 
     /// A matrix of this weight as kernels read it.
     pub(crate) fn stored<'a>(&self, matrix: &'a StoredMatrix) -> Stored<'a> {
         let [.., n, k] = *self.shape.dims() else { unreachable!("a weight has matrices") };
-        Stored::new(self.format, &matrix.bytes, &matrix.scales, n, k)
+        match self.lanes {
+            0 => Stored::new(self.format, &matrix.bytes, &matrix.scales, n, k),
+            lanes => Stored::interleaved(self.format, lanes, &matrix.bytes, n, k),
+        }
     }
 }
 
 impl StoredMatrix {
-    fn fits(&self, format: Format, n: usize, k: usize) -> bool {
+    fn fits(&self, format: Format, lanes: usize, n: usize, k: usize) -> bool {
+        if lanes > 0 {
+            return Some(self.bytes.len()) == Stored::interleaved_len(format, lanes, n, k);
+        }
         let scales = if format == Format::F8E4M3 { fp8_scale_shape(n, k).iter().product() } else { 0 };
         self.bytes.len() == n * format.bytes(k) && self.scales.len() == scales
     }

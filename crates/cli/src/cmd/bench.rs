@@ -32,8 +32,9 @@ pub fn run(args: &Bench) -> Result<()> {
     let archive = open(&args.model.path()?)?;
     let tokens = args.prompt.iter().max().unwrap_or(&0) + args.generate;
     let have = memory().map_or(u64::MAX, |memory| memory.available);
-    MemoryPlanner::new(&archive).context(have, Some(tokens.min(archive.config.max_position_embeddings)))?;
-    let model = archive.load(&device)?;
+    let planner = MemoryPlanner::new(&archive).for_memory(have);
+    planner.context(have, Some(tokens.min(archive.config.max_position_embeddings)))?;
+    let model = planner.load(&device)?;
     let load_seconds = start.elapsed().as_secs_f64();
     let vocabulary = archive.config.vocab_size as u64;
     let mut speeds = Vec::new();

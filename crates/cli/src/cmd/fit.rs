@@ -57,12 +57,12 @@ pub fn run(args: &Fit) -> Result<()> {
             &published.archive
         }
     };
-    let (config, planner) = (&archive.config, MemoryPlanner::new(archive));
+    let have = args.memory.or_else(|| memory().map(|memory| memory.available)).unwrap_or(u64::MAX);
+    let (config, planner) = (&archive.config, MemoryPlanner::new(archive).for_memory(have));
     let most = config.max_position_embeddings;
     if let Some(asked) = args.context.filter(|&asked| asked == 0 || asked > most) {
         return Err(Exit::Usage.because(format!("--context {asked}: this model holds 1 to {most} tokens")));
     }
-    let have = args.memory.or_else(|| memory().map(|memory| memory.available)).unwrap_or(u64::MAX);
     let context = planner.context(have, args.context);
     let context_tokens = *context.as_ref().unwrap_or(&args.context.unwrap_or(MIN_CONTEXT));
     let (device, parts) = (args.compute.device()?, planner.components());

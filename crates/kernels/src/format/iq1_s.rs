@@ -21,6 +21,7 @@ impl Coded for Iq1S {
     const SUB: usize = 32;
     const ZERO: i32 = 0;
     const SHIFTED: bool = true;
+    const BITS: usize = 2;
 
     #[inline(always)]
     fn expand<S: Simd>(s: S, block: &[u8], codes: &mut [u8], scales: &mut [f32], shifts: &mut [f32]) {

@@ -20,6 +20,7 @@ impl Coded for Iq3S {
     const SUB: usize = 32;
     const ZERO: i32 = ZERO as i32;
     const SHIFTED: bool = false;
+    const BITS: usize = 7;
 
     #[inline(always)]
     fn expand<S: Simd>(s: S, block: &[u8], codes: &mut [u8], scales: &mut [f32], _shifts: &mut [f32]) {

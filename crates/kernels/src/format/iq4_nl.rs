@@ -6,7 +6,7 @@
 //! ```
 
 use super::fit::{self, Levels, Minimum};
-use super::{Coded, Quantized, f16, nibbles};
+use super::{BlockFactors, Coded, Factors, Quantized, f16, nibbles, u16_at};
 use crate::isa::Isa;
 use crate::simd::Simd;
 use minke_spec::Format;
@@ -32,12 +32,18 @@ impl Coded for Iq4Nl {
     const SUB: usize = 32;
     const ZERO: i32 = 128;
     const SHIFTED: bool = false;
+    const BITS: usize = 4;
     const VALUES: Option<[u8; 16]> = Some(VALUES);
+    const FACTORS: Option<Factors> = Some(Factors::Halves);
 
     #[inline(always)]
     fn expand<S: Simd>(_s: S, block: &[u8], codes: &mut [u8], scales: &mut [f32], _shifts: &mut [f32]) {
         scales[0] = f16::read(block);
         nibbles(&block[2..18], codes);
+    }
+
+    fn factors(block: &[u8]) -> BlockFactors {
+        BlockFactors { halves: [u16_at(block, 0), 0], ..BlockFactors::default() }
     }
 }
 

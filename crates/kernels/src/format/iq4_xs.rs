@@ -9,7 +9,7 @@
 
 use super::fit::{Fitted, Grid};
 use super::iq4_nl::{LEVELS, VALUES};
-use super::{Coded, Quantized, f16, nibbles};
+use super::{BlockFactors, Coded, Factors, Quantized, f16, nibbles, u16_at};
 use crate::isa::Isa;
 use crate::simd::Simd;
 use minke_spec::Format;
@@ -21,20 +21,38 @@ impl Coded for Iq4Xs {
     const SUB: usize = 32;
     const ZERO: i32 = 128;
     const SHIFTED: bool = false;
+    const BITS: usize = 4;
     const VALUES: Option<[u8; 16]> = Some(VALUES);
+    const FACTORS: Option<Factors> = Some(Factors::Bytes { signed: true });
 
     #[inline(always)]
     fn expand<S: Simd>(_s: S, block: &[u8], codes: &mut [u8], scales: &mut [f32], _shifts: &mut [f32]) {
         let d = f16::read(block);
-        let high = u16::from_le_bytes([block[2], block[3]]);
-        for (s, scale) in scales[..8].iter_mut().enumerate() {
-            let low = u16::from(block[4 + s / 2] >> (4 * (s % 2)) & 15);
-            *scale = d * (f32::from(low | (high >> (2 * s) & 3) << 4) - 32.0);
+        for (scale, factor) in scales[..8].iter_mut().zip(scales_of(block)) {
+            *scale = d * f32::from(factor);
         }
         for (packed, codes) in block[8..136].as_chunks::<16>().0.iter().zip(codes.as_chunks_mut::<32>().0) {
             nibbles(packed, codes);
         }
     }
+
+    fn factors(block: &[u8]) -> BlockFactors {
+        let mut factors = BlockFactors { halves: [u16_at(block, 0), 0], ..BlockFactors::default() };
+        factors.bytes[0][..8].copy_from_slice(&scales_of(block).map(|scale| scale as u8));
+        factors
+    }
+}
+
+/// The scales of a block, without its half.
+#[inline(always)]
+fn scales_of(block: &[u8]) -> [i8; 8] {
+    let high = u16_at(block, 2);
+    let mut scales = [0; 8];
+    for (s, scale) in scales.iter_mut().enumerate() {
+        let low = block[4 + s / 2] >> (4 * (s % 2)) & 15;
+        *scale = (low | ((high >> (2 * s) & 3) as u8) << 4) as i8 - 32;
+    }
+    scales
 }
 
 impl Quantized for Iq4Xs {

@@ -15,6 +15,7 @@ use std::ops::Range;
 use minke_spec::Format;
 use minke_spec::format::{FP8_BLOCK, fp8_scale_shape};
 
+use self::panel::{BlockFactors, Factors};
 use crate::isa::Isa;
 use crate::simd::{Simd, simd_fn};
 
@@ -32,6 +33,7 @@ mod iq3_s;
 mod iq3_xxs;
 mod iq4_nl;
 mod iq4_xs;
+pub(crate) mod panel;
 mod q2_k;
 mod q3_k;
 mod q4_0;
@@ -54,11 +56,20 @@ pub(crate) trait Coded {
     const ZERO: i32;
     /// Whether a shift is added.
     const SHIFTED: bool;
+    /// Bits of a code.
+    const BITS: usize;
     /// The codes that those of 4 bits stand for, if they are not evenly spaced.
     const VALUES: Option<[u8; 16]> = None;
+    /// How scales lie in rows that are interleaved; none if the format has no such layout.
+    const FACTORS: Option<Factors> = None;
 
     /// Expands a block: a code per element, not yet replaced by `VALUES`, a scale and, if `SHIFTED`, a shift per sub-block.
     fn expand<S: Simd>(s: S, block: &[u8], codes: &mut [u8], scales: &mut [f32], shifts: &mut [f32]);
+
+    /// The scales of a block as they are stored, if `FACTORS` says how they lie in rows that are interleaved.
+    fn factors(_block: &[u8]) -> BlockFactors {
+        BlockFactors::default()
+    }
 }
 
 /// A format of codes that can also be made.
@@ -109,10 +120,12 @@ pub(crate) use q6_k::Q6K;
 pub(crate) use q8_0::Q8_0;
 pub use quantize::{can_quantize, quantize};
 
-/// A matrix as it lies in a file: rows one after the other, each of whole blocks.
+/// A matrix as it lies in a file, rows one after the other, each of whole blocks; or with its rows interleaved.
 #[derive(Clone, Copy, Debug)]
 pub struct Stored<'a> {
     format: Format,
+    /// So many rows are interleaved; 0 if none are.
+    lanes: usize,
     bytes: &'a [u8],
     scales: &'a [f32],
     n: usize,
@@ -130,7 +143,17 @@ impl<'a> Stored<'a> {
         assert_eq!(bytes.len(), n * format.bytes(k), "{} [{n}, {k}]", format.name());
         let of_blocks = if format == Format::F8E4M3 { fp8_scale_shape(n, k).iter().product() } else { 0 };
         assert_eq!(scales.len(), of_blocks, "block scales of {} [{n}, {k}]", format.name());
-        Self { format, bytes, scales, n, k }
+        Self { format, lanes: 0, bytes, scales, n, k }
+    }
+
+    /// The matrix `[n, k]` with its rows interleaved for registers of so many lanes, as `ops::stored_matmul::interleave` makes it.
+    ///
+    /// # Panics
+    /// If the format has no such layout, or the length is another.
+    pub fn interleaved(format: Format, lanes: usize, bytes: &'a [u8], n: usize, k: usize) -> Self {
+        assert!(k > 0 && k.is_multiple_of(format.block_elements()), "{} rows of {k}", format.name());
+        assert_eq!(Some(bytes.len()), Self::interleaved_len(format, lanes, n, k), "{} [{n}, {k}]", format.name());
+        Self { format, lanes, bytes, scales: &[], n, k }
     }
 
     /// The format.
@@ -152,6 +175,7 @@ impl<'a> Stored<'a> {
     /// The bytes of the blocks that hold columns `from..to` of a row.
     #[inline(always)]
     pub(crate) fn part(&self, row: usize, from: usize, to: usize) -> &'a [u8] {
+        debug_assert_eq!(self.lanes, 0);
         let start = row * self.row_bytes();
         &self.bytes[start + self.format.bytes(from)..start + self.format.bytes(to)]
     }
@@ -195,10 +219,16 @@ pub(crate) struct Coding {
     pub sub: usize,
     /// The code that stands for zero; none if shifts are added instead.
     pub zero: Option<u8>,
+    /// Bits of a code.
+    pub bits: usize,
     /// What the codes stand for, if they are not evenly spaced.
     pub values: Option<[u8; 16]>,
-    /// Expands rows.
-    pub expand: Expand,
+    /// Expands rows that are not interleaved.
+    expand: Expand,
+    /// How scales lie in rows that are interleaved, and the scales of a block; bytes of a block.
+    factors: Option<Factors>,
+    block_factors: fn(&[u8]) -> BlockFactors,
+    block_bytes: usize,
 }
 
 impl Coding {
@@ -206,7 +236,16 @@ impl Coding {
     pub fn of(format: Format) -> Option<Self> {
         coded!(format, F => {
             let zero = if F::SHIFTED { None } else { Some(F::ZERO as u8) };
-            Some(Self { sub: F::SUB, zero, values: F::VALUES, expand: expand_rows::<F> })
+            Some(Self {
+                sub: F::SUB,
+                zero,
+                bits: F::BITS,
+                values: F::VALUES,
+                expand: expand_rows::<F>,
+                factors: F::FACTORS,
+                block_factors: F::factors,
+                block_bytes: F::FORMAT.block_bytes(),
+            })
         }, _ => None)
     }
 }
@@ -217,6 +256,9 @@ impl Coding {
 /// w [n, k], out [rows, k]
 pub fn decode_rows(isa: Isa, w: Stored<'_>, first: usize, out: &mut [f32]) {
     let Some(coding) = Coding::of(w.format) else { return decode_float_rows(isa, w, first, out) };
+    if w.lanes > 0 {
+        return panel::decode_interleaved(isa, &coding, w, first, out);
+    }
     let (mut codes, mut scales, mut shifts) = ([0; 256], [0.0; 16], [0.0; 16]);
     for (i, out) in out.chunks_exact_mut(w.k).enumerate() {
         for (part, out) in out.chunks_mut(256).enumerate() {
@@ -287,6 +329,11 @@ fn each<const N: usize>(bytes: &[u8], codes: &mut [u8], f: impl Fn(u8, u8) -> u8
         to[i] = f(from[i], to[i]);
     }
     codes[..N].copy_from_slice(&to);
+}
+
+/// Two bytes of a block, as a half is read.
+fn u16_at(block: &[u8], at: usize) -> u16 {
+    u16::from_le_bytes([block[at], block[at + 1]])
 }
 
 /// Writes `factor * byte` for N bytes, over copies as [`each`].

@@ -314,7 +314,9 @@ fn unpack<S: Simd>(s: S, coding: &Coding, part: &[u8], panel: &mut Panel) {
 #[inline(always)]
 fn unpack_factors<S: Simd>(s: S, coding: &Coding, from: &[u8], subs: usize, to: &mut [f32; LANES * 16]) {
     let lanes = S::LANES;
-    assert!(subs <= 16 && from.len() == if coding.factors == Some(Factors::Halves) { 2 * subs } else { 2 + subs } * lanes);
+    assert!(
+        subs <= 16 && from.len() == if coding.factors == Some(Factors::Halves) { 2 * subs } else { 2 + subs } * lanes
+    );
     // SAFETY: so many bytes are there, and room for 16 registers of floats.
     unsafe {
         let (from, to) = (from.as_ptr(), to.as_mut_ptr());
@@ -351,7 +353,8 @@ unsafe fn pack_codes<S: Simd, const BITS: usize>(s: S, from: *const u8, units: u
             }
             let (mut high, mut higher) = (s.splat_int(0), s.splat_int(0));
             for j in 0..4 {
-                let (first, second) = (s.load_words(from.add(j * register)), s.load_words(from.add((4 + j) * register)));
+                let (first, second) =
+                    (s.load_words(from.add(j * register)), s.load_words(from.add((4 + j) * register)));
                 s.store_words(s.or(s.and_bytes(first, 15), s.shift(s.and_bytes(second, 15), 4)), to.add(j * register));
                 let j = j as i32;
                 if BITS == 5 {

@@ -20,6 +20,7 @@ impl Coded for Q2K {
     const SUB: usize = 16;
     const ZERO: i32 = 0;
     const SHIFTED: bool = true;
+    const BITS: usize = 2;
 
     #[inline(always)]
     fn expand<S: Simd>(_s: S, block: &[u8], codes: &mut [u8], scales: &mut [f32], shifts: &mut [f32]) {

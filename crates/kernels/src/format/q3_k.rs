@@ -22,6 +22,7 @@ impl Coded for Q3K {
     const SUB: usize = 16;
     const ZERO: i32 = 4;
     const SHIFTED: bool = false;
+    const BITS: usize = 3;
 
     #[inline(always)]
     fn expand<S: Simd>(_s: S, block: &[u8], codes: &mut [u8], scales: &mut [f32], _shifts: &mut [f32]) {

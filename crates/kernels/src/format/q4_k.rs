@@ -9,7 +9,7 @@
 //! ```
 
 use super::fit::{Fitted, Grid, Levels};
-use super::{Coded, Quantized, each, f16, scaled};
+use super::{BlockFactors, Coded, Factors, Quantized, each, f16, scaled, u16_at};
 use crate::isa::Isa;
 use crate::simd::Simd;
 use minke_spec::Format;
@@ -21,11 +21,17 @@ impl Coded for Q4K {
     const SUB: usize = 32;
     const ZERO: i32 = 0;
     const SHIFTED: bool = true;
+    const BITS: usize = 4;
+    const FACTORS: Option<Factors> = Some(Factors::Bytes { signed: false });
 
     #[inline(always)]
     fn expand<S: Simd>(_s: S, block: &[u8], codes: &mut [u8], scales: &mut [f32], shifts: &mut [f32]) {
         six_bit_scales(block, scales, shifts);
         four_bits(&block[16..144], codes);
+    }
+
+    fn factors(block: &[u8]) -> BlockFactors {
+        six_bit_factors(block)
     }
 }
 
@@ -63,13 +69,32 @@ pub(super) fn pack_four_bits(codes: &[u8; 256], packed: &mut [u8]) {
 #[inline(always)]
 pub(super) fn six_bit_scales(block: &[u8], scales: &mut [f32], shifts: &mut [f32]) {
     let (d, least) = (f16::read(block), f16::read(&block[2..]));
+    let [factors, minimums] = six_bits(block);
+    scaled(d, factors, scales);
+    scaled(-least, minimums, shifts);
+}
+
+/// The same as they are stored; shifts are minimums times a half with the other sign.
+pub(super) fn six_bit_factors(block: &[u8]) -> BlockFactors {
+    let mut factors = BlockFactors { halves: [u16_at(block, 0), u16_at(block, 2) ^ 0x8000], ..BlockFactors::default() };
+    for (out, bytes) in factors.bytes.iter_mut().zip(six_bits(block)) {
+        out[..8].copy_from_slice(&bytes);
+    }
+    factors
+}
+
+/// The scales and minimums of a block that begins as Q4_K does.
+#[inline(always)]
+fn six_bits(block: &[u8]) -> [[u8; 8]; 2] {
     let word = |at: usize| u32::from_le_bytes([block[at], block[at + 1], block[at + 2], block[at + 3]]);
     // Four scales or minimums at once, a byte each.
     let (low, middle, high) = (word(4), word(8), word(12));
     let (six, four, two) = (0x3f3f_3f3f, 0x0f0f_0f0f, 0x0303_0303);
     let bytes = |first: u32, second: u32| (u64::from(first) | u64::from(second) << 32).to_le_bytes();
-    scaled(d, bytes(low & six, high & four | (low >> 6 & two) << 4), scales);
-    scaled(-least, bytes(middle & six, high >> 4 & four | (middle >> 6 & two) << 4), shifts);
+    [
+        bytes(low & six, high & four | (low >> 6 & two) << 4),
+        bytes(middle & six, high >> 4 & four | (middle >> 6 & two) << 4),
+    ]
 }
 
 /// Writes 256 codes of 4 bits.

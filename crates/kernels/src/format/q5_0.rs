@@ -7,7 +7,7 @@
 
 use super::fit::{self, Levels, Minimum};
 use super::grid::ones;
-use super::{Coded, Quantized, f16, nibbles, pack_nibbles};
+use super::{BlockFactors, Coded, Factors, Quantized, f16, nibbles, pack_nibbles, u16_at};
 use crate::isa::Isa;
 use crate::simd::Simd;
 use minke_spec::Format;
@@ -19,12 +19,18 @@ impl Coded for Q5_0 {
     const SUB: usize = 32;
     const ZERO: i32 = 16;
     const SHIFTED: bool = false;
+    const BITS: usize = 5;
+    const FACTORS: Option<Factors> = Some(Factors::Halves);
 
     #[inline(always)]
     fn expand<S: Simd>(_s: S, block: &[u8], codes: &mut [u8], scales: &mut [f32], _shifts: &mut [f32]) {
         scales[0] = f16::read(block);
         nibbles(&block[6..22], codes);
         fifth_bits(&block[2..6], codes);
+    }
+
+    fn factors(block: &[u8]) -> BlockFactors {
+        BlockFactors { halves: [u16_at(block, 0), 0], ..BlockFactors::default() }
     }
 }
 

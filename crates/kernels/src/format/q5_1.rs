@@ -7,7 +7,7 @@
 
 use super::fit::{self, Levels, Minimum};
 use super::q5_0::{fifth_bits, pack_fifth_bits};
-use super::{Coded, Quantized, f16, nibbles, pack_nibbles};
+use super::{BlockFactors, Coded, Factors, Quantized, f16, nibbles, pack_nibbles, u16_at};
 use crate::isa::Isa;
 use crate::simd::Simd;
 use minke_spec::Format;
@@ -19,6 +19,8 @@ impl Coded for Q5_1 {
     const SUB: usize = 32;
     const ZERO: i32 = 0;
     const SHIFTED: bool = true;
+    const BITS: usize = 5;
+    const FACTORS: Option<Factors> = Some(Factors::Halves);
 
     #[inline(always)]
     fn expand<S: Simd>(_s: S, block: &[u8], codes: &mut [u8], scales: &mut [f32], shifts: &mut [f32]) {
@@ -26,6 +28,10 @@ impl Coded for Q5_1 {
         shifts[0] = f16::read(&block[2..]);
         nibbles(&block[8..24], codes);
         fifth_bits(&block[4..8], codes);
+    }
+
+    fn factors(block: &[u8]) -> BlockFactors {
+        BlockFactors { halves: [u16_at(block, 0), u16_at(block, 2)], ..BlockFactors::default() }
     }
 }
 

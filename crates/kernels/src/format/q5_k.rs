@@ -7,8 +7,8 @@
 //! ```
 
 use super::fit::{Fitted, Grid, Levels};
-use super::q4_k::{four_bits, pack_four_bits, pack_six_bit_scales, six_bit_scales};
-use super::{Coded, Quantized, each};
+use super::q4_k::{four_bits, pack_four_bits, pack_six_bit_scales, six_bit_factors, six_bit_scales};
+use super::{BlockFactors, Coded, Factors, Quantized, each};
 use crate::isa::Isa;
 use crate::simd::Simd;
 use minke_spec::Format;
@@ -20,6 +20,8 @@ impl Coded for Q5K {
     const SUB: usize = 32;
     const ZERO: i32 = 0;
     const SHIFTED: bool = true;
+    const BITS: usize = 5;
+    const FACTORS: Option<Factors> = Some(Factors::Bytes { signed: false });
 
     #[inline(always)]
     fn expand<S: Simd>(_s: S, block: &[u8], codes: &mut [u8], scales: &mut [f32], shifts: &mut [f32]) {
@@ -29,6 +31,10 @@ impl Coded for Q5K {
         for (group, codes) in codes.as_chunks_mut::<32>().0.iter_mut().enumerate() {
             each::<32>(high, codes, |high, code| code | (high >> group & 1) << 4);
         }
+    }
+
+    fn factors(block: &[u8]) -> BlockFactors {
+        six_bit_factors(block)
     }
 }
 

@@ -8,7 +8,7 @@
 //! ```
 
 use super::fit::{Fitted, Grid, Levels};
-use super::{Coded, Quantized, each, f16};
+use super::{BlockFactors, Coded, Factors, Quantized, each, f16, u16_at};
 use crate::isa::Isa;
 use crate::simd::Simd;
 use minke_spec::Format;
@@ -20,6 +20,8 @@ impl Coded for Q6K {
     const SUB: usize = 16;
     const ZERO: i32 = 32;
     const SHIFTED: bool = false;
+    const BITS: usize = 6;
+    const FACTORS: Option<Factors> = Some(Factors::Bytes { signed: true });
 
     #[inline(always)]
     fn expand<S: Simd>(_s: S, block: &[u8], codes: &mut [u8], scales: &mut [f32], _shifts: &mut [f32]) {
@@ -38,6 +40,12 @@ impl Coded for Q6K {
                 each::<32>(high, codes, |high, code| code | (high >> (2 * j) & 3) << 4);
             }
         }
+    }
+
+    fn factors(block: &[u8]) -> BlockFactors {
+        let mut factors = BlockFactors { halves: [u16_at(block, 208), 0], ..BlockFactors::default() };
+        factors.bytes[0].copy_from_slice(&block[192..208]);
+        factors
     }
 }
 

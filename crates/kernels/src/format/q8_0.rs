@@ -6,7 +6,7 @@
 //! ```
 
 use super::fit::{self, Levels, Minimum};
-use super::{Coded, Quantized, each, f16};
+use super::{BlockFactors, Coded, Factors, Quantized, each, f16, u16_at};
 use crate::isa::Isa;
 use crate::simd::Simd;
 use minke_spec::Format;
@@ -18,11 +18,17 @@ impl Coded for Q8_0 {
     const SUB: usize = 32;
     const ZERO: i32 = 128;
     const SHIFTED: bool = false;
+    const BITS: usize = 8;
+    const FACTORS: Option<Factors> = Some(Factors::Halves);
 
     #[inline(always)]
     fn expand<S: Simd>(_s: S, block: &[u8], codes: &mut [u8], scales: &mut [f32], _shifts: &mut [f32]) {
         scales[0] = f16::read(block);
         each::<32>(&block[2..34], codes, |q, _| q ^ 0x80);
+    }
+
+    fn factors(block: &[u8]) -> BlockFactors {
+        BlockFactors { halves: [u16_at(block, 0), 0], ..BlockFactors::default() }
     }
 }
 

@@ -1,11 +1,12 @@
-//! The tuned product: rows of W are expanded, 16 or 32 at a time and a few hundred columns deep, and laid side by side as
-//! the registers take them; then every row of x passes over that panel.
+//! The tuned product: a few hundred columns of 8 to 32 rows of W are laid side by side as the registers take them; then every
+//! row of x passes over that panel.
 
 use std::ops::Range;
 
 use minke_spec::Format;
 
 use crate::device::{Buffer, Cpu, Parts};
+use crate::format::panel::{DEPTH, LANES, Panel};
 use crate::format::{Coding, Stored, decode_rows};
 use crate::isa::Isa;
 use crate::ops::matmul::cpu::heads::strided_nn;
@@ -16,12 +17,8 @@ use crate::tile::{Left, Output, Right, panel_width, product};
 
 /// Elements of x that share a scale.
 const BLOCK: usize = 32;
-/// Columns of W that are expanded at once: a whole block of every format of codes.
-const DEPTH: usize = 256;
-/// The same, of formats of floats.
+/// Columns of W that are decoded at once, of formats of floats.
 const FLOAT_DEPTH: usize = 128;
-/// The most lanes that a register has.
-const LANES: usize = 16;
 /// Elements of W per task, about.
 const TASK: usize = 1 << 16;
 
@@ -269,10 +266,6 @@ fn run(cpu: &Cpu, x: &Prepared<'_>, products: &[Product<'_>], y: &Parts<'_, f32>
 }
 
 simd_fn! {
-    fn lanes<S>(_s: S) -> usize {
-        S::LANES
-    }
-
     /// Decodes columns `from..from + depth` of n rows of W, from row `first` on, and lays them side by side.
     fn decode_panel<S>(s: S, w: Stored<'_>, first: usize, n: usize, from: usize, depth: usize, rows: &mut [f32], panel: &mut [f32]) {
         let width = panel_width::<S>();
@@ -291,44 +284,6 @@ simd_fn! {
         }
     }
 
-    /// Lays side by side what `expand_panel` wrote: the same code for all formats.
-    fn turn_panel<S>(s: S, coding: &Coding, panel: &mut Panel) {
-        let (words, count) = (panel.depth / 4, panel.depth / coding.sub);
-        // SAFETY: there are LANES rows of 64 words, and of 16 scales and shifts; what is asked for, rounded up to LANES, lies
-        // in the rows, and side by side in the panel.
-        unsafe {
-            side_by_side(s, panel.row_codes.as_ptr().cast(), DEPTH / 4, words, panel.codes.as_mut_ptr().cast());
-            side_by_side(s, panel.row_scales.as_ptr().cast(), 16, count, panel.scales.as_mut_ptr().cast());
-            if coding.zero.is_none() {
-                side_by_side(s, panel.row_shifts.as_ptr().cast(), 16, count, panel.shifts.as_mut_ptr().cast());
-            }
-        }
-        if let Some(values) = &coding.values {
-            for word in 0..words {
-                // SAFETY: the panel has LANES words of four codes for every four terms.
-                unsafe { s.look_up(values, panel.codes.as_mut_ptr().add(4 * word * S::LANES)) };
-            }
-        }
-    }
-
-    /// Multiplies m rows of x, `step` apart, with a panel, and continues their sums in y if it is not the first.
-    ///
-    /// # Safety
-    /// y has these rows, `y_row` apart, with the panel's columns, and they are this call's alone.
-    unsafe fn multiply<S>(s: S, x: &Codes, row: usize, step: usize, m: usize, panel: &Panel, y: *mut f32, y_row: usize) {
-        // SAFETY: the caller's promise.
-        unsafe {
-            match (x.coding.sub, x.coding.zero) {
-                (16, None) => all_rows::<S, 16, true, false>(s, x, row, step, m, panel, y, y_row),
-                (32, None) => all_rows::<S, 32, true, false>(s, x, row, step, m, panel, y, y_row),
-                (16, Some(..128)) => all_rows::<S, 16, false, false>(s, x, row, step, m, panel, y, y_row),
-                (32, Some(..128)) => all_rows::<S, 32, false, false>(s, x, row, step, m, panel, y, y_row),
-                (32, Some(128..)) => all_rows::<S, 32, false, true>(s, x, row, step, m, panel, y, y_row),
-                other => unreachable!("no format is summed as {other:?}"),
-            }
-        }
-    }
-
     /// Multiplies rows of x with a panel of floats.
     ///
     /// # Safety
@@ -336,6 +291,29 @@ simd_fn! {
     unsafe fn float_product<S>(s: S, shape: (usize, usize, usize), a: Left, b: Right, c: Output, accumulate: bool) {
         // SAFETY: the caller's promise.
         unsafe { product(s, shape, a, b, c, accumulate) };
+    }
+
+    /// Twice the lanes of a register: columns of y for which floats are decoded at once.
+    fn float_width<S>(_s: S) -> usize {
+        2 * S::LANES
+    }
+
+    /// Computes columns of y for a format of codes.
+    ///
+    /// # Safety
+    /// As [`float_columns`].
+    unsafe fn coded_columns<S>(s: S, x: &Codes, product: &Product<'_>, columns: Range<usize>, y: &Parts<'_, f32>) {
+        let mut panel = Panel::new();
+        for at in columns.clone().step_by(S::LANES) {
+            panel.columns = S::LANES.min(columns.end - at);
+            for from in (0..x.k).step_by(DEPTH) {
+                (panel.from, panel.depth) = (from, DEPTH.min(x.k - from));
+                panel.fill(s, &x.coding, product.w, product.first + at);
+                let c = y.pointer(product.y_first + at);
+                // SAFETY: the caller's promise, for the panel's columns.
+                unsafe { multiply(s, x, product.x_first, product.x_step, product.m, &panel, c, product.y_row) };
+            }
+        }
     }
 }
 
@@ -351,7 +329,7 @@ unsafe fn float_columns(
     columns: Range<usize>,
     y: &Parts<'_, f32>,
 ) {
-    let width = 2 * lanes(isa);
+    let width = float_width(isa);
     let mut rows = [0.0f32; 2 * LANES * FLOAT_DEPTH];
     let mut panel = [0.0f32; 2 * LANES * FLOAT_DEPTH];
     let (rows, panel) = (&mut rows[..width * FLOAT_DEPTH], &mut panel[..width * FLOAT_DEPTH]);
@@ -369,75 +347,36 @@ unsafe fn float_columns(
     }
 }
 
-/// Computes columns of y for a format of codes.
+/// Multiplies m rows of x, `step` apart, with a panel, and continues their sums in y if it is not the first.
 ///
 /// # Safety
-/// As [`float_columns`].
-unsafe fn coded_columns(isa: Isa, x: &Codes, product: &Product<'_>, columns: Range<usize>, y: &Parts<'_, f32>) {
-    let lanes = lanes(isa);
-    let mut panel = Panel::new();
-    for at in columns.clone().step_by(lanes) {
-        panel.columns = lanes.min(columns.end - at);
-        for from in (0..x.k).step_by(DEPTH) {
-            (panel.from, panel.depth) = (from, DEPTH.min(x.k - from));
-            expand_panel(isa, &x.coding, product.w, product.first + at, &mut panel);
-            turn_panel(isa, &x.coding, &mut panel);
-            let c = y.pointer(product.y_first + at);
-            // SAFETY: the caller's promise, for the panel's columns.
-            unsafe { multiply(isa, x, product.x_first, product.x_step, product.m, &panel, c, product.y_row) };
-        }
-    }
-}
-
-/// Expands columns of rows of W as `panel` says, from row `first` on.
-fn expand_panel(isa: Isa, coding: &Coding, w: Stored<'_>, first: usize, panel: &mut Panel) {
-    let columns = (panel.from, panel.from + panel.depth);
-    let (codes, scales, shifts) = (&mut panel.row_codes, &mut panel.row_scales, &mut panel.row_shifts);
-    (coding.expand)(isa, w, first..first + panel.columns, columns, codes, scales, shifts);
-}
-
-/// Some columns of a few rows of W, expanded.
-struct Panel {
-    /// First column, and how many; rows.
-    from: usize,
-    depth: usize,
-    columns: usize,
-    /// As they were expanded: [LANES, 256] and [LANES, 16].
-    row_codes: [u8; LANES * DEPTH],
-    row_scales: [f32; LANES * 16],
-    row_shifts: [f32; LANES * 16],
-    /// Side by side: [depth / 4, LANES, 4] and [depth / sub, LANES].
-    codes: [u8; LANES * DEPTH],
-    scales: [f32; LANES * 16],
-    shifts: [f32; LANES * 16],
-}
-
-impl Panel {
-    fn new() -> Self {
-        let (codes, scales) = ([0; LANES * DEPTH], [0.0; LANES * 16]);
-        Self {
-            from: 0,
-            depth: 0,
-            columns: 0,
-            row_codes: codes,
-            row_scales: scales,
-            row_shifts: scales,
-            codes,
-            scales,
-            shifts: scales,
-        }
-    }
-}
-
-/// Writes words 0 to `count` of LANES rows, `stride` words apart, as `[count, LANES]`.
-///
-/// # Safety
-/// Rows and output are valid for `count` rounded up to LANES.
+/// y has these rows, `y_row` apart, with the panel's columns, and they are this call's alone.
 #[inline(always)]
-unsafe fn side_by_side<S: Simd>(s: S, rows: *const u32, stride: usize, count: usize, to: *mut u32) {
-    for p in (0..count).step_by(S::LANES) {
-        // SAFETY: the caller's promise.
-        unsafe { s.transpose(rows.wrapping_add(p), stride, to.wrapping_add(p * S::LANES), S::LANES) };
+#[allow(clippy::too_many_arguments)]
+unsafe fn multiply<S: Simd>(
+    s: S,
+    x: &Codes,
+    row: usize,
+    step: usize,
+    m: usize,
+    panel: &Panel,
+    y: *mut f32,
+    y_row: usize,
+) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let (shifted, wide) = (x.coding.zero.is_none(), x.coding.zero >= Some(128));
+        match (x.coding.sub, shifted, wide, x.coding.bits) {
+            (16, true, false, ..=5) => all_rows::<S, 16, 4, true, false>(s, x, row, step, m, panel, y, y_row),
+            (32, true, false, ..=5) => all_rows::<S, 32, 4, true, false>(s, x, row, step, m, panel, y, y_row),
+            (16, false, false, ..=5) => all_rows::<S, 16, 4, false, false>(s, x, row, step, m, panel, y, y_row),
+            (16, false, false, 6) => all_rows::<S, 16, 2, false, false>(s, x, row, step, m, panel, y, y_row),
+            (16, false, false, 7) => all_rows::<S, 16, 1, false, false>(s, x, row, step, m, panel, y, y_row),
+            (32, false, false, ..=5) => all_rows::<S, 32, 4, false, false>(s, x, row, step, m, panel, y, y_row),
+            (32, false, false, 7) => all_rows::<S, 32, 1, false, false>(s, x, row, step, m, panel, y, y_row),
+            (32, false, true, _) => all_rows::<S, 32, 1, false, true>(s, x, row, step, m, panel, y, y_row),
+            other => unreachable!("no format is summed as {other:?}"),
+        }
     }
 }
 
@@ -447,7 +386,7 @@ unsafe fn side_by_side<S: Simd>(s: S, rows: *const u32, stride: usize, count: us
 /// As [`multiply`].
 #[inline(always)]
 #[allow(clippy::too_many_arguments)]
-unsafe fn all_rows<S: Simd, const SUB: usize, const SHIFTED: bool, const WIDE: bool>(
+unsafe fn all_rows<S: Simd, const SUB: usize, const GROUP: usize, const SHIFTED: bool, const WIDE: bool>(
     s: S,
     x: &Codes,
     row: usize,
@@ -463,10 +402,10 @@ unsafe fn all_rows<S: Simd, const SUB: usize, const SHIFTED: bool, const WIDE: b
         // SAFETY: the caller's promise.
         unsafe {
             i += match m - i {
-                8.. if S::TILE_ROWS >= 12 => rows::<S, 8, SUB, SHIFTED, WIDE>(s, x, row, step, panel, y, y_row),
-                4.. => rows::<S, 4, SUB, SHIFTED, WIDE>(s, x, row, step, panel, y, y_row),
-                2.. => rows::<S, 2, SUB, SHIFTED, WIDE>(s, x, row, step, panel, y, y_row),
-                _ => rows::<S, 1, SUB, SHIFTED, WIDE>(s, x, row, step, panel, y, y_row),
+                8.. if S::TILE_ROWS >= 12 => rows::<S, 8, SUB, GROUP, SHIFTED, WIDE>(s, x, row, step, panel, y, y_row),
+                4.. => rows::<S, 4, SUB, GROUP, SHIFTED, WIDE>(s, x, row, step, panel, y, y_row),
+                2.. => rows::<S, 2, SUB, GROUP, SHIFTED, WIDE>(s, x, row, step, panel, y, y_row),
+                _ => rows::<S, 1, SUB, GROUP, SHIFTED, WIDE>(s, x, row, step, panel, y, y_row),
             };
         }
     }
@@ -477,7 +416,7 @@ unsafe fn all_rows<S: Simd, const SUB: usize, const SHIFTED: bool, const WIDE: b
 /// # Safety
 /// R rows of y from `y` on, `y_row` apart, are valid for the panel's columns and this call's alone.
 #[inline(always)]
-unsafe fn rows<S: Simd, const R: usize, const SUB: usize, const SHIFTED: bool, const WIDE: bool>(
+unsafe fn rows<S: Simd, const R: usize, const SUB: usize, const GROUP: usize, const SHIFTED: bool, const WIDE: bool>(
     s: S,
     x: &Codes,
     row: usize,
@@ -504,19 +443,21 @@ unsafe fn rows<S: Simd, const R: usize, const SUB: usize, const SHIFTED: bool, c
     }
     for sub in 0..depth / SUB {
         let mut integers = [s.splat_int(0); R];
-        if !SHIFTED {
+        if !(SHIFTED || WIDE && S::CENTERED) {
             for (integer, constants) in integers.iter_mut().zip(constants) {
                 *integer = s.splat_int(constants[sub]);
             }
         }
-        for p in (0..SUB).step_by(4) {
+        for p in (0..SUB).step_by(4 * GROUP) {
             let term = sub * SUB + p;
             // SAFETY: the panel has LANES words of four codes for every four terms, and a row of x has `depth` codes.
             unsafe {
-                let w = s.load_words(panel.codes.as_ptr().add(term * S::LANES));
+                let mut w = [s.splat_int(0); GROUP];
+                for (word, w) in w.iter_mut().enumerate() {
+                    *w = s.load_words(panel.codes.as_ptr().add((term + 4 * word) * S::LANES));
+                }
                 for (integer, codes) in integers.iter_mut().zip(codes) {
-                    let q = codes.as_ptr().add(term).cast::<i32>().read_unaligned();
-                    *integer = s.dot::<WIDE>(*integer, w, q);
+                    *integer = s.dots::<GROUP, WIDE>(*integer, w, codes.as_ptr().add(term));
                 }
             }
         }
@@ -531,8 +472,14 @@ unsafe fn rows<S: Simd, const R: usize, const SUB: usize, const SHIFTED: bool, c
         }
     }
     for (r, &sum) in sums.iter().enumerate() {
-        // SAFETY: the caller's promise.
-        unsafe { s.store_ptr_n(sum, y.wrapping_add(r * y_row), panel.columns) };
+        // SAFETY: the caller's promise. Masked stores are slow where the whole register is meant.
+        unsafe {
+            if panel.columns == S::LANES {
+                s.store_ptr(sum, y.wrapping_add(r * y_row));
+            } else {
+                s.store_ptr_n(sum, y.wrapping_add(r * y_row), panel.columns);
+            }
+        }
     }
     R
 }

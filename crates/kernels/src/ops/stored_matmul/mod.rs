@@ -18,7 +18,7 @@ pub mod reference;
 mod tests;
 
 use super::matmul::HeadSlice;
-use crate::format::Stored;
+use crate::format::{Stored, panel};
 use crate::{Device, View, ViewMut};
 
 /// Computes `y = x W^T`.
@@ -34,6 +34,15 @@ pub fn matmul(device: &Device, x: View<'_, f32>, w: Stored<'_>, m: usize, y: Vie
     match device {
         Device::Cpu(cpu) => cpu::matmul(cpu, x.host(), w, m, y.host()),
         Device::Reference(_) => y.set(&reference::matmul(x.host(), w)),
+    }
+}
+
+/// The bytes of a matrix with its rows interleaved, and for how many lanes, as [`Stored::interleaved`] takes them: products with
+/// it have the same bits in less time. None if its format or the device has no such layout, or it is interleaved already.
+pub fn interleave(device: &Device, w: Stored<'_>) -> Option<(usize, Vec<u8>)> {
+    match device {
+        Device::Cpu(cpu) => panel::interleave(cpu, w),
+        Device::Reference(_) => None,
     }
 }
 

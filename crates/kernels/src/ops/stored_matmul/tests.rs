@@ -84,6 +84,51 @@ fn every_path_agrees_with_the_reference_and_with_a_row_alone() {
 }
 
 #[test]
+fn interleaved_rows_have_the_same_bits() {
+    let mut seen = 0;
+    for format in Format::ALL {
+        for &(n, k) in sizes(format) {
+            let (bytes, m) = (random_bytes(11, format, n, k), 7);
+            if format == Format::F8E4M3 {
+                continue;
+            }
+            let w = Stored::new(format, &bytes, &[], n, k);
+            let x = random(12, m * k);
+            for device in devices([2]) {
+                let Some((lanes, bytes)) = interleave(&device, w) else { continue };
+                let interleaved = Stored::interleaved(format, lanes, &bytes, n, k);
+                let what = format!("{} {} [{n}, {k}]", device.name(), format.name());
+                let (mut y, mut z) = (unwritten(m * n), unwritten(m * n));
+                matmul(&device, view(&x), w, m, view_mut(&mut y));
+                matmul(&device, view(&x), interleaved, m, view_mut(&mut z));
+                assert_eq!(bits(&y), bits(&z), "{what}");
+                let rows = n.min(20);
+                let (mut y, mut z) = (unwritten(rows * k), unwritten(rows * k));
+                decode(&device, w, n - rows, view_mut(&mut y));
+                decode(&device, interleaved, n - rows, view_mut(&mut z));
+                assert_eq!(bits(&y), bits(&z), "{what}, decoded");
+                assert!(interleave(&device, interleaved).is_none());
+                seen += 1;
+            }
+            // Rows 3 to 12 of each of some heads of 10.
+            let heads = n / 10;
+            let slice = HeadSlice { heads, per_head: 10, first: 3, count: 7, latent: k };
+            let w = Stored::new(format, &bytes[..heads * 10 * format.bytes(k)], &[], heads * 10, k);
+            let x = random(13, 2 * heads * k);
+            for device in devices([2]) {
+                let Some((lanes, bytes)) = interleave(&device, w).filter(|_| heads > 0) else { continue };
+                let interleaved = Stored::interleaved(format, lanes, &bytes, heads * 10, k);
+                let (mut y, mut z) = (unwritten(2 * heads * 7), unwritten(2 * heads * 7));
+                heads_matmul(&device, view(&x), w, slice, view_mut(&mut y));
+                heads_matmul(&device, view(&x), interleaved, slice, view_mut(&mut z));
+                assert_eq!(bits(&y), bits(&z), "{} {}, heads", device.name(), format.name());
+            }
+        }
+    }
+    assert!(seen > 0);
+}
+
+#[test]
 fn floats_have_the_bits_of_the_plain_product() {
     let (m, n, k) = (9, 75, 301);
     for format in [Format::F32, Format::F16, Format::Bf16, Format::F8E4M3] {
