@@ -85,10 +85,12 @@ fn stored_matmul_rows(device: &Device) {
         let bytes: Vec<u8> = (0..n * format.bytes(k)).map(|i| 0x38 + (i * 7919 % 5) as u8).collect();
         let scales = if format == Format::F8E4M3 { numbers(n / 128 * (k / 128)) } else { Vec::new() };
         let w = Stored::new(format, &bytes, &scales, n, k);
-        let interleaved = stored_matmul::interleave(device, w);
-        let interleaved = interleaved
-            .as_ref()
-            .map(|(lanes, bytes)| ("_interleaved", Stored::interleaved(format, *lanes, bytes, n, k)));
+        let mut turned = Vec::new();
+        let interleaved = stored_matmul::interleaved_lanes(device, format).map(|lanes| {
+            turned.resize(Stored::interleaved_len(format, lanes, n, k).unwrap_or(0), 0);
+            stored_matmul::interleave(device, w, &mut turned);
+            ("_interleaved", Stored::interleaved(format, lanes, &turned, n, k))
+        });
         for (layout, w) in std::iter::once(("", w)).chain(interleaved) {
             for m in [1, 4, 16, 256] {
                 let (x, mut y) = (random(device, m * k), room(device, m * n));

@@ -72,19 +72,24 @@ impl StoredWeight {
     /// Every product has the bits that it had.
     #[must_use]
     pub fn interleaved(&self, device: &Device) -> Self {
-        if !self.is_whole() || Self::interleaved_bytes(self.format, 0).is_none() {
-            return self.clone();
-        }
-        let (mut lanes, mut matrices) = (0, Vec::with_capacity(self.matrices.len()));
-        for matrix in self.matrices.iter().flatten() {
-            let Some((count, bytes)) = stored_matmul::interleave(device, self.stored(matrix)) else {
-                return self.clone();
-            };
+        self.try_interleaved(device).unwrap_or_else(|| self.clone())
+    }
+
+    fn try_interleaved(&self, device: &Device) -> Option<Self> {
+        let lanes = stored_matmul::interleaved_lanes(device, self.format)?;
+        let [.., n, k] = *self.shape.dims() else { return None };
+        let each = Stored::interleaved_len(self.format, lanes, n, k)?;
+        let from: Vec<&StoredMatrix> = self.matrices.iter().map(Option::as_ref).collect::<Option<_>>()?;
+        let mut bytes = vec![0; each.checked_mul(from.len())?];
+        for (matrix, out) in from.iter().zip(bytes.chunks_exact_mut(each.max(1))) {
+            stored_matmul::interleave(device, self.stored(matrix), out);
             matrix.bytes.forget_pages();
-            lanes = count;
-            matrices.push(Some(StoredMatrix { bytes: bytes.into(), scales: Vec::new() }));
         }
-        Self { lanes, matrices, format: self.format, shape: self.shape }
+        let bytes = Bytes::from(bytes);
+        let matrix =
+            |i: usize| Some(StoredMatrix { bytes: bytes.slice(i * each..(i + 1) * each)?, scales: Vec::new() });
+        let matrices = (0..from.len()).map(matrix).collect();
+        Some(Self { format: self.format, lanes, shape: self.shape, matrices })
     }
 
     /// About how many bytes so many of a format become where rows are interleaved; none if it has no such layout.

@@ -161,13 +161,22 @@ impl<'a> Stored<'a> {
     }
 }
 
-/// The bytes of a matrix with its rows interleaved, and for how many lanes; none if the format has no such layout.
-pub(crate) fn interleave(cpu: &Cpu, w: Stored<'_>) -> Option<(usize, Vec<u8>)> {
-    let (lanes, coding, [n, k]) = (lanes(cpu.isa()), Coding::of(w.format).filter(|_| w.lanes == 0)?, w.shape());
-    let mut bytes = vec![0; Stored::interleaved_len(w.format, lanes, n, k)?];
+/// Lanes for which a path interleaves rows of a format; none if it has no such layout.
+pub(crate) fn interleaved_lanes(isa: Isa, format: Format) -> Option<usize> {
+    Coding::of(format)?.factors.map(|_| lanes(isa))
+}
+
+/// Writes the bytes of a matrix with its rows interleaved for the lanes of the device.
+///
+/// # Panics
+/// If the format has no such layout, they are interleaved already, or there is room for another number of bytes.
+pub(crate) fn interleave(cpu: &Cpu, w: Stored<'_>, bytes: &mut [u8]) {
+    let (lanes, [n, k]) = (lanes(cpu.isa()), w.shape());
+    let Some(coding) = Coding::of(w.format) else { panic!("{} has no codes", w.format.name()) };
+    assert_eq!((Some(bytes.len()), w.lanes), (Stored::interleaved_len(w.format, lanes, n, k), 0));
     let groups = n.div_ceil(lanes);
     let each = bytes.len() / groups.max(1);
-    let all = Parts::new(&mut bytes);
+    let all = Parts::new(bytes);
     cpu.run_if(n * k > 1 << 16, groups, |group| {
         // SAFETY: each group is one task's.
         let mut out = unsafe { all.part(group * each, each) };
@@ -187,7 +196,6 @@ pub(crate) fn interleave(cpu: &Cpu, w: Stored<'_>) -> Option<(usize, Vec<u8>)> {
             pack(cpu.isa(), &coding, &panel, codes);
         }
     });
-    Some((lanes, bytes))
 }
 
 /// Writes the scales and shifts of a row's blocks at their places.

@@ -43,16 +43,18 @@ enum Prepared<'a> {
     Codes(Codes),
 }
 
-/// Rows of x as codes.
+/// Rows of x as codes. The columns of a panel lie together, row by row, so that few lines of the cache hold what a panel meets.
 struct Codes {
     coding: Coding,
+    m: usize,
     k: usize,
-    /// [m, k] of i8
+    /// [k / 256, m, 256] of i8; of the last columns there may be fewer than 256
     codes: Buffer,
-    /// [m, k / 32]
+    /// [k / 256, m, 8]
     scales: Buffer,
     /// What a row adds to the sum of a sub-block whatever the codes of W are: of formats around zero `-zero * sum of q`, as
-    /// i32; of shifted formats what their shift is multiplied with, `scale * sum of q`, as the bits of an f32. [m, k / sub]
+    /// i32; of shifted formats what their shift is multiplied with, `scale * sum of q`, as the bits of an f32.
+    /// [k / 256, m, 256 / sub]
     constants: Buffer,
 }
 
@@ -65,11 +67,10 @@ impl<'a> Prepared<'a> {
     }
 
     fn rows(&self) -> usize {
-        let (len, k) = match self {
-            Self::Floats { x, k } => (x.len(), *k),
-            Self::Codes(codes) => (codes.codes.bytes(), codes.k),
-        };
-        len.checked_div(k).unwrap_or(usize::MAX)
+        match self {
+            Self::Floats { x, k } => x.len().checked_div(*k).unwrap_or(usize::MAX),
+            Self::Codes(codes) => codes.m,
+        }
     }
 }
 
@@ -79,27 +80,34 @@ impl Codes {
         let (mut codes, mut scales) = (cpu.buffer::<i8>(m * k), cpu.buffer::<f32>(m * (k / BLOCK)));
         let mut constants = cpu.buffer::<i32>(m * (k / coding.sub));
         {
-            let all_codes = Parts::new(codes.as_mut_slice::<i8>());
-            let all_scales = Parts::new(scales.as_mut_slice::<f32>());
-            by_rows(cpu, m, k, [(constants.as_mut_slice::<i32>(), k / coding.sub)], |rows, [constants]| {
-                let (first, count) = (rows.start, rows.len());
-                // SAFETY: each range of rows is one task's.
-                let codes = unsafe { all_codes.part(first * k, count * k) };
-                // SAFETY: as above.
-                let scales = unsafe { all_scales.part(first * (k / BLOCK), count * (k / BLOCK)) };
-                round(cpu.isa(), &x[first * k..][..count * k], coding, codes, scales, constants);
+            let codes = Parts::new(codes.as_mut_slice::<i8>());
+            let scales = Parts::new(scales.as_mut_slice::<f32>());
+            let constants = Parts::new(constants.as_mut_slice::<i32>());
+            by_rows::<u8, 0>(cpu, m, k, [], |rows, []| {
+                for row in rows {
+                    for (part, x) in x[row * k..][..k].chunks(DEPTH).enumerate() {
+                        let (at, len) = (part * DEPTH * m + row * x.len(), x.len());
+                        // SAFETY: each row is one task's.
+                        unsafe {
+                            let codes = codes.part(at, len);
+                            let scales = scales.part(at / BLOCK, len / BLOCK);
+                            let constants = constants.part(at / coding.sub, len / coding.sub);
+                            round(cpu.isa(), x, &coding, codes, scales, constants);
+                        }
+                    }
+                }
             });
         }
-        Self { coding, k, codes, scales, constants }
+        Self { coding, m, k, codes, scales, constants }
     }
 }
 
 simd_fn! {
-    /// Rounds rows of x, block by block.
+    /// Rounds columns of a row of x, block by block.
     fn round<S>(
         _s: S,
         x: &[f32],
-        coding: Coding,
+        coding: &Coding,
         codes: &mut [i8],
         scales: &mut [f32],
         constants: &mut [i32],
@@ -425,11 +433,11 @@ unsafe fn rows<S: Simd, const R: usize, const SUB: usize, const GROUP: usize, co
     y: *mut f32,
     y_row: usize,
 ) -> usize {
-    let (k, from, depth) = (x.k, panel.from, panel.depth);
+    let (from, depth) = (panel.from, panel.depth);
     // Loops: closures over arrays are not inlined here.
     let (mut codes, mut scales, mut constants) = ([&[] as &[i8]; R], [&[] as &[f32]; R], [&[] as &[i32]; R]);
     for r in 0..R {
-        let start = (row + r * step) * k + from;
+        let start = from * x.m + (row + r * step) * depth;
         codes[r] = &x.codes.as_slice()[start..][..depth];
         scales[r] = &x.scales.as_slice()[start / BLOCK..][..depth / BLOCK];
         constants[r] = &x.constants.as_slice()[start / SUB..][..depth / SUB];

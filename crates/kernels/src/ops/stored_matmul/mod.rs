@@ -17,6 +17,8 @@ pub mod reference;
 #[cfg(test)]
 mod tests;
 
+use minke_spec::Format;
+
 use super::matmul::HeadSlice;
 use crate::format::{Stored, panel};
 use crate::{Device, View, ViewMut};
@@ -37,12 +39,26 @@ pub fn matmul(device: &Device, x: View<'_, f32>, w: Stored<'_>, m: usize, y: Vie
     }
 }
 
-/// The bytes of a matrix with its rows interleaved, and for how many lanes, as [`Stored::interleaved`] takes them: products with
-/// it have the same bits in less time. None if its format or the device has no such layout, or it is interleaved already.
-pub fn interleave(device: &Device, w: Stored<'_>) -> Option<(usize, Vec<u8>)> {
+/// Lanes for which a device interleaves rows of a format; none if one of the two has no such layout.
+pub fn interleaved_lanes(device: &Device, format: Format) -> Option<usize> {
     match device {
-        Device::Cpu(cpu) => panel::interleave(cpu, w),
+        Device::Cpu(cpu) => panel::interleaved_lanes(cpu.isa(), format),
         Device::Reference(_) => None,
+    }
+}
+
+/// Writes a matrix with its rows interleaved, as [`Stored::interleaved`] takes it: products with it have the same bits in less
+/// time.
+///
+/// # Shapes
+/// out: [`Stored::interleaved_len`] bytes for the lanes of [`interleaved_lanes`]
+///
+/// # Panics
+/// If there are none, or the rows are interleaved already.
+pub fn interleave(device: &Device, w: Stored<'_>, out: &mut [u8]) {
+    match device {
+        Device::Cpu(cpu) => panel::interleave(cpu, w, out),
+        Device::Reference(_) => panic!("the reference reads rows as a file has them"),
     }
 }
 
