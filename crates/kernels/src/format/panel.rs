@@ -98,6 +98,7 @@ impl Panel {
     /// The same with codes that are not replaced by what they stand for.
     #[inline(always)]
     fn lay<S: Simd>(&mut self, s: S, coding: &Coding, w: Stored<'_>, first: usize) {
+        assert!(w.lanes == 0 || w.lanes == S::LANES, "rows interleaved for registers of {} lanes", w.lanes);
         if w.lanes > 0 && first.is_multiple_of(S::LANES) {
             unpack(s, coding, w.interleaved_part(coding, first / S::LANES, self.from, self.depth), self);
             return;
@@ -296,7 +297,7 @@ fn take_rows(isa: Isa, coding: &Coding, w: Stored<'_>, first: usize, panel: &mut
 fn unpack<S: Simd>(s: S, coding: &Coding, part: &[u8], panel: &mut Panel) {
     let (units, subs, shifted) = (panel.depth / UNIT, coding.subs(panel.depth), coding.zero.is_none());
     let (factors, len) = coding.interleaved_bytes(panel.depth).unwrap_or_default();
-    assert!(panel.depth <= DEPTH && part.len() == S::LANES * len, "rows interleaved for other registers");
+    assert!(panel.depth <= DEPTH && part.len() == S::LANES * len);
     let (head, codes) = part.split_at(S::LANES * factors);
     if shifted {
         let (first, second) = head.split_at(head.len() / 2);
