@@ -98,14 +98,18 @@ pub(crate) trait Simd: Copy {
     /// # Safety
     /// `from` is valid for reading `LANES` bytes.
     unsafe fn load_bytes<const SIGNED: bool>(self, from: *const u8) -> Self::V;
-    /// Whether wide dots take 128 from each byte of w.
+    /// Whether dots take 128 from each byte of w if BITS is 8.
     const CENTERED: bool;
-    /// In every lane `sum + the sum over its bytes in N words of w * q`. Bytes of `q` have a sign and lie above -128; those of
-    /// `w` have none, and if `WIDE`, 128 is taken from each if [`Simd::CENTERED`]. Otherwise they are at most 31 if N is 4,
-    /// at most 63 if N is 2 and at most 127 if it is 1, so that a path may add products in 16 bits.
+    /// In every lane `sums[r] + the sum over its bytes in WORDS words of w * q[r]`. Bytes of `q` have a sign and lie above -128;
+    /// those of `w` have none and are below `2^BITS`, so that a path may add products in 16 bits.
     /// # Safety
-    /// `q` is valid for reading `4 * N` bytes.
-    unsafe fn dots<const N: usize, const WIDE: bool>(self, sum: Self::I, w: [Self::I; N], q: *const i8) -> Self::I;
+    /// `w` is valid for reading WORDS registers, and each of `q` for `4 * WORDS` bytes.
+    unsafe fn dots<const R: usize, const WORDS: usize, const BITS: usize>(
+        self,
+        sums: [Self::I; R],
+        w: *const u8,
+        q: [*const i8; R],
+    ) -> [Self::I; R];
     /// Replaces the `4 * LANES` bytes at `at`, each below 16, by their places in `table`.
     /// # Safety
     /// `at` is valid for reading and writing them.
@@ -451,17 +455,27 @@ impl Simd for Portable {
     }
     const CENTERED: bool = false;
     #[inline(always)]
-    unsafe fn dots<const N: usize, const WIDE: bool>(self, sum: Self::I, w: [Self::I; N], q: *const i8) -> Self::I {
-        let mut out = sum;
-        for (word, w) in w.iter().enumerate() {
-            // SAFETY: the caller's promise; unaligned reads are allowed.
-            let q = unsafe { q.add(4 * word).cast::<[i8; 4]>().read_unaligned() }.map(i32::from);
-            for (out, w) in out.iter_mut().zip(w) {
-                let w = w.to_le_bytes().map(i32::from);
-                *out += w[0] * q[0] + w[1] * q[1] + w[2] * q[2] + w[3] * q[3];
+    unsafe fn dots<const R: usize, const WORDS: usize, const BITS: usize>(
+        self,
+        sums: [Self::I; R],
+        w: *const u8,
+        q: [*const i8; R],
+    ) -> [Self::I; R] {
+        let mut sums = sums;
+        for word in 0..WORDS {
+            for (sums, q) in sums.iter_mut().zip(q) {
+                // SAFETY: the caller's promise; unaligned reads are allowed.
+                let (w, q) = unsafe {
+                    let q = q.add(4 * word).cast::<[i8; 4]>().read_unaligned();
+                    (w.add(32 * word).cast::<[[u8; 4]; 8]>().read_unaligned(), q.map(i32::from))
+                };
+                for (sum, w) in sums.iter_mut().zip(w) {
+                    let w = w.map(i32::from);
+                    *sum += w[0] * q[0] + w[1] * q[1] + w[2] * q[2] + w[3] * q[3];
+                }
             }
         }
-        out
+        sums
     }
     #[inline(always)]
     unsafe fn look_up(self, table: &[u8; 16], at: *mut u8) {
@@ -663,15 +677,23 @@ mod x86 {
         }
         const CENTERED: bool = false;
         #[inline(always)]
-        unsafe fn dots<const N: usize, const WIDE: bool>(self, sum: Self::I, w: [Self::I; N], q: *const i8) -> Self::I {
-            let mut sum = sum;
-            for (word, w) in w.into_iter().enumerate() {
+        unsafe fn dots<const R: usize, const WORDS: usize, const BITS: usize>(
+            self,
+            sums: [Self::I; R],
+            w: *const u8,
+            q: [*const i8; R],
+        ) -> [Self::I; R] {
+            let mut sums = sums;
+            for word in 0..WORDS {
                 unsafe {
-                    let q = q.add(4 * word).cast::<i32>().read_unaligned();
-                    sum = _mm512_dpbusd_epi32(sum, w, _mm512_set1_epi32(q));
+                    let w = _mm512_loadu_si512(w.add(64 * word).cast());
+                    for (sum, q) in sums.iter_mut().zip(q) {
+                        let q = q.add(4 * word).cast::<i32>().read_unaligned();
+                        *sum = _mm512_dpbusd_epi32(*sum, w, _mm512_set1_epi32(q));
+                    }
                 }
             }
-            sum
+            sums
         }
         #[inline(always)]
         unsafe fn look_up(self, table: &[u8; 16], at: *mut u8) {
@@ -898,25 +920,43 @@ mod x86 {
         }
         const CENTERED: bool = true;
         #[inline(always)]
-        unsafe fn dots<const N: usize, const WIDE: bool>(self, sum: Self::I, w: [Self::I; N], q: *const i8) -> Self::I {
-            // Pairs of products are added in 16 bits: of a wide word at most 128 * 127 * 2, of N others at most
-            // 31 * 127 * 8, 63 * 127 * 4 or 127 * 127 * 2; all are below 2^15.
-            const { assert!(N <= if WIDE { 1 } else { 4 }) };
-            unsafe {
-                let mut pairs = _mm256_setzero_si256();
-                for (word, w) in w.into_iter().enumerate() {
-                    let q = _mm256_set1_epi32(q.add(4 * word).cast::<i32>().read_unaligned());
-                    let products = if WIDE {
-                        // A byte with its sign is a magnitude, and the sign moves to q.
-                        let w = _mm256_xor_si256(w, _mm256_set1_epi8(-128));
-                        _mm256_maddubs_epi16(_mm256_abs_epi8(w), _mm256_sign_epi8(q, w))
-                    } else {
-                        _mm256_maddubs_epi16(w, q)
-                    };
-                    pairs = if word == 0 { products } else { _mm256_add_epi16(pairs, products) };
+        unsafe fn dots<const R: usize, const WORDS: usize, const BITS: usize>(
+            self,
+            sums: [Self::I; R],
+            w: *const u8,
+            q: [*const i8; R],
+        ) -> [Self::I; R] {
+            // Words of which products are added in 16 bits: at most 15 * 127 * 16, 31 * 127 * 8, 63 * 127 * 4, and twice
+            // 127 * 127 or 128 * 127, all below 2^15.
+            let together = const {
+                match BITS {
+                    ..=4 => 8,
+                    5 => 4,
+                    6 => 2,
+                    _ => 1,
                 }
-                _mm256_add_epi32(sum, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)))
+            };
+            let mut sums = sums;
+            unsafe {
+                for first in (0..WORDS).step_by(together) {
+                    let mut pairs = [_mm256_setzero_si256(); R];
+                    for word in first..WORDS.min(first + together) {
+                        let w = _mm256_loadu_si256(w.add(32 * word).cast());
+                        // A byte with its sign is a magnitude, and the sign moves to q.
+                        let signs = _mm256_xor_si256(w, _mm256_set1_epi8(-128));
+                        let w = if BITS == 8 { _mm256_abs_epi8(signs) } else { w };
+                        for (pairs, q) in pairs.iter_mut().zip(q) {
+                            let q = _mm256_set1_epi32(q.add(4 * word).cast::<i32>().read_unaligned());
+                            let q = if BITS == 8 { _mm256_sign_epi8(q, signs) } else { q };
+                            *pairs = _mm256_add_epi16(*pairs, _mm256_maddubs_epi16(w, q));
+                        }
+                    }
+                    for (sum, pairs) in sums.iter_mut().zip(pairs) {
+                        *sum = _mm256_add_epi32(*sum, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
+                    }
+                }
             }
+            sums
         }
         #[inline(always)]
         unsafe fn look_up(self, table: &[u8; 16], at: *mut u8) {

@@ -51,35 +51,36 @@ pub(crate) struct BlockFactors {
     pub bytes: [[u8; 16]; 2],
 }
 
-/// Some columns of a few rows of W.
+/// Some columns of a few rows of W. Registers of it lie within lines of the cache.
+#[repr(C, align(64))]
 pub(crate) struct Panel {
-    /// First column, and how many; rows.
-    pub from: usize,
-    pub depth: usize,
-    pub columns: usize,
-    /// As they were expanded: [LANES, 256] and [LANES, 16].
-    row_codes: [u8; LANES * DEPTH],
-    row_scales: [f32; LANES * 16],
-    row_shifts: [f32; LANES * 16],
     /// Side by side: [depth / 4, LANES, 4] and [depth / sub, LANES].
     pub codes: [u8; LANES * DEPTH],
     pub scales: [f32; LANES * 16],
     pub shifts: [f32; LANES * 16],
+    /// As they were expanded: [LANES, 256] and [LANES, 16].
+    row_codes: [u8; LANES * DEPTH],
+    row_scales: [f32; LANES * 16],
+    row_shifts: [f32; LANES * 16],
+    /// First column, and how many; rows.
+    pub from: usize,
+    pub depth: usize,
+    pub columns: usize,
 }
 
 impl Panel {
     pub fn new() -> Self {
         let (codes, scales) = ([0; LANES * DEPTH], [0.0; LANES * 16]);
         Self {
-            from: 0,
-            depth: 0,
-            columns: 0,
-            row_codes: codes,
-            row_scales: scales,
-            row_shifts: scales,
             codes,
             scales,
             shifts: scales,
+            row_codes: codes,
+            row_scales: scales,
+            row_shifts: scales,
+            from: 0,
+            depth: 0,
+            columns: 0,
         }
     }
 
@@ -126,6 +127,12 @@ impl Panel {
 }
 
 impl Coding {
+    /// Bits of a code as it is multiplied.
+    #[inline(always)]
+    pub fn product_bits(&self) -> usize {
+        if self.values.is_some() { 8 } else { self.bits }
+    }
+
     /// Sub-blocks of so many columns. Divisions by constants: this is asked for in the innermost loops.
     #[inline(always)]
     fn subs(&self, depth: usize) -> usize {

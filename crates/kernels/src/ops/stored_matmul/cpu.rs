@@ -373,16 +373,17 @@ unsafe fn multiply<S: Simd>(
 ) {
     // SAFETY: the caller's promise.
     unsafe {
-        let (shifted, wide) = (x.coding.zero.is_none(), x.coding.zero >= Some(128));
-        match (x.coding.sub, shifted, wide, x.coding.bits) {
-            (16, true, false, ..=5) => all_rows::<S, 16, 4, true, false>(s, x, row, step, m, panel, y, y_row),
-            (32, true, false, ..=5) => all_rows::<S, 32, 4, true, false>(s, x, row, step, m, panel, y, y_row),
-            (16, false, false, ..=5) => all_rows::<S, 16, 4, false, false>(s, x, row, step, m, panel, y, y_row),
-            (16, false, false, 6) => all_rows::<S, 16, 2, false, false>(s, x, row, step, m, panel, y, y_row),
-            (16, false, false, 7) => all_rows::<S, 16, 1, false, false>(s, x, row, step, m, panel, y, y_row),
-            (32, false, false, ..=5) => all_rows::<S, 32, 4, false, false>(s, x, row, step, m, panel, y, y_row),
-            (32, false, false, 7) => all_rows::<S, 32, 1, false, false>(s, x, row, step, m, panel, y, y_row),
-            (32, false, true, _) => all_rows::<S, 32, 1, false, true>(s, x, row, step, m, panel, y, y_row),
+        match (x.coding.sub, x.coding.zero.is_none(), x.coding.product_bits()) {
+            (16, true, ..=4) => all_rows::<S, 16, 4, true>(s, x, row, step, m, panel, y, y_row),
+            (32, true, ..=4) => all_rows::<S, 32, 4, true>(s, x, row, step, m, panel, y, y_row),
+            (32, true, 5) => all_rows::<S, 32, 5, true>(s, x, row, step, m, panel, y, y_row),
+            (16, false, ..=4) => all_rows::<S, 16, 4, false>(s, x, row, step, m, panel, y, y_row),
+            (16, false, 6) => all_rows::<S, 16, 6, false>(s, x, row, step, m, panel, y, y_row),
+            (16, false, 7) => all_rows::<S, 16, 7, false>(s, x, row, step, m, panel, y, y_row),
+            (32, false, ..=4) => all_rows::<S, 32, 4, false>(s, x, row, step, m, panel, y, y_row),
+            (32, false, 5) => all_rows::<S, 32, 5, false>(s, x, row, step, m, panel, y, y_row),
+            (32, false, 7) => all_rows::<S, 32, 7, false>(s, x, row, step, m, panel, y, y_row),
+            (32, false, 8) => all_rows::<S, 32, 8, false>(s, x, row, step, m, panel, y, y_row),
             other => unreachable!("no format is summed as {other:?}"),
         }
     }
@@ -394,7 +395,7 @@ unsafe fn multiply<S: Simd>(
 /// As [`multiply`].
 #[inline(always)]
 #[allow(clippy::too_many_arguments)]
-unsafe fn all_rows<S: Simd, const SUB: usize, const GROUP: usize, const SHIFTED: bool, const WIDE: bool>(
+unsafe fn all_rows<S: Simd, const SUB: usize, const BITS: usize, const SHIFTED: bool>(
     s: S,
     x: &Codes,
     row: usize,
@@ -410,10 +411,10 @@ unsafe fn all_rows<S: Simd, const SUB: usize, const GROUP: usize, const SHIFTED:
         // SAFETY: the caller's promise.
         unsafe {
             i += match m - i {
-                8.. if S::TILE_ROWS >= 12 => rows::<S, 8, SUB, GROUP, SHIFTED, WIDE>(s, x, row, step, panel, y, y_row),
-                4.. => rows::<S, 4, SUB, GROUP, SHIFTED, WIDE>(s, x, row, step, panel, y, y_row),
-                2.. => rows::<S, 2, SUB, GROUP, SHIFTED, WIDE>(s, x, row, step, panel, y, y_row),
-                _ => rows::<S, 1, SUB, GROUP, SHIFTED, WIDE>(s, x, row, step, panel, y, y_row),
+                8.. if S::TILE_ROWS >= 12 => rows::<S, 8, SUB, BITS, SHIFTED>(s, x, row, step, panel, y, y_row),
+                4.. => rows::<S, 4, SUB, BITS, SHIFTED>(s, x, row, step, panel, y, y_row),
+                2.. => rows::<S, 2, SUB, BITS, SHIFTED>(s, x, row, step, panel, y, y_row),
+                _ => rows::<S, 1, SUB, BITS, SHIFTED>(s, x, row, step, panel, y, y_row),
             };
         }
     }
@@ -424,7 +425,7 @@ unsafe fn all_rows<S: Simd, const SUB: usize, const GROUP: usize, const SHIFTED:
 /// # Safety
 /// R rows of y from `y` on, `y_row` apart, are valid for the panel's columns and this call's alone.
 #[inline(always)]
-unsafe fn rows<S: Simd, const R: usize, const SUB: usize, const GROUP: usize, const SHIFTED: bool, const WIDE: bool>(
+unsafe fn rows<S: Simd, const R: usize, const SUB: usize, const BITS: usize, const SHIFTED: bool>(
     s: S,
     x: &Codes,
     row: usize,
@@ -450,25 +451,19 @@ unsafe fn rows<S: Simd, const R: usize, const SUB: usize, const GROUP: usize, co
         }
     }
     for sub in 0..depth / SUB {
-        let mut integers = [s.splat_int(0); R];
-        if !(SHIFTED || WIDE && S::CENTERED) {
-            for (integer, constants) in integers.iter_mut().zip(constants) {
-                *integer = s.splat_int(constants[sub]);
+        let (mut integers, mut q) = ([s.splat_int(0); R], [std::ptr::null(); R]);
+        for r in 0..R {
+            if !(SHIFTED || BITS == 8 && S::CENTERED) {
+                integers[r] = s.splat_int(constants[r][sub]);
             }
+            q[r] = codes[r][sub * SUB..].as_ptr();
         }
-        for p in (0..SUB).step_by(4 * GROUP) {
-            let term = sub * SUB + p;
+        let integers = match SUB {
             // SAFETY: the panel has LANES words of four codes for every four terms, and a row of x has `depth` codes.
-            unsafe {
-                let mut w = [s.splat_int(0); GROUP];
-                for (word, w) in w.iter_mut().enumerate() {
-                    *w = s.load_words(panel.codes.as_ptr().add((term + 4 * word) * S::LANES));
-                }
-                for (integer, codes) in integers.iter_mut().zip(codes) {
-                    *integer = s.dots::<GROUP, WIDE>(*integer, w, codes.as_ptr().add(term));
-                }
-            }
-        }
+            16 => unsafe { s.dots::<R, 4, BITS>(integers, panel.codes[sub * SUB * S::LANES..].as_ptr(), q) },
+            // SAFETY: as above.
+            _ => unsafe { s.dots::<R, 8, BITS>(integers, panel.codes[sub * SUB * S::LANES..].as_ptr(), q) },
+        };
         let scale = s.load(&panel.scales[sub * S::LANES..]);
         for (r, sum) in sums.iter_mut().enumerate() {
             let both = s.mul(scale, s.splat(scales[r][sub * SUB / BLOCK]));

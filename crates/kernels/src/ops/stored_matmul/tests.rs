@@ -8,7 +8,11 @@ use minke_spec::draw::{Domain, draw};
 /// Random blocks with scales of moderate size.
 fn random_bytes(seed: u64, format: Format, n: usize, k: usize) -> Vec<u8> {
     let mut stream = draw(seed, Domain::Data, &[n as u64, k as u64]);
-    let mut bytes: Vec<u8> = (0..n * format.bytes(k)).map(|_| stream.below(256) as u8).collect();
+    moderate(format, (0..n * format.bytes(k)).map(|_| stream.below(256) as u8).collect())
+}
+
+/// Blocks of these bytes, but with scales of moderate size.
+fn moderate(format: Format, mut bytes: Vec<u8>) -> Vec<u8> {
     // Exponents of f16 from 2^-8 to 2^-5, of f32 and bf16 likewise; signs and fractions stay random.
     let half_at = |at: &[usize], bytes: &mut [u8]| {
         for block in bytes.chunks_exact_mut(format.block_bytes()) {
@@ -78,6 +82,29 @@ fn every_path_agrees_with_the_reference_and_with_a_row_alone() {
                         format.name()
                     );
                 }
+            }
+        }
+    }
+}
+
+#[test]
+fn the_largest_codes_do_not_overflow() {
+    let (n, k, m) = (17, 256, 5);
+    for format in Format::ALL {
+        // Most formats have their largest code where all bits are set, IQ4 its largest value at 15 and its least at 0.
+        for byte in [0x00, 0xff] {
+            let scales = block_scales(format, n, k);
+            let bytes = moderate(format, vec![byte; n * format.bytes(k)]);
+            let w = Stored::new(format, &bytes, &scales, n, k);
+            let x: Vec<f32> = (0..m * k).map(|i| if i / k % 2 == 0 { 1.0 } else { -1.0 }).collect();
+            let want = reference::matmul(&x, w);
+            let size = want.iter().fold(f64::MIN_POSITIVE, |largest, v| largest.max(v.abs()));
+            for device in devices([1]) {
+                let mut y = unwritten(m * n);
+                matmul(&device, view(&x), w, m, view_mut(&mut y));
+                let scaled: Vec<f32> = y.iter().map(|&v| (f64::from(v) / size) as f32).collect();
+                let wanted: Vec<f64> = want.iter().map(|&v| v / size).collect();
+                close(&scaled, &wanted, 1e-5, &format!("{} {} of {byte}", device.name(), format.name()));
             }
         }
     }
