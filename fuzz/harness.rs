@@ -212,25 +212,22 @@ pub fn dialects(data: &[u8]) {
     let (format, opening, api) =
         (how % FORMATS.len(), which % OPENINGS.len(), apis[which / OPENINGS.len() % apis.len()]);
     let tags_are_tokens = how / FORMATS.len() % 2 == 1;
+    let (stream, cuts) = (cuts % 2 == 1, (*cuts > 1).then(|| Draws(u64::from(cuts / 2))));
     let play = play((format, opening, tags_are_tokens));
     let ids = play.ids(bytes);
-    for stream in [false, true] {
-        let cuts = (*cuts > 0).then(|| Draws(u64::from(*cuts)));
-        let (told, pieces) = play.tell(api, stream, ids.clone(), cuts);
-        let mut want = Told { tokens: told.tokens, ..told_of(&pieces, api, stream) };
-        if thought_of_calls(&pieces) {
-            // What was called before that was clear is called in some streams.
-            (want.calls, want.finish) = (told.calls.clone(), told.finish.clone());
-        }
-        assert_eq!(told, want, "{api:?} {stream}");
-        assert_eq!(told.tokens.1, ids.len() as u64);
-        let parsed = CONVERSATIONS.contains(&api)
-            && !tags_are_tokens
-            && !pieces.contains(&minke_chat::Piece::ContentWasReasoning);
-        if parsed && !stream {
-            let tools = ToolCallParser::new(FORMATS[format].1, &play::tools());
-            let (reasoning, content, _) = read(&play::prompt(opening), &[], tools, bytes, usize::MAX);
-            assert_eq!((reasoning, content), (told.reasoning, told.content), "{api:?}");
-        }
+    let (told, pieces) = play.tell(api, stream, ids.clone(), cuts);
+    let mut want = Told { tokens: told.tokens, ..told_of(&pieces, api, stream) };
+    if thought_of_calls(&pieces) {
+        // What was called before that was clear is called in some streams.
+        (want.calls, want.finish) = (told.calls.clone(), told.finish.clone());
+    }
+    assert_eq!(told, want, "{api:?} {stream}");
+    assert_eq!(told.tokens.1, ids.len() as u64);
+    let parsed =
+        CONVERSATIONS.contains(&api) && !tags_are_tokens && !pieces.contains(&minke_chat::Piece::ContentWasReasoning);
+    if parsed && !stream {
+        let tools = ToolCallParser::new(FORMATS[format].1, &play::tools());
+        let (reasoning, content, _) = read(&play::prompt(opening), &[], tools, bytes, usize::MAX);
+        assert_eq!((reasoning, content), (told.reasoning, told.content), "{api:?}");
     }
 }

@@ -1,5 +1,5 @@
-//! Fuzzing: `cargo xtask fuzz TARGET [RUNS]` builds a target of `fuzz/` with coverage counters, on stable Rust, and
-//! lets libFuzzer run it from its corpus; what reaches new code is added there. `cargo xtask fuzz TARGET min` keeps of
+//! Fuzzing: `cargo xtask fuzz TARGET [RUNS]` builds a target of `fuzz/` with coverage counters (`fuzz/rustc.sh`), on stable
+//! Rust, and lets libFuzzer run it from its corpus; what reaches new code is added there. `cargo xtask fuzz TARGET min` keeps of
 //! the corpus what covers the same with less.
 
 use std::path::Path;
@@ -7,14 +7,6 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
-/// What `cargo fuzz` would set, without a sanitizer: those need a nightly compiler.
-const FLAGS: [&str; 5] = [
-    "--cfg=fuzzing",
-    "-Cpasses=sancov-module",
-    "-Cllvm-args=-sanitizer-coverage-level=4",
-    "-Cllvm-args=-sanitizer-coverage-inline-8bit-counters",
-    "-Cllvm-args=-sanitizer-coverage-pc-table",
-];
 /// Bytes of an input, at most.
 const MOST_BYTES: usize = 6 << 10;
 /// Seconds after which an input counts as a hang; MiB that one may take.
@@ -33,7 +25,9 @@ pub fn run(root: &Path, target: &str, runs: &str) -> Result<()> {
     // A triple of its own keeps the flags from build scripts.
     let triple = host()?;
     let build = ["build", "--release", "--target", &triple, "--bin", target];
-    let status = Command::new("cargo").args(build).env("RUSTFLAGS", FLAGS.join(" ")).current_dir(&folder).status()?;
+    let mut cargo = Command::new("cargo");
+    cargo.args(build).env("RUSTFLAGS", "--cfg=fuzzing").env("RUSTC_WRAPPER", folder.join("rustc.sh"));
+    let status = cargo.current_dir(&folder).status()?;
     if !status.success() {
         bail!("{target} does not build");
     }
