@@ -199,7 +199,7 @@ def main():
     arguments, settings = parser.parse_known_args()
     home = tempfile.TemporaryDirectory()
     command = [arguments.program, "serve", arguments.model, "--port", str(arguments.port), "--threads", "1",
-               "--disk-cache-bytes", str(64 << 20), *settings]
+               "--disk-cache-bytes", str(16 << 20), *settings]
     server = subprocess.Popen(command, env={"HOME": home.name, "PATH": os.environ["PATH"]}, stderr=subprocess.DEVNULL)
     try:
         for _ in range(600):

@@ -121,7 +121,10 @@ export const scenarios = [
       stub?.scripts.push({ thought: LONG_THOUGHT, answer: LONG_ANSWER, speed: 100 });
       await send(page, "Count from one to a thousand, in words.");
       await page.waitForFunction(
-        () => document.querySelector(".prose")?.innerText.length > 5 || document.querySelector(".thought-text p") !== null,
+        () =>
+          document.querySelector(".prose")?.innerText.length > 5 ||
+          document.querySelector(".thought-text p") !== null ||
+          document.querySelector(".answer")?.getAttribute("aria-busy") === "false",
       );
       await page.keyboard.press("Escape");
       await answered(page);
