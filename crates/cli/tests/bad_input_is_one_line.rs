@@ -75,6 +75,7 @@ fn wrong_arguments() {
         (&["bench", "nowhere"], BAD_FILE, "nowhere: no such file or folder"),
         (&["bench", "empty"], BAD_FILE, "empty: has no config.json"),
         (&["bench", "thinker", "--generate", "0"], USAGE, "'--generate <GENERATE>': must be at least 1"),
+        (&["bench", "thinker", "--batch", "1,5000"], USAGE, "'--batch <BATCH>': must be a number from 1 to 4096"),
         (&["debug", "tokens", "nowhere", "text"], BAD_FILE, "nowhere: no such file or folder"),
         (&["debug", "logits", "thinker", "--ids", "263"], USAGE, "is not below 263; give --ids 1,2,3"),
         (&["fit", "nowhere"], BAD_FILE, "nowhere: no such file or folder"),

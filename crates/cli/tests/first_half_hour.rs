@@ -101,3 +101,23 @@ fn names_of_other_programs_are_understood() {
         }
     }
 }
+
+#[test]
+fn batches_are_measured() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    let model = thinker(at);
+    let bench = |batch: &str| {
+        let sizes = ["--prompt", "40", "--generate", "5", "--batch", batch, "--json"];
+        minke(at, &[&["bench", model.to_str().unwrap()], &sizes[..]].concat())
+    };
+    let rows = bench("1,3").json().remove(0);
+    for (row, batch) in rows.as_array().unwrap().iter().zip([1, 3]) {
+        assert_eq!(
+            (&row["batch"], &row["prompt_tokens"], &row["generated_tokens"]),
+            (&batch.into(), &40.into(), &5.into())
+        );
+        assert!(row["prefill_tps"].as_f64().unwrap() > 0.0 && row["gen_tps"].as_f64().unwrap() > 0.0, "{row}");
+    }
+    assert_eq!(rows[1]["kv_bytes"].as_u64().unwrap(), 3 * rows[0]["kv_bytes"].as_u64().unwrap());
+}

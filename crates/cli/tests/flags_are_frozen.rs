@@ -33,7 +33,7 @@ fn every_verb_has_exactly_its_flags() {
         ("pull", "help json offline revision"),
         ("list", "help json"),
         ("rm", "help json"),
-        ("bench", "generate help json prompt threads"),
+        ("bench", "batch generate help json prompt threads"),
         ("perplexity", "cache-type context help json threads"),
         ("convert", "format help json threads"),
         ("quantize", "help imatrix json tensor threads to"),

@@ -22,7 +22,7 @@ pub struct Output {
 #[derive(Args)]
 pub struct Compute {
     /// CPU threads [default: MINKE_THREADS, else all]
-    #[arg(long, value_parser = values::threads)]
+    #[arg(long, value_parser = values::between::<1, 1024>)]
     threads: Option<usize>,
     /// What computes: cpu, or reference (plain loops in f64, slow)
     #[arg(long, hide = true, default_value = "cpu", value_parser = Device::NAMES)]
@@ -37,7 +37,7 @@ impl Compute {
     fn threads(&self) -> anyhow::Result<usize> {
         match (self.threads, environment::threads()) {
             (Some(threads), _) => Ok(threads),
-            (None, Some(text)) => values::threads(&text)
+            (None, Some(text)) => values::between::<1, 1024>(&text)
                 .map_err(|reason| Exit::Usage.because(format!("{}={text}: {reason}", environment::THREADS))),
             (None, None) => Ok(std::thread::available_parallelism().map_or(1, usize::from)),
         }

@@ -5,11 +5,9 @@ use minke_spec::Format;
 use minke_tensor::Dtype;
 use minke_weights::recipe::{Override, Recipe};
 
-const MOST_THREADS: usize = 1024;
-
-pub(super) fn threads(text: &str) -> Result<usize, String> {
-    let threads = text.parse().ok().filter(|threads| (1..=MOST_THREADS).contains(threads));
-    threads.ok_or_else(|| format!("must be a number from 1 to {MOST_THREADS}"))
+pub(super) fn between<const LEAST: usize, const MOST: usize>(text: &str) -> Result<usize, String> {
+    let value = text.parse().ok().filter(|value| (LEAST..=MOST).contains(value));
+    value.ok_or_else(|| format!("must be a number from {LEAST} to {MOST}"))
 }
 
 pub(super) fn at_least<const LEAST: usize>(text: &str) -> Result<usize, String> {

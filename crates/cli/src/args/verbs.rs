@@ -274,6 +274,9 @@ pub struct Bench {
     /// Tokens to write behind each
     #[arg(long, default_value_t = 32, value_parser = values::at_least::<1>)]
     pub generate: usize,
+    /// How many sequences are read and written at once
+    #[arg(long, value_delimiter = ',', default_value = "1", value_parser = values::between::<1, 4096>)]
+    pub batch: Vec<usize>,
     #[command(flatten)]
     pub compute: Compute,
     #[command(flatten)]
