@@ -234,11 +234,18 @@ fn class_bytes(class: usize) -> usize {
     ((4 + class % 4) << (class / 4)) * 256
 }
 
+/// How many classes above its own a buffer may come from: up to twice its size. Batches have many sizes, and a buffer of each
+/// would be held if every class had only its own.
+const CLASSES_ABOVE: usize = 4;
+
 impl Store {
-    fn take(&self, class: usize) -> NonNull<u8> {
+    /// Memory of a class or of one above it, and which.
+    fn take(&self, class: usize) -> (usize, NonNull<u8>) {
         let mut free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(pointer) = free.get_mut(class).and_then(Vec::pop) {
-            return pointer;
+        for class in class..=class + CLASSES_ABOVE {
+            if let Some(pointer) = free.get_mut(class).and_then(Vec::pop) {
+                return (class, pointer);
+            }
         }
         drop(free);
         let layout = Self::layout(class);
@@ -246,7 +253,7 @@ impl Store {
         let pointer = unsafe { alloc_zeroed(layout) };
         self.allocations.fetch_add(1, Ordering::Relaxed);
         self.held_bytes.fetch_add(layout.size() as u64, Ordering::Relaxed);
-        NonNull::new(pointer).unwrap_or_else(|| handle_alloc_error(layout))
+        (class, NonNull::new(pointer).unwrap_or_else(|| handle_alloc_error(layout)))
     }
 
     fn give_back(&self, class: usize, pointer: NonNull<u8>) {
@@ -294,8 +301,8 @@ unsafe impl Sync for Buffer {}
 impl Buffer {
     fn new<T: Pod>(store: &Arc<Store>, len: usize) -> Self {
         let bytes = len.checked_mul(size_of::<T>()).expect("invariant: sizes were checked by the caller");
-        let class = class_of(bytes);
-        Self { pointer: store.take(class), bytes, class, store: Arc::clone(store) }
+        let (class, pointer) = store.take(class_of(bytes));
+        Self { pointer, bytes, class, store: Arc::clone(store) }
     }
 
     /// The size in bytes.
@@ -404,6 +411,17 @@ mod tests {
             assert_eq!(device.system_allocations(), 1);
             let third = device.upload(&[7u32; 990]);
             assert_eq!((device.system_allocations(), third.view::<u32>().read()[989]), (2, 7));
+        }
+    }
+
+    #[cfg(not(exact_buffers))]
+    #[test]
+    fn buffers_of_many_sizes_hold_little_more_than_the_largest() {
+        for device in Device::all(1).unwrap() {
+            for len in (1000..100_000).rev().step_by(500).chain((1000..100_000).step_by(700)) {
+                drop(device.buffer::<f32>(len));
+            }
+            assert!(device.held_bytes() < 3 * 400_000, "{}", device.held_bytes());
         }
     }
 
