@@ -48,7 +48,7 @@ fn run(root: &Path, words: &[&str]) -> Option<Result<()>> {
         ["golden", "--verify"] => golden::complaints(root).and_then(report),
         ["golden", "--record"] => golden::record(root),
         ["golden", file] => golden::rebuild(root, Some(file)),
-        ["bench", op] => bench::run(root, op),
+        ["bench", op] if !op.starts_with('-') => bench::run(root, op),
         ["kill"] => kill::run(root, "runs/kill.toml", 50),
         ["kill", toml] => kill::run(root, toml, 50),
         ["kill", toml, points] => match points.parse() {
