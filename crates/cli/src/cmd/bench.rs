@@ -98,7 +98,7 @@ fn measure(
     let mut engine = Engine::new(device, model.config(), sizes)?;
     let vocabulary = model.config().vocab_size as u64;
     let most_tokens = reading_steps(prompt_tokens, batch) + generate + 1;
-    // As reasoning models are sampled: every token is drawn from the whole vocabulary.
+    // As R1 is sampled.
     let params = SamplingParams::default().with_temperature(0.6).with_top_p(0.95).with_max_tokens(most_tokens);
     for sequence in 0..batch as u64 {
         let mut stream = draw(1, Domain::Data, &[prompt_tokens as u64, sequence]);
