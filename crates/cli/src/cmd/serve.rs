@@ -17,6 +17,7 @@ const CHUNK_TOKENS: usize = 64;
 
 /// Runs `minke serve`.
 pub fn run(args: &Serve) -> Result<()> {
+    minke_sys::few_arenas();
     let config = args.settings.resolve()?.config;
     let path = match &args.model {
         Some(model) => locate::model(Path::new(model))?,
