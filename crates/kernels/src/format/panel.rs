@@ -8,11 +8,13 @@
 //! scales, then shifts if the format has some; LANES of each side by side
 //!     Factors::Halves   per sub-block a half
 //!     Factors::Bytes    a half, then per sub-block a byte that it is multiplied with
+//!     Factors::Nibbles  a half for scales, one for shifts, then per sub-block a byte: what they are multiplied with,
+//!                       scales with the low half, shifts with the high one
 //! codes in units of 32 columns: BITS registers of LANES words of four bytes; column c is byte c % 4 of word c / 4
-//!     8 bits   the eight words
-//!     else     four registers of nibbles: register j holds the low 4 bits of word j, and of word 4 + j above them
-//!     5 bits   and one whose bit w of every byte is the fifth bit of word w
-//!     6 bits   and two, for words 0..4 and 4..8, whose bits 2j and 2j + 1 are the high ones of word j
+//!     8 bits        the eight words
+//!     4, 5, 6 bits  four registers of nibbles: register j holds the low 4 bits of word j, and of word 4 + j above them
+//!     2, 3, 6 bits  then two of pairs, for words 0..4 and 4..8, whose bits 2j and 2j + 1 are the next ones of word j
+//!     3, 5 bits     then one whose bit w of every byte is the last bit of word w
 //! ```
 //!
 //! Rows behind the last one are zeros. Nothing is lost and nothing is computed anew, so a product has the same bits.
@@ -40,6 +42,29 @@ pub(crate) enum Factors {
     Halves,
     /// `scale[s]` is a half of the block times a byte, with a sign if `signed`.
     Bytes { signed: bool },
+    /// `scale[s]` is a half of the block times the low half of a byte, `shift[s]` another times its high half.
+    Nibbles,
+}
+
+/// Registers of the planes of codes of so many bits in a unit, and at which bit of a code those of a plane begin.
+struct Planes {
+    nibbles: usize,
+    pairs: usize,
+    singles: usize,
+    pair: i32,
+    single: i32,
+}
+
+impl Planes {
+    const fn of(bits: usize) -> Self {
+        Self {
+            nibbles: bits & 4,
+            pairs: bits & 2,
+            singles: bits & 1,
+            pair: (bits & 4) as i32,
+            single: (bits & 6) as i32,
+        }
+    }
 }
 
 /// The scales and shifts of a block as they are stored: halves, and the bytes that they are multiplied with.
@@ -146,6 +171,7 @@ impl Coding {
         let factors = match self.factors? {
             Factors::Halves => kinds * subs * 2,
             Factors::Bytes { .. } => kinds * (2 + subs),
+            Factors::Nibbles => kinds * 2 + subs,
         };
         Some((factors, factors + depth / UNIT * self.bits * 4))
     }
@@ -208,6 +234,17 @@ pub(crate) fn interleave(cpu: &Cpu, w: Stored<'_>, bytes: &mut [u8]) {
 
 /// Writes the scales and shifts of a row's blocks at their places.
 fn write_factors(coding: &Coding, blocks: &[u8], lanes: usize, lane: usize, out: &mut [u8]) {
+    if coding.factors == Some(Factors::Nibbles) {
+        let BlockFactors { halves, bytes: [scales, shifts] } = (coding.block_factors)(blocks);
+        let (head, bytes) = out.split_at_mut(4 * lanes);
+        for (half, out) in halves.iter().zip(head.chunks_exact_mut(2 * lanes)) {
+            out[2 * lane..][..2].copy_from_slice(&half.to_le_bytes());
+        }
+        for ((scale, shift), out) in scales.iter().zip(shifts).zip(bytes.chunks_exact_mut(lanes)) {
+            out[lane] = scale | shift << 4;
+        }
+        return;
+    }
     let kinds = if coding.zero.is_none() { 2 } else { 1 };
     let each = out.len() / kinds;
     for (kind, out) in out.chunks_exact_mut(each).enumerate() {
@@ -258,6 +295,9 @@ simd_fn! {
         // SAFETY: the panel has eight registers for every unit, and there is room for BITS of each.
         unsafe {
             match coding.bits {
+
+                2 => pack_codes::<S, 2>(s, from, units, to),
+                3 => pack_codes::<S, 3>(s, from, units, to),
                 4 => pack_codes::<S, 4>(s, from, units, to),
                 5 => pack_codes::<S, 5>(s, from, units, to),
                 6 => pack_codes::<S, 6>(s, from, units, to),
@@ -306,7 +346,9 @@ fn unpack<S: Simd>(s: S, coding: &Coding, part: &[u8], panel: &mut Panel) {
     let (factors, len) = coding.interleaved_bytes(panel.depth).unwrap_or_default();
     assert!(panel.depth <= DEPTH && part.len() == S::LANES * len);
     let (head, codes) = part.split_at(S::LANES * factors);
-    if shifted {
+    if coding.factors == Some(Factors::Nibbles) {
+        unpack_nibbles(s, head, subs, panel);
+    } else if shifted {
         let (first, second) = head.split_at(head.len() / 2);
         unpack_factors(s, coding, first, subs, &mut panel.scales);
         unpack_factors(s, coding, second, subs, &mut panel.shifts);
@@ -317,6 +359,8 @@ fn unpack<S: Simd>(s: S, coding: &Coding, part: &[u8], panel: &mut Panel) {
     // SAFETY: there are so many units, BITS registers each, and the panel has eight for each.
     unsafe {
         match coding.bits {
+            2 => unpack_codes::<S, 2>(s, from, units, to),
+            3 => unpack_codes::<S, 3>(s, from, units, to),
             4 => unpack_codes::<S, 4>(s, from, units, to),
             5 => unpack_codes::<S, 5>(s, from, units, to),
             6 => unpack_codes::<S, 6>(s, from, units, to),
@@ -352,13 +396,35 @@ fn unpack_factors<S: Simd>(s: S, coding: &Coding, from: &[u8], subs: usize, to: 
     }
 }
 
+/// Writes the scales and shifts of sub-blocks that share a byte.
+#[inline(always)]
+fn unpack_nibbles<S: Simd>(s: S, from: &[u8], subs: usize, panel: &mut Panel) {
+    let lanes = S::LANES;
+    assert!(subs <= 16 && subs.is_multiple_of(4) && from.len() == (4 + subs) * lanes);
+    let (mut low, mut high) = ([0u8; 16 * LANES], [0u8; 16 * LANES]);
+    // SAFETY: so many bytes are there, and room for 16 times LANES of them and of floats.
+    unsafe {
+        let (from, bytes) = (from.as_ptr(), from.as_ptr().add(4 * lanes));
+        for at in (0..subs * lanes).step_by(4 * lanes) {
+            let both = s.load_words(bytes.add(at));
+            s.store_words(s.and_bytes(both, 15), low.as_mut_ptr().add(at));
+            s.store_words(s.and_bytes(s.shift(both, -4), 15), high.as_mut_ptr().add(at));
+        }
+        let (scale, shift) = (s.load_f16(from), s.load_f16(from.add(2 * lanes)));
+        for at in (0..subs * lanes).step_by(lanes) {
+            s.store_ptr(s.mul(scale, s.load_bytes::<false>(low.as_ptr().add(at))), panel.scales.as_mut_ptr().add(at));
+            s.store_ptr(s.mul(shift, s.load_bytes::<false>(high.as_ptr().add(at))), panel.shifts.as_mut_ptr().add(at));
+        }
+    }
+}
+
 /// Packs the codes of units of eight registers into BITS.
 ///
 /// # Safety
 /// `from` is valid for eight registers of every unit, `to` for BITS.
 #[inline(always)]
 unsafe fn pack_codes<S: Simd, const BITS: usize>(s: S, from: *const u8, units: usize, to: *mut u8) {
-    let register = 4 * S::LANES;
+    let (register, planes) = (4 * S::LANES, Planes::of(BITS));
     for unit in 0..units {
         // SAFETY: the caller's promise.
         unsafe {
@@ -367,26 +433,27 @@ unsafe fn pack_codes<S: Simd, const BITS: usize>(s: S, from: *const u8, units: u
                 std::ptr::copy_nonoverlapping(from, to, 8 * register);
                 continue;
             }
-            let (mut high, mut higher) = (s.splat_int(0), s.splat_int(0));
+            let (mut pairs, mut singles) = ([s.splat_int(0); 2], s.splat_int(0));
             for j in 0..4 {
-                let (first, second) =
-                    (s.load_words(from.add(j * register)), s.load_words(from.add((4 + j) * register)));
-                s.store_words(s.or(s.and_bytes(first, 15), s.shift(s.and_bytes(second, 15), 4)), to.add(j * register));
-                let j = j as i32;
-                if BITS == 5 {
-                    high = s.or(high, s.shift(s.and_bytes(first, 16), j - 4));
-                    high = s.or(high, s.shift(s.and_bytes(second, 16), j));
+                for (half, pairs) in pairs.iter_mut().enumerate() {
+                    let (word, j) = (s.load_words(from.add((4 * half + j) * register)), j as i32);
+                    let (pair, single) = (s.and_bytes(word, 3 << planes.pair), s.and_bytes(word, 1 << planes.single));
+                    *pairs = s.or(*pairs, s.shift(pair, 2 * j - planes.pair));
+                    singles = s.or(singles, s.shift(single, 4 * half as i32 + j - planes.single));
                 }
-                if BITS == 6 {
-                    high = s.or(high, s.shift(s.and_bytes(first, 48), 2 * j - 4));
-                    higher = s.or(higher, s.shift(s.and_bytes(second, 48), 2 * j - 4));
+                if planes.nibbles > 0 {
+                    let (first, second) =
+                        (s.load_words(from.add(j * register)), s.load_words(from.add((4 + j) * register)));
+                    let both = s.or(s.and_bytes(first, 15), s.shift(s.and_bytes(second, 15), 4));
+                    s.store_words(both, to.add(j * register));
                 }
             }
-            if BITS > 4 {
-                s.store_words(high, to.add(4 * register));
+            if planes.pairs > 0 {
+                s.store_words(pairs[0], to.add(planes.nibbles * register));
+                s.store_words(pairs[1], to.add((planes.nibbles + 1) * register));
             }
-            if BITS > 5 {
-                s.store_words(higher, to.add(5 * register));
+            if planes.singles > 0 {
+                s.store_words(singles, to.add((planes.nibbles + planes.pairs) * register));
             }
         }
     }
@@ -398,7 +465,7 @@ unsafe fn pack_codes<S: Simd, const BITS: usize>(s: S, from: *const u8, units: u
 /// `from` is valid for BITS registers of every unit, `to` for eight.
 #[inline(always)]
 unsafe fn unpack_codes<S: Simd, const BITS: usize>(s: S, from: *const u8, units: usize, to: *mut u8) {
-    let register = 4 * S::LANES;
+    let (register, planes) = (4 * S::LANES, const { Planes::of(BITS) });
     for unit in 0..units {
         // SAFETY: the caller's promise.
         unsafe {
@@ -410,27 +477,32 @@ unsafe fn unpack_codes<S: Simd, const BITS: usize>(s: S, from: *const u8, units:
                 std::ptr::copy_nonoverlapping(from, to, 8 * register);
                 continue;
             }
-            let (mut high, mut higher) = (s.splat_int(0), s.splat_int(0));
-            if BITS > 4 {
-                high = s.load_words(from.add(4 * register));
+            let (mut pairs, mut singles) = ([s.splat_int(0); 2], s.splat_int(0));
+            if planes.pairs > 0 {
+                pairs[0] = s.load_words(from.add(planes.nibbles * register));
+                pairs[1] = s.load_words(from.add((planes.nibbles + 1) * register));
             }
-            if BITS > 5 {
-                higher = s.load_words(from.add(5 * register));
+            if planes.singles > 0 {
+                singles = s.load_words(from.add((planes.nibbles + planes.pairs) * register));
             }
             for j in 0..4 {
-                let both = s.load_words(from.add(j * register));
-                let (mut first, mut second) = (s.and_bytes(both, 15), s.and_bytes(s.shift(both, -4), 15));
-                let j32 = j as i32;
-                if BITS == 5 {
-                    first = s.or(first, s.and_bytes(s.shift(high, 4 - j32), 16));
-                    second = s.or(second, s.and_bytes(s.shift(high, -j32), 16));
+                let mut words = [s.splat_int(0); 2];
+                if planes.nibbles > 0 {
+                    let both = s.load_words(from.add(j * register));
+                    words = [s.and_bytes(both, 15), s.and_bytes(s.shift(both, -4), 15)];
                 }
-                if BITS == 6 {
-                    first = s.or(first, s.and_bytes(s.shift(high, 4 - 2 * j32), 48));
-                    second = s.or(second, s.and_bytes(s.shift(higher, 4 - 2 * j32), 48));
+                for half in 0..2 {
+                    let (word, j32) = (&mut words[half], j as i32);
+                    if planes.pairs > 0 {
+                        let pair = s.shift(pairs[half], planes.pair - 2 * j32);
+                        *word = s.or(*word, s.and_bytes(pair, 3 << planes.pair));
+                    }
+                    if planes.singles > 0 {
+                        let single = s.shift(singles, planes.single - 4 * half as i32 - j32);
+                        *word = s.or(*word, s.and_bytes(single, 1 << planes.single));
+                    }
+                    s.store_words(*word, to.add((4 * half + j) * register));
                 }
-                s.store_words(first, to.add(j * register));
-                s.store_words(second, to.add((4 + j) * register));
             }
         }
     }

@@ -8,7 +8,7 @@
 //! ```
 
 use super::fit::{Fitted, Grid, Levels};
-use super::{Coded, Quantized, each, f16, scaled};
+use super::{BlockFactors, Coded, Factors, Quantized, each, f16, scaled, u16_at};
 use crate::isa::Isa;
 use crate::simd::Simd;
 use minke_spec::Format;
@@ -21,6 +21,7 @@ impl Coded for Q2K {
     const ZERO: i32 = 0;
     const SHIFTED: bool = true;
     const BITS: usize = 2;
+    const FACTORS: Option<Factors> = Some(Factors::Nibbles);
 
     #[inline(always)]
     fn expand<S: Simd>(_s: S, block: &[u8], codes: &mut [u8], scales: &mut [f32], shifts: &mut [f32]) {
@@ -31,6 +32,16 @@ impl Coded for Q2K {
         scaled(d, low, scales);
         scaled(-least, high, shifts);
         two_bits(&block[16..80], codes);
+    }
+
+    /// Shifts are minimums times a half with the other sign.
+    fn factors(block: &[u8]) -> BlockFactors {
+        let mut factors =
+            BlockFactors { halves: [u16_at(block, 80), u16_at(block, 82) ^ 0x8000], ..BlockFactors::default() };
+        for (s, byte) in block[..16].iter().enumerate() {
+            (factors.bytes[0][s], factors.bytes[1][s]) = (byte & 15, byte >> 4);
+        }
+        factors
     }
 }
 

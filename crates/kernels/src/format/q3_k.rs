@@ -10,7 +10,7 @@
 
 use super::fit::{Fitted, Grid, Levels};
 use super::q2_k::{pack_two_bits, two_bits};
-use super::{Coded, Quantized, each, f16};
+use super::{BlockFactors, Coded, Factors, Quantized, each, f16, u16_at};
 use crate::isa::Isa;
 use crate::simd::Simd;
 use minke_spec::Format;
@@ -23,17 +23,13 @@ impl Coded for Q3K {
     const ZERO: i32 = 4;
     const SHIFTED: bool = false;
     const BITS: usize = 3;
+    const FACTORS: Option<Factors> = Some(Factors::Bytes { signed: true });
 
     #[inline(always)]
     fn expand<S: Simd>(_s: S, block: &[u8], codes: &mut [u8], scales: &mut [f32], _shifts: &mut [f32]) {
         let d = f16::read(&block[108..]);
-        let word = |at: usize| u32::from_le_bytes([block[at], block[at + 1], block[at + 2], block[at + 3]]);
-        // Four scales at once, a byte each.
-        let (four, two) = (0x0f0f_0f0f, 0x0303_0303);
-        for (i, scales) in scales.as_chunks_mut::<4>().0.iter_mut().enumerate() {
-            let low = word(96 + 4 * (i % 2)) >> (4 * (i / 2)) & four;
-            let six = low | (word(104) >> (2 * i) & two) << 4;
-            *scales = six.to_le_bytes().map(|scale| d * (f32::from(scale) - 32.0));
+        for (scale, factor) in scales.iter_mut().zip(scale_factors(block)) {
+            *scale = d * f32::from(factor as i8);
         }
         two_bits(&block[32..96], codes);
         let mask = &block.as_chunks::<32>().0[0];
@@ -41,6 +37,25 @@ impl Coded for Q3K {
             each::<32>(mask, codes, |mask, code| code | (mask >> group & 1) << 2);
         }
     }
+
+    fn factors(block: &[u8]) -> BlockFactors {
+        BlockFactors { halves: [u16_at(block, 108), 0], bytes: [scale_factors(block), [0; 16]] }
+    }
+}
+
+/// What the half of a block is multiplied with, by sub-block: bytes with a sign.
+#[inline(always)]
+fn scale_factors(block: &[u8]) -> [u8; 16] {
+    let word = |at: usize| u32::from_le_bytes([block[at], block[at + 1], block[at + 2], block[at + 3]]);
+    // Four scales at once, a byte each.
+    let (four, two) = (0x0f0f_0f0f, 0x0303_0303);
+    let mut factors = [0; 16];
+    for (i, factors) in factors.as_chunks_mut::<4>().0.iter_mut().enumerate() {
+        let low = word(96 + 4 * (i % 2)) >> (4 * (i / 2)) & four;
+        let six = low | (word(104) >> (2 * i) & two) << 4;
+        *factors = six.to_le_bytes().map(|scale| scale.wrapping_sub(32));
+    }
+    factors
 }
 
 impl Quantized for Q3K {
