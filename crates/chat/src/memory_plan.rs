@@ -8,7 +8,7 @@ use minke_spec::config::AttentionConfig;
 use minke_spec::cost::kv_bytes_per_token;
 use minke_spec::{Format, ModelConfig};
 use minke_tensor::{Device, Dtype, PAGE_TOKENS, StoredWeight};
-use minke_weights::{Archive, Component, ComponentBytes};
+use minke_weights::{Archive, Component, ComponentBytes, Packed};
 use serde::Serialize;
 
 use crate::machine::weight_rate;
@@ -54,8 +54,17 @@ pub struct MemoryPlanner<'a> {
     ids: u64,
     /// Sequences that may sample in one step.
     max_running: usize,
-    /// Whether rows of weights are interleaved in memory.
-    interleaves: bool,
+    layout: Layout,
+}
+
+/// How rows of weights lie when products read them.
+enum Layout {
+    /// As in the model's files.
+    Mapped,
+    /// Interleaved in memory.
+    Interleaved,
+    /// Interleaved in a packed copy.
+    Packed(Packed),
 }
 
 impl<'a> MemoryPlanner<'a> {
@@ -63,7 +72,7 @@ impl<'a> MemoryPlanner<'a> {
     pub fn new(archive: &'a Archive) -> Self {
         let listed = archive.metadata.as_ref().and_then(|metadata| metadata.list("tokenizer.ggml.tokens").ok()?);
         let ids = listed.map_or(archive.config.vocab_size, <[_]>::len) as u64;
-        Self { archive, components: archive.components(), ids, max_running: 1, interleaves: false }
+        Self { archive, components: archive.components(), ids, max_running: 1, layout: Layout::Mapped }
     }
 
     /// Plans for so many bytes: where the weights take half of them at most, rows are interleaved in memory, otherwise they
@@ -71,7 +80,13 @@ impl<'a> MemoryPlanner<'a> {
     #[must_use]
     pub fn for_memory(self, have: u64) -> Self {
         let stored: u64 = self.components.values().map(|bytes| bytes.stored).sum();
-        Self { interleaves: stored <= have / 2, ..self }
+        Self { layout: if stored <= have / 2 { Layout::Interleaved } else { Layout::Mapped }, ..self }
+    }
+
+    /// Plans with a packed copy, if there is one: it is mapped.
+    #[must_use]
+    pub fn with_packed(self, packed: Option<Packed>) -> Self {
+        Self { layout: packed.map_or(self.layout, Layout::Packed), ..self }
     }
 
     /// Loads the model as it was planned.
@@ -79,7 +94,11 @@ impl<'a> MemoryPlanner<'a> {
     /// # Errors
     /// If a tensor is missing, of another shape or of a format that is not supported.
     pub fn load(&self, device: &Device) -> Result<Transformer> {
-        Ok(if self.interleaves { self.archive.load_interleaved(device)? } else { self.archive.load(device)? })
+        Ok(match &self.layout {
+            Layout::Mapped => self.archive.load(device)?,
+            Layout::Interleaved => self.archive.load_interleaved(device)?,
+            Layout::Packed(packed) => self.archive.load_packed(device, packed)?,
+        })
     }
 
     /// Sets how many requests are worked on at once; each has a row of logits.
@@ -140,11 +159,12 @@ impl<'a> MemoryPlanner<'a> {
                 // Token by token, drafts come to all of it.
                 Component::Mtp => 1.0,
                 Component::Embedding if !config.tie_word_embeddings => touched(FAULT_AROUND / stored.max(1.0)),
-                _ if let Some(bytes) = self.interleaved(format, bytes.stored) => {
-                    stored = bytes as f64;
-                    1.0
+                component => {
+                    let interleaved = self.interleaved(format, bytes.stored);
+                    stored = interleaved.map_or(stored, |bytes| bytes as f64);
+                    let in_memory = interleaved.is_some() && matches!(self.layout, Layout::Interleaved);
+                    if in_memory { 1.0 } else { touched(visited(config, *component)) }
                 }
-                component => touched(visited(config, *component)),
             };
             sum += stored * share + bytes.decoded as f64;
         }
@@ -154,7 +174,7 @@ impl<'a> MemoryPlanner<'a> {
     /// What bytes of a format become, if their rows are interleaved.
     fn interleaved(&self, format: &str, bytes: u64) -> Option<u64> {
         Format::from_name(format)
-            .filter(|_| self.interleaves)
+            .filter(|_| !matches!(self.layout, Layout::Mapped))
             .and_then(|format| StoredWeight::interleaved_bytes(format, bytes))
     }
 
@@ -174,11 +194,11 @@ impl<'a> MemoryPlanner<'a> {
             }
         }
         let active: f64 = by_format.values().sum();
-        let mut seconds = 0.0;
+        let (mut seconds, interleaved) = (0.0, !matches!(self.layout, Layout::Mapped));
         for (format, bytes) in by_format {
             // Norms and biases are not worth a measurement.
             if bytes > 0.01 * active {
-                seconds += bytes / weight_rate(device, format, self.interleaves, config.hidden_size, bytes as u64)?;
+                seconds += bytes / weight_rate(device, format, interleaved, config.hidden_size, bytes as u64)?;
             }
         }
         let cache = (context * kv_bytes_per_token(config, CACHE_DTYPE.format())) as f64 / bandwidth;

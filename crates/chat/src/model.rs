@@ -13,7 +13,7 @@ use sha2::{Digest, Sha256};
 
 use crate::machine::memory;
 use crate::text_files::{template, tokenizer};
-use crate::{GenerationConfig, MemoryPlanner, Prompt, Result, SamplingOptions};
+use crate::{GenerationConfig, MemoryPlanner, PackedFolder, Prompt, Result, SamplingOptions};
 
 /// The identity of a model, which separates its cache from another's.
 pub type Identity = [u8; 32];
@@ -72,17 +72,23 @@ impl ChatModel {
     /// # Errors
     /// If a file is missing or broken, or the memory is too small: said before any weight is read.
     pub fn open(path: &Path, device: &Device) -> Result<Self> {
-        Self::open_for(path, device, 1)
+        Self::open_for(path, device, 1, None)
     }
 
-    /// Loads a model to work on so many requests at once, which take memory from its context.
+    /// Loads a model to work on so many requests at once, which take memory from its context; its packed copy, if the folder of them
+    /// has one of the model as it is now.
     ///
     /// # Errors
     /// As [`ChatModel::open`].
-    pub fn open_for(path: &Path, device: &Device, max_running: usize) -> Result<Self> {
+    pub fn open_for(path: &Path, device: &Device, max_running: usize, packed: Option<&PackedFolder>) -> Result<Self> {
         let archive = Archive::open(path)?;
         let have = memory().map_or(u64::MAX, |memory| memory.available);
-        let planner = MemoryPlanner::new(&archive).with_max_running(max_running).for_memory(have);
+        let (packed, packed_note) = match packed.map(|folder| folder.find(&archive, device)) {
+            Some(Ok(packed)) => (packed, None),
+            Some(Err(reason)) => (None, Some(reason)),
+            None => (None, None),
+        };
+        let planner = MemoryPlanner::new(&archive).with_max_running(max_running).for_memory(have).with_packed(packed);
         let context = planner.context(have, None)?;
         archive.check_weights()?;
         let tokenizer = tokenizer(&archive)?;
@@ -91,7 +97,7 @@ impl ChatModel {
         let (device, identity) = (device.clone(), identity(&archive, device));
         let summary = summary(&archive, &tokenizer, &template);
         let model = planner.load(&device)?;
-        let notes = archive.notes.iter().cloned().chain(note).collect();
+        let notes = archive.notes.iter().cloned().chain(note).chain(packed_note).collect();
         Ok(Self { device, model, tokenizer, template, generation, context, identity, summary, notes })
     }
 

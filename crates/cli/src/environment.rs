@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use minke_chat::PackedFolder;
 use minke_hub::Cache;
 
 /// The variable that says how many threads to take.
@@ -102,6 +103,11 @@ pub fn sessions() -> Option<PathBuf> {
 /// The folder of the server's prefix cache, if there is a place for it.
 pub fn disk_cache() -> Option<PathBuf> {
     own_folder("XDG_CACHE_HOME", ".cache").map(|folder| folder.join("prefixes"))
+}
+
+/// The folder of packed copies of models, if there is a place for it.
+pub fn packed() -> Option<PackedFolder> {
+    own_folder("XDG_CACHE_HOME", ".cache").map(|folder| PackedFolder(folder.join("packed")))
 }
 
 /// The command that edits a file, if one was named.

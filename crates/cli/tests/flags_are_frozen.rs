@@ -33,6 +33,7 @@ fn every_verb_has_exactly_its_flags() {
         ("pull", "help json offline revision"),
         ("list", "help json"),
         ("rm", "help json"),
+        ("pack", "help json remove threads"),
         ("bench", "batch generate help json prompt threads"),
         ("perplexity", "cache-type context help json threads"),
         ("convert", "format help json threads"),
@@ -43,7 +44,7 @@ fn every_verb_has_exactly_its_flags() {
     }
 }
 
-const VERBS: [&str; 21] = [
+const VERBS: [&str; 22] = [
     "run",
     "serve",
     "launch",
@@ -57,6 +58,7 @@ const VERBS: [&str; 21] = [
     "pull",
     "list",
     "rm",
+    "pack",
     "bench",
     "perplexity",
     "convert",

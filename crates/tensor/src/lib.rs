@@ -23,6 +23,7 @@ pub use minke_kernels::ops::cache::{PAGE_TOKENS, Places};
 pub use minke_kernels::ops::rope::Layout;
 pub use minke_kernels::ops::route::{GroupScore, Routing};
 pub use minke_kernels::ops::sample::{Edit, NOT_FINITE, NOTHING_ALLOWED, SampleRow, SampleRows};
+pub use minke_kernels::ops::stored_matmul::LAYOUT;
 pub use minke_kernels::{Device, Dtype, Error as DeviceError, Isa};
 pub use minke_sys::Bytes;
 pub use ops::cache::Pages;

@@ -72,24 +72,55 @@ impl StoredWeight {
     /// Every product has the bits that it had.
     #[must_use]
     pub fn interleaved(&self, device: &Device) -> Self {
-        self.try_interleaved(device).unwrap_or_else(|| self.clone())
+        let made = || {
+            let each = self.interleaved_len(device)?;
+            let mut bytes = vec![0; each.checked_mul(self.matrices.len())?];
+            for (matrix, out) in bytes.chunks_exact_mut(each.max(1)).enumerate() {
+                self.interleave(device, matrix, out);
+            }
+            self.with_interleaved(device, &Bytes::from(bytes))
+        };
+        made().unwrap_or_else(|| self.clone())
     }
 
-    fn try_interleaved(&self, device: &Device) -> Option<Self> {
-        let lanes = stored_matmul::interleaved_lanes(device, self.format)?;
+    /// Bytes of each matrix with its rows interleaved; none if the format or the device has no such layout, or an expert is not
+    /// in memory.
+    pub fn interleaved_len(&self, device: &Device) -> Option<usize> {
+        let lanes = stored_matmul::interleaved_lanes(device, self.format).filter(|_| self.is_whole())?;
         let [.., n, k] = *self.shape.dims() else { return None };
-        let each = Stored::interleaved_len(self.format, lanes, n, k)?;
-        let from: Vec<&StoredMatrix> = self.matrices.iter().map(Option::as_ref).collect::<Option<_>>()?;
-        let mut bytes = vec![0; each.checked_mul(from.len())?];
-        for (matrix, out) in from.iter().zip(bytes.chunks_exact_mut(each.max(1))) {
-            stored_matmul::interleave(device, self.stored(matrix), out);
-            matrix.bytes.forget_pages();
-        }
-        let bytes = Bytes::from(bytes);
+        Stored::interleaved_len(self.format, lanes, n, k)
+    }
+
+    /// Writes the bytes of a matrix with its rows interleaved, and gives those that were read back to the system.
+    ///
+    /// # Panics
+    /// If there is no such layout, or `out` has another number of bytes than [`StoredWeight::interleaved_len`].
+    pub fn interleave(&self, device: &Device, matrix: usize, out: &mut [u8]) {
+        let matrix = self.matrices[matrix].as_ref().expect("invariant: only a whole weight has the layout");
+        stored_matmul::interleave(device, self.stored(matrix), out);
+        matrix.bytes.forget_pages();
+    }
+
+    /// The same weight, of the bytes of all its matrices as [`StoredWeight::interleave`] writes them; none if they are too few or
+    /// too many.
+    pub fn with_interleaved(&self, device: &Device, bytes: &Bytes) -> Option<Self> {
+        let each = self.interleaved_len(device)?;
+        let lanes = stored_matmul::interleaved_lanes(device, self.format)?;
+        let count = self.matrices.len();
         let matrix =
             |i: usize| Some(StoredMatrix { bytes: bytes.slice(i * each..(i + 1) * each)?, scales: Vec::new() });
-        let matrices = (0..from.len()).map(matrix).collect();
-        Some(Self { format: self.format, lanes, shape: self.shape, matrices })
+        let matrices = (0..count).map(matrix).collect();
+        (each.checked_mul(count)? == bytes.len()).then_some(Self {
+            format: self.format,
+            lanes,
+            shape: self.shape,
+            matrices,
+        })
+    }
+
+    /// How many matrices there are.
+    pub fn matrices(&self) -> usize {
+        self.matrices.len()
     }
 
     /// About how many bytes so many of a format become where rows are interleaved; none if it has no such layout.

@@ -13,7 +13,7 @@ use crate::gguf::{Header, Metadata, TensorInfo};
 use crate::{Error, INDEX_FILE, Result, WEIGHTS_FILE};
 
 /// Bytes of the longest safetensors header; R1's largest has less than a tenth.
-const LONGEST_HEADER: u64 = 100 << 20;
+pub(crate) const LONGEST_HEADER: u64 = 100 << 20;
 
 /// A weight file.
 pub struct WeightFile {

@@ -15,6 +15,7 @@ mod gguf_model;
 mod gguf_write;
 mod importance;
 mod load;
+mod packed;
 mod plan;
 pub mod recipe;
 mod shards;
@@ -30,6 +31,7 @@ pub use gguf_model::texts;
 pub use gguf_write::Pairs;
 pub use importance::Importance;
 pub use load::{load, load_dense};
+pub use packed::Packed;
 pub use plan::PlannedTensor;
 pub use transcode::TensorWriter;
 

@@ -26,7 +26,7 @@ pub fn load(device: &Device, path: &Path) -> Result<Transformer> {
 /// # Errors
 /// As [`load`].
 pub fn load_dense(device: &Device, path: &Path) -> Result<Transformer> {
-    build(device, &Archive::open(path)?, |_, _| true, |_| false)
+    build(device, &Archive::open(path)?, |_, _| true, |_, _| Ok(None))
 }
 
 impl Archive {
@@ -35,7 +35,7 @@ impl Archive {
     /// # Errors
     /// If a tensor is missing, of another shape or of a format that is not supported.
     pub fn load(&self, device: &Device) -> Result<Transformer> {
-        build(device, self, small_floats, |_| false)
+        build(device, self, small_floats, |_, _| Ok(None))
     }
 
     /// The same with rows of the matrices that products read interleaved, in memory: for decoding in less time, where there is
@@ -44,29 +44,34 @@ impl Archive {
     /// # Errors
     /// As [`Archive::load`].
     pub fn load_interleaved(&self, device: &Device) -> Result<Transformer> {
-        build(device, self, small_floats, |spec| match spec.role {
+        build(device, self, small_floats, |spec, weight| Ok(self.interleaves(spec).then(|| weight.interleaved(device))))
+    }
+
+    /// Whether products read the rows of a parameter, and all of them.
+    pub(crate) fn interleaves(&self, spec: &ParamSpec) -> bool {
+        match spec.role {
             ParamRole::Head | ParamRole::Experts => true,
             // A row for each token is read of an embedding, unless it is the head as well.
             ParamRole::Embedding => self.config.tie_word_embeddings,
             // Absorbed queries read its rows one by one.
             ParamRole::Matrix => !spec.name.ends_with("kv_b_proj.weight"),
             ParamRole::Norm | ParamRole::Bias | ParamRole::Router | ParamRole::CorrectionBias => false,
-        })
+        }
     }
 }
 
 /// Whether a weight of a format and a number of elements becomes f32 for inference.
-fn small_floats(format: Format, elements: usize) -> bool {
+pub(crate) fn small_floats(format: Format, elements: usize) -> bool {
     format.block_elements() == 1 && elements <= SMALL
 }
 
 /// The model of an archive; `decode` returns whether a weight of a format and a number of elements becomes f32, `interleave`
-/// whether the rows of others are interleaved.
-fn build(
+/// others with their rows interleaved, or nothing if they stay as they are.
+pub(crate) fn build(
     device: &Device,
     archive: &Archive,
     decode: impl Fn(Format, usize) -> bool,
-    interleave: impl Fn(&ParamSpec) -> bool,
+    interleave: impl Fn(&ParamSpec, &StoredWeight) -> Result<Option<StoredWeight>>,
 ) -> Result<Transformer> {
     archive.refuse_unknown_tensors()?;
     Transformer::new(&archive.config, &Placement::single(), |spec, local_shape| {
@@ -77,14 +82,17 @@ fn build(
         let as_f32 = spec.shape.len() == 1 || decode(weight.format(), spec.elements());
         Ok(match weight {
             weight if as_f32 => weight.decode(device)?.reshape(&spec.shape)?.into(),
-            Weight::Stored(weight) if interleave(spec) => weight.interleaved(device).into(),
+            Weight::Stored(weight) => match interleave(spec, &weight)? {
+                Some(interleaved) => interleaved.into(),
+                None => Weight::Stored(weight),
+            },
             weight => weight,
         })
     })
 }
 
 /// A parameter as it lies in the files.
-fn weight(archive: &Archive, spec: &ParamSpec) -> Result<Weight> {
+pub(crate) fn weight(archive: &Archive, spec: &ParamSpec) -> Result<Weight> {
     let pieces = archive.pieces(spec)?;
     if let ([(_, keys, key_format), (_, values, value_format)], ParamRole::Matrix) = (&pieces[..], spec.role) {
         let half = |entry: &TensorEntry, format: Format| {

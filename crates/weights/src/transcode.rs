@@ -60,7 +60,10 @@ impl TensorWriter<'_> {
         for (name, shard) in &shards {
             let path = folder.join(name);
             atomic::replace_with(&path, |to| {
-                to.write_all(&safetensors_header(shard)).map_err(WriteError::at(&path))?;
+                let metadata = serde_json::json!({ "format": "pt" });
+                let infos =
+                    shard.iter().map(|tensor| (&*tensor.name, tensor.format.name(), &*tensor.shape, tensor.bytes()));
+                to.write_all(&safetensors_header(metadata, infos)).map_err(WriteError::at(&path))?;
                 shard.iter().try_for_each(|tensor| self.write(tensor, &mut done, to, &path))
             })?;
         }
@@ -176,19 +179,21 @@ impl<W: Write> Encoder<'_, W> {
     }
 }
 
-/// The header of a safetensors file: its length, then JSON, filled up with spaces to a multiple of 8.
-fn safetensors_header(planned: &[&PlannedTensor]) -> Vec<u8> {
+/// The header of a safetensors file, for metadata and for tensors of a name, format, shape and number of bytes: its length, then
+/// JSON, filled up with spaces so that what follows begins on a line of the cache.
+pub(crate) fn safetensors_header<'a>(
+    metadata: serde_json::Value,
+    tensors: impl Iterator<Item = (&'a str, &'a str, &'a [usize], usize)>,
+) -> Vec<u8> {
     let mut map = serde_json::Map::new();
-    map.insert("__metadata__".into(), serde_json::json!({ "format": "pt" }));
+    map.insert("__metadata__".into(), metadata);
     let mut at = 0;
-    for tensor in planned {
-        let end = at + tensor.bytes();
-        let info =
-            serde_json::json!({ "dtype": tensor.format.name(), "shape": tensor.shape, "data_offsets": [at, end] });
-        map.insert(tensor.name.clone(), info);
-        at = end;
+    for (name, format, shape, bytes) in tensors {
+        let info = serde_json::json!({ "dtype": format, "shape": shape, "data_offsets": [at, at + bytes] });
+        map.insert(name.into(), info);
+        at += bytes;
     }
     let mut json = serde_json::Value::Object(map).to_string().into_bytes();
-    json.resize(json.len().next_multiple_of(8), b' ');
+    json.resize((8 + json.len()).next_multiple_of(64) - 8, b' ');
     [&(json.len() as u64).to_le_bytes()[..], &json].concat()
 }

@@ -11,7 +11,7 @@ use common::{Golden, folder, relative};
 use minke_model::{Batch, Transformer};
 use minke_tensor::{Device, Isa, Pass};
 use minke_weights::recipe::{Recipe, choose};
-use minke_weights::{Archive, TensorWriter};
+use minke_weights::{Archive, Packed, TensorWriter};
 
 const FILES: [(&str, &str); 11] = [
     ("../tiny-v3-fp8", "tiny-v3-fp8"),
@@ -67,6 +67,7 @@ fn interleaved_weights_give_the_same_logits() {
         let writer = TensorWriter { device, archive, planned: &planned, importance: None, progress: &|_| true };
         writer.write_gguf(&source.gguf_pairs("first light", &planned).unwrap(), &path).unwrap();
         let archive = Archive::open(&path).unwrap();
+        let files = std::fs::read_dir(temporary.path()).unwrap().count();
         for device in Device::all(2).unwrap() {
             let logits = |model: &Transformer| -> Vec<u32> {
                 let pass = Pass::inference(&device);
@@ -75,6 +76,18 @@ fn interleaved_weights_give_the_same_logits() {
             };
             let (mapped, interleaved) = (archive.load(&device).unwrap(), archive.load_interleaved(&device).unwrap());
             assert_eq!(logits(&mapped), logits(&interleaved), "{} {}", device.name(), recipe.name());
+            let copy = temporary.path().join("copy");
+            let stopped = archive.pack(&device, "a state", &copy, &|_| false);
+            if archive.packed_bytes(&device).unwrap() > 0 {
+                assert!(matches!(stopped, Err(minke_weights::Error::Interrupted)));
+                assert_eq!(std::fs::read_dir(temporary.path()).unwrap().count(), files);
+            }
+            archive.pack(&device, "a state", &copy, &|_| true).unwrap();
+            let packed = Packed::open(&copy).unwrap();
+            assert_eq!(packed.state(), "a state");
+            let packed = archive.load_packed(&device, &packed).unwrap();
+            assert_eq!(logits(&mapped), logits(&packed), "{} {}, packed", device.name(), recipe.name());
+            std::fs::remove_file(&copy).unwrap();
         }
     }
 }

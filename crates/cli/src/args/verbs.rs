@@ -47,6 +47,8 @@ pub enum Verb {
     List(List),
     /// Remove a downloaded model
     Rm(Rm),
+    /// Keep a copy of a model's weights as products read them, which loads at once
+    Pack(Pack),
     /// Measure tokens per second of reading a prompt and of writing behind it
     Bench(Bench),
     /// Say how well a model predicts a text
@@ -259,6 +261,20 @@ pub struct List {
 pub struct Rm {
     /// As for pull
     pub name: String,
+    #[command(flatten)]
+    pub output: Output,
+}
+
+/// `minke pack`
+#[derive(Args)]
+pub struct Pack {
+    #[command(flatten)]
+    pub model: Model,
+    /// Remove the copy
+    #[arg(long)]
+    pub remove: bool,
+    #[command(flatten)]
+    pub compute: Compute,
     #[command(flatten)]
     pub output: Output,
 }

@@ -13,7 +13,7 @@ use minke_spec::draw::{Domain, draw};
 use minke_tensor::{Device, PAGE_TOKENS};
 use serde::Serialize;
 
-use super::{open, print_json, print_line};
+use super::{open, packed, print_json, print_line};
 use crate::args::Bench;
 
 /// What was measured.
@@ -40,7 +40,8 @@ pub fn run(args: &Bench) -> Result<()> {
     let archive = open(&args.model.path()?)?;
     let have = memory().map_or(u64::MAX, |memory| memory.available);
     let (longest, most) = (args.prompt.iter().max().unwrap_or(&1), *args.batch.iter().max().unwrap_or(&1));
-    let planner = MemoryPlanner::new(&archive).with_max_running(most).for_memory(have);
+    let planner =
+        MemoryPlanner::new(&archive).with_max_running(most).for_memory(have).with_packed(packed(&archive, &device));
     let context = archive.config.max_position_embeddings;
     planner.context(have, Some(longest.saturating_add(args.generate).min(context)))?;
     let pages = pages(*longest.min(&context), args.generate.min(context), most);

@@ -19,7 +19,7 @@ use crate::args::Eval;
 use crate::error::Exit;
 use crate::interrupt::Interrupt;
 use crate::progress::Bar;
-use crate::{locate, runs};
+use crate::{environment, locate, runs};
 
 /// Sequences that are decoded at once.
 const BATCH: usize = 256;
@@ -136,7 +136,7 @@ fn grade(
     modes: &[EvalConfig],
     device: &Device,
 ) -> Result<Vec<TaskReport>> {
-    let loaded = ChatModel::open(folder, device)?;
+    let loaded = ChatModel::open_for(folder, device, 1, environment::packed().as_ref())?;
     loaded.notes.iter().for_each(|note| eprintln!("minke: {note}"));
     let context = loaded.model.config().max_position_embeddings;
     let longest = modes.iter().map(|mode| mode.max_tokens).max().unwrap_or(0);

@@ -10,7 +10,7 @@ use minke_spec::cost::{kv_bytes_per_token, parameter_counts};
 use serde::Serialize;
 
 use super::show::grouped;
-use super::{open, print_json, print_line};
+use super::{open, packed, print_json, print_line};
 use crate::args::Fit;
 use crate::error::Exit;
 use crate::locate::{self, Located};
@@ -58,14 +58,16 @@ pub fn run(args: &Fit) -> Result<()> {
         }
     };
     let have = args.memory.or_else(|| memory().map(|memory| memory.available)).unwrap_or(u64::MAX);
-    let (config, planner) = (&archive.config, MemoryPlanner::new(archive).for_memory(have));
+    let device = args.compute.device()?;
+    let planner = MemoryPlanner::new(archive).for_memory(have).with_packed(packed(archive, &device));
+    let config = &archive.config;
     let most = config.max_position_embeddings;
     if let Some(asked) = args.context.filter(|&asked| asked == 0 || asked > most) {
         return Err(Exit::Usage.because(format!("--context {asked}: this model holds 1 to {most} tokens")));
     }
     let context = planner.context(have, args.context);
     let context_tokens = *context.as_ref().unwrap_or(&args.context.unwrap_or(MIN_CONTEXT));
-    let (device, parts) = (args.compute.device()?, planner.components());
+    let parts = planner.components();
     let memory_bytes_per_second = bandwidth(&device);
     let answer = Answer {
         path: archive.path.display().to_string(),

@@ -11,6 +11,7 @@ mod imatrix;
 mod launch;
 mod list;
 mod manual;
+mod pack;
 mod perplexity;
 mod pull;
 mod quantize;
@@ -25,10 +26,12 @@ use std::io::Write;
 use std::path::Path;
 
 use anyhow::{Context, Result};
-use minke_weights::Archive;
+use minke_tensor::Device;
+use minke_weights::{Archive, Packed};
 use serde::Serialize;
 
 use crate::args::Verb;
+use crate::environment;
 
 /// Does what the command line asks for.
 ///
@@ -49,6 +52,7 @@ pub fn dispatch(verb: Verb) -> Result<()> {
         Verb::Pull(args) => pull::run(&args),
         Verb::List(args) => list::run(&args),
         Verb::Rm(args) => rm::run(&args),
+        Verb::Pack(args) => pack::run(&args),
         Verb::Bench(args) => bench::run(&args),
         Verb::Perplexity(args) => perplexity::run(&args),
         Verb::Convert(args) => convert::run(&args),
@@ -58,6 +62,15 @@ pub fn dispatch(verb: Verb) -> Result<()> {
         Verb::Completions { shell } => manual::completions(shell),
         Verb::Man { folder } => manual::pages(&folder),
     }
+}
+
+/// The packed copy of a model, if there is one; a line says why one that is there is not used.
+fn packed(archive: &Archive, device: &Device) -> Option<Packed> {
+    let found = environment::packed()?.find(archive, device);
+    found.unwrap_or_else(|reason| {
+        eprintln!("minke: {reason}");
+        None
+    })
 }
 
 /// Opens the files of a model and prints what is unusual about them to stderr.

@@ -39,7 +39,7 @@ pub fn run(args: Run) -> Result<()> {
         eprintln!("minke: asking {}: {question}", path.display());
     }
     let interrupt = Interrupt::install()?;
-    let model = ChatModel::open(&path, &device)?;
+    let model = ChatModel::open_for(&path, &device, 1, environment::packed().as_ref())?;
     model.notes.iter().for_each(|note| eprintln!("minke: {note}"));
     let worker = Worker::start(Arc::new(model), WorkerConfig::default())?;
     let dim = std::io::stdout().is_terminal() && environment::may_colour();

@@ -64,7 +64,7 @@ fn warn(line: &str) {
 }
 
 fn load(path: &Path, device: &Device, config: WorkerConfig) -> Result<(Worker, String)> {
-    let model = ChatModel::open_for(path, device, config.max_running)?;
+    let model = ChatModel::open_for(path, device, config.max_running, environment::packed().as_ref())?;
     model.notes.iter().for_each(|note| eprintln!("minke: {note}"));
     let name = path.file_stem().map_or_else(|| "model".into(), |name| name.to_string_lossy().into_owned());
     Ok((Worker::start(Arc::new(model), config)?, name))

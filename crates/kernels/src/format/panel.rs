@@ -26,6 +26,8 @@ use crate::device::{Cpu, Parts};
 use crate::isa::Isa;
 use crate::simd::{Simd, simd_fn};
 
+/// The number of the layout of interleaved rows, which files of them name: another layout gets another number.
+pub const LAYOUT: u32 = 1;
 /// Columns of a panel: a whole block of every format of codes.
 pub(crate) const DEPTH: usize = 256;
 /// The most lanes that a register has.

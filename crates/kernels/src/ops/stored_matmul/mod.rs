@@ -20,6 +20,7 @@ mod tests;
 use minke_spec::Format;
 
 use super::matmul::HeadSlice;
+pub use crate::format::panel::LAYOUT;
 use crate::format::{Stored, panel};
 use crate::{Device, View, ViewMut};
 

@@ -165,6 +165,23 @@ fn interleaved_rows_have_the_same_bits() {
     assert_eq!(seen, BTreeSet::from(planes));
 }
 
+/// A file of interleaved rows names the number of their layout: another layout must get another.
+#[test]
+fn the_layout_has_its_number() {
+    for device in devices([1]) {
+        let mut sum = 0xcbf2_9ce4_8422_2325_u64;
+        for format in Format::ALL.into_iter().filter(|&format| format != Format::F8E4M3) {
+            let (n, k) = (19, 512);
+            let rows = random_bytes(14, format, n, k);
+            let Some((8, bytes)) = interleaved(&device, Stored::new(format, &rows, &[], n, k)) else { continue };
+            sum = bytes.iter().fold(sum, |sum, &byte| (sum ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
+        }
+        if interleaved_lanes(&device, Format::Q8_0) == Some(8) {
+            assert_eq!((LAYOUT, sum), (1, 0x2f98_2760_24d6_9d2d), "{}", device.name());
+        }
+    }
+}
+
 #[test]
 fn floats_have_the_bits_of_the_plain_product() {
     let (m, n, k) = (9, 75, 301);
