@@ -153,9 +153,17 @@ pub(super) fn filter(logits: &[f32], weights: &[f32], row: &SampleRow) -> Vec<u3
         // All tokens under this weight together are less than half of what `top_p` removes: they need no sorting.
         let least = 0.5 * (total - wanted) / kept.len() as f64;
         let mut ranked: Vec<u64> = kept.iter().filter(|id| weight(id) >= least).map(|&id| rank(logits, id)).collect();
-        ranked.sort_unstable();
-        let (mut sum, mut count) = (0.0, 0);
+        // Only as many are sorted as are kept, about.
+        let (mut sum, mut count, mut sorted) = (0.0, 0, 0);
         while sum < wanted && count < ranked.len() {
+            if count == sorted {
+                let more = (3 * sorted).max(256);
+                if more < ranked.len() - sorted {
+                    ranked[sorted..].select_nth_unstable(more);
+                }
+                sorted = ranked.len().min(sorted + more);
+                ranked[count..sorted].sort_unstable();
+            }
             sum += weight(&(ranked[count] as u32));
             count += 1;
         }

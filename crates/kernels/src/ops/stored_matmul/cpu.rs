@@ -19,8 +19,10 @@ use crate::tile::{Left, Output, Right, panel_width, product};
 const BLOCK: usize = 32;
 /// Columns of W that are decoded at once, of formats of floats.
 const FLOAT_DEPTH: usize = 128;
-/// Elements of W per task, about.
+/// Elements of W per task, at least.
 const TASK: usize = 1 << 16;
+/// Tasks per thread, at most: few enough that what a task begins with costs nothing, enough that threads end together.
+const TASKS: usize = 16;
 
 /// One of the products of a call: some rows of a matrix with some rows of x.
 struct Product<'a> {
@@ -248,8 +250,9 @@ pub(super) fn decode(cpu: &Cpu, w: Stored<'_>, first: usize, out: &mut [f32]) {
 /// Runs all products, columns of y in parallel.
 fn run(cpu: &Cpu, x: &Prepared<'_>, products: &[Product<'_>], y: &Parts<'_, f32>) {
     let Some(k) = products.first().map(|product| product.w.shape()[1]) else { return };
-    let group = (TASK / k.max(1)).next_multiple_of(2 * LANES).max(2 * LANES);
     let products: Vec<&Product<'_>> = products.iter().filter(|product| product.m > 0).collect();
+    let columns: usize = products.iter().map(|product| product.n).sum();
+    let group = (TASK / k.max(1)).max(columns / (TASKS * cpu.threads())).max(1).next_multiple_of(2 * LANES);
     let starts: Vec<(usize, usize)> = products
         .iter()
         .enumerate()
