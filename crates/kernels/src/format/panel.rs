@@ -35,7 +35,7 @@ pub(crate) const LANES: usize = 16;
 /// Bytes of interleaved rows that are fetched ahead.
 const AHEAD: usize = 1024;
 /// Columns of which the codes lie together.
-const UNIT: usize = 32;
+pub(crate) const UNIT: usize = 32;
 
 /// How the scales of a format lie in interleaved rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -121,6 +121,21 @@ impl Panel {
                 unsafe { s.look_up(values, self.codes.as_mut_ptr().add(4 * word * S::LANES)) };
             }
         }
+    }
+
+    /// The codes of interleaved rows of W as they lie, BITS registers for each unit of 32 columns, with scales and shifts in the
+    /// panel; nothing if the rows do not lie so, or their codes are replaced by what they stand for.
+    #[inline(always)]
+    pub fn packed_codes<'a, S: Simd>(
+        &mut self,
+        s: S,
+        coding: &Coding,
+        w: Stored<'a>,
+        first: usize,
+    ) -> Option<&'a [u8]> {
+        let lie_so = w.lanes == S::LANES && first.is_multiple_of(S::LANES) && coding.values.is_none();
+        lie_so
+            .then(|| unpack_head(s, coding, w.interleaved_part(coding, first / S::LANES, self.from, self.depth), self))
     }
 
     /// The same with codes that are not replaced by what they stand for.
@@ -344,20 +359,8 @@ fn take_rows(isa: Isa, coding: &Coding, w: Stored<'_>, first: usize, panel: &mut
 /// Makes a panel of columns of interleaved rows.
 #[inline(always)]
 fn unpack<S: Simd>(s: S, coding: &Coding, part: &[u8], panel: &mut Panel) {
-    let (units, subs, shifted) = (panel.depth / UNIT, coding.subs(panel.depth), coding.zero.is_none());
-    let (factors, len) = coding.interleaved_bytes(panel.depth).unwrap_or_default();
-    assert!(panel.depth <= DEPTH && part.len() == S::LANES * len);
-    let (head, codes) = part.split_at(S::LANES * factors);
-    if coding.factors == Some(Factors::Nibbles) {
-        unpack_nibbles(s, head, subs, panel);
-    } else if shifted {
-        let (first, second) = head.split_at(head.len() / 2);
-        unpack_factors(s, coding, first, subs, &mut panel.scales);
-        unpack_factors(s, coding, second, subs, &mut panel.shifts);
-    } else {
-        unpack_factors(s, coding, head, subs, &mut panel.scales);
-    }
-    let (from, to) = (codes.as_ptr(), panel.codes.as_mut_ptr());
+    let codes = unpack_head(s, coding, part, panel);
+    let (units, from, to) = (panel.depth / UNIT, codes.as_ptr(), panel.codes.as_mut_ptr());
     // SAFETY: there are so many units, BITS registers each, and the panel has eight for each.
     unsafe {
         match coding.bits {
@@ -370,6 +373,25 @@ fn unpack<S: Simd>(s: S, coding: &Coding, part: &[u8], panel: &mut Panel) {
             bits => unreachable!("no codes of {bits} bits are interleaved"),
         }
     }
+}
+
+/// Writes the scales and shifts of columns of interleaved rows, and returns their codes: BITS registers for each unit.
+#[inline(always)]
+fn unpack_head<'a, S: Simd>(s: S, coding: &Coding, part: &'a [u8], panel: &mut Panel) -> &'a [u8] {
+    let (subs, shifted) = (coding.subs(panel.depth), coding.zero.is_none());
+    let (factors, len) = coding.interleaved_bytes(panel.depth).unwrap_or_default();
+    assert!(panel.depth <= DEPTH && part.len() == S::LANES * len);
+    let (head, codes) = part.split_at(S::LANES * factors);
+    if coding.factors == Some(Factors::Nibbles) {
+        unpack_nibbles(s, head, subs, panel);
+    } else if shifted {
+        let (first, second) = head.split_at(head.len() / 2);
+        unpack_factors(s, coding, first, subs, &mut panel.scales);
+        unpack_factors(s, coding, second, subs, &mut panel.shifts);
+    } else {
+        unpack_factors(s, coding, head, subs, &mut panel.scales);
+    }
+    codes
 }
 
 /// Writes the scales, or the shifts, of sub-blocks.
@@ -467,44 +489,54 @@ unsafe fn pack_codes<S: Simd, const BITS: usize>(s: S, from: *const u8, units: u
 /// `from` is valid for BITS registers of every unit, `to` for eight.
 #[inline(always)]
 unsafe fn unpack_codes<S: Simd, const BITS: usize>(s: S, from: *const u8, units: usize, to: *mut u8) {
-    let (register, planes) = (4 * S::LANES, const { Planes::of(BITS) });
+    let register = 4 * S::LANES;
     for unit in 0..units {
         // SAFETY: the caller's promise.
-        unsafe {
-            let (from, to) = (from.add(unit * BITS * register), to.add(unit * 8 * register));
-            for line in (0..BITS * register).step_by(64) {
-                s.prefetch(from.wrapping_add(AHEAD + line));
+        unsafe { unpack_unit::<S, BITS>(s, from.add(unit * BITS * register), to.add(unit * 8 * register)) };
+    }
+}
+
+/// Writes the codes of a unit, and fetches some that come later.
+///
+/// # Safety
+/// `from` is valid for BITS registers, `to` for eight.
+#[inline(always)]
+pub(crate) unsafe fn unpack_unit<S: Simd, const BITS: usize>(s: S, from: *const u8, to: *mut u8) {
+    let (register, planes) = (4 * S::LANES, const { Planes::of(BITS) });
+    for line in (0..BITS * register).step_by(64) {
+        s.prefetch(from.wrapping_add(AHEAD + line));
+    }
+    let (mut pairs, mut singles) = ([s.splat_int(0); 2], s.splat_int(0));
+    // SAFETY: the caller's promise.
+    unsafe {
+        if BITS == 8 {
+            std::ptr::copy_nonoverlapping(from, to, 8 * register);
+            return;
+        }
+        if planes.pairs > 0 {
+            pairs[0] = s.load_words(from.add(planes.nibbles * register));
+            pairs[1] = s.load_words(from.add((planes.nibbles + 1) * register));
+        }
+        if planes.singles > 0 {
+            singles = s.load_words(from.add((planes.nibbles + planes.pairs) * register));
+        }
+        for j in 0..4 {
+            let mut words = [s.splat_int(0); 2];
+            if planes.nibbles > 0 {
+                let both = s.load_words(from.add(j * register));
+                words = [s.and_bytes(both, 15), s.and_bytes(s.shift(both, -4), 15)];
             }
-            if BITS == 8 {
-                std::ptr::copy_nonoverlapping(from, to, 8 * register);
-                continue;
-            }
-            let (mut pairs, mut singles) = ([s.splat_int(0); 2], s.splat_int(0));
-            if planes.pairs > 0 {
-                pairs[0] = s.load_words(from.add(planes.nibbles * register));
-                pairs[1] = s.load_words(from.add((planes.nibbles + 1) * register));
-            }
-            if planes.singles > 0 {
-                singles = s.load_words(from.add((planes.nibbles + planes.pairs) * register));
-            }
-            for j in 0..4 {
-                let mut words = [s.splat_int(0); 2];
-                if planes.nibbles > 0 {
-                    let both = s.load_words(from.add(j * register));
-                    words = [s.and_bytes(both, 15), s.and_bytes(s.shift(both, -4), 15)];
+            for half in 0..2 {
+                let (word, j32) = (&mut words[half], j as i32);
+                if planes.pairs > 0 {
+                    let pair = s.shift(pairs[half], planes.pair - 2 * j32);
+                    *word = s.or(*word, s.and_bytes(pair, 3 << planes.pair));
                 }
-                for half in 0..2 {
-                    let (word, j32) = (&mut words[half], j as i32);
-                    if planes.pairs > 0 {
-                        let pair = s.shift(pairs[half], planes.pair - 2 * j32);
-                        *word = s.or(*word, s.and_bytes(pair, 3 << planes.pair));
-                    }
-                    if planes.singles > 0 {
-                        let single = s.shift(singles, planes.single - 4 * half as i32 - j32);
-                        *word = s.or(*word, s.and_bytes(single, 1 << planes.single));
-                    }
-                    s.store_words(*word, to.add((4 * half + j) * register));
+                if planes.singles > 0 {
+                    let single = s.shift(singles, planes.single - 4 * half as i32 - j32);
+                    *word = s.or(*word, s.and_bytes(single, 1 << planes.single));
                 }
+                s.store_words(*word, to.add((4 * half + j) * register));
             }
         }
     }

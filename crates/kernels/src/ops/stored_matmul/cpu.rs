@@ -6,7 +6,7 @@ use std::ops::Range;
 use minke_spec::Format;
 
 use crate::device::{Buffer, Cpu, Parts};
-use crate::format::panel::{DEPTH, LANES, Panel};
+use crate::format::panel::{DEPTH, LANES, Panel, UNIT, unpack_unit};
 use crate::format::{Coding, Stored, decode_rows};
 use crate::isa::Isa;
 use crate::ops::matmul::cpu::heads::strided_nn;
@@ -60,6 +60,14 @@ struct Codes {
     constants: Buffer,
 }
 
+/// Some columns of a row of x as codes.
+#[derive(Clone, Copy, Default)]
+struct Columns<'a> {
+    codes: &'a [i8],
+    scales: &'a [f32],
+    constants: &'a [i32],
+}
+
 impl<'a> Prepared<'a> {
     fn new(cpu: &Cpu, x: &'a [f32], k: usize, format: Format) -> Self {
         match Coding::of(format) {
@@ -101,6 +109,17 @@ impl Codes {
             });
         }
         Self { coding, m, k, codes, scales, constants }
+    }
+
+    /// A row in the columns of a panel.
+    #[inline(always)]
+    fn columns<const SUB: usize>(&self, row: usize, from: usize, depth: usize) -> Columns<'_> {
+        let start = from * self.m + row * depth;
+        Columns {
+            codes: &self.codes.as_slice()[start..][..depth],
+            scales: &self.scales.as_slice()[start / BLOCK..][..depth / BLOCK],
+            constants: &self.constants.as_slice()[start / SUB..][..depth / SUB],
+        }
     }
 }
 
@@ -319,8 +338,13 @@ simd_fn! {
             panel.columns = S::LANES.min(columns.end - at);
             for from in (0..x.k).step_by(DEPTH) {
                 (panel.from, panel.depth) = (from, DEPTH.min(x.k - from));
-                panel.fill(s, &x.coding, product.w, product.first + at);
                 let c = y.pointer(product.y_first + at);
+                if product.m == 1 && let Some(packed) = panel.packed_codes(s, &x.coding, product.w, product.first + at) {
+                    // SAFETY: the caller's promise, for the panel's columns.
+                    unsafe { one_row(s, x, product.x_first, packed, &panel, c) };
+                    continue;
+                }
+                panel.fill(s, &x.coding, product.w, product.first + at);
                 // SAFETY: the caller's promise, for the panel's columns.
                 unsafe { multiply(s, x, product.x_first, product.x_step, product.m, &panel, c, product.y_row) };
             }
@@ -423,6 +447,111 @@ unsafe fn all_rows<S: Simd, const SUB: usize, const BITS: usize, const SHIFTED: 
     }
 }
 
+/// Multiplies one row of x with columns of interleaved rows of W, whose codes are multiplied as they are unpacked.
+///
+/// # Safety
+/// `packed` are the codes of these columns, those of the panel, whose scales and shifts they have; y is valid for the panel's columns
+/// and this call's alone.
+#[inline(always)]
+unsafe fn one_row<S: Simd>(s: S, x: &Codes, row: usize, packed: &[u8], panel: &Panel, y: *mut f32) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        match (x.coding.bits, x.coding.sub, x.coding.zero.is_none()) {
+            (2, 16, true) => packed_row::<S, 2, 16, 4, true>(s, x, row, packed, panel, y),
+            (3, 16, false) => packed_row::<S, 3, 16, 4, false>(s, x, row, packed, panel, y),
+            (4, 32, true) => packed_row::<S, 4, 32, 4, true>(s, x, row, packed, panel, y),
+            (4, 32, false) => packed_row::<S, 4, 32, 4, false>(s, x, row, packed, panel, y),
+            (5, 32, true) => packed_row::<S, 5, 32, 5, true>(s, x, row, packed, panel, y),
+            (5, 32, false) => packed_row::<S, 5, 32, 5, false>(s, x, row, packed, panel, y),
+            (6, 16, false) => packed_row::<S, 6, 16, 6, false>(s, x, row, packed, panel, y),
+            (8, 32, false) => packed_row::<S, 8, 32, 8, false>(s, x, row, packed, panel, y),
+            other => unreachable!("no format is interleaved as {other:?}"),
+        }
+    }
+}
+
+/// [`one_row`] for codes that lie in PACKED bits.
+///
+/// # Safety
+/// As [`one_row`].
+#[inline(always)]
+unsafe fn packed_row<S: Simd, const PACKED: usize, const SUB: usize, const BITS: usize, const SHIFTED: bool>(
+    s: S,
+    x: &Codes,
+    row: usize,
+    packed: &[u8],
+    panel: &Panel,
+    y: *mut f32,
+) {
+    let columns = [x.columns::<SUB>(row, panel.from, panel.depth)];
+    assert_eq!(packed.len(), panel.depth / UNIT * PACKED * 4 * S::LANES);
+    let mut sums = [s.splat(0.0)];
+    if panel.from > 0 {
+        // SAFETY: the caller's promise.
+        sums[0] = unsafe { s.load_ptr_n(y, panel.columns) };
+    }
+    for (unit, packed) in packed.chunks_exact(PACKED * 4 * S::LANES).enumerate() {
+        // Registers, once this is compiled.
+        let mut words = [0u8; UNIT * LANES];
+        // SAFETY: there are PACKED registers, and room for eight.
+        unsafe { unpack_unit::<S, PACKED>(s, packed.as_ptr(), words.as_mut_ptr()) };
+        for part in 0..UNIT / SUB {
+            let (w, sub) = (words[part * SUB * S::LANES..].as_ptr(), unit * (UNIT / SUB) + part);
+            // SAFETY: these are the words of a sub-block.
+            unsafe { sub_block::<S, 1, SUB, BITS, SHIFTED>(s, w, panel, sub, &columns, &mut sums) };
+        }
+    }
+    // SAFETY: the caller's promise.
+    unsafe { store_columns(s, sums[0], panel.columns, y) };
+}
+
+/// Writes the sums of so many columns. Masked stores are slow where the whole register is meant.
+///
+/// # Safety
+/// y is valid for these columns.
+#[inline(always)]
+unsafe fn store_columns<S: Simd>(s: S, sums: S::V, columns: usize, y: *mut f32) {
+    // SAFETY: the caller's promise.
+    unsafe { if columns == S::LANES { s.store_ptr(sums, y) } else { s.store_ptr_n(sums, y, columns) } }
+}
+
+/// Adds the products of a sub-block to the sums of R rows of x, of which these are the panel's columns.
+///
+/// # Safety
+/// `w` is valid for LANES words of four codes for every four columns of a sub-block.
+#[inline(always)]
+unsafe fn sub_block<S: Simd, const R: usize, const SUB: usize, const BITS: usize, const SHIFTED: bool>(
+    s: S,
+    w: *const u8,
+    panel: &Panel,
+    sub: usize,
+    x: &[Columns<'_>; R],
+    sums: &mut [S::V; R],
+) {
+    let (mut integers, mut q) = ([s.splat_int(0); R], [std::ptr::null(); R]);
+    for r in 0..R {
+        if !(SHIFTED || BITS == 8 && S::CENTERED) {
+            integers[r] = s.splat_int(x[r].constants[sub]);
+        }
+        q[r] = x[r].codes[sub * SUB..][..SUB].as_ptr();
+    }
+    let integers = match SUB {
+        // SAFETY: the caller's promise; q are so many codes.
+        16 => unsafe { s.dots::<R, 4, BITS>(integers, w, q) },
+        // SAFETY: as above.
+        _ => unsafe { s.dots::<R, 8, BITS>(integers, w, q) },
+    };
+    let scale = s.load(&panel.scales[sub * S::LANES..]);
+    for (r, sum) in sums.iter_mut().enumerate() {
+        let both = s.mul(scale, s.splat(x[r].scales[sub * SUB / BLOCK]));
+        *sum = s.fma(s.to_float(integers[r]), both, *sum);
+        if SHIFTED {
+            let shift = s.load(&panel.shifts[sub * S::LANES..]);
+            *sum = s.fma(shift, s.splat(f32::from_bits(x[r].constants[sub] as u32)), *sum);
+        }
+    }
+}
+
 /// Computes R rows of a panel, continuing their sums if it is not the first, and returns R.
 ///
 /// # Safety
@@ -438,13 +567,9 @@ unsafe fn rows<S: Simd, const R: usize, const SUB: usize, const BITS: usize, con
     y_row: usize,
 ) -> usize {
     let (from, depth) = (panel.from, panel.depth);
-    // Loops: closures over arrays are not inlined here.
-    let (mut codes, mut scales, mut constants) = ([&[] as &[i8]; R], [&[] as &[f32]; R], [&[] as &[i32]; R]);
-    for r in 0..R {
-        let start = from * x.m + (row + r * step) * depth;
-        codes[r] = &x.codes.as_slice()[start..][..depth];
-        scales[r] = &x.scales.as_slice()[start / BLOCK..][..depth / BLOCK];
-        constants[r] = &x.constants.as_slice()[start / SUB..][..depth / SUB];
+    let mut columns = [Columns::default(); R];
+    for (r, columns) in columns.iter_mut().enumerate() {
+        *columns = x.columns::<SUB>(row + r * step, from, depth);
     }
     let mut sums = [s.splat(0.0); R];
     if from > 0 {
@@ -454,38 +579,13 @@ unsafe fn rows<S: Simd, const R: usize, const SUB: usize, const BITS: usize, con
         }
     }
     for sub in 0..depth / SUB {
-        let (mut integers, mut q) = ([s.splat_int(0); R], [std::ptr::null(); R]);
-        for r in 0..R {
-            if !(SHIFTED || BITS == 8 && S::CENTERED) {
-                integers[r] = s.splat_int(constants[r][sub]);
-            }
-            q[r] = codes[r][sub * SUB..].as_ptr();
-        }
-        let integers = match SUB {
-            // SAFETY: the panel has LANES words of four codes for every four terms, and a row of x has `depth` codes.
-            16 => unsafe { s.dots::<R, 4, BITS>(integers, panel.codes[sub * SUB * S::LANES..].as_ptr(), q) },
-            // SAFETY: as above.
-            _ => unsafe { s.dots::<R, 8, BITS>(integers, panel.codes[sub * SUB * S::LANES..].as_ptr(), q) },
-        };
-        let scale = s.load(&panel.scales[sub * S::LANES..]);
-        for (r, sum) in sums.iter_mut().enumerate() {
-            let both = s.mul(scale, s.splat(scales[r][sub * SUB / BLOCK]));
-            *sum = s.fma(s.to_float(integers[r]), both, *sum);
-            if SHIFTED {
-                let shift = s.load(&panel.shifts[sub * S::LANES..]);
-                *sum = s.fma(shift, s.splat(f32::from_bits(constants[r][sub] as u32)), *sum);
-            }
-        }
+        let w = panel.codes[sub * SUB * S::LANES..].as_ptr();
+        // SAFETY: the panel has LANES words of four codes for every four terms.
+        unsafe { sub_block::<S, R, SUB, BITS, SHIFTED>(s, w, panel, sub, &columns, &mut sums) };
     }
     for (r, &sum) in sums.iter().enumerate() {
-        // SAFETY: the caller's promise. Masked stores are slow where the whole register is meant.
-        unsafe {
-            if panel.columns == S::LANES {
-                s.store_ptr(sum, y.wrapping_add(r * y_row));
-            } else {
-                s.store_ptr_n(sum, y.wrapping_add(r * y_row), panel.columns);
-            }
-        }
+        // SAFETY: the caller's promise.
+        unsafe { store_columns(s, sum, panel.columns, y.wrapping_add(r * y_row)) };
     }
     R
 }
