@@ -75,12 +75,16 @@ impl<'a> MemoryPlanner<'a> {
         Self { archive, components: archive.components(), ids, max_running: 1, layout: Layout::Mapped }
     }
 
-    /// Plans for so many bytes: where the weights take half of them at most, rows are interleaved in memory, otherwise they
-    /// stay mapped.
+    /// Plans for so many bytes: where the weights with their rows interleaved take half of them at most, they are so in memory,
+    /// otherwise they stay mapped.
     #[must_use]
     pub fn for_memory(self, have: u64) -> Self {
-        let stored: u64 = self.components.values().map(|bytes| bytes.stored).sum();
-        Self { layout: if stored <= have / 2 { Layout::Interleaved } else { Layout::Mapped }, ..self }
+        let interleaved = Self { layout: Layout::Interleaved, ..self };
+        let becomes = |((_, format), bytes): (&(Component, &str), &ComponentBytes)| {
+            interleaved.interleaved(format, bytes.stored).unwrap_or(bytes.stored)
+        };
+        let fits = interleaved.components.iter().map(becomes).sum::<u64>() <= have / 2;
+        if fits { interleaved } else { Self { layout: Layout::Mapped, ..interleaved } }
     }
 
     /// Plans with a packed copy, if there is one: it is mapped.

@@ -8,7 +8,7 @@
 //! ```
 
 use super::grid::{fields, grid, odd, words, write};
-use super::{Coded, f16};
+use super::{BlockFactors, Coded, Factors, f16, u16_at};
 use crate::simd::Simd;
 use minke_spec::Format;
 
@@ -22,6 +22,7 @@ impl Coded for Iq1S {
     const ZERO: i32 = 0;
     const SHIFTED: bool = true;
     const BITS: usize = 2;
+    const FACTORS: Option<Factors> = Some(Factors::Eighths);
 
     #[inline(always)]
     fn expand<S: Simd>(s: S, block: &[u8], codes: &mut [u8], scales: &mut [f32], shifts: &mut [f32]) {
@@ -35,5 +36,13 @@ impl Coded for Iq1S {
             *scale = odd(d, high[1] >> 4 & 7);
             *shift = if high[1] < 128 { *scale * -0.875 } else { *scale * -1.125 };
         }
+    }
+
+    fn factors(block: &[u8]) -> BlockFactors {
+        let mut factors = BlockFactors { halves: [u16_at(block, 0), 0], ..BlockFactors::default() };
+        for (byte, high) in factors.bytes[0].iter_mut().zip(block[34..50].as_chunks::<2>().0) {
+            *byte = (2 * (high[1] >> 4 & 7) + 1) | high[1] & 128;
+        }
+        factors
     }
 }

@@ -10,6 +10,7 @@
 //!     Factors::Bytes    a half, then per sub-block a byte that it is multiplied with
 //!     Factors::Nibbles  a half for scales, one for shifts, then per sub-block a byte: what they are multiplied with,
 //!                       scales with the low half, shifts with the high one
+//!     Factors::Eighths  a half, then per sub-block a byte: what it is multiplied with, and a bit for the shift
 //! codes in units of 32 columns: BITS registers of LANES words of four bytes; column c is byte c % 4 of word c / 4
 //!     8 bits        the eight words
 //!     4, 5, 6 bits  four registers of nibbles: register j holds the low 4 bits of word j, and of word 4 + j above them
@@ -27,7 +28,7 @@ use crate::isa::Isa;
 use crate::simd::{Simd, simd_fn};
 
 /// The number of the layout of interleaved rows, which files of them name: another layout gets another number.
-pub const LAYOUT: u32 = 1;
+pub const LAYOUT: u32 = 2;
 /// Columns of a panel: a whole block of every format of codes.
 pub(crate) const DEPTH: usize = 256;
 /// The most lanes that a register has.
@@ -46,6 +47,9 @@ pub(crate) enum Factors {
     Bytes { signed: bool },
     /// `scale[s]` is a half of the block times the low half of a byte, `shift[s]` another times its high half.
     Nibbles,
+    /// `scale[s]` is a half of the block times the low half of a byte, `shift[s]` is `-7/8 scale[s]`, or `-9/8` if the byte's highest
+    /// bit is set.
+    Eighths,
 }
 
 /// Registers of the planes of codes of so many bits in a unit, and at which bit of a code those of a plane begin.
@@ -189,6 +193,7 @@ impl Coding {
             Factors::Halves => kinds * subs * 2,
             Factors::Bytes { .. } => kinds * (2 + subs),
             Factors::Nibbles => kinds * 2 + subs,
+            Factors::Eighths => 2 + subs,
         };
         Some((factors, factors + depth / UNIT * self.bits * 4))
     }
@@ -262,13 +267,13 @@ fn write_factors(coding: &Coding, blocks: &[u8], lanes: usize, lane: usize, out:
         }
         return;
     }
-    let kinds = if coding.zero.is_none() { 2 } else { 1 };
+    let kinds = if coding.zero.is_none() && coding.factors != Some(Factors::Eighths) { 2 } else { 1 };
     let each = out.len() / kinds;
     for (kind, out) in out.chunks_exact_mut(each).enumerate() {
         for (i, block) in blocks.chunks_exact(coding.block_bytes).enumerate() {
             let factors = (coding.block_factors)(block);
             out[2 * (i * lanes + lane)..][..2].copy_from_slice(&factors.halves[kind].to_le_bytes());
-            if let Some(Factors::Bytes { .. }) = coding.factors {
+            if let Some(Factors::Bytes { .. } | Factors::Eighths) = coding.factors {
                 for (byte, out) in factors.bytes[kind].iter().zip(out[2 * lanes..].chunks_exact_mut(lanes)) {
                     out[lane] = *byte;
                 }
@@ -384,6 +389,8 @@ fn unpack_head<'a, S: Simd>(s: S, coding: &Coding, part: &'a [u8], panel: &mut P
     let (head, codes) = part.split_at(S::LANES * factors);
     if coding.factors == Some(Factors::Nibbles) {
         unpack_nibbles(s, head, subs, panel);
+    } else if coding.factors == Some(Factors::Eighths) {
+        unpack_eighths(s, head, subs, panel);
     } else if shifted {
         let (first, second) = head.split_at(head.len() / 2);
         unpack_factors(s, coding, first, subs, &mut panel.scales);
@@ -438,6 +445,28 @@ fn unpack_nibbles<S: Simd>(s: S, from: &[u8], subs: usize, panel: &mut Panel) {
         for at in (0..subs * lanes).step_by(lanes) {
             s.store_ptr(s.mul(scale, s.load_bytes::<false>(low.as_ptr().add(at))), panel.scales.as_mut_ptr().add(at));
             s.store_ptr(s.mul(shift, s.load_bytes::<false>(high.as_ptr().add(at))), panel.shifts.as_mut_ptr().add(at));
+        }
+    }
+}
+
+/// Writes the scales of sub-blocks, and shifts that are seven or nine eighths of them.
+#[inline(always)]
+fn unpack_eighths<S: Simd>(s: S, from: &[u8], subs: usize, panel: &mut Panel) {
+    let lanes = S::LANES;
+    assert!(subs <= 16 && subs.is_multiple_of(4) && from.len() == (2 + subs) * lanes);
+    let mut low = [0u8; 16 * LANES];
+    let (zero, seven, nine) = (s.splat(0.0), s.splat(-0.875), s.splat(-1.125));
+    // SAFETY: so many bytes are there, and room for 16 times LANES of them and of floats.
+    unsafe {
+        let (half, bytes) = (s.load_f16(from.as_ptr()), from.as_ptr().add(2 * lanes));
+        for at in (0..subs * lanes).step_by(4 * lanes) {
+            s.store_words(s.and_bytes(s.load_words(bytes.add(at)), 15), low.as_mut_ptr().add(at));
+        }
+        for at in (0..subs * lanes).step_by(lanes) {
+            let scale = s.mul(half, s.load_bytes::<false>(low.as_ptr().add(at)));
+            let eighths = s.select_less(s.load_bytes::<true>(bytes.add(at)), zero, nine, seven);
+            s.store_ptr(scale, panel.scales.as_mut_ptr().add(at));
+            s.store_ptr(s.mul(scale, eighths), panel.shifts.as_mut_ptr().add(at));
         }
     }
 }

@@ -458,6 +458,7 @@ unsafe fn one_row<S: Simd>(s: S, x: &Codes, row: usize, packed: &[u8], panel: &P
     unsafe {
         match (x.coding.bits, x.coding.sub, x.coding.zero.is_none()) {
             (2, 16, true) => packed_row::<S, 2, 16, 4, true>(s, x, row, packed, panel, y),
+            (2, 32, true) => packed_row::<S, 2, 32, 4, true>(s, x, row, packed, panel, y),
             (3, 16, false) => packed_row::<S, 3, 16, 4, false>(s, x, row, packed, panel, y),
             (4, 32, true) => packed_row::<S, 4, 32, 4, true>(s, x, row, packed, panel, y),
             (4, 32, false) => packed_row::<S, 4, 32, 4, false>(s, x, row, packed, panel, y),
