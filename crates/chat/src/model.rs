@@ -83,10 +83,9 @@ impl ChatModel {
     pub fn open_for(path: &Path, device: &Device, max_running: usize, packed: Option<&PackedFolder>) -> Result<Self> {
         let archive = Archive::open(path)?;
         let have = memory().map_or(u64::MAX, |memory| memory.available);
-        let (packed, packed_note) = match packed.map(|folder| folder.find(&archive, device)) {
-            Some(Ok(packed)) => (packed, None),
-            Some(Err(reason)) => (None, Some(reason)),
-            None => (None, None),
+        let (packed, packed_note) = match packed.map_or(Ok(None), |folder| folder.find(&archive, device)) {
+            Ok(packed) => (packed, None),
+            Err(reason) => (None, Some(reason)),
         };
         let planner = MemoryPlanner::new(&archive).with_max_running(max_running).for_memory(have).with_packed(packed);
         let context = planner.context(have, None)?;

@@ -19,11 +19,9 @@ impl PackedFolder {
     /// Where the copy of a model lies, if the model has a path.
     pub fn path(&self, archive: &Archive) -> Option<PathBuf> {
         let path = fs::canonicalize(&archive.path).ok()?;
-        let stem = path.file_stem()?.to_string_lossy().into_owned();
         let sum = Sha256::digest(path.as_os_str().as_encoded_bytes());
-        let mut name = stem + "-";
-        sum[..8].iter().for_each(|byte| write!(name, "{byte:02x}").expect("invariant: a text takes all"));
-        Some(self.0.join(name + ".packed"))
+        let sum: String = sum[..8].iter().map(|byte| format!("{byte:02x}")).collect();
+        Some(self.0.join(format!("{}-{sum}.packed", path.file_stem()?.display())))
     }
 
     /// The copy of a model as it is now, for a device; or why the one that is there is not used.

@@ -58,11 +58,6 @@ impl Packed {
         &self.state
     }
 
-    /// Its size, in bytes.
-    pub fn file_bytes(&self) -> u64 {
-        self.bytes.len() as u64
-    }
-
     /// A weight with the rows that are here; nothing if there are none of this parameter.
     pub(crate) fn weight(
         &self,

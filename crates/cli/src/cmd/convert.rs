@@ -196,7 +196,8 @@ impl<'a> Writer<'a> {
     }
 }
 
-const MEGABYTE: u64 = 1_000_000;
+/// What progress is counted in.
+pub const MEGABYTE: u64 = 1_000_000;
 
 impl Summary {
     /// Prints it, as JSON or as lines.

@@ -7,14 +7,13 @@ use anyhow::{Context, Result};
 use minke_chat::gigabytes;
 use serde_json::json;
 
+use super::convert::MEGABYTE;
 use super::{open, print_json, print_line};
 use crate::args::Pack;
 use crate::environment;
 use crate::error::Exit;
 use crate::interrupt::Interrupt;
 use crate::progress::Bar;
-
-const MEGABYTE: u64 = 1_000_000;
 
 /// Runs `minke pack`.
 pub fn run(args: &Pack) -> Result<()> {
@@ -38,7 +37,7 @@ pub fn run(args: &Pack) -> Result<()> {
         let reason = "has no weights that are packed: their formats are read as they lie in the file";
         return Err(Exit::BadFile.because(format!("{}: {reason}", archive.path.display())));
     }
-    let (interrupt, bar) = (Interrupt::install()?, RefCell::new(Bar::new("MB packed", 0, bytes / MEGABYTE)));
+    let (interrupt, bar) = (Interrupt::install()?, RefCell::new(Bar::new("MB packed", 0, bytes.div_ceil(MEGABYTE))));
     let path = folder.pack(&archive, &device, &|done| {
         bar.borrow_mut().set(done / MEGABYTE, "");
         !interrupt.is_raised()

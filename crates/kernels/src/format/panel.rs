@@ -142,7 +142,7 @@ impl Panel {
             .then(|| unpack_head(s, coding, w.interleaved_part(coding, first / S::LANES, self.from, self.depth), self))
     }
 
-    /// The same with codes that are not replaced by what they stand for.
+    /// As [`Panel::fill`], with codes that are not replaced by what they stand for.
     #[inline(always)]
     fn lay<S: Simd>(&mut self, s: S, coding: &Coding, w: Stored<'_>, first: usize) {
         assert!(w.lanes == 0 || w.lanes == S::LANES, "rows interleaved for registers of {} lanes", w.lanes);
@@ -317,7 +317,6 @@ simd_fn! {
         // SAFETY: the panel has eight registers for every unit, and there is room for BITS of each.
         unsafe {
             match coding.bits {
-
                 2 => pack_codes::<S, 2>(s, from, units, to),
                 3 => pack_codes::<S, 3>(s, from, units, to),
                 4 => pack_codes::<S, 4>(s, from, units, to),
