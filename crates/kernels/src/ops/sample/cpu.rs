@@ -148,32 +148,46 @@ pub(super) fn filter(logits: &[f32], weights: &[f32], row: &SampleRow) -> Vec<u3
         (0..logits.len() as u32).collect()
     };
     if row.top_p < 1.0 {
-        let total: f64 = kept.iter().map(weight).sum();
-        let wanted = f64::from(row.top_p) * total;
-        // All tokens under this weight together are less than half of what `top_p` removes: they need no sorting.
-        let least = 0.5 * (total - wanted) / kept.len() as f64;
-        let mut ranked: Vec<u64> = kept.iter().filter(|id| weight(id) >= least).map(|&id| rank(logits, id)).collect();
-        // Only as many are sorted as are kept, about.
-        let (mut sum, mut count, mut sorted) = (0.0, 0, 0);
-        while sum < wanted && count < ranked.len() {
-            if count == sorted {
-                let more = (3 * sorted).max(256);
-                if more < ranked.len() - sorted {
-                    ranked[sorted..].select_nth_unstable(more);
-                }
-                sorted = ranked.len().min(sorted + more);
-                ranked[count..sorted].sort_unstable();
-            }
-            sum += weight(&(ranked[count] as u32));
-            count += 1;
-        }
-        kept = ranked[..count].iter().map(|&rank| rank as u32).collect();
-        kept.sort_unstable();
+        keep_top_p(logits, weights, row, &mut kept);
     }
     if row.min_p > 0.0 {
         kept.retain(|id| weight(id) >= f64::from(row.min_p));
     }
     kept
+}
+
+/// Keeps the fewest of the largest tokens whose weights reach `top_p` of the sum of all of them.
+///
+/// Tokens are added up by how far their logit is below the largest. Only those are ranked that are as far below as the last
+/// one kept: of flat distributions, in which most tokens are kept, a few hundred of a hundred thousand.
+fn keep_top_p(logits: &[f32], weights: &[f32], row: &SampleRow, kept: &mut Vec<u32>) {
+    const STEPS: usize = 2048;
+    const STEPS_PER_NAT: f32 = 64.0;
+    let logit = |id: u32| logits[id as usize];
+    let weight = |id: u32| f64::from(weights[id as usize]);
+    let largest = kept.iter().fold(f32::NEG_INFINITY, |largest, &id| largest.max(logit(id)));
+    let per_logit = SampleRow::inverse_temperature(row.temperature) * STEPS_PER_NAT;
+    let step = |id: u32| (((largest - logit(id)) * per_logit) as usize).min(STEPS - 1);
+    let mut sums = [0.0; STEPS];
+    for &id in kept.iter() {
+        sums[step(id)] += weight(id);
+    }
+    let wanted = f64::from(row.top_p) * sums.iter().sum::<f64>();
+    let (mut sum, mut last) = (0.0, 0);
+    while last + 1 < STEPS && sum + sums[last] < wanted {
+        sum += sums[last];
+        last += 1;
+    }
+    let mut ranked: Vec<u64> = kept.iter().filter(|&&id| step(id) == last).map(|&id| rank(logits, id)).collect();
+    ranked.sort_unstable();
+    let mut lowest = 0;
+    for &rank in &ranked {
+        if sum >= wanted {
+            break;
+        }
+        (sum, lowest) = (sum + weight(rank as u32), rank);
+    }
+    kept.retain(|&id| step(id) < last || step(id) == last && rank(logits, id) <= lowest);
 }
 
 /// The tokens with the largest logits, the largest first; all of them if there are no more.
