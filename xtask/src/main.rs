@@ -4,7 +4,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::{Result, bail};
-use xtask::{bench, check, fuzz, golden, kill, layers, paper_map, root, sanitize, timings};
+use xtask::{bench, check, emulate, fuzz, golden, kill, layers, paper_map, root, sanitize, timings};
 
 const USAGE: &str = "cargo xtask TASK
   check [--slow]              format, lints, arrows, quarantine, paper map, test data, documentation; largest files
@@ -19,6 +19,7 @@ const USAGE: &str = "cargo xtask TASK
                               (runs/kill.toml, 50)
   fuzz TARGET [RUNS|min]      run a target of fuzz/ on its corpus and mutants of it (1000000), or make the corpus smaller
   sanitize                    run the tests of the crates around `unsafe` under AddressSanitizer
+  emulate                     run the tests of the kernels for aarch64 in an emulator (Debian: qemu-user, gcc-aarch64-linux-gnu)
   timings                     time a cold build and one after touching a kernel, append to bench/results/build.csv";
 
 fn main() -> ExitCode {
@@ -58,6 +59,7 @@ fn run(root: &Path, words: &[&str]) -> Option<Result<()>> {
         ["fuzz", target] => fuzz::run(root, target, "1000000"),
         ["fuzz", target, runs] => fuzz::run(root, target, runs),
         ["sanitize"] => sanitize::run(root),
+        ["emulate"] => emulate::run(root),
         ["timings"] => timings::run(root),
         _ => return None,
     })

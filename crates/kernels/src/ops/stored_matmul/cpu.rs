@@ -328,26 +328,70 @@ simd_fn! {
         2 * S::LANES
     }
 
-    /// Computes columns of y for a format of codes.
+    /// Makes a panel that of rows of W from row `first` on.
+    fn fill<S>(s: S, coding: &Coding, w: Stored<'_>, first: usize, panel: &mut Panel) {
+        panel.fill(s, coding, w, first);
+    }
+
+    /// Computes columns of y for a format of codes that are summed as such of BITS by SUB, and shifted or not.
     ///
     /// # Safety
     /// As [`float_columns`].
-    unsafe fn coded_columns<S>(s: S, x: &Codes, product: &Product<'_>, columns: Range<usize>, y: &Parts<'_, f32>) {
+    unsafe fn columns_of<S; const SUB: usize, const BITS: usize, const SHIFTED: bool>(
+        s: S,
+        x: &Codes,
+        product: &Product<'_>,
+        columns: Range<usize>,
+        y: &Parts<'_, f32>,
+    ) {
+        let Product { w, first, x_first, x_step, m, y_first, y_row, .. } = *product;
         let mut panel = Panel::new();
         for at in columns.clone().step_by(S::LANES) {
             panel.columns = S::LANES.min(columns.end - at);
             for from in (0..x.k).step_by(DEPTH) {
                 (panel.from, panel.depth) = (from, DEPTH.min(x.k - from));
-                let c = y.pointer(product.y_first + at);
-                if product.m == 1 && let Some(packed) = panel.packed_codes(s, &x.coding, product.w, product.first + at) {
-                    // SAFETY: the caller's promise, for the panel's columns.
-                    unsafe { one_row(s, x, product.x_first, packed, &panel, c) };
-                    continue;
-                }
-                panel.fill(s, &x.coding, product.w, product.first + at);
+                let y = y.pointer(y_first + at);
+                let as_they_lie = m == 1 || x.coding.bits == 8;
+                let packed = as_they_lie.then(|| panel.packed_codes(s, &x.coding, w, first + at)).flatten();
                 // SAFETY: the caller's promise, for the panel's columns.
-                unsafe { multiply(s, x, product.x_first, product.x_step, product.m, &panel, c, product.y_row) };
+                unsafe {
+                    match packed {
+                        Some(packed) if m == 1 => one_row::<S, SUB, BITS, SHIFTED>(s, x, x_first, packed, &panel, y),
+                        // Codes of 8 bits lie as they are multiplied.
+                        Some(packed) => {
+                            all_rows::<S, SUB, BITS, SHIFTED>(s, x, x_first, x_step, m, packed, &panel, y, y_row);
+                        }
+                        None => {
+                            fill(s.isa(), &x.coding, w, first + at, &mut panel);
+                            let codes = &panel.codes;
+                            all_rows::<S, SUB, BITS, SHIFTED>(s, x, x_first, x_step, m, codes, &panel, y, y_row);
+                        }
+                    }
+                }
             }
+        }
+    }
+}
+
+/// Computes columns of y for a format of codes.
+///
+/// # Safety
+/// As [`float_columns`].
+unsafe fn coded_columns(isa: Isa, x: &Codes, product: &Product<'_>, columns: Range<usize>, y: &Parts<'_, f32>) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        match (x.coding.sub, x.coding.zero.is_none(), x.coding.product_bits()) {
+            (16, true, ..=4) => columns_of::<16, 4, true>(isa, x, product, columns, y),
+            (32, true, ..=4) => columns_of::<32, 4, true>(isa, x, product, columns, y),
+            (32, true, 5) => columns_of::<32, 5, true>(isa, x, product, columns, y),
+            (16, false, ..=4) => columns_of::<16, 4, false>(isa, x, product, columns, y),
+            (16, false, 6) => columns_of::<16, 6, false>(isa, x, product, columns, y),
+            (16, false, 7) => columns_of::<16, 7, false>(isa, x, product, columns, y),
+            (32, false, ..=4) => columns_of::<32, 4, false>(isa, x, product, columns, y),
+            (32, false, 5) => columns_of::<32, 5, false>(isa, x, product, columns, y),
+            (32, false, 7) => columns_of::<32, 7, false>(isa, x, product, columns, y),
+            (32, false, 8) => columns_of::<32, 8, false>(isa, x, product, columns, y),
+            other => unreachable!("no format is summed as {other:?}"),
         }
     }
 }
@@ -382,44 +426,11 @@ unsafe fn float_columns(
     }
 }
 
-/// Multiplies m rows of x, `step` apart, with a panel, and continues their sums in y if it is not the first.
+/// Multiplies m rows of x, `step` apart, with a panel of these codes, as many at a time as the registers hold, and continues their sums
+/// in y if it is not the first.
 ///
 /// # Safety
 /// y has these rows, `y_row` apart, with the panel's columns, and they are this call's alone.
-#[inline(always)]
-#[allow(clippy::too_many_arguments)]
-unsafe fn multiply<S: Simd>(
-    s: S,
-    x: &Codes,
-    row: usize,
-    step: usize,
-    m: usize,
-    panel: &Panel,
-    y: *mut f32,
-    y_row: usize,
-) {
-    // SAFETY: the caller's promise.
-    unsafe {
-        match (x.coding.sub, x.coding.zero.is_none(), x.coding.product_bits()) {
-            (16, true, ..=4) => all_rows::<S, 16, 4, true>(s, x, row, step, m, panel, y, y_row),
-            (32, true, ..=4) => all_rows::<S, 32, 4, true>(s, x, row, step, m, panel, y, y_row),
-            (32, true, 5) => all_rows::<S, 32, 5, true>(s, x, row, step, m, panel, y, y_row),
-            (16, false, ..=4) => all_rows::<S, 16, 4, false>(s, x, row, step, m, panel, y, y_row),
-            (16, false, 6) => all_rows::<S, 16, 6, false>(s, x, row, step, m, panel, y, y_row),
-            (16, false, 7) => all_rows::<S, 16, 7, false>(s, x, row, step, m, panel, y, y_row),
-            (32, false, ..=4) => all_rows::<S, 32, 4, false>(s, x, row, step, m, panel, y, y_row),
-            (32, false, 5) => all_rows::<S, 32, 5, false>(s, x, row, step, m, panel, y, y_row),
-            (32, false, 7) => all_rows::<S, 32, 7, false>(s, x, row, step, m, panel, y, y_row),
-            (32, false, 8) => all_rows::<S, 32, 8, false>(s, x, row, step, m, panel, y, y_row),
-            other => unreachable!("no format is summed as {other:?}"),
-        }
-    }
-}
-
-/// Multiplies all rows, as many at a time as the registers hold.
-///
-/// # Safety
-/// As [`multiply`].
 #[inline(always)]
 #[allow(clippy::too_many_arguments)]
 unsafe fn all_rows<S: Simd, const SUB: usize, const BITS: usize, const SHIFTED: bool>(
@@ -428,6 +439,7 @@ unsafe fn all_rows<S: Simd, const SUB: usize, const BITS: usize, const SHIFTED: 
     row: usize,
     step: usize,
     m: usize,
+    codes: &[u8],
     panel: &Panel,
     y: *mut f32,
     y_row: usize,
@@ -435,13 +447,15 @@ unsafe fn all_rows<S: Simd, const SUB: usize, const BITS: usize, const SHIFTED: 
     let mut i = 0;
     while i < m {
         let (row, y) = (row + i * step, y.wrapping_add(i * y_row));
+        // Tiles of one or two rows are slow: 5 rows are 3 and 2, not 4 and 1.
         // SAFETY: the caller's promise.
         unsafe {
             i += match m - i {
-                8.. if S::TILE_ROWS >= 12 => rows::<S, 8, SUB, BITS, SHIFTED>(s, x, row, step, panel, y, y_row),
-                4.. => rows::<S, 4, SUB, BITS, SHIFTED>(s, x, row, step, panel, y, y_row),
-                2.. => rows::<S, 2, SUB, BITS, SHIFTED>(s, x, row, step, panel, y, y_row),
-                _ => rows::<S, 1, SUB, BITS, SHIFTED>(s, x, row, step, panel, y, y_row),
+                8.. if S::TILE_ROWS >= 12 => rows::<S, 8, SUB, BITS, SHIFTED>(s, x, row, step, codes, panel, y, y_row),
+                1 => rows::<S, 1, SUB, BITS, SHIFTED>(s, x, row, step, codes, panel, y, y_row),
+                2 => rows::<S, 2, SUB, BITS, SHIFTED>(s, x, row, step, codes, panel, y, y_row),
+                3 | 5 | 6 | 9 => rows::<S, 3, SUB, BITS, SHIFTED>(s, x, row, step, codes, panel, y, y_row),
+                _ => rows::<S, 4, SUB, BITS, SHIFTED>(s, x, row, step, codes, panel, y, y_row),
             };
         }
     }
@@ -453,20 +467,24 @@ unsafe fn all_rows<S: Simd, const SUB: usize, const BITS: usize, const SHIFTED: 
 /// `packed` are the codes of these columns, those of the panel, whose scales and shifts they have; y is valid for the panel's columns
 /// and this call's alone.
 #[inline(always)]
-unsafe fn one_row<S: Simd>(s: S, x: &Codes, row: usize, packed: &[u8], panel: &Panel, y: *mut f32) {
+unsafe fn one_row<S: Simd, const SUB: usize, const BITS: usize, const SHIFTED: bool>(
+    s: S,
+    x: &Codes,
+    row: usize,
+    packed: &[u8],
+    panel: &Panel,
+    y: *mut f32,
+) {
     // SAFETY: the caller's promise.
     unsafe {
-        match (x.coding.bits, x.coding.sub, x.coding.zero.is_none()) {
-            (2, 16, true) => packed_row::<S, 2, 16, 4, true>(s, x, row, packed, panel, y),
-            (2, 32, true) => packed_row::<S, 2, 32, 4, true>(s, x, row, packed, panel, y),
-            (3, 16, false) => packed_row::<S, 3, 16, 4, false>(s, x, row, packed, panel, y),
-            (4, 32, true) => packed_row::<S, 4, 32, 4, true>(s, x, row, packed, panel, y),
-            (4, 32, false) => packed_row::<S, 4, 32, 4, false>(s, x, row, packed, panel, y),
-            (5, 32, true) => packed_row::<S, 5, 32, 5, true>(s, x, row, packed, panel, y),
-            (5, 32, false) => packed_row::<S, 5, 32, 5, false>(s, x, row, packed, panel, y),
-            (6, 16, false) => packed_row::<S, 6, 16, 6, false>(s, x, row, packed, panel, y),
-            (8, 32, false) => packed_row::<S, 8, 32, 8, false>(s, x, row, packed, panel, y),
-            other => unreachable!("no format is interleaved as {other:?}"),
+        match x.coding.bits {
+            2 if BITS == 4 => packed_row::<S, 2, SUB, BITS, SHIFTED>(s, x, row, packed, panel, y),
+            3 if BITS == 4 => packed_row::<S, 3, SUB, BITS, SHIFTED>(s, x, row, packed, panel, y),
+            4 if BITS == 4 => packed_row::<S, 4, SUB, BITS, SHIFTED>(s, x, row, packed, panel, y),
+            5 if BITS == 5 => packed_row::<S, 5, SUB, BITS, SHIFTED>(s, x, row, packed, panel, y),
+            6 if BITS == 6 => packed_row::<S, 6, SUB, BITS, SHIFTED>(s, x, row, packed, panel, y),
+            8 if BITS == 8 => packed_row::<S, 8, SUB, BITS, SHIFTED>(s, x, row, packed, panel, y),
+            bits => unreachable!("codes of {bits} bits are interleaved and summed as such of {BITS}"),
         }
     }
 }
@@ -553,16 +571,18 @@ unsafe fn sub_block<S: Simd, const R: usize, const SUB: usize, const BITS: usize
     }
 }
 
-/// Computes R rows of a panel, continuing their sums if it is not the first, and returns R.
+/// Computes R rows of a panel of these codes, continuing their sums if it is not the first, and returns R.
 ///
 /// # Safety
 /// R rows of y from `y` on, `y_row` apart, are valid for the panel's columns and this call's alone.
 #[inline(always)]
+#[allow(clippy::too_many_arguments)]
 unsafe fn rows<S: Simd, const R: usize, const SUB: usize, const BITS: usize, const SHIFTED: bool>(
     s: S,
     x: &Codes,
     row: usize,
     step: usize,
+    codes: &[u8],
     panel: &Panel,
     y: *mut f32,
     y_row: usize,
@@ -580,7 +600,7 @@ unsafe fn rows<S: Simd, const R: usize, const SUB: usize, const BITS: usize, con
         }
     }
     for sub in 0..depth / SUB {
-        let w = panel.codes[sub * SUB * S::LANES..].as_ptr();
+        let w = codes[sub * SUB * S::LANES..][..SUB * S::LANES].as_ptr();
         // SAFETY: the panel has LANES words of four codes for every four terms.
         unsafe { sub_block::<S, R, SUB, BITS, SHIFTED>(s, w, panel, sub, &columns, &mut sums) };
     }
