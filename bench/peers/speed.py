@@ -6,8 +6,8 @@
             [--prompt 256] [--generate 48] [--batch 1] [--rounds 5] [--threads 2]
         a row for every round, program and batch: tokens per second of all prompts and of all that is written behind them, the
         share of its threads' time that the program had, and the memory that `minke doctor` reads per second just before
-    python bench/peers/speed.py table ROWS.jsonl
-        medians as a table, Minke's over the best peer's
+    python bench/peers/speed.py table ROWS.jsonl [--into PAGE.md] [--plot PLOT.svg]
+        medians as a table, Minke's over the best peer's: printed, written into a page between its lines `<!-- speed -->`, or drawn
 
 A peer is any program with the options and the table of llama-batched-bench; name one twice with other options to let its best
 setting count. Both sides read prompts of random tokens; Minke samples what it writes (temperature 0.6, top-p 0.95), the peer does
@@ -27,6 +27,7 @@ import sys
 import tarfile
 import time
 
+MARK = "<!-- speed -->\n"
 ROW = re.compile(r"^\|\s*(\d+)\s*\|\s*(\d+)\s*\|\s*(\d+)\s*\|" + r"\s*([\d.]+)\s*\|" * 7, re.MULTILINE)
 
 
@@ -97,25 +98,71 @@ def run(args):
                                "processor_share": round(share, 3), "read_gb_per_s": round(read / 1e9, 2)}
                         print(json.dumps(row), file=rows, flush=True)
                     print(f"round {turn + 1}/{args.rounds} {pathlib.Path(model).stem} {name}: {speeds}", file=sys.stderr)
-    table(args)
+
+
+def medians(path):
+    """The programs, and of every work (kind, model, prompt, batch) their medians; none where a program did not run."""
+    rows = [json.loads(line) for line in open(path)]
+    names = list(dict.fromkeys(row["program"] for row in rows))
+    works = dict.fromkeys((row["model"], row["prompt"], row["batch"]) for row in rows)
+    result = {}
+    for kind in ("prefill", "generate"):
+        for work in works:
+            of = [[row[f"{kind}_tps"] for row in rows
+                   if (row["model"], row["prompt"], row["batch"], row["program"]) == (*work, name)] for name in names]
+            result[kind, *work] = [statistics.median(speeds) if speeds else None for speeds in of]
+    return names, result
+
+
+def label(kind, model, prompt, batch):
+    sequences = "one sequence" if batch == 1 else f"{batch} sequences"
+    return f"{model}: prompts of {prompt}, {sequences}" if kind == "prefill" else f"{model}: {sequences} behind {prompt}"
 
 
 def table(args):
-    rows = [json.loads(line) for line in open(args.rows)]
-    works = dict.fromkeys((row["model"], row["prompt"], row["batch"]) for row in rows)
-    names = list(dict.fromkeys(row["program"] for row in rows))
-    for kind in ("prefill", "generate"):
-        print(f"\n| {kind}, tokens/s | {' | '.join(names)} | Minke / best |")
-        print("|---|" + "---|" * (len(names) + 1))
-        for model, prompt, batch in works:
-            medians = {}
-            for name in names:
-                speeds = [row[f"{kind}_tps"] for row in rows
-                          if (row["model"], row["prompt"], row["batch"], row["program"]) == (model, prompt, batch, name)]
-                medians[name] = statistics.median(speeds) if speeds else float("nan")
-            best = max(speed for name, speed in medians.items() if name != "Minke")
-            cells = " | ".join(f"{speed:.1f}" for speed in medians.values())
-            print(f"| {model}, {batch} x {prompt} | {cells} | {medians['Minke'] / best:.2f} |")
+    names, works = medians(args.rows)
+    lines = []
+    for kind, title in (("prefill", "reading"), ("generate", "writing")):
+        lines += [f"| {title}, tokens/s | {' | '.join(names)} | Minke / best |", "|---|" + "---:|" * (len(names) + 1)]
+        for work, speeds in works.items():
+            if work[0] == kind:
+                cells = " | ".join("-" if speed is None else f"{speed:.1f}" for speed in speeds)
+                best = max(speed for speed in speeds[1:] if speed is not None)
+                lines.append(f"| {label(*work)} | {cells} | {speeds[0] / best:.2f} |")
+        lines.append("")
+    print("\n".join(lines))
+    if args.into:
+        page = pathlib.Path(args.into)
+        before, _, after = page.read_text().split(MARK)
+        page.write_text(MARK.join([before, "\n" + "\n".join(lines), after]))
+    if args.plot:
+        pathlib.Path(args.plot).write_text(plot(names, works))
+
+
+def plot(names, works):
+    """Bars: each program's speed at each work, over the fastest one's, with its tokens per second."""
+    colours, row, gap, left, full = ["#1f5fa8", "#c98a2b", "#8d8d8d", "#b9b9b9", "#d5d5d5"], 15, 26, 20, 560
+    parts, y = [], 20
+    for kind, title in (("prefill", "Reading prompts, tokens/s"), ("generate", "Writing, tokens/s")):
+        parts.append(f'<text x="{left}" y="{y}" font-size="15" font-weight="600">{title}</text>')
+        y += 24
+        for work, speeds in works.items():
+            if work[0] != kind:
+                continue
+            parts.append(f'<text x="{left}" y="{y}" fill="#444">{label(*work)}</text>')
+            y += 6
+            fastest = max(speed for speed in speeds if speed is not None)
+            for name, colour, speed in zip(names, colours, speeds):
+                if speed is None:
+                    continue
+                width = full * speed / fastest
+                parts.append(f'<rect x="{left}" y="{y}" width="{width:.1f}" height="{row - 3}" fill="{colour}" rx="1.5"/>')
+                parts.append(f'<text x="{left + width + 6:.1f}" y="{y + 10}" font-size="11">{speed:.1f} {name}</text>')
+                y += row
+            y += gap - 8
+        y += 10
+    head = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {left + full + 170} {y}" font-family="sans-serif" font-size="12">'
+    return "\n".join([head, '<rect width="100%" height="100%" fill="#fff"/>', *parts, "</svg>\n"])
 
 
 def main():
@@ -137,6 +184,8 @@ def main():
     command.set_defaults(run=run)
     command = commands.add_parser("table")
     command.add_argument("rows")
+    command.add_argument("--into")
+    command.add_argument("--plot")
     command.set_defaults(run=table)
     args = parser.parse_args()
     args.run(args)

@@ -137,9 +137,11 @@ impl Panel {
         w: Stored<'a>,
         first: usize,
     ) -> Option<&'a [u8]> {
-        let lie_so = w.lanes == S::LANES && first.is_multiple_of(S::LANES) && coding.values.is_none();
-        lie_so
-            .then(|| unpack_head(s, coding, w.interleaved_part(coding, first / S::LANES, self.from, self.depth), self))
+        if w.lanes != S::LANES || !first.is_multiple_of(S::LANES) || coding.values.is_some() {
+            return None;
+        }
+        // Not in a closure, which would be compiled without the path's instructions.
+        Some(unpack_head(s, coding, w.interleaved_part(coding, first / S::LANES, self.from, self.depth), self))
     }
 
     /// As [`Panel::fill`], with codes that are not replaced by what they stand for.

@@ -352,7 +352,7 @@ simd_fn! {
                 (panel.from, panel.depth) = (from, DEPTH.min(x.k - from));
                 let y = y.pointer(y_first + at);
                 let as_they_lie = m == 1 || x.coding.bits == 8;
-                let packed = as_they_lie.then(|| panel.packed_codes(s, &x.coding, w, first + at)).flatten();
+                let packed = if as_they_lie { panel.packed_codes(s, &x.coding, w, first + at) } else { None };
                 // SAFETY: the caller's promise, for the panel's columns.
                 unsafe {
                     match packed {
