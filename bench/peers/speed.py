@@ -129,7 +129,7 @@ def table(args):
                 cells = " | ".join("-" if speed is None else f"{speed:.1f}" for speed in speeds)
                 best = max(speed for speed in speeds[1:] if speed is not None)
                 lines.append(f"| {label(*work)} | {cells} | {speeds[0] / best:.2f} |")
-        lines.append("")
+        lines += ["", f"Rows: `{args.rows}`, medians by `python bench/peers/speed.py table {args.rows}`.", ""]
     print("\n".join(lines))
     if args.into:
         page = pathlib.Path(args.into)

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use anyhow::{Result, bail};
 
-use crate::{cargo, figures, golden, layers, metadata, pages, paper_map, quarantine, sizes};
+use crate::{cargo, figures, golden, intrinsics, layers, metadata, pages, paper_map, quarantine, sizes};
 
 /// How many of the largest files and functions are printed.
 const LARGEST: usize = 8;
@@ -12,13 +12,14 @@ const LARGEST: usize = 8;
 /// A check by reading: what it looks at, and the function that returns its complaints.
 type Reading = (&'static str, fn(&Path) -> Result<Vec<String>>);
 
-const READINGS: [Reading; 6] = [
+const READINGS: [Reading; 7] = [
     ("arrows between crates and modules", layers::complaints),
     ("unsafe, features, environment, devices", quarantine::complaints),
     ("paper map", paper_map::complaints),
     ("paths in the pages", pages::complaints),
     ("figures of README.md", figures::complaints),
     ("test data", golden::complaints),
+    ("intrinsics that are calls", intrinsics::complaints),
 ];
 
 /// Runs format, clippy, the checks by reading and the build of the documentation, and prints what is largest; with

@@ -14,6 +14,7 @@ pub mod emulate;
 pub mod figures;
 pub mod fuzz;
 pub mod golden;
+pub mod intrinsics;
 pub mod kill;
 pub mod layers;
 pub mod pages;

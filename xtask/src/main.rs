@@ -7,7 +7,7 @@ use anyhow::{Result, bail};
 use xtask::{bench, check, emulate, fuzz, golden, kill, layers, paper_map, root, sanitize, timings};
 
 const USAGE: &str = "cargo xtask TASK
-  check [--slow]              format, lints, arrows, quarantine, paper map, test data, documentation; largest files
+  check [--slow]              format, lints, arrows, quarantine, paper map, test data, intrinsics, documentation; largest files
                               (--slow: also the test targets that are too slow for `cargo test`)
   layers                      arrows between crates and modules against ARCHITECTURE.md
   paper-map                   write docs/paper-map.md from the `# Paper` sections of the rustdoc
