@@ -162,7 +162,9 @@ export const scenarios = [
       await ask(page, "Q2", 2);
       await page.hover(".question");
       await page.evaluate(() => [...document.querySelectorAll(".question button")].find((b) => b.innerText === "Edit").click());
-      await page.waitForSelector(".editor textarea");
+      // The editor puts the cursor behind the text when it is shown.
+      await page.waitForFunction(() => document.activeElement === document.querySelector(".editor textarea")
+        && document.activeElement.selectionStart === document.activeElement.value.length);
       await page.evaluate(() => document.querySelector(".editor textarea").select());
       await page.keyboard.type("Q1 changed");
       await page.keyboard.press("Enter");
