@@ -15,16 +15,19 @@ not sample. The machine runs nothing else. Only the standard library; `build` ne
 """
 
 import argparse
+import itertools
 import json
 import os
 import pathlib
 import re
 import resource
 import shlex
+import shutil
 import statistics
 import subprocess
 import sys
 import tarfile
+import tempfile
 import time
 
 MARK = "<!-- speed -->\n"
@@ -51,10 +54,10 @@ def build(folder):
     print(folder / "build/bin/llama-batched-bench")
 
 
-def timed(command, threads):
-    """Its output, and the share of so many threads' time that it had."""
+def timed(command, threads, folder=None):
+    """Its output, and the share of so many threads' time that it had; `folder` is where it runs."""
     before, start = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
-    done = subprocess.run(command, capture_output=True, text=True)
+    done = subprocess.run(command, capture_output=True, text=True, cwd=folder)
     wall, after = time.monotonic() - start, resource.getrusage(resource.RUSAGE_CHILDREN)
     if done.returncode:
         sys.exit(f"{shlex.join(map(str, command))}: {done.stderr[-2000:]}")
@@ -73,7 +76,10 @@ def peer(command, model, args):
     batches = [int(batch) for batch in args.batch.split(",")]
     context = max(batches) * (args.prompt + args.generate + 32)
     sizes = ["-c", context, "-b", 2048, "-ub", 512, "-npp", args.prompt, "-ntg", args.generate, "-npl", args.batch]
-    output, share = timed([*command, "-m", model, "-t", str(args.threads), *map(str, sizes)], args.threads)
+    program, model = (str(pathlib.Path(path).resolve()) for path in (shutil.which(command[0]) or command[0], model))
+    # Some write a log where they run.
+    with tempfile.TemporaryDirectory() as folder:
+        output, share = timed([program, *command[1:], "-m", model, "-t", str(args.threads), *map(str, sizes)], args.threads, folder)
     # Of a row: prompt, generated, batch, tokens; seconds and speed of prompts, of what is written, of all.
     rows = [[float(cell) for cell in row] for row in ROW.findall(output)]
     if len(rows) != len(batches):
@@ -152,7 +158,7 @@ def plot(names, works):
             parts.append(f'<text x="{left}" y="{y}" fill="#444">{label(*work)}</text>')
             y += 6
             fastest = max(speed for speed in speeds if speed is not None)
-            for name, colour, speed in zip(names, colours, speeds):
+            for name, colour, speed in zip(names, itertools.chain(colours, itertools.repeat(colours[-1])), speeds):
                 if speed is None:
                     continue
                 width = full * speed / fastest
