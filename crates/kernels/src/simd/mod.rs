@@ -42,7 +42,15 @@ pub(crate) trait Simd: Copy {
     /// The first `n <= LANES` floats at `from`, zeros behind them.
     /// # Safety
     /// `from` is valid for reading `n` floats.
-    unsafe fn load_ptr_n(self, from: *const f32, n: usize) -> Self::V;
+    #[inline(always)]
+    unsafe fn load_ptr_n(self, from: *const f32, n: usize) -> Self::V {
+        let mut part = [0.0; 16];
+        // SAFETY: the caller's promise, and LANES is at most 16.
+        unsafe {
+            part[..n].copy_from_slice(std::slice::from_raw_parts(from, n));
+            self.load_ptr(part.as_ptr())
+        }
+    }
     /// The bf16 values at `from` as floats.
     /// # Safety
     /// `from` is valid for reading `LANES` values.
@@ -54,7 +62,11 @@ pub(crate) trait Simd: Copy {
     /// Writes the first `n <= LANES` lanes to `to`.
     /// # Safety
     /// `to` is valid for writing `n` floats.
-    unsafe fn store_ptr_n(self, v: Self::V, to: *mut f32, n: usize);
+    #[inline(always)]
+    unsafe fn store_ptr_n(self, v: Self::V, to: *mut f32, n: usize) {
+        // SAFETY: the caller promises n writable floats.
+        unsafe { std::slice::from_raw_parts_mut(to, n) }.copy_from_slice(&self.to_array(v)[..n]);
+    }
     /// `a + b`.
     fn add(self, a: Self::V, b: Self::V) -> Self::V;
     /// `a - b`.

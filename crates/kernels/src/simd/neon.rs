@@ -29,9 +29,12 @@ macro_rules! both {
 }
 
 /// Four sums of four products each, of bytes with a sign.
+///
+/// # Safety
+/// The machine has the dot product of bytes.
 #[inline(always)]
-fn dot(mut sum: int32x4_t, w: int8x16_t, q: int8x16_t) -> int32x4_t {
-    // SAFETY: the token proves the instruction set.
+unsafe fn dot(mut sum: int32x4_t, w: int8x16_t, q: int8x16_t) -> int32x4_t {
+    // SAFETY: the caller's promise.
     unsafe {
         asm!("sdot {0:v}.4s, {1:v}.16b, {2:v}.16b", inout(vreg) sum, in(vreg) w, in(vreg) q,
             options(pure, nomem, nostack, preserves_flags));
@@ -70,14 +73,6 @@ impl Simd for Neon {
         unsafe { [vld1q_f32(from), vld1q_f32(from.add(4))] }
     }
     #[inline(always)]
-    unsafe fn load_ptr_n(self, from: *const f32, n: usize) -> Self::V {
-        let mut part = [0.0; 8];
-        unsafe {
-            part[..n].copy_from_slice(std::slice::from_raw_parts(from, n));
-            self.load_ptr(part.as_ptr())
-        }
-    }
-    #[inline(always)]
     unsafe fn load_bf16(self, from: *const Bf16) -> Self::V {
         unsafe {
             let values = vld1q_u16(from.cast());
@@ -91,11 +86,6 @@ impl Simd for Neon {
             vst1q_f32(to, v[0]);
             vst1q_f32(to.add(4), v[1]);
         }
-    }
-    #[inline(always)]
-    unsafe fn store_ptr_n(self, v: Self::V, to: *mut f32, n: usize) {
-        let part = self.to_array(v);
-        unsafe { std::slice::from_raw_parts_mut(to, n) }.copy_from_slice(&part[..n]);
     }
     #[inline(always)]
     fn add(self, a: Self::V, b: Self::V) -> Self::V {
@@ -119,8 +109,7 @@ impl Simd for Neon {
     }
     #[inline(always)]
     fn max(self, a: Self::V, b: Self::V) -> Self::V {
-        let larger = both!(vcgtq_f32, a, b);
-        both!(vbslq_f32, larger, a, b)
+        self.select_less(b, a, a, b)
     }
     #[inline(always)]
     fn min(self, a: Self::V, b: Self::V) -> Self::V {

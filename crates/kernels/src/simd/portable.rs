@@ -34,13 +34,6 @@ impl Simd for Portable {
         unsafe { from.cast::<[f32; 8]>().read_unaligned() }
     }
     #[inline(always)]
-    unsafe fn load_ptr_n(self, from: *const f32, n: usize) -> Self::V {
-        let mut out = [0.0; 8];
-        // SAFETY: the caller promises n readable floats.
-        out[..n].copy_from_slice(unsafe { std::slice::from_raw_parts(from, n) });
-        out
-    }
-    #[inline(always)]
     unsafe fn load_bf16(self, from: *const Bf16) -> Self::V {
         // SAFETY: the caller's promise; unaligned reads are allowed.
         unsafe { from.cast::<[Bf16; 8]>().read_unaligned() }.map(Bf16::to_f32)
@@ -49,11 +42,6 @@ impl Simd for Portable {
     unsafe fn store_ptr(self, v: Self::V, to: *mut f32) {
         // SAFETY: the caller's promise; unaligned writes are allowed.
         unsafe { to.cast::<[f32; 8]>().write_unaligned(v) }
-    }
-    #[inline(always)]
-    unsafe fn store_ptr_n(self, v: Self::V, to: *mut f32, n: usize) {
-        // SAFETY: the caller promises n writable floats.
-        unsafe { std::slice::from_raw_parts_mut(to, n) }.copy_from_slice(&v[..n]);
     }
     #[inline(always)]
     fn add(self, a: Self::V, b: Self::V) -> Self::V {
