@@ -1,6 +1,8 @@
 //! The instruction set that a kernel runs on. One is chosen when the device is made; every value of [`Isa`] is proof
 //! that this machine has it.
 
+use crate::amx::Tiles;
+
 /// An instruction-set path that this machine supports.
 ///
 /// Bits are promised per path: two paths agree to a stated bound, one path agrees with itself for any batch and any
@@ -11,6 +13,10 @@ pub struct Isa(pub(crate) Kind);
 /// The paths that exist. Private to the crate, so that [`Isa`] cannot be made without detection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
+    /// AVX-512 whose products of many rows use AMX's tiles.
+    #[cfg(target_arch = "x86_64")]
+    Amx,
+    /// AVX-512 with VNNI.
     #[cfg(target_arch = "x86_64")]
     Avx512,
     #[cfg(target_arch = "x86_64")]
@@ -42,6 +48,9 @@ impl Isa {
                 && is_x86_feature_detected!("avx512dq")
                 && is_x86_feature_detected!("avx512vnni")
             {
+                if Tiles::permitted().is_some() {
+                    found.push(Self(Kind::Amx));
+                }
                 found.push(Self(Kind::Avx512));
             }
             if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") && is_x86_feature_detected!("f16c") {
@@ -56,9 +65,20 @@ impl Isa {
         found
     }
 
-    /// The name of the path: `avx512`, `avx2`, `neon` or `portable`.
+    /// The tiles of the path, if it has some.
+    pub(crate) fn tiles(self) -> Option<Tiles> {
+        match self.0 {
+            #[cfg(target_arch = "x86_64")]
+            Kind::Amx => Tiles::permitted(),
+            _ => None,
+        }
+    }
+
+    /// The name of the path: `amx`, `avx512`, `avx2`, `neon` or `portable`.
     pub fn name(self) -> &'static str {
         match self.0 {
+            #[cfg(target_arch = "x86_64")]
+            Kind::Amx => "amx",
             #[cfg(target_arch = "x86_64")]
             Kind::Avx512 => "avx512",
             #[cfg(target_arch = "x86_64")]

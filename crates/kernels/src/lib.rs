@@ -3,6 +3,8 @@
 //! An operation takes a [`Device`] and views of its buffers ([`View`], [`ViewMut`]), checks their sizes, and holds the one
 //! `match` that chooses the code of the device. Nothing outside this crate sees where a buffer lies.
 
+#[cfg_attr(not(target_arch = "x86_64"), path = "amx/none.rs")]
+mod amx;
 pub mod device;
 mod dtype;
 mod element;

@@ -5,6 +5,7 @@ use std::ops::Range;
 
 use minke_spec::Format;
 
+use crate::amx::{SIDE, Tiles};
 use crate::device::{Buffer, Cpu, Parts};
 use crate::format::panel::{DEPTH, LANES, Panel, UNIT, unpack_unit};
 use crate::format::{Coding, Stored, decode_rows};
@@ -21,6 +22,8 @@ const BLOCK: usize = 32;
 const FLOAT_DEPTH: usize = 128;
 /// Elements of W per task, at least.
 const TASK: usize = 1 << 16;
+/// Rows of x from which on tiles are worth their preparation.
+const TILED: usize = 8;
 /// Tasks per thread, at most: few enough that what a task begins with costs nothing, enough that threads end together.
 const TASKS: usize = 16;
 
@@ -323,6 +326,14 @@ simd_fn! {
         unsafe { product(s, shape, a, b, c, accumulate) };
     }
 
+    /// The same with zero taken from its codes, which have a sign then.
+    fn fill_signed<S>(s: S, coding: &Coding, w: Stored<'_>, first: usize, panel: &mut Panel) {
+        panel.fill(s, coding, w, first);
+        if let Some(zero) = coding.zero {
+            panel.codes.iter_mut().for_each(|code| *code = code.wrapping_sub(zero));
+        }
+    }
+
     /// Twice the lanes of a register: columns of y for which floats are decoded at once.
     fn float_width<S>(_s: S) -> usize {
         2 * S::LANES
@@ -343,16 +354,24 @@ simd_fn! {
         product: &Product<'_>,
         columns: Range<usize>,
         y: &Parts<'_, f32>,
+        tiles: Option<Tiles>,
     ) {
         let Product { w, first, x_first, x_step, m, y_first, y_row, .. } = *product;
         let mut panel = Panel::new();
+        let tiles = tiles.filter(|_| S::LANES == SIDE && m >= TILED);
         for at in columns.clone().step_by(S::LANES) {
             panel.columns = S::LANES.min(columns.end - at);
             for from in (0..x.k).step_by(DEPTH) {
                 (panel.from, panel.depth) = (from, DEPTH.min(x.k - from));
                 let y = y.pointer(y_first + at);
-                let as_they_lie = m == 1 || x.coding.bits == 8;
+                let as_they_lie = tiles.is_none() && (m == 1 || x.coding.bits == 8);
                 let packed = if as_they_lie { panel.packed_codes(s, &x.coding, w, first + at) } else { None };
+                if let Some(tiles) = tiles {
+                    fill_signed(s.isa(), &x.coding, w, first + at, &mut panel);
+                    // SAFETY: the caller's promise, for the panel's columns.
+                    unsafe { tiled_rows::<S, SUB, SHIFTED>(s, tiles, x, x_first, x_step, m, &panel, y, y_row) };
+                    continue;
+                }
                 // SAFETY: the caller's promise, for the panel's columns.
                 unsafe {
                     match packed {
@@ -378,19 +397,20 @@ simd_fn! {
 /// # Safety
 /// As [`float_columns`].
 unsafe fn coded_columns(isa: Isa, x: &Codes, product: &Product<'_>, columns: Range<usize>, y: &Parts<'_, f32>) {
+    let tiles = isa.tiles();
     // SAFETY: the caller's promise.
     unsafe {
         match (x.coding.sub, x.coding.zero.is_none(), x.coding.product_bits()) {
-            (16, true, ..=4) => columns_of::<16, 4, true>(isa, x, product, columns, y),
-            (32, true, ..=4) => columns_of::<32, 4, true>(isa, x, product, columns, y),
-            (32, true, 5) => columns_of::<32, 5, true>(isa, x, product, columns, y),
-            (16, false, ..=4) => columns_of::<16, 4, false>(isa, x, product, columns, y),
-            (16, false, 6) => columns_of::<16, 6, false>(isa, x, product, columns, y),
-            (16, false, 7) => columns_of::<16, 7, false>(isa, x, product, columns, y),
-            (32, false, ..=4) => columns_of::<32, 4, false>(isa, x, product, columns, y),
-            (32, false, 5) => columns_of::<32, 5, false>(isa, x, product, columns, y),
-            (32, false, 7) => columns_of::<32, 7, false>(isa, x, product, columns, y),
-            (32, false, 8) => columns_of::<32, 8, false>(isa, x, product, columns, y),
+            (16, true, ..=4) => columns_of::<16, 4, true>(isa, x, product, columns, y, tiles),
+            (32, true, ..=4) => columns_of::<32, 4, true>(isa, x, product, columns, y, tiles),
+            (32, true, 5) => columns_of::<32, 5, true>(isa, x, product, columns, y, tiles),
+            (16, false, ..=4) => columns_of::<16, 4, false>(isa, x, product, columns, y, tiles),
+            (16, false, 6) => columns_of::<16, 6, false>(isa, x, product, columns, y, tiles),
+            (16, false, 7) => columns_of::<16, 7, false>(isa, x, product, columns, y, tiles),
+            (32, false, ..=4) => columns_of::<32, 4, false>(isa, x, product, columns, y, tiles),
+            (32, false, 5) => columns_of::<32, 5, false>(isa, x, product, columns, y, tiles),
+            (32, false, 7) => columns_of::<32, 7, false>(isa, x, product, columns, y, tiles),
+            (32, false, 8) => columns_of::<32, 8, false>(isa, x, product, columns, y, tiles),
             other => unreachable!("no format is summed as {other:?}"),
         }
     }
@@ -560,6 +580,19 @@ unsafe fn sub_block<S: Simd, const R: usize, const SUB: usize, const BITS: usize
         // SAFETY: as above.
         _ => unsafe { s.dots::<R, 8, BITS>(integers, w, q) },
     };
+    add_scaled::<S, R, SUB, SHIFTED>(s, integers, panel, sub, x, sums);
+}
+
+/// Adds the integers of a sub-block, times the scales of W and x, and what its shift adds.
+#[inline(always)]
+fn add_scaled<S: Simd, const R: usize, const SUB: usize, const SHIFTED: bool>(
+    s: S,
+    integers: [S::I; R],
+    panel: &Panel,
+    sub: usize,
+    x: &[Columns<'_>; R],
+    sums: &mut [S::V; R],
+) {
     let scale = s.load(&panel.scales[sub * S::LANES..]);
     for (r, sum) in sums.iter_mut().enumerate() {
         let both = s.mul(scale, s.splat(x[r].scales[sub * SUB / BLOCK]));
@@ -568,6 +601,98 @@ unsafe fn sub_block<S: Simd, const R: usize, const SUB: usize, const BITS: usize
             let shift = s.load(&panel.shifts[sub * S::LANES..]);
             *sum = s.fma(shift, s.splat(f32::from_bits(x[r].constants[sub] as u32)), *sum);
         }
+    }
+}
+
+/// Computes all rows of a panel whose codes have a sign, by tiles of 16 rows: what [`all_rows`] computes, to the bit.
+///
+/// # Safety
+/// As [`all_rows`].
+#[inline(always)]
+#[allow(clippy::too_many_arguments)]
+unsafe fn tiled_rows<S: Simd, const SUB: usize, const SHIFTED: bool>(
+    s: S,
+    tiles: Tiles,
+    x: &Codes,
+    row: usize,
+    step: usize,
+    m: usize,
+    panel: &Panel,
+    y: *mut f32,
+    y_row: usize,
+) {
+    let mut integers = Integers([0; DEPTH / 16 * SIDE * SIDE]);
+    let subs = panel.depth / SUB;
+    let mut sizes = tiles.configure(m.min(SIDE), SUB / 4);
+    for i in (0..m).step_by(SIDE) {
+        let rows = SIDE.min(m - i);
+        if rows < SIDE && i > 0 {
+            drop(sizes);
+            sizes = tiles.configure(rows, SUB / 4);
+        }
+        let first = row + i * step;
+        assert!(first + (rows - 1) * step < x.m);
+        let codes = x.columns::<SUB>(first, panel.from, panel.depth).codes.as_ptr();
+        // SAFETY: these rows of x lie `step * depth` codes apart; the panel has words of 16 columns; there is room for 16 tiles.
+        unsafe { sizes.products(codes, step * panel.depth, panel.codes.as_ptr(), integers.0.as_mut_ptr(), subs) };
+        for r in (0..rows).step_by(4) {
+            let (integers, y) = (&integers.0[r * SIDE..], y.wrapping_add((i + r) * y_row));
+            let first = first + r * step;
+            // SAFETY: the caller's promise.
+            unsafe {
+                match rows - r {
+                    1 => scale_rows::<S, 1, SUB, SHIFTED>(s, x, first, step, integers, rows, panel, y, y_row),
+                    2 => scale_rows::<S, 2, SUB, SHIFTED>(s, x, first, step, integers, rows, panel, y, y_row),
+                    3 => scale_rows::<S, 3, SUB, SHIFTED>(s, x, first, step, integers, rows, panel, y, y_row),
+                    _ => scale_rows::<S, 4, SUB, SHIFTED>(s, x, first, step, integers, rows, panel, y, y_row),
+                }
+            }
+        }
+    }
+}
+
+/// Products of tiles by sub-block, within lines of the cache.
+#[repr(C, align(64))]
+struct Integers([i32; DEPTH / 16 * SIDE * SIDE]);
+
+/// Adds up R rows of the products of tiles of so many rows, continuing the sums of the panel before.
+///
+/// # Safety
+/// As [`rows`].
+#[inline(always)]
+#[allow(clippy::too_many_arguments)]
+unsafe fn scale_rows<S: Simd, const R: usize, const SUB: usize, const SHIFTED: bool>(
+    s: S,
+    x: &Codes,
+    row: usize,
+    step: usize,
+    products: &[i32],
+    tile_rows: usize,
+    panel: &Panel,
+    y: *mut f32,
+    y_row: usize,
+) {
+    let mut columns = [Columns::default(); R];
+    let mut sums = [s.splat(0.0); R];
+    for r in 0..R {
+        columns[r] = x.columns::<SUB>(row + r * step, panel.from, panel.depth);
+        if panel.from > 0 {
+            // SAFETY: the caller's promise.
+            sums[r] = unsafe { s.load_ptr_n(y.wrapping_add(r * y_row), panel.columns) };
+        }
+    }
+    for sub in 0..panel.depth / SUB {
+        let products = &products[sub * tile_rows * SIDE..][..R * SIDE];
+        let mut integers = [s.splat_int(0); R];
+        for (integers, products) in integers.iter_mut().zip(products.as_chunks::<SIDE>().0) {
+            // SAFETY: a register has as many lanes as a tile has columns.
+            *integers = unsafe { s.load_words(products.as_ptr().cast()) };
+        }
+        add_scaled::<S, R, SUB, SHIFTED>(s, integers, panel, sub, &columns, &mut sums);
+    }
+    for (r, &sum) in sums.iter().enumerate() {
+        // SAFETY: the caller's promise.
+        unsafe { store_columns(s, sum, panel.columns, y.wrapping_add(r * y_row)) };
     }
 }
 

@@ -1,0 +1,118 @@
+//! Tiles of AMX: registers of 16 rows of 64 bytes, and a unit that multiplies two of them.
+//!
+//! No function is compiled for AMX, so nothing but the assembly here uses tiles or changes their sizes.
+
+use std::arch::asm;
+use std::sync::OnceLock;
+
+/// Rows of a tile, and columns of 32 bits.
+pub(crate) const SIDE: usize = 16;
+
+/// Proof that the processor has tiles of integers and bf16, and that the system lets this process use them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Tiles(());
+
+impl Tiles {
+    /// The proof, if it can be had. Linux gives the state of tiles to a process that asks for it.
+    pub(crate) fn permitted() -> Option<Self> {
+        static PERMITTED: OnceLock<bool> = OnceLock::new();
+        PERMITTED.get_or_init(|| processor_has_tiles() && system_permits()).then_some(Self(()))
+    }
+
+    /// Sets the sizes of this thread's tiles until what is returned is dropped: 0 to 3 have `rows` rows, 4 and 5 so many of
+    /// `4 * words` bytes, 6 and 7 have `words` rows; all others of these are 64 bytes long.
+    ///
+    /// # Panics
+    /// If a size is zero or above [`SIDE`].
+    pub(crate) fn configure(self, rows: usize, words: usize) -> Configured {
+        assert!((1..=SIDE).contains(&rows) && (1..=SIDE).contains(&words));
+        let mut settings = Settings { palette: 1, start_row: 0, reserved: [0; 14], bytes: [0; 16], rows: [0; 16] };
+        for tile in 0..8 {
+            settings.bytes[tile] = if matches!(tile, 4 | 5) { 4 * words as u16 } else { 64 };
+            settings.rows[tile] = if tile < 6 { rows as u8 } else { words as u8 };
+        }
+        // SAFETY: the proof says that the instruction exists; the settings are valid by the assertion above.
+        unsafe { asm!("ldtilecfg [{}]", in(reg) &raw const settings, options(nostack, readonly, preserves_flags)) };
+        Configured { rows, words }
+    }
+}
+
+/// What `ldtilecfg` reads.
+#[repr(C, align(64))]
+struct Settings {
+    palette: u8,
+    start_row: u8,
+    reserved: [u8; 14],
+    bytes: [u16; 16],
+    rows: [u8; 16],
+}
+
+/// Tiles of this thread that have sizes. They are given up when it is dropped, so that the system need not save them.
+pub(crate) struct Configured {
+    rows: usize,
+    words: usize,
+}
+
+impl Drop for Configured {
+    fn drop(&mut self) {
+        // SAFETY: there are tiles, or there would be no value of this type.
+        unsafe { asm!("tilerelease", options(nomem, nostack, preserves_flags)) };
+    }
+}
+
+impl Configured {
+    /// Writes products of rows of bytes with a sign, `out[i][j] = sum over p of a[i][p] b[p / 4][j][p % 4]`, for so many pairs of
+    /// operands that follow each other: a at every `4 * words` bytes of rows `a_row` bytes apart, b at every `64 * words` bytes.
+    ///
+    /// # Shapes
+    /// a [rows, pairs, 4 words], b [pairs, words, 16, 4], out [pairs, rows, 16]
+    ///
+    /// # Safety
+    /// All of them are valid for the configured sizes.
+    #[inline(always)]
+    pub(crate) unsafe fn products(&self, a: *const i8, a_row: usize, b: *const u8, out: *mut i32, pairs: usize) {
+        for pair in 0..pairs {
+            let a = a.wrapping_add(pair * 4 * self.words);
+            let b = b.wrapping_add(pair * 64 * self.words);
+            let out = out.wrapping_add(pair * SIDE * self.rows);
+            // SAFETY: the tiles are configured, and the caller's promise.
+            unsafe {
+                asm!(
+                    "tilezero tmm0",
+                    "tileloadd tmm4, [{a} + {a_row}]",
+                    "tileloadd tmm6, [{b} + {line}]",
+                    "tdpbssd tmm0, tmm4, tmm6",
+                    "tilestored [{out} + {line}], tmm0",
+                    a = in(reg) a,
+                    a_row = in(reg) a_row,
+                    b = in(reg) b,
+                    out = in(reg) out,
+                    line = in(reg) 64usize,
+                    out("tmm0") _,
+                    out("tmm4") _,
+                    out("tmm6") _,
+                    options(nostack, preserves_flags),
+                );
+            }
+        }
+    }
+}
+
+/// Whether the processor has AMX-TILE, AMX-INT8 and AMX-BF16.
+fn processor_has_tiles() -> bool {
+    const WANTED: u32 = 1 << 22 | 1 << 24 | 1 << 25;
+    std::arch::x86_64::__get_cpuid_max(0).0 >= 7 && std::arch::x86_64::__cpuid_count(7, 0).edx & WANTED == WANTED
+}
+
+/// Asks Linux for the state of tiles; without it the first instruction of AMX would end the process.
+fn system_permits() -> bool {
+    #[cfg(target_os = "linux")]
+    {
+        const ARCH_REQ_XCOMP_PERM: i32 = 0x1023;
+        const XFEATURE_XTILEDATA: i32 = 18;
+        // SAFETY: the call takes two numbers and touches no memory of the process.
+        unsafe { libc::syscall(libc::SYS_arch_prctl, ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA) == 0 }
+    }
+    #[cfg(not(target_os = "linux"))]
+    false
+}
