@@ -19,21 +19,11 @@ impl Tiles {
         PERMITTED.get_or_init(|| processor_has_tiles() && system_permits()).then_some(Self(()))
     }
 
-    /// Sets the sizes of this thread's tiles until what is returned is dropped: 0 to 3 have `rows` rows, 4 and 5 so many of
-    /// `4 * words` bytes, 6 and 7 have `words` rows; all others of these are 64 bytes long.
-    ///
-    /// # Panics
-    /// If a size is zero or above [`SIDE`].
+    /// Gives this thread's tiles sizes, until what is returned is dropped ([`Configured::set`]).
     pub(crate) fn configure(self, rows: usize, words: usize) -> Configured {
-        assert!((1..=SIDE).contains(&rows) && (1..=SIDE).contains(&words));
-        let mut settings = Settings { palette: 1, start_row: 0, reserved: [0; 14], bytes: [0; 16], rows: [0; 16] };
-        for tile in 0..8 {
-            settings.bytes[tile] = if matches!(tile, 4 | 5) { 4 * words as u16 } else { 64 };
-            settings.rows[tile] = if tile < 6 { rows as u8 } else { words as u8 };
-        }
-        // SAFETY: the proof says that the instruction exists; the settings are valid by the assertion above.
-        unsafe { asm!("ldtilecfg [{}]", in(reg) &raw const settings, options(nostack, readonly, preserves_flags)) };
-        Configured { rows, words }
+        let mut sizes = Configured { rows: 0, words: 0 };
+        sizes.set(rows, words);
+        sizes
     }
 }
 
@@ -61,39 +51,55 @@ impl Drop for Configured {
 }
 
 impl Configured {
-    /// Writes products of rows of bytes with a sign, `out[i][j] = sum over p of a[i][p] b[p / 4][j][p % 4]`, for so many pairs of
-    /// operands that follow each other: a at every `4 * words` bytes of rows `a_row` bytes apart, b at every `64 * words` bytes.
+    /// Sets the sizes: tiles 0 to 3 have `rows` rows, 4 and 5 so many of `4 * words` bytes, 6 and 7 have `words` rows; all but 4
+    /// and 5 are 64 bytes long. What was in them is lost.
+    ///
+    /// # Panics
+    /// If a size is zero or above [`SIDE`].
+    #[inline(always)]
+    pub(crate) fn set(&mut self, rows: usize, words: usize) {
+        if (self.rows, self.words) == (rows, words) {
+            return;
+        }
+        assert!((1..=SIDE).contains(&rows) && (1..=SIDE).contains(&words));
+        (self.rows, self.words) = (rows, words);
+        let mut settings = Settings { palette: 1, start_row: 0, reserved: [0; 14], bytes: [0; 16], rows: [0; 16] };
+        for tile in 0..8 {
+            settings.bytes[tile] = if matches!(tile, 4 | 5) { 4 * words as u16 } else { 64 };
+            settings.rows[tile] = if tile < 6 { rows as u8 } else { words as u8 };
+        }
+        // SAFETY: there are tiles, or there would be no value of this type; the settings are valid by the assertion above.
+        unsafe { asm!("ldtilecfg [{}]", in(reg) &raw const settings, options(nostack, readonly, preserves_flags)) };
+    }
+
+    /// Writes the product of rows of bytes with a sign, `out[i][j] = sum over p of a[i][p] b[p / 4][j][p % 4]`, where rows of a lie
+    /// `a_row` bytes apart.
     ///
     /// # Shapes
-    /// a [rows, pairs, 4 words], b [pairs, words, 16, 4], out [pairs, rows, 16]
+    /// a [rows, 4 words], b [words, 16, 4], out [rows, 16]
     ///
     /// # Safety
     /// All of them are valid for the configured sizes.
     #[inline(always)]
-    pub(crate) unsafe fn products(&self, a: *const i8, a_row: usize, b: *const u8, out: *mut i32, pairs: usize) {
-        for pair in 0..pairs {
-            let a = a.wrapping_add(pair * 4 * self.words);
-            let b = b.wrapping_add(pair * 64 * self.words);
-            let out = out.wrapping_add(pair * SIDE * self.rows);
-            // SAFETY: the tiles are configured, and the caller's promise.
-            unsafe {
-                asm!(
-                    "tilezero tmm0",
-                    "tileloadd tmm4, [{a} + {a_row}]",
-                    "tileloadd tmm6, [{b} + {line}]",
-                    "tdpbssd tmm0, tmm4, tmm6",
-                    "tilestored [{out} + {line}], tmm0",
-                    a = in(reg) a,
-                    a_row = in(reg) a_row,
-                    b = in(reg) b,
-                    out = in(reg) out,
-                    line = in(reg) 64usize,
-                    out("tmm0") _,
-                    out("tmm4") _,
-                    out("tmm6") _,
-                    options(nostack, preserves_flags),
-                );
-            }
+    pub(crate) unsafe fn product(&self, a: *const i8, a_row: usize, b: *const u8, out: *mut i32) {
+        // SAFETY: the tiles are configured, and the caller's promise.
+        unsafe {
+            asm!(
+                "tilezero tmm0",
+                "tileloadd tmm4, [{a} + {a_row}]",
+                "tileloadd tmm6, [{b} + {line}]",
+                "tdpbssd tmm0, tmm4, tmm6",
+                "tilestored [{out} + {line}], tmm0",
+                a = in(reg) a,
+                a_row = in(reg) a_row,
+                b = in(reg) b,
+                out = in(reg) out,
+                line = in(reg) 64usize,
+                out("tmm0") _,
+                out("tmm4") _,
+                out("tmm6") _,
+                options(nostack, preserves_flags),
+            );
         }
     }
 }

@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use minke_spec::Format;
 
-use crate::amx::{SIDE, Tiles};
+use crate::amx::{Configured, SIDE, Tiles};
 use crate::device::{Buffer, Cpu, Parts};
 use crate::format::panel::{DEPTH, LANES, Panel, UNIT, unpack_unit};
 use crate::format::{Coding, Stored, decode_rows};
@@ -22,8 +22,10 @@ const BLOCK: usize = 32;
 const FLOAT_DEPTH: usize = 128;
 /// Elements of W per task, at least.
 const TASK: usize = 1 << 16;
-/// Rows of x from which on tiles are worth their preparation.
-const TILED: usize = 8;
+/// Rows of x from which on a tile, which has 16, takes less time than they do by themselves.
+const TILED: usize = 12;
+/// Panels of 16 columns that rows of x pass over together.
+const PANELS: usize = 2;
 /// Tasks per thread, at most: few enough that what a task begins with costs nothing, enough that threads end together.
 const TASKS: usize = 16;
 
@@ -53,6 +55,8 @@ struct Codes {
     coding: Coding,
     m: usize,
     k: usize,
+    /// Rows behind the last one that tiles may read.
+    spare: usize,
     /// [k / 256, m, 256] of i8; of the last columns there may be fewer than 256
     codes: Buffer,
     /// [k / 256, m, 8]
@@ -72,9 +76,13 @@ struct Columns<'a> {
 }
 
 impl<'a> Prepared<'a> {
-    fn new(cpu: &Cpu, x: &'a [f32], k: usize, format: Format) -> Self {
+    /// Rows of x for products that take every `step`-th.
+    fn new(cpu: &Cpu, x: &'a [f32], k: usize, step: usize, format: Format) -> Self {
         match Coding::of(format) {
-            Some(coding) => Self::Codes(Codes::new(cpu, x, k, coding)),
+            Some(coding) => {
+                let spare = if cpu.isa().tiles().is_some() { step * (SIDE - 1) } else { 0 };
+                Self::Codes(Codes::new(cpu, x, k, coding, spare))
+            }
             None => Self::Floats { x, k },
         }
     }
@@ -88,10 +96,11 @@ impl<'a> Prepared<'a> {
 }
 
 impl Codes {
-    fn new(cpu: &Cpu, x: &[f32], k: usize, coding: Coding) -> Self {
+    fn new(cpu: &Cpu, x: &[f32], k: usize, coding: Coding, spare: usize) -> Self {
         let m = x.len().checked_div(k).unwrap_or(0);
-        let (mut codes, mut scales) = (cpu.buffer::<i8>(m * k), cpu.buffer::<f32>(m * (k / BLOCK)));
-        let mut constants = cpu.buffer::<i32>(m * (k / coding.sub));
+        let room = m * k + spare * DEPTH.min(k);
+        let (mut codes, mut scales) = (cpu.buffer::<i8>(room), cpu.buffer::<f32>(room / BLOCK));
+        let mut constants = cpu.buffer::<i32>(room / coding.sub);
         {
             let codes = Parts::new(codes.as_mut_slice::<i8>());
             let scales = Parts::new(scales.as_mut_slice::<f32>());
@@ -111,7 +120,7 @@ impl Codes {
                 }
             });
         }
-        Self { coding, m, k, codes, scales, constants }
+        Self { coding, m, k, spare, codes, scales, constants }
     }
 
     /// A row in the columns of a panel.
@@ -158,7 +167,7 @@ simd_fn! {
 pub(super) fn matmul(cpu: &Cpu, x: &[f32], w: Stored<'_>, m: usize, y: &mut [f32]) {
     let [n, k] = w.shape();
     let product = Product { w, first: 0, n, x_first: 0, x_step: 1, m, y_first: 0, y_row: n };
-    run(cpu, &Prepared::new(cpu, x, k, w.format()), &[product], &Parts::new(y));
+    run(cpu, &Prepared::new(cpu, x, k, 1, w.format()), &[product], &Parts::new(y));
 }
 
 pub(super) fn embed(cpu: &Cpu, w: Stored<'_>, ids: &[u32], y: &mut [f32]) {
@@ -200,7 +209,7 @@ pub(super) fn grouped_matmul<'a>(
     let Some(first) = products.first() else { return };
     let format = first.w.format();
     assert!(products.iter().all(|product| product.w.format() == format), "experts of one layer have one format");
-    run(cpu, &Prepared::new(cpu, x, k, format), &products, &Parts::new(y));
+    run(cpu, &Prepared::new(cpu, x, k, 1, format), &products, &Parts::new(y));
 }
 
 pub(super) fn heads_matmul(cpu: &Cpu, x: &[f32], w: Stored<'_>, slice: HeadSlice, tokens: usize, y: &mut [f32]) {
@@ -216,7 +225,7 @@ pub(super) fn heads_matmul(cpu: &Cpu, x: &[f32], w: Stored<'_>, slice: HeadSlice
         y_row: heads * count,
     };
     let products: Vec<Product<'_>> = (0..heads).map(product).collect();
-    run(cpu, &Prepared::new(cpu, x, latent, w.format()), &products, &Parts::new(y));
+    run(cpu, &Prepared::new(cpu, x, latent, heads, w.format()), &products, &Parts::new(y));
 }
 
 pub(super) fn heads_matmul_nn(cpu: &Cpu, x: &[f32], w: Stored<'_>, slice: HeadSlice, tokens: usize, y: &mut [f32]) {
@@ -261,7 +270,7 @@ pub(super) fn split_heads_matmul(
         y_row: heads * width,
     };
     let products: Vec<Product<'_>> = (0..heads).map(product).collect();
-    run(cpu, &Prepared::new(cpu, x, latent, values.format()), &products, &parts);
+    run(cpu, &Prepared::new(cpu, x, latent, 1, values.format()), &products, &parts);
 }
 
 pub(super) fn decode(cpu: &Cpu, w: Stored<'_>, first: usize, out: &mut [f32]) {
@@ -326,9 +335,8 @@ simd_fn! {
         unsafe { product(s, shape, a, b, c, accumulate) };
     }
 
-    /// The same with zero taken from its codes, which have a sign then.
-    fn fill_signed<S>(s: S, coding: &Coding, w: Stored<'_>, first: usize, panel: &mut Panel) {
-        panel.fill(s, coding, w, first);
+    /// Takes zero from the codes of a panel, which have a sign then.
+    fn take_zero<S>(_s: S, coding: &Coding, panel: &mut Panel) {
         if let Some(zero) = coding.zero {
             panel.codes.iter_mut().for_each(|code| *code = code.wrapping_sub(zero));
         }
@@ -357,21 +365,43 @@ simd_fn! {
         tiles: Option<Tiles>,
     ) {
         let Product { w, first, x_first, x_step, m, y_first, y_row, .. } = *product;
+        if S::LANES == SIDE && m >= SIDE && let Some(tiles) = tiles {
+            let mut tiled = Tiled::new(tiles, SUB);
+            // Rows behind the last whole tile, if they are too few to make one more worth it.
+            let rest = if m % SIDE < TILED { m % SIDE } else { 0 };
+            let (whole, rest_first) = (m - rest, x_first + (m - rest) * x_step);
+            for at in columns.clone().step_by(PANELS * SIDE) {
+                let y = y.pointer(y_first + at);
+                let rest_y = y.wrapping_add(whole * y_row);
+                for from in (0..x.k).step_by(DEPTH) {
+                    let mut count = 0;
+                    for (panel, at) in tiled.panels.iter_mut().zip((at..columns.end).step_by(SIDE)) {
+                        (panel.from, panel.depth) = (from, DEPTH.min(x.k - from));
+                        panel.columns = SIDE.min(columns.end - at);
+                        fill(s.isa(), &x.coding, w, first + at, panel);
+                        let y = rest_y.wrapping_add(count * SIDE);
+                        // SAFETY: the caller's promise, for the panel's columns.
+                        unsafe {
+                            let codes = &panel.codes;
+                            all_rows::<S, SUB, BITS, SHIFTED>(s, x, rest_first, x_step, rest, codes, panel, y, y_row);
+                        }
+                        take_zero(s.isa(), &x.coding, panel);
+                        count += 1;
+                    }
+                    // SAFETY: the caller's promise, for the columns of the panels.
+                    unsafe { tiled_rows::<S, SUB, SHIFTED>(s, &mut tiled, x, x_first, x_step, whole, count, y, y_row) };
+                }
+            }
+            return;
+        }
         let mut panel = Panel::new();
-        let tiles = tiles.filter(|_| S::LANES == SIDE && m >= TILED);
         for at in columns.clone().step_by(S::LANES) {
             panel.columns = S::LANES.min(columns.end - at);
             for from in (0..x.k).step_by(DEPTH) {
                 (panel.from, panel.depth) = (from, DEPTH.min(x.k - from));
                 let y = y.pointer(y_first + at);
-                let as_they_lie = tiles.is_none() && (m == 1 || x.coding.bits == 8);
+                let as_they_lie = m == 1 || x.coding.bits == 8;
                 let packed = if as_they_lie { panel.packed_codes(s, &x.coding, w, first + at) } else { None };
-                if let Some(tiles) = tiles {
-                    fill_signed(s.isa(), &x.coding, w, first + at, &mut panel);
-                    // SAFETY: the caller's promise, for the panel's columns.
-                    unsafe { tiled_rows::<S, SUB, SHIFTED>(s, tiles, x, x_first, x_step, m, &panel, y, y_row) };
-                    continue;
-                }
                 // SAFETY: the caller's promise, for the panel's columns.
                 unsafe {
                     match packed {
@@ -604,95 +634,104 @@ fn add_scaled<S: Simd, const R: usize, const SUB: usize, const SHIFTED: bool>(
     }
 }
 
-/// Computes all rows of a panel whose codes have a sign, by tiles of 16 rows: what [`all_rows`] computes, to the bit.
+/// Computes all rows of some panels whose codes have a sign, by tiles of 16 rows: what [`all_rows`] computes, to the bit.
 ///
 /// # Safety
-/// As [`all_rows`].
+/// As [`all_rows`], for the columns of all panels from `y` on.
 #[inline(always)]
 #[allow(clippy::too_many_arguments)]
 unsafe fn tiled_rows<S: Simd, const SUB: usize, const SHIFTED: bool>(
     s: S,
-    tiles: Tiles,
+    tiled: &mut Tiled,
     x: &Codes,
     row: usize,
     step: usize,
     m: usize,
-    panel: &Panel,
+    count: usize,
     y: *mut f32,
     y_row: usize,
 ) {
-    let mut integers = Integers([0; DEPTH / 16 * SIDE * SIDE]);
-    let subs = panel.depth / SUB;
-    let mut sizes = tiles.configure(m.min(SIDE), SUB / 4);
+    let Tiled { panels, integers, scales, constants, sizes } = tiled;
+    let Panel { from, depth, .. } = panels[0];
+    let subs = depth / SUB;
+    assert!(row + (m - 1) * step < x.m && step * (SIDE - 1) <= x.spare);
     for i in (0..m).step_by(SIDE) {
-        let rows = SIDE.min(m - i);
-        if rows < SIDE && i > 0 {
-            drop(sizes);
-            sizes = tiles.configure(rows, SUB / 4);
+        let (rows, start) = (SIDE.min(m - i), from * x.m + (row + i * step) * depth);
+        let codes = x.codes.as_slice::<i8>()[start..].as_ptr();
+        // SAFETY: scales and constants lie as codes do, with as many rows behind the last, and a row behind those.
+        unsafe {
+            let of_x = x.scales.as_slice::<u32>()[start / BLOCK..].as_ptr();
+            s.transpose(of_x, step * (depth / BLOCK), scales.as_mut_ptr().cast(), SIDE);
+            if SHIFTED {
+                let of_x = x.constants.as_slice::<u32>()[start / SUB..].as_ptr();
+                s.transpose(of_x, step * subs, constants.as_mut_ptr().cast(), SIDE);
+            }
         }
-        let first = row + i * step;
-        assert!(first + (rows - 1) * step < x.m);
-        let codes = x.columns::<SUB>(first, panel.from, panel.depth).codes.as_ptr();
-        // SAFETY: these rows of x lie `step * depth` codes apart; the panel has words of 16 columns; there is room for 16 tiles.
-        unsafe { sizes.products(codes, step * panel.depth, panel.codes.as_ptr(), integers.0.as_mut_ptr(), subs) };
-        for r in (0..rows).step_by(4) {
-            let (integers, y) = (&integers.0[r * SIDE..], y.wrapping_add((i + r) * y_row));
-            let first = first + r * step;
-            // SAFETY: the caller's promise.
-            unsafe {
-                match rows - r {
-                    1 => scale_rows::<S, 1, SUB, SHIFTED>(s, x, first, step, integers, rows, panel, y, y_row),
-                    2 => scale_rows::<S, 2, SUB, SHIFTED>(s, x, first, step, integers, rows, panel, y, y_row),
-                    3 => scale_rows::<S, 3, SUB, SHIFTED>(s, x, first, step, integers, rows, panel, y, y_row),
-                    _ => scale_rows::<S, 4, SUB, SHIFTED>(s, x, first, step, integers, rows, panel, y, y_row),
+        for (at, panel) in panels[..count].iter().enumerate() {
+            let y = y.wrapping_add(i * y_row + at * SIDE);
+            let mut sums = [s.splat(0.0); SIDE];
+            if from > 0 {
+                for (r, sum) in sums.iter_mut().enumerate() {
+                    if r < rows {
+                        // SAFETY: the caller's promise.
+                        *sum = unsafe { s.load_ptr_n(y.wrapping_add(r * y_row), panel.columns) };
+                    }
+                }
+            }
+            // SAFETY: rows lie `step * depth` codes apart, with some behind the last; a panel has words of 16 columns.
+            let product = |sub: usize, to: &mut [i32; SIDE * SIDE]| unsafe {
+                let (a, b) = (codes.add(sub * SUB), panel.codes.as_ptr().add(sub * SUB * SIDE));
+                sizes.product(a, step * depth, b, to.as_mut_ptr());
+            };
+            product(0, &mut integers[0]);
+            for sub in 0..subs {
+                if sub + 1 < subs {
+                    product(sub + 1, &mut integers[(sub + 1) % 2]);
+                }
+                let integers = &integers[sub % 2];
+                let scale = s.load(&panel.scales[sub * S::LANES..]);
+                let shift = if SHIFTED { s.load(&panel.shifts[sub * S::LANES..]) } else { scale };
+                let of_x = &scales[sub * SUB / BLOCK];
+                for r in 0..SIDE {
+                    // SAFETY: a tile has 16 rows of 16 integers.
+                    let products = unsafe { s.load_words(integers.as_ptr().add(r * SIDE).cast()) };
+                    sums[r] = s.fma(s.to_float(products), s.mul(scale, s.splat(of_x[r])), sums[r]);
+                    if SHIFTED {
+                        sums[r] = s.fma(shift, s.splat(constants[sub][r]), sums[r]);
+                    }
+                }
+            }
+            for (r, &sum) in sums.iter().enumerate() {
+                if r < rows {
+                    // SAFETY: the caller's promise.
+                    unsafe { store_columns(s, sum, panel.columns, y.wrapping_add(r * y_row)) };
                 }
             }
         }
     }
 }
 
-/// Products of tiles by sub-block, within lines of the cache.
+/// What products by tiles use, within lines of the cache.
 #[repr(C, align(64))]
-struct Integers([i32; DEPTH / 16 * SIDE * SIDE]);
+struct Tiled {
+    /// Products of a sub-block, and those of the next one.
+    integers: [[i32; SIDE * SIDE]; 2],
+    /// Scales and constants of 16 rows of x, by sub-block.
+    scales: [[f32; SIDE]; SIDE],
+    constants: [[f32; SIDE]; SIDE],
+    panels: [Panel; PANELS],
+    sizes: Configured,
+}
 
-/// Adds up R rows of the products of tiles of so many rows, continuing the sums of the panel before.
-///
-/// # Safety
-/// As [`rows`].
-#[inline(always)]
-#[allow(clippy::too_many_arguments)]
-unsafe fn scale_rows<S: Simd, const R: usize, const SUB: usize, const SHIFTED: bool>(
-    s: S,
-    x: &Codes,
-    row: usize,
-    step: usize,
-    products: &[i32],
-    tile_rows: usize,
-    panel: &Panel,
-    y: *mut f32,
-    y_row: usize,
-) {
-    let mut columns = [Columns::default(); R];
-    let mut sums = [s.splat(0.0); R];
-    for r in 0..R {
-        columns[r] = x.columns::<SUB>(row + r * step, panel.from, panel.depth);
-        if panel.from > 0 {
-            // SAFETY: the caller's promise.
-            sums[r] = unsafe { s.load_ptr_n(y.wrapping_add(r * y_row), panel.columns) };
+impl Tiled {
+    fn new(tiles: Tiles, sub: usize) -> Self {
+        Self {
+            integers: [[0; SIDE * SIDE]; 2],
+            scales: [[0.0; SIDE]; SIDE],
+            constants: [[0.0; SIDE]; SIDE],
+            panels: std::array::from_fn(|_| Panel::new()),
+            sizes: tiles.configure(SIDE, sub / 4),
         }
-    }
-    for sub in 0..panel.depth / SUB {
-        let products = &products[sub * tile_rows * SIDE..][..R * SIDE];
-        let mut integers = [s.splat_int(0); R];
-        for (integers, products) in integers.iter_mut().zip(products.as_chunks::<SIDE>().0) {
-            // SAFETY: a register has as many lanes as a tile has columns.
-            *integers = unsafe { s.load_words(products.as_ptr().cast()) };
-        }
-        add_scaled::<S, R, SUB, SHIFTED>(s, integers, panel, sub, &columns, &mut sums);
-    }
-    for (r, &sum) in sums.iter().enumerate() {
-        // SAFETY: the caller's promise.
-        unsafe { store_columns(s, sum, panel.columns, y.wrapping_add(r * y_row)) };
     }
 }
 
