@@ -684,11 +684,12 @@ unsafe fn tiled_rows<S: Simd, const SUB: usize, const SHIFTED: bool>(
                 sizes.product(a, step * depth, b, to.as_mut_ptr());
             };
             product(0, &mut integers[0]);
+            product(1.min(subs - 1), &mut integers[1]);
             for sub in 0..subs {
-                if sub + 1 < subs {
-                    product(sub + 1, &mut integers[(sub + 1) % 2]);
+                if sub + 2 < subs {
+                    product(sub + 2, &mut integers[(sub + 2) % 4]);
                 }
-                let integers = &integers[sub % 2];
+                let integers = &integers[sub % 4];
                 let scale = s.load(&panel.scales[sub * S::LANES..]);
                 let shift = if SHIFTED { s.load(&panel.shifts[sub * S::LANES..]) } else { scale };
                 let of_x = &scales[sub * SUB / BLOCK];
@@ -714,8 +715,8 @@ unsafe fn tiled_rows<S: Simd, const SUB: usize, const SHIFTED: bool>(
 /// What products by tiles use, within lines of the cache.
 #[repr(C, align(64))]
 struct Tiled {
-    /// Products of a sub-block, and those of the next one.
-    integers: [[i32; SIDE * SIDE]; 2],
+    /// Products of a sub-block, and of those behind it, because it takes a while until what a tile stored can be loaded.
+    integers: [[i32; SIDE * SIDE]; 4],
     /// Scales and constants of 16 rows of x, by sub-block.
     scales: [[f32; SIDE]; SIDE],
     constants: [[f32; SIDE]; SIDE],
@@ -726,7 +727,7 @@ struct Tiled {
 impl Tiled {
     fn new(tiles: Tiles, sub: usize) -> Self {
         Self {
-            integers: [[0; SIDE * SIDE]; 2],
+            integers: [[0; SIDE * SIDE]; 4],
             scales: [[0.0; SIDE]; SIDE],
             constants: [[0.0; SIDE]; SIDE],
             panels: std::array::from_fn(|_| Panel::new()),
