@@ -144,6 +144,16 @@ impl Panel {
         Some(unpack_head(s, coding, w.interleaved_part(coding, first / S::LANES, self.from, self.depth), self))
     }
 
+    /// The bytes of which the panel of the columns behind these is filled, if rows of W from row `first` on are interleaved.
+    #[inline(always)]
+    pub fn bytes_behind<'a>(&self, coding: &Coding, w: Stored<'a>, first: usize) -> &'a [u8] {
+        let from = self.from + self.depth;
+        if w.lanes == 0 || !first.is_multiple_of(w.lanes) || from >= w.k {
+            return &[];
+        }
+        w.interleaved_part(coding, first / w.lanes, from, DEPTH.min(w.k - from))
+    }
+
     /// As [`Panel::fill`], with codes that are not replaced by what they stand for.
     #[inline(always)]
     fn lay<S: Simd>(&mut self, s: S, coding: &Coding, w: Stored<'_>, first: usize) {

@@ -24,6 +24,8 @@ const FLOAT_DEPTH: usize = 128;
 const TASK: usize = 1 << 16;
 /// Rows of x from which on a tile, which has 16, takes less time than they do by themselves.
 const TILED: usize = 12;
+/// Bytes of a line of the cache.
+const LINE: usize = 64;
 /// Panels of 16 columns that rows of x pass over together.
 const PANELS: usize = 2;
 /// Tasks per thread, at most: few enough that what a task begins with costs nothing, enough that threads end together.
@@ -386,6 +388,7 @@ simd_fn! {
                             all_rows::<S, SUB, BITS, SHIFTED>(s, x, rest_first, x_step, rest, codes, panel, y, y_row);
                         }
                         take_zero(s.isa(), &x.coding, panel);
+                        tiled.behind[count] = panel.bytes_behind(&x.coding, w, first + at);
                         count += 1;
                     }
                     // SAFETY: the caller's promise, for the columns of the panels.
@@ -642,7 +645,7 @@ fn add_scaled<S: Simd, const R: usize, const SUB: usize, const SHIFTED: bool>(
 #[allow(clippy::too_many_arguments)]
 unsafe fn tiled_rows<S: Simd, const SUB: usize, const SHIFTED: bool>(
     s: S,
-    tiled: &mut Tiled,
+    tiled: &mut Tiled<'_>,
     x: &Codes,
     row: usize,
     step: usize,
@@ -651,7 +654,7 @@ unsafe fn tiled_rows<S: Simd, const SUB: usize, const SHIFTED: bool>(
     y: *mut f32,
     y_row: usize,
 ) {
-    let Tiled { panels, integers, scales, constants, sizes } = tiled;
+    let Tiled { panels, behind, integers, scales, constants, sizes } = tiled;
     let Panel { from, depth, .. } = panels[0];
     let subs = depth / SUB;
     assert!(row + (m - 1) * step < x.m && step * (SIDE - 1) <= x.spare);
@@ -668,6 +671,10 @@ unsafe fn tiled_rows<S: Simd, const SUB: usize, const SHIFTED: bool>(
             }
         }
         for (at, panel) in panels[..count].iter().enumerate() {
+            let share = behind[at].len().div_ceil(m.div_ceil(SIDE)).next_multiple_of(LINE);
+            for line in (0..share).step_by(LINE) {
+                s.prefetch(behind[at].as_ptr().wrapping_add(i / SIDE * share + line));
+            }
             let y = y.wrapping_add(i * y_row + at * SIDE);
             let mut sums = [s.splat(0.0); SIDE];
             if from > 0 {
@@ -714,23 +721,26 @@ unsafe fn tiled_rows<S: Simd, const SUB: usize, const SHIFTED: bool>(
 
 /// What products by tiles use, within lines of the cache.
 #[repr(C, align(64))]
-struct Tiled {
+struct Tiled<'a> {
     /// Products of a sub-block, and of those behind it, because it takes a while until what a tile stored can be loaded.
     integers: [[i32; SIDE * SIDE]; 4],
     /// Scales and constants of 16 rows of x, by sub-block.
     scales: [[f32; SIDE]; SIDE],
     constants: [[f32; SIDE]; SIDE],
     panels: [Panel; PANELS],
+    /// Bytes of the panels behind these, which are fetched meanwhile.
+    behind: [&'a [u8]; PANELS],
     sizes: Configured,
 }
 
-impl Tiled {
+impl Tiled<'_> {
     fn new(tiles: Tiles, sub: usize) -> Self {
         Self {
             integers: [[0; SIDE * SIDE]; 4],
             scales: [[0.0; SIDE]; SIDE],
             constants: [[0.0; SIDE]; SIDE],
             panels: std::array::from_fn(|_| Panel::new()),
+            behind: [&[]; PANELS],
             sizes: tiles.configure(SIDE, sub / 4),
         }
     }
