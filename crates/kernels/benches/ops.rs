@@ -7,7 +7,7 @@ use minke_kernels::format::Stored;
 use minke_kernels::ops::attention::{self, Heads, Memory, Span, Strides, TILE};
 use minke_kernels::ops::matmul::{self, Size};
 use minke_kernels::ops::sample::{self, SampleOutputs, SampleRow, SampleRows};
-use minke_kernels::ops::{grouped_matmul, log_prob, norm, stored_matmul, stream, swiglu};
+use minke_kernels::ops::{bf16_matmul, cast, grouped_matmul, log_prob, norm, stored_matmul, stream, swiglu};
 use minke_kernels::{Bf16, Buffer, Device, Dtype, Floats};
 use minke_spec::Format;
 
@@ -23,6 +23,7 @@ fn main() {
         }
     };
     run("matmul", matmul_rows);
+    run("bf16_matmul", bf16_matmul_rows);
     run("grouped_matmul", grouped_matmul_rows);
     run("stored_matmul", stored_matmul_rows);
     run("attention", attention_rows);
@@ -305,7 +306,8 @@ fn log_prob_rows(device: &Device) {
         let ns = median_ns(|| {
             let (log_prob, log_sum, entropy) = (a.view_mut(), b.view_mut(), black_box(c.view_mut()));
             let outputs = log_prob::RowOutputs { log_prob, log_sum, entropy };
-            log_prob::head_log_prob(device, x.view(), packed.view(), targets.view(), size, 1.0, outputs);
+            let head = log_prob::Head::F32 { x: x.view(), weight: w.view(), packed: packed.view() };
+            log_prob::head_log_prob(device, head, targets.view(), size, 1.0, outputs);
         });
         row("log_prob", &format!("{m}x{n}x{k}"), ns, 4 * (m * k + n * k), 2 * m * n * k);
     }
@@ -348,6 +350,31 @@ fn sample_rows(device: &Device) {
             });
             row("sample", &format!("{m}x{n}-{what}"), ns, 4 * m * n, 0);
         }
+    }
+}
+
+/// Products whose operands are rounded to bf16: the forward from rounded rows, and both gradients.
+fn bf16_matmul_rows(device: &Device) {
+    for (m, n, k) in [(4096, 256, 256), (4096, 768, 256), (4096, 256, 768), (4096, 1024, 384), (16, 768, 256)] {
+        let size = Size { m, n, k };
+        let (x, w, dy) = (random(device, m * k), random(device, n * k), random(device, m * n));
+        let bf16 = |len: usize| device.zeros::<Bf16>(len);
+        let (mut held, mut rows) = (bf16(n * k), bf16(m * bf16_matmul::row_len(k)));
+        let mut packed = bf16(bf16_matmul::packed_len(device, n, k));
+        cast::narrow(device, w.view(), held.view_mut());
+        bf16_matmul::round_rows(device, x.view(), k, rows.view_mut());
+        bf16_matmul::pack(device, held.view(), n, k, packed.view_mut());
+        let (mut y, mut dx, mut dw) = (room(device, m * n), room(device, m * k), room(device, n * k));
+        let line = |what: &str, ns: f64, products: usize| {
+            println!("bf16_matmul,bf16,{m}x{n}x{k}-{what},{ns:.0},{},{}", 2 * (m * k + n * k), 2 * products * m * n * k);
+        };
+        let ns = median_ns(|| bf16_matmul::matmul(device, rows.view(), packed.view(), size, black_box(y.view_mut())));
+        line("forward", ns, 1);
+        let ns = median_ns(|| {
+            let (dx, dw) = (Some(dx.view_mut()), black_box(dw.view_mut()));
+            bf16_matmul::backward(device, dy.view(), rows.view(), held.view(), size, dx, dw);
+        });
+        line("backward", ns, 2);
     }
 }
 

@@ -5,6 +5,8 @@
 use std::arch::asm;
 use std::sync::OnceLock;
 
+use crate::format::bf16::Bf16;
+
 /// Rows of a tile, and columns of 32 bits.
 pub(crate) const SIDE: usize = 16;
 
@@ -99,6 +101,131 @@ impl Configured {
                 out("tmm4") _,
                 out("tmm6") _,
                 options(nostack, preserves_flags),
+            );
+        }
+    }
+}
+
+/// The operands of a product of bf16 in tiles.
+#[derive(Clone, Copy)]
+pub(crate) struct Operands {
+    /// Rows, `a_row` bytes apart.
+    pub a: *const Bf16,
+    pub a_row: usize,
+    /// Pairs of rows of 16 columns, `[steps * 16][16][2]`; the next 16 columns lie `b_panel` bytes behind.
+    pub b: *const Bf16,
+    pub b_panel: usize,
+    /// Rows, `c_row` bytes apart.
+    pub c: *mut f32,
+    pub c_row: usize,
+    /// Steps of 32 terms of every sum; at least one.
+    pub steps: usize,
+    /// Whether sums go on from what c holds.
+    pub accumulate: bool,
+}
+
+impl Configured {
+    /// Computes `c = a b` or `c += a b` for 2 * SIDE rows and 2 * SIDE columns, in four tiles at once.
+    ///
+    /// # Safety
+    /// Rows and words are configured as [`SIDE`], and the operands are valid for this size.
+    #[inline(always)]
+    pub(crate) unsafe fn four_tiles_of_bf16(&self, operands: Operands) {
+        let Operands { a, a_row, b, b_panel, c, c_row, steps, accumulate } = operands;
+        // SAFETY: the tiles are configured, and the caller's promise.
+        unsafe {
+            asm!(
+                "test {accumulate}, {accumulate}",
+                "jz 2f",
+                "tileloadd tmm0, [{c} + {c_row}]",
+                "tileloadd tmm1, [{c} + {c_row} + 64]",
+                "tileloadd tmm2, [{c_below} + {c_row}]",
+                "tileloadd tmm3, [{c_below} + {c_row} + 64]",
+                "jmp 3f",
+                "2:",
+                "tilezero tmm0",
+                "tilezero tmm1",
+                "tilezero tmm2",
+                "tilezero tmm3",
+                "3:",
+                "tileloadd tmm4, [{a} + {a_row}]",
+                "tileloadd tmm6, [{b} + {line}]",
+                "tdpbf16ps tmm0, tmm4, tmm6",
+                "tileloadd tmm7, [{right} + {line}]",
+                "tdpbf16ps tmm1, tmm4, tmm7",
+                "tileloadd tmm5, [{below} + {a_row}]",
+                "tdpbf16ps tmm2, tmm5, tmm6",
+                "tdpbf16ps tmm3, tmm5, tmm7",
+                "add {a}, 64",
+                "add {below}, 64",
+                "add {b}, 1024",
+                "add {right}, 1024",
+                "dec {steps}",
+                "jnz 3b",
+                "tilestored [{c} + {c_row}], tmm0",
+                "tilestored [{c} + {c_row} + 64], tmm1",
+                "tilestored [{c_below} + {c_row}], tmm2",
+                "tilestored [{c_below} + {c_row} + 64], tmm3",
+                a = inout(reg) a => _,
+                below = inout(reg) a.wrapping_byte_add(SIDE * a_row) => _,
+                a_row = in(reg) a_row,
+                b = inout(reg) b => _,
+                right = inout(reg) b.wrapping_byte_add(b_panel) => _,
+                line = in(reg) 64usize,
+                c = in(reg) c,
+                c_below = in(reg) c.wrapping_byte_add(SIDE * c_row),
+                c_row = in(reg) c_row,
+                steps = inout(reg) steps => _,
+                accumulate = in(reg) usize::from(accumulate),
+                out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
+                out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
+                options(nostack),
+            );
+        }
+    }
+
+    /// The same for the configured number of rows and 2 * SIDE columns, in two tiles: every sum has the same bits.
+    ///
+    /// # Safety
+    /// Words are configured as [`SIDE`], and the operands are valid for this size.
+    #[inline(always)]
+    pub(crate) unsafe fn two_tiles_of_bf16(&self, operands: Operands) {
+        let Operands { a, a_row, b, b_panel, c, c_row, steps, accumulate } = operands;
+        // SAFETY: the tiles are configured, and the caller's promise.
+        unsafe {
+            asm!(
+                "test {accumulate}, {accumulate}",
+                "jz 2f",
+                "tileloadd tmm0, [{c} + {c_row}]",
+                "tileloadd tmm1, [{c} + {c_row} + 64]",
+                "jmp 3f",
+                "2:",
+                "tilezero tmm0",
+                "tilezero tmm1",
+                "3:",
+                "tileloadd tmm4, [{a} + {a_row}]",
+                "tileloadd tmm6, [{b} + {line}]",
+                "tdpbf16ps tmm0, tmm4, tmm6",
+                "tileloadd tmm7, [{right} + {line}]",
+                "tdpbf16ps tmm1, tmm4, tmm7",
+                "add {a}, 64",
+                "add {b}, 1024",
+                "add {right}, 1024",
+                "dec {steps}",
+                "jnz 3b",
+                "tilestored [{c} + {c_row}], tmm0",
+                "tilestored [{c} + {c_row} + 64], tmm1",
+                a = inout(reg) a => _,
+                a_row = in(reg) a_row,
+                b = inout(reg) b => _,
+                right = inout(reg) b.wrapping_byte_add(b_panel) => _,
+                line = in(reg) 64usize,
+                c = in(reg) c,
+                c_row = in(reg) c_row,
+                steps = inout(reg) steps => _,
+                accumulate = in(reg) usize::from(accumulate),
+                out("tmm0") _, out("tmm1") _, out("tmm4") _, out("tmm6") _, out("tmm7") _,
+                options(nostack),
             );
         }
     }

@@ -14,6 +14,29 @@ pub enum Floats<'a> {
     Bf16(View<'a, Bf16>),
 }
 
+impl Floats<'_> {
+    /// The number of values.
+    pub fn len(&self) -> usize {
+        match self {
+            Self::F32(values) => values.len(),
+            Self::Bf16(values) => values.len(),
+        }
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The values in f64, as references compute.
+    pub(crate) fn wide(&self) -> Vec<f64> {
+        match self {
+            Self::F32(values) => values.wide(),
+            Self::Bf16(values) => values.host().iter().map(|value| f64::from(value.to_f32())).collect(),
+        }
+    }
+}
+
 /// The same for writing.
 #[derive(Debug)]
 pub enum FloatsMut<'a> {

@@ -16,6 +16,9 @@ pub(crate) enum Kind {
     /// AVX-512 whose products of many rows use AMX's tiles.
     #[cfg(target_arch = "x86_64")]
     Amx,
+    /// AVX-512 with VNNI, whose products of bf16 use `vdpbf16ps`.
+    #[cfg(target_arch = "x86_64")]
+    Avx512Bf16,
     /// AVX-512 with VNNI.
     #[cfg(target_arch = "x86_64")]
     Avx512,
@@ -51,6 +54,9 @@ impl Isa {
                 if Tiles::permitted().is_some() {
                     found.push(Self(Kind::Amx));
                 }
+                if is_x86_feature_detected!("avx512bf16") {
+                    found.push(Self(Kind::Avx512Bf16));
+                }
                 found.push(Self(Kind::Avx512));
             }
             if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") && is_x86_feature_detected!("f16c") {
@@ -74,11 +80,13 @@ impl Isa {
         }
     }
 
-    /// The name of the path: `amx`, `avx512`, `avx2`, `neon` or `portable`.
+    /// The name of the path: `amx`, `avx512bf16`, `avx512`, `avx2`, `neon` or `portable`.
     pub fn name(self) -> &'static str {
         match self.0 {
             #[cfg(target_arch = "x86_64")]
             Kind::Amx => "amx",
+            #[cfg(target_arch = "x86_64")]
+            Kind::Avx512Bf16 => "avx512bf16",
             #[cfg(target_arch = "x86_64")]
             Kind::Avx512 => "avx512",
             #[cfg(target_arch = "x86_64")]

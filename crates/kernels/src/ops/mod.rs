@@ -4,7 +4,9 @@
 
 pub mod adamw;
 pub mod attention;
+pub mod bf16_matmul;
 pub mod cache;
+pub mod cast;
 pub mod embed;
 pub mod grouped_matmul;
 pub(crate) mod lanes;

@@ -329,7 +329,7 @@ macro_rules! simd_fn {
             unsafe {
                 match isa.0 {
                     #[cfg(target_arch = "x86_64")]
-                    $crate::isa::Kind::Amx | $crate::isa::Kind::Avx512 => {
+                    $crate::isa::Kind::Amx | $crate::isa::Kind::Avx512Bf16 | $crate::isa::Kind::Avx512 => {
                         avx512::<$($F,)? $($($C),+)?>($crate::simd::Avx512::detected() $(, $arg)*)
                     }
                     #[cfg(target_arch = "x86_64")]

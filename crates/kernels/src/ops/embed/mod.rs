@@ -6,17 +6,22 @@ pub mod reference;
 mod tests;
 
 use crate::ops::rows::gather_rows;
-use crate::{Device, View, ViewMut};
+use crate::{Device, Floats, View, ViewMut};
 
 /// Computes `y[t] = table[ids[t]]`.
 ///
 /// # Shapes
-/// table [W, width], ids `[T]`, y [T, width]
+/// table [W, width] in f32 or bf16, ids `[T]`, y [T, width]
 ///
 /// # Panics
 /// If an id is not a row of the table.
-pub fn embed(device: &Device, table: View<'_, f32>, width: usize, ids: View<'_, u32>, y: ViewMut<'_, f32>) {
-    gather_rows(device, table, width, ids, y);
+pub fn embed(device: &Device, table: Floats<'_>, width: usize, ids: View<'_, u32>, y: ViewMut<'_, f32>) {
+    assert_eq!(y.len(), ids.len() * width);
+    match (device, table) {
+        (_, Floats::F32(table)) => gather_rows(device, table, width, ids, y),
+        (Device::Cpu(cpu), Floats::Bf16(table)) => cpu::embed_bf16(cpu, table.host(), width, ids.host(), y.host()),
+        (Device::Reference(_), table) => y.set(&reference::embed(&table.wide(), width, ids.host())),
+    }
 }
 
 /// Adds `dy[t]` to `dtable[ids[t]]`.

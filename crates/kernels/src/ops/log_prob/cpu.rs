@@ -1,7 +1,9 @@
 //! The tuned version: chunks of rows whose logits stay in the cache.
 
 use super::{Head, of_logit};
-use crate::device::{Cpu, Parts};
+use crate::device::{Buffer, Cpu, Parts};
+use crate::ops::bf16_matmul::cpu::Backward;
+use crate::ops::bf16_matmul::{self, row_len};
 use crate::ops::matmul::Size;
 use crate::ops::matmul::cpu::{backward_weight_add, blocked, pack_columns, packed_len};
 use crate::simd::simd_fn;
@@ -76,10 +78,22 @@ pub(super) fn rows(cpu: &Cpu, logits: &[f32], targets: &[u32], inverse_temperatu
     });
 }
 
+impl Head<'_> {
+    /// Writes the logits of rows from `start` on, as many as `logits` holds.
+    fn logits(&self, cpu: &Cpu, start: usize, size: Size, logits: &mut [f32]) {
+        let k = size.k;
+        match self {
+            Self::F32 { x, packed, .. } => blocked::<f32>(cpu, size, &x.host()[start * k..], packed.host(), logits),
+            Self::Bf16 { x, packed, .. } => {
+                bf16_matmul::cpu::matmul(cpu, &x.host()[start * row_len(k)..], packed.host(), size, logits);
+            }
+        }
+    }
+}
+
 pub(super) fn head(
     cpu: &Cpu,
-    x: &[f32],
-    packed: &[f32],
+    head: Head<'_>,
     targets: &[u32],
     Size { m, n, k }: Size,
     inverse_temperature: f32,
@@ -89,8 +103,7 @@ pub(super) fn head(
     for start in (0..m).step_by(CHUNK) {
         let rows_here = CHUNK.min(m - start);
         let logits = &mut logits.as_mut_slice()[..rows_here * n];
-        let size = Size { m: rows_here, n, k };
-        blocked(cpu, size, &x[start * k..], packed, logits);
+        head.logits(cpu, start, Size { m: rows_here, n, k }, logits);
         let at = start..start + rows_here;
         let part = Rows {
             log_prob: &mut outputs.log_prob[at.clone()],
@@ -101,10 +114,15 @@ pub(super) fn head(
     }
 }
 
-#[allow(clippy::too_many_arguments)]
+/// What the backward of all chunks needs of the weight.
+enum Weight {
+    /// Its columns, packed.
+    F32(Buffer),
+    Bf16(Backward),
+}
+
 pub(super) fn head_backward(
     cpu: &Cpu,
-    x: &[f32],
     head: Head<'_>,
     targets: &[u32],
     Size { m, n, k }: Size,
@@ -113,14 +131,19 @@ pub(super) fn head_backward(
     (dx, dweight): (&mut [f32], &mut [f32]),
 ) {
     let mut logits = cpu.buffer::<f32>(CHUNK.min(m) * n);
-    let mut columns = cpu.buffer::<f32>(packed_len(cpu, k, n));
-    pack_columns(cpu, head.weight.host(), n, k, columns.as_mut_slice());
+    let weight = match head {
+        Head::F32 { weight, .. } => {
+            let mut columns = cpu.buffer::<f32>(packed_len(cpu, k, n));
+            pack_columns(cpu, weight.host(), n, k, columns.as_mut_slice());
+            Weight::F32(columns)
+        }
+        Head::Bf16 { weight, .. } => Weight::Bf16(Backward::new(cpu, weight.host(), n, k, true)),
+    };
     for start in (0..m).step_by(CHUNK) {
         let rows_here = CHUNK.min(m - start);
         let size = Size { m: rows_here, n, k };
         let dz = &mut logits.as_mut_slice()[..rows_here * n];
-        let x = &x[start * k..][..rows_here * k];
-        blocked(cpu, size, x, head.packed.host(), dz);
+        head.logits(cpu, start, size, dz);
         let parts = Parts::new(dz);
         cpu.run(rows_here.div_ceil(ROWS), |task| {
             for i in task * ROWS..rows_here.min((task + 1) * ROWS) {
@@ -131,7 +154,16 @@ pub(super) fn head_backward(
             }
         });
         let dx = &mut dx[start * k..][..rows_here * k];
-        blocked(cpu, Size { m: rows_here, n: k, k: n }, dz, columns.as_slice(), dx);
-        backward_weight_add(cpu, dz, x, size, dweight);
+        match (head, &weight) {
+            (Head::F32 { x, .. }, Weight::F32(columns)) => {
+                blocked::<f32>(cpu, Size { m: rows_here, n: k, k: n }, dz, columns.as_slice(), dx);
+                backward_weight_add(cpu, dz, &x.host()[start * k..][..rows_here * k], size, dweight);
+            }
+            (Head::Bf16 { x, .. }, Weight::Bf16(backward)) => {
+                let x = &x.host()[start * row_len(k)..][..rows_here * row_len(k)];
+                backward.rows(cpu, dz, x, Some(dx), dweight);
+            }
+            _ => unreachable!("invariant: the weight was prepared in the precision of the head"),
+        }
     }
 }

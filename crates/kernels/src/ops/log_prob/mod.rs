@@ -9,8 +9,9 @@ pub mod reference;
 #[cfg(test)]
 mod tests;
 
-use super::matmul::{self, Size, packed_len};
-use crate::{Device, View, ViewMut};
+use super::matmul::{self, Size};
+use super::bf16_matmul;
+use crate::{Bf16, Device, View, ViewMut};
 
 /// Outputs by row.
 pub struct RowOutputs<'a> {
@@ -72,55 +73,90 @@ pub(crate) fn of_logit(logit: f32, inverse_temperature: f32, log_sum: f32) -> f3
     logit * inverse_temperature - log_sum
 }
 
-/// Computes log-probabilities from hidden states and the packed head.
+/// Hidden states and the head that multiplies them, in the precision of a model.
 ///
 /// # Shapes
-/// x [m, k], head [n, k] packed, targets `[m]`; n is the vocabulary
+/// x [m, k], weight [n, k]; n is the vocabulary
+#[derive(Clone, Copy)]
+pub enum Head<'a> {
+    /// Products of f32.
+    F32 {
+        /// The states.
+        x: View<'a, f32>,
+        /// The weight, which the backward reads.
+        weight: View<'a, f32>,
+        /// The same, packed by [`matmul::pack`].
+        packed: View<'a, f32>,
+    },
+    /// Products of operands that are rounded to bf16.
+    Bf16 {
+        /// The states, rounded by [`bf16_matmul::round_rows`].
+        x: View<'a, Bf16>,
+        /// The weight, which the backward reads.
+        weight: View<'a, Bf16>,
+        /// The same, packed by [`bf16_matmul::pack`].
+        packed: View<'a, Bf16>,
+    },
+}
+
+impl Head<'_> {
+    fn check(&self, device: &Device, Size { m, n, k }: Size) {
+        match self {
+            Self::F32 { x, weight, packed } => {
+                let lens = (x.len(), weight.len(), packed.len());
+                assert_eq!(lens, (m * k, n * k, matmul::packed_len(device, n, k)));
+            }
+            Self::Bf16 { x, weight, packed } => {
+                let lens = (x.len(), weight.len(), packed.len());
+                assert_eq!(lens, (m * bf16_matmul::row_len(k), n * k, bf16_matmul::packed_len(device, n, k)));
+            }
+        }
+    }
+
+    /// States and weight in f64.
+    fn wide(&self, k: usize) -> (Vec<f64>, Vec<f64>) {
+        match self {
+            Self::F32 { x, weight, .. } => (x.wide(), weight.wide()),
+            Self::Bf16 { x, weight, .. } => (bf16_matmul::wide_rows(*x, k), bf16_matmul::wide(*weight)),
+        }
+    }
+}
+
+/// Computes log-probabilities from hidden states and the head.
+///
+/// # Shapes
+/// targets `[m]`
 ///
 /// # Numerics
-/// Equal to the bit to [`log_prob_rows`] of the logits of `matmul`.
+/// Equal to the bit to [`log_prob_rows`] of the logits of the product of the head's precision.
 pub fn head_log_prob(
     device: &Device,
-    x: View<'_, f32>,
-    packed: View<'_, f32>,
+    head: Head<'_>,
     targets: View<'_, u32>,
     size: Size,
     inverse_temperature: f32,
     outputs: RowOutputs<'_>,
 ) {
-    let Size { m, n, k } = size;
-    assert_eq!((x.len(), targets.len(), packed.len()), (m * k, m, packed_len(device, n, k)));
-    outputs.check(m);
+    assert_eq!(targets.len(), size.m);
+    head.check(device, size);
+    outputs.check(size.m);
     match device {
-        Device::Cpu(cpu) => {
-            let (x, packed, targets) = (x.host(), packed.host(), targets.host());
-            cpu::head(cpu, x, packed, targets, size, inverse_temperature, outputs.host());
-        }
+        Device::Cpu(cpu) => cpu::head(cpu, head, targets.host(), size, inverse_temperature, outputs.host()),
         Device::Reference(_) => {
-            let logits = reference::logits(&x.wide(), &packed.wide(), size);
+            let (x, weight) = head.wide(size.k);
+            let logits = reference::logits(&x, &weight, size);
             outputs.set(&logits, targets.host(), inverse_temperature);
         }
     }
 }
 
-/// The head as its backward needs it.
-#[derive(Clone, Copy)]
-pub struct Head<'a> {
-    /// [n, k]
-    pub weight: View<'a, f32>,
-    /// The same, packed.
-    pub packed: View<'a, f32>,
-}
-
 /// Computes the gradient of [`head_log_prob`]: `dz = dlog_prob (onehot - softmax) / T`, `dx = dz W`, `dW += dz^T x`.
-/// Logits are recomputed chunk by chunk.
+/// Logits are recomputed chunk by chunk; under bf16 dz is rounded as an operand of both products.
 ///
 /// # Shapes
-/// x [m, k], dlog_prob `[m]`, log_sum `[m]`, dx [m, k], dweight [n, k]
-#[allow(clippy::too_many_arguments)]
+/// dlog_prob `[m]`, log_sum `[m]`, dx [m, k], dweight [n, k]
 pub fn head_log_prob_backward(
     device: &Device,
-    x: View<'_, f32>,
     head: Head<'_>,
     targets: View<'_, u32>,
     size: Size,
@@ -129,23 +165,26 @@ pub fn head_log_prob_backward(
     (dx, dweight_add): (ViewMut<'_, f32>, ViewMut<'_, f32>),
 ) {
     let Size { m, n, k } = size;
-    assert_eq!((x.len(), dx.len(), targets.len()), (m * k, m * k, m));
-    assert_eq!((log_sum.len(), dlog_prob.len()), (m, m));
-    assert_eq!((head.weight.len(), head.packed.len(), dweight_add.len()), (n * k, packed_len(device, n, k), n * k));
+    assert_eq!((dx.len(), targets.len(), log_sum.len(), dlog_prob.len()), (m * k, m, m, m));
+    assert_eq!(dweight_add.len(), n * k);
+    head.check(device, size);
     match device {
         Device::Cpu(cpu) => {
             let given = (log_sum.host(), dlog_prob.host());
             let to = (dx.host(), dweight_add.host());
-            cpu::head_backward(cpu, x.host(), head, targets.host(), size, inverse_temperature, given, to);
+            cpu::head_backward(cpu, head, targets.host(), size, inverse_temperature, given, to);
         }
         Device::Reference(_) => {
-            let (x, weight, d) = (x.wide(), head.weight.wide(), dlog_prob.wide());
+            let ((x, weight), d) = (head.wide(k), dlog_prob.wide());
             let logits = reference::logits(&x, &weight, size);
             let mut dz = Vec::new();
             for (i, logits) in logits.chunks_exact(n.max(1)).enumerate() {
                 let target = targets.host()[i] as usize;
                 let row = reference::log_prob_backward(logits, target, inverse_temperature.into());
                 dz.extend(row.iter().map(|dz| dz * d[i]));
+            }
+            if matches!(head, Head::Bf16 { .. }) {
+                dz = bf16_matmul::reference::rounded(&dz);
             }
             dx.set(&matmul::reference::matmul_nn(&dz, &weight, size));
             dweight_add.add(&matmul::reference::matmul_backward_weight(&dz, &x, size));

@@ -10,7 +10,7 @@ pub mod reference;
 #[cfg(test)]
 mod tests;
 
-use crate::{Device, View, ViewMut};
+use crate::{Device, Floats, View, ViewMut};
 
 /// Computes `y = silu(gate) * up`.
 ///
@@ -30,21 +30,21 @@ pub fn swiglu(device: &Device, gate: View<'_, f32>, up: View<'_, f32>, y: ViewMu
     }
 }
 
-/// Computes the gradients of both inputs.
+/// Computes the gradients of both inputs, which may be held as bf16.
 ///
 /// # Shapes
 /// gate, up, dy, dgate, dup `[n]`
 pub fn swiglu_backward(
     device: &Device,
-    gate: View<'_, f32>,
-    up: View<'_, f32>,
+    gate: Floats<'_>,
+    up: Floats<'_>,
     dy: View<'_, f32>,
     dgate: ViewMut<'_, f32>,
     dup: ViewMut<'_, f32>,
 ) {
     assert_eq!((gate.len(), up.len(), dgate.len(), dup.len()), (dy.len(), dy.len(), dy.len(), dy.len()));
     match device {
-        Device::Cpu(cpu) => cpu::backward(cpu, gate.host(), up.host(), dy.host(), dgate.host(), dup.host()),
+        Device::Cpu(cpu) => cpu::backward(cpu, gate, up, dy.host(), dgate.host(), dup.host()),
         Device::Reference(_) => {
             let both = reference::swiglu_backward(&gate.wide(), &up.wide(), &dy.wide());
             dgate.set(&both.0);

@@ -1,4 +1,5 @@
 use super::*;
+use crate::Bf16;
 use crate::ops::testing::*;
 
 #[test]
@@ -9,7 +10,22 @@ fn every_path_agrees_with_the_reference() {
         let run = |device: &Device| {
             let (mut y, mut dgate, mut dup) = (unwritten(n), unwritten(n), unwritten(n));
             swiglu(device, view(&gate), view(&up), view_mut(&mut y));
-            swiglu_backward(device, view(&gate), view(&up), view(&dy), view_mut(&mut dgate), view_mut(&mut dup));
+            let (g, u) = (Floats::F32(view(&gate)), Floats::F32(view(&up)));
+            swiglu_backward(device, g, u, view(&dy), view_mut(&mut dgate), view_mut(&mut dup));
+            // Held as bf16 they are what they are as f32.
+            let narrow = |x: &[f32]| -> Vec<Bf16> { x.iter().map(|&v| Bf16::from_f32(v)).collect() };
+            let widen = |x: &[Bf16]| -> Vec<f32> { x.iter().map(|v| v.to_f32()).collect() };
+            let (narrow_gate, narrow_up) = (narrow(&gate), narrow(&up));
+            let (wide_gate, wide_up) = (widen(&narrow_gate), widen(&narrow_up));
+            let mut both = [[unwritten(n), unwritten(n)], [unwritten(n), unwritten(n)]];
+            let held = [
+                [Floats::F32(view(&wide_gate)), Floats::F32(view(&wide_up))],
+                [Floats::Bf16(view(&narrow_gate)), Floats::Bf16(view(&narrow_up))],
+            ];
+            for ([g, u], [dgate, dup]) in held.into_iter().zip(&mut both) {
+                swiglu_backward(device, g, u, view(&dy), view_mut(dgate), view_mut(dup));
+            }
+            assert!((0..2).all(|i| bits(&both[0][i]) == bits(&both[1][i])), "{device:?}");
             // The same values elsewhere in the slice have the same bits.
             let mut shifted = unwritten(n.saturating_sub(3));
             swiglu(device, view(&gate[n.min(3)..]), view(&up[n.min(3)..]), view_mut(&mut shifted));

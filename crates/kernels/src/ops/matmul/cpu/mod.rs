@@ -4,6 +4,7 @@ pub(crate) mod heads;
 
 use super::Size;
 use crate::device::{Cpu, Parts};
+use crate::element::Element;
 use crate::isa::Isa;
 use crate::simd::simd_fn;
 use crate::tile::{Left, Output, Right, panel_width, product};
@@ -25,7 +26,7 @@ simd_fn! {
     ///
     /// # Safety
     /// The operands are valid for these shapes, and the block of the output is this call's alone.
-    unsafe fn block<S>(s: S, size: Size, a: Left, b: Right, c: Output, accumulate: bool) {
+    unsafe fn block<S, T: Element>(s: S, size: Size, a: Left, b: Right<T>, c: Output, accumulate: bool) {
         let Size { m, n, k } = size;
         let mut p = 0;
         loop {
@@ -40,10 +41,10 @@ simd_fn! {
     }
 
     /// Writes panel `panel` of `w [n, k]`: `[k, width]`, element (p, j) = w[panel * width + j, p].
-    fn pack_rows_panel<S>(_s: S, w: &[f32], k: usize, first: usize, rows: usize, out: &mut [f32]) {
+    fn pack_rows_panel<S, T: Element>(_s: S, w: &[T], k: usize, first: usize, rows: usize, out: &mut [T]) {
         let width = panel_width::<S>();
         if rows < width {
-            out.fill(0.0);
+            out.fill(T::from_f32(0.0));
         }
         for j in 0..rows {
             let row = &w[(first + j) * k..][..k];
@@ -78,7 +79,7 @@ pub(crate) fn packed_len(cpu: &Cpu, n: usize, k: usize) -> usize {
 }
 
 /// Packs the rows of w [n, k] into panels of depth k.
-pub(crate) fn pack(cpu: &Cpu, w: &[f32], n: usize, k: usize, out: &mut [f32]) {
+pub(crate) fn pack<T: Element>(cpu: &Cpu, w: &[T], n: usize, k: usize, out: &mut [T]) {
     let width = width(cpu.isa());
     pack_panels(cpu, n, k, out, |isa, panel, to| {
         pack_rows_panel(isa, w, k, panel * width, width.min(n - panel * width), to);
@@ -93,7 +94,7 @@ pub(crate) fn pack_columns(cpu: &Cpu, w: &[f32], n: usize, k: usize, out: &mut [
     });
 }
 
-fn pack_panels(cpu: &Cpu, n: usize, depth: usize, out: &mut [f32], pack: impl Fn(Isa, usize, &mut [f32]) + Sync) {
+fn pack_panels<T: Element>(cpu: &Cpu, n: usize, depth: usize, out: &mut [T], pack: impl Fn(Isa, usize, &mut [T]) + Sync) {
     if n == 0 || depth == 0 {
         return;
     }
@@ -122,7 +123,7 @@ fn split(m: usize, panels: usize, tasks: usize) -> (usize, usize) {
 ///
 /// # Shapes
 /// a [m, k], b [k, n] in panels, c [m, n]
-pub(crate) fn blocked(cpu: &Cpu, size: Size, a: &[f32], b: &[f32], c: &mut [f32]) {
+pub(crate) fn blocked<T: Element>(cpu: &Cpu, size: Size, a: &[f32], b: &[T], c: &mut [f32]) {
     let Size { m, n, k } = size;
     if m == 0 || n == 0 {
         return;
@@ -150,7 +151,7 @@ pub(crate) fn blocked(cpu: &Cpu, size: Size, a: &[f32], b: &[f32], c: &mut [f32]
 pub(crate) fn matmul_nn(cpu: &Cpu, dy: &[f32], w: &[f32], Size { m, n, k }: Size, dx: &mut [f32]) {
     let mut packed = cpu.buffer::<f32>(packed_len(cpu, k, n));
     pack_columns(cpu, w, n, k, packed.as_mut_slice());
-    blocked(cpu, Size { m, n: k, k: n }, dy, packed.as_slice(), dx);
+    blocked::<f32>(cpu, Size { m, n: k, k: n }, dy, packed.as_slice(), dx);
 }
 
 /// Adds `dy^T x` to dw. Each task has a block of dw and goes through the rows once, [`DEPTH`] at a time, which it packs
