@@ -1,9 +1,10 @@
 """One training step of shape S or M in PyTorch: the peer of `cargo bench -p minke-model --bench training`.
 
-    python bench/peers/training.py [S|M] [threads] [steps] [f32|bf16]
+    python bench/peers/training.py [S|M] [threads] [steps] [f32|bf16] [compile]
 
 Prints one line of JSON with the median step. The model is a Llama-style decoder (RMSNorm, rotary positions, grouped
-queries, SwiGLU, untied head), as written in eager PyTorch; bf16 means autocast.
+queries, SwiGLU, untied head), as written in eager PyTorch; bf16 means autocast, compile `torch.compile`, whose first step does
+not count.
 """
 
 import json
@@ -72,6 +73,8 @@ def main():
     torch.set_num_threads(threads)
     hidden, layers, ffn, vocabulary, sequence = SHAPES[name]
     model = Model(*SHAPES[name])
+    compiled = "compile" in sys.argv[5:]
+    run = torch.compile(model) if compiled else model
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-4, betas=(0.9, 0.95), weight_decay=0.1)
     seconds, share = [], [0.0, 0.0]
     for step in range(steps + 1):
@@ -79,7 +82,7 @@ def main():
         start, cpu = time.perf_counter(), time.process_time()
         optimizer.zero_grad(set_to_none=True)
         with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
-            logits = model(ids)
+            logits = run(ids)
             loss = F.cross_entropy(logits[:, :-1].reshape(-1, vocabulary), ids[:, 1:].reshape(-1))
         loss.backward()
         optimizer.step()
@@ -90,7 +93,7 @@ def main():
             share[1] += wall
     median = sorted(seconds)[len(seconds) // 2]
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
-    print(json.dumps({"peer": f"torch {torch.__version__} {precision}", "shape": name, "threads": threads,
+    print(json.dumps({"peer": f"torch {torch.__version__} {precision}{' compiled' if compiled else ''}", "shape": name, "threads": threads,
                       "step_s": median, "tokens_per_s": 4096 / median, "cpu_share": share[0] / share[1] / threads,
                       "peak_rss_mb": peak}))
 

@@ -7,6 +7,7 @@ mod common;
 use common::{Case, cases, config, random};
 use minke_engine::{Completion, Engine, EngineConfig, Finish, SequenceId};
 use minke_model::{Batch, Transformer};
+use minke_spec::Precision;
 use minke_tensor::{Device, Indices, Pass};
 
 /// 64 rollouts, which ran at once in pages that were given out, cancelled and preempted before and meanwhile.
@@ -82,8 +83,11 @@ fn sampled(rollouts: &[Completion]) -> Vec<(u32, u32)> {
 #[test]
 fn log_probs_are_the_trainers_to_the_bit() {
     for device in Device::all(2).unwrap() {
-        for name in ["tiny-v3", "tiny-v3-direct-q", "tiny-qwen2", "tiny-qwen3", "tiny-llama"] {
-            let mut model = random(&device, &config(name));
+        let whole = ["tiny-v3", "tiny-v3-direct-q", "tiny-qwen2", "tiny-qwen3", "tiny-llama"];
+        let whole = whole.map(|name| (name, Precision::F32));
+        for (name, precision) in whole.into_iter().chain(["tiny-v3", "tiny-qwen2"].map(|name| (name, Precision::Bf16)))
+        {
+            let mut model = random(&device, &config(name)).with_precision(&device, precision);
             let mut cases = cases(84, model.config().vocab_size);
             cases.iter_mut().for_each(|case| case.params.max_tokens += 40);
             let rollouts = rollouts(&device, &model, &cases);
@@ -91,17 +95,18 @@ fn log_probs_are_the_trainers_to_the_bit() {
             let got = sampled(&rollouts);
             assert!(got.len() > 1000 && rollouts.iter().all(|r| !matches!(r.finish, Finish::Cancelled)));
             let want = retold(&device, &model, &cases, &rollouts);
-            assert_eq!(got, want, "{name}, {}", device.name());
+            assert_eq!(got, want, "{name} in {}, {}", precision.name(), device.name());
 
             // The test can fail: the last bit of one weight shows, unless sums in f64 lose it.
             if device.name() == "reference" {
                 continue;
             }
+            let last_bit = if precision == Precision::Bf16 { 0x1_0000 } else { 1 };
             for flipped in ["model.layers.1.self_attn.o_proj.weight", "model.norm.weight"] {
                 let flip = |model: &mut Transformer| {
                     let mut params = model.params_mut();
                     let param = params.iter_mut().find(|param| param.name() == flipped).unwrap();
-                    param.update(&device, |values| values[0] = f32::from_bits(values[0].to_bits() ^ 1));
+                    param.update(&device, |values| values[0] = f32::from_bits(values[0].to_bits() ^ last_bit));
                 };
                 flip(&mut model);
                 assert_ne!(got, retold(&device, &model, &cases, &rollouts), "{flipped}, {name}, {}", device.name());

@@ -197,8 +197,8 @@ fn attention_rows(device: &Device) {
         let shape = format!("{sequences}x{length}x{}x{width}", heads.query);
         row("attention", &shape, median_ns(call), 16 * len, 4 * pairs * width);
         let (mut dq, mut dk, mut dv) = (room(device, len), room(device, len), room(device, len));
-        let saved =
-            attention::Saved { q: q.view(), k: k.view(), v: v.view(), out: out.view(), log_sum: log_sum.view() };
+        let [of_q, of_k, of_v, of_out] = [&q, &k, &v, &out].map(|x| Floats::F32(x.view()));
+        let saved = attention::Saved { q: of_q, k: of_k, v: of_v, out: of_out, log_sum: log_sum.view() };
         let ns = median_ns(|| {
             let (q_to, k_to, v_to) = (dq.view_mut(), dk.view_mut(), black_box(dv.view_mut()));
             let gradients = attention::Gradients { q: q_to, k: k_to, v: v_to };
@@ -366,7 +366,11 @@ fn bf16_matmul_rows(device: &Device) {
         bf16_matmul::pack(device, held.view(), n, k, packed.view_mut());
         let (mut y, mut dx, mut dw) = (room(device, m * n), room(device, m * k), room(device, n * k));
         let line = |what: &str, ns: f64, products: usize| {
-            println!("bf16_matmul,bf16,{m}x{n}x{k}-{what},{ns:.0},{},{}", 2 * (m * k + n * k), 2 * products * m * n * k);
+            println!(
+                "bf16_matmul,bf16,{m}x{n}x{k}-{what},{ns:.0},{},{}",
+                2 * (m * k + n * k),
+                2 * products * m * n * k
+            );
         };
         let ns = median_ns(|| bf16_matmul::matmul(device, rows.view(), packed.view(), size, black_box(y.view_mut())));
         line("forward", ns, 1);

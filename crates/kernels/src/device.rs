@@ -3,7 +3,7 @@
 //! A buffer goes back to its device when it is dropped and is handed out again, so a step that repeats allocates
 //! nothing from the system; [`Device::system_allocations`] counts, and a test of the engine holds it at zero.
 
-use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
+use std::alloc::{Layout, alloc, dealloc, handle_alloc_error};
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -213,6 +213,8 @@ unsafe impl Send for Store {}
 unsafe impl Sync for Store {}
 
 const ALIGN: usize = 64;
+/// Bytes of a huge page on x86-64, and on aarch64 with pages of 4 KiB.
+const HUGE_PAGE: usize = 2 << 20;
 
 /// The class that holds `bytes`, four classes per power of two. Under the sanitizer (`cargo xtask sanitize`) every size
 /// is a class of its own and freed when it is given back, so that an access behind a buffer or after its end is found.
@@ -249,8 +251,7 @@ impl Store {
         }
         drop(free);
         let layout = Self::layout(class);
-        // SAFETY: the layout is not empty.
-        let pointer = unsafe { alloc_zeroed(layout) };
+        let pointer = zeroed(layout);
         self.allocations.fetch_add(1, Ordering::Relaxed);
         self.held_bytes.fetch_add(layout.size() as u64, Ordering::Relaxed);
         (class, NonNull::new(pointer).unwrap_or_else(|| handle_alloc_error(layout)))
@@ -269,7 +270,26 @@ impl Store {
     }
 
     fn layout(class: usize) -> Layout {
-        Layout::from_size_align(class_bytes(class), ALIGN).expect("invariant: a class is smaller than memory")
+        let bytes = class_bytes(class);
+        let align = if bytes >= HUGE_PAGE { HUGE_PAGE } else { ALIGN };
+        Layout::from_size_align(bytes, align).expect("invariant: a class is smaller than memory")
+    }
+}
+
+/// Zeros from the system: whole huge pages where it has them, so that fewer translations of addresses are missed.
+fn zeroed(layout: Layout) -> *mut u8 {
+    // SAFETY: the layout is not empty, and what is written is what was allocated.
+    unsafe {
+        let pointer = alloc(layout);
+        if !pointer.is_null() {
+            #[cfg(target_os = "linux")]
+            if layout.align() >= HUGE_PAGE {
+                // Advice: if it is not taken, pages are small.
+                libc::madvise(pointer.cast(), layout.size(), libc::MADV_HUGEPAGE);
+            }
+            pointer.write_bytes(0, layout.size());
+        }
+        pointer
     }
 }
 

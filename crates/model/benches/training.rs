@@ -1,16 +1,16 @@
 //! Time and memory of one training step: shapes S and M of a Llama-style decoder, 4,096 tokens per step, forward,
 //! backward and AdamW.
 //!
-//! `cargo bench -p minke-model --bench training -- [S|M] [threads] [steps] [recompute]` prints one line of JSON with the
+//! `cargo bench -p minke-model --bench training -- [S|M] [threads] [steps] [bf16] [recompute]` prints one line of JSON with the
 //! median step, the share of the processor that the run got, and the peak resident memory.
 
 use std::time::Instant;
 
 use minke_model::{Batch, LossWeights, Targets, Transformer};
 use minke_spec::draw::{Domain, draw};
-use minke_spec::{ModelConfig, Placement};
-use minke_tensor::optimize::{AdamW, adamw_step};
-use minke_tensor::{Device, Gradients, Pass, Tensor, backward};
+use minke_spec::{ModelConfig, Placement, Precision};
+use minke_tensor::optimize::{AdamW, Update, adamw_step, master};
+use minke_tensor::{Device, Gradients, Param, Pass, Tensor, backward};
 
 /// (hidden, layers, feed-forward, vocabulary, sequence)
 fn shape(name: &str) -> (usize, usize, usize, usize, usize) {
@@ -53,16 +53,15 @@ fn main() {
     let number = |i: usize, otherwise: usize| arguments.get(i).and_then(|v| v.parse().ok()).unwrap_or(otherwise);
     let (threads, steps) = (number(1, 2), number(2, 5));
     let recompute = arguments.iter().any(|a| a == "recompute");
+    let precision = if arguments.iter().any(|a| a == "bf16") { Precision::Bf16 } else { Precision::F32 };
 
     let config = config(name);
     let sequence = config.max_position_embeddings;
     let device = Device::open("cpu", threads).expect("the system gives threads");
     let mut model = Transformer::random(&device, &config, &Placement::single(), 1).expect("the family is implemented");
-    let mut state: Vec<(Tensor, Tensor)> = model
-        .params()
-        .iter()
-        .map(|p| (Tensor::zeros(&device, p.shape().dims()), Tensor::zeros(&device, p.shape().dims())))
-        .collect();
+    model = model.with_precision(&device, precision);
+    let zeros = |p: &Param| Tensor::zeros(&device, p.shape().dims());
+    let mut state: Vec<_> = model.params().into_iter().map(|p| (master(&device, p), zeros(p), zeros(p))).collect();
     let mut gradients = Gradients::default();
     let mut seconds = Vec::new();
     let mut share = (0.0, 0.0);
@@ -81,9 +80,10 @@ fn main() {
         backward(&device, &loss, &mut gradients).expect("the loss was recorded");
         drop(loss);
         let settings = AdamW { lr: 3e-4, beta1: 0.9, beta2: 0.95, eps: 1e-8, weight_decay: 0.1, grad_scale: 1.0 };
-        for (param, (m, v)) in model.params_mut().into_iter().zip(&mut state) {
+        for (param, (master, m, v)) in model.params_mut().into_iter().zip(&mut state) {
             if let Some(gradient) = gradients.get(param).cloned() {
-                adamw_step(&device, param, &gradient, (m, v), &settings, step as u64 + 1);
+                let update = Update { param, master: master.as_mut(), gradient };
+                adamw_step(&device, update, (m, v), &settings, step as u64 + 1);
             }
         }
         if step > 0 {
@@ -96,7 +96,7 @@ fn main() {
     println!(
         "{}",
         serde_json::json!({
-            "shape": name, "threads": threads, "recompute": recompute, "step_s": median,
+            "shape": name, "precision": precision.name(), "threads": threads, "recompute": recompute, "step_s": median,
             "tokens_per_s": 4096.0 / median, "cpu_share": share.0 / share.1 / threads as f64,
             "peak_rss_mb": status_kib("VmHWM") / 1024,
         })

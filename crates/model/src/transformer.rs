@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use minke_spec::draw::{Domain, draw, hash_name};
-use minke_spec::{ModelConfig, ParamRole, ParamSpec, Placement, parameters};
+use minke_spec::{ModelConfig, ParamRole, ParamSpec, Placement, Precision, parameters};
 use minke_tensor::{Device, Indices, Param, Pass, Tensor, TokenDistribution, Weight};
 
 use crate::batch::MtpRows;
@@ -119,6 +119,16 @@ impl Transformer {
         HasParams::params(self, &mut all);
         all.sort_by_key(|param| param.id());
         all
+    }
+
+    /// The same model in a precision: under `Bf16` weights are rounded, all but those of norms and gates, and biases.
+    #[must_use]
+    pub fn with_precision(mut self, device: &Device, precision: Precision) -> Self {
+        let roles: Vec<ParamRole> = parameters(&self.config).iter().map(|spec| spec.role).collect();
+        for param in self.params_mut().into_iter().filter(|param| roles[param.id()].is_rounded()) {
+            param.hold_as(device, precision);
+        }
+        self
     }
 
     /// Which weights these are.

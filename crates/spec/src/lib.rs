@@ -37,6 +37,7 @@ mod error;
 pub mod format;
 pub mod params;
 pub mod placement;
+mod precision;
 pub mod presets;
 pub mod rope;
 
@@ -45,3 +46,4 @@ pub use error::Error;
 pub use format::Format;
 pub use params::{ParamRole, ParamSpec, Shard, parameters};
 pub use placement::Placement;
+pub use precision::Precision;

@@ -30,7 +30,7 @@ pub struct ParamSpec {
     pub shard: Shard,
 }
 
-/// What a parameter does, as far as initialisation, optimizer and formats care.
+/// What a parameter does, as far as initialisation, optimizer, precision and formats care.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ParamRole {
     /// The token embedding, `[W, D]`.
@@ -49,6 +49,17 @@ pub enum ParamRole {
     Bias,
     /// The selection bias of a gate, `[E]`: no gradient, moved by the load of the experts.
     CorrectionBias,
+}
+
+impl ParamRole {
+    /// Whether a model of precision `Bf16` holds the values as bf16: those of embedding and head, and of what multiplies rows, but
+    /// for the gate.
+    pub fn is_rounded(self) -> bool {
+        match self {
+            Self::Embedding | Self::Head | Self::Matrix | Self::Experts => true,
+            Self::Router | Self::Norm | Self::Bias | Self::CorrectionBias => false,
+        }
+    }
 }
 
 /// How a parameter is split over the ranks that share a model.

@@ -6,11 +6,13 @@ use std::sync::Arc;
 use minke_kernels::ops::attention::{self, Saved};
 use minke_kernels::ops::matmul::Size;
 use minke_kernels::ops::rope::{self, Direction};
-use minke_kernels::ops::{embed, grouped_matmul, log_prob, matmul, norm, pointwise, route, rows, swiglu};
+use minke_kernels::ops::{bf16_matmul, embed, grouped_matmul, log_prob, matmul, norm, pointwise, route, rows, swiglu};
 use minke_kernels::{Device, ViewMut};
 
 use crate::error::Error;
-use crate::tensor::{Node, Op, Param, Pass, Region, Result, Tensor};
+use crate::ops::head;
+use crate::shape::Shape;
+use crate::tensor::{Node, Op, Operand, Origin, Param, Pass, Region, Result, Tensor};
 
 /// Gradients of parameters, by their row in the table. Kept between steps, so that memory is reused.
 #[derive(Default)]
@@ -77,7 +79,7 @@ impl Slots {
                 continue;
             }
             self.index.insert(Arc::as_ptr(&node), self.nodes.len());
-            node.op.each_input(|x| stack.extend(x.node.clone()));
+            node.op.each_input(|input| stack.extend(input.cloned()));
             self.nodes.push(node);
         }
         self.gradients.resize_with(self.nodes.len(), || None);
@@ -113,14 +115,14 @@ impl Walk<'_> {
         Ok(())
     }
 
-    /// A tensor of the shape of `like` that an operation has yet to write.
-    fn like(&self, like: &Tensor) -> Tensor {
-        Tensor::unwritten(self.pass.device, like.shape())
+    /// A tensor of a shape that an operation has yet to write.
+    fn like(&self, shape: Shape) -> Tensor {
+        Tensor::unwritten(self.pass.device, shape)
     }
 
     /// Hands a gradient to an input: the first is kept, later ones are added to it.
-    fn give(&mut self, input: &Tensor, gradient: Tensor) -> Result<()> {
-        let Some(node) = &input.node else { return Ok(()) };
+    fn give(&mut self, input: Option<&Arc<Node>>, gradient: Tensor) -> Result<()> {
+        let Some(node) = input else { return Ok(()) };
         let device = self.pass.device;
         let slot = self.slots.of(node);
         let Some(sum) = slot else {
@@ -138,12 +140,22 @@ impl Walk<'_> {
     }
 
     /// Computes and hands over the gradient of an input if it is wanted.
-    fn give_with(&mut self, input: &Tensor, fill: impl FnOnce(&Device, ViewMut<'_, f32>)) -> Result<()> {
-        if !input.recorded() {
-            return Ok(());
-        }
+    fn give_with(&mut self, input: Option<&Arc<Node>>, fill: impl FnOnce(&Device, ViewMut<'_, f32>)) -> Result<()> {
+        let Some(node) = input else { return Ok(()) };
         let device = self.pass.device;
-        self.give(input, Tensor::write(device, input.shape(), |to| fill(device, to)))
+        self.give(input, Tensor::write(device, node.shape, |to| fill(device, to)))
+    }
+
+    /// Computes both gradients of a product in bf16 at once: `fill` gets where to write dx, if it is wanted, and what to add dW to.
+    fn rounded(
+        &mut self,
+        x: &Origin,
+        w: &Param,
+        fill: impl FnOnce(Option<ViewMut<'_, f32>>, ViewMut<'_, f32>),
+    ) -> Result<()> {
+        let mut dx = x.node.as_ref().map(|node| self.like(node.shape));
+        fill(dx.as_mut().map(Tensor::view_mut), self.gradients.of(self.pass.device, w));
+        dx.map_or(Ok(()), |dx| self.give(x.node.as_ref(), dx))
     }
 
     #[allow(clippy::too_many_lines)]
@@ -155,158 +167,176 @@ impl Walk<'_> {
             Op::Leaf => {}
             Op::Matmul { x, w } => {
                 let size = Size { m: x.shape().rows(), n: w.shape().rows(), k: w.shape().width() };
-                let weight = w.view(OP)?;
-                self.give_with(x, |device, dx| matmul::matmul_nn(device, d, weight, size, dx))?;
-                matmul::matmul_backward_weight_add(device, d, x.view(OP)?, size, self.gradients.of(device, w));
+                match x {
+                    Operand::F32(x) => {
+                        let weight = w.view(OP)?;
+                        self.give_with(x.node.as_ref(), |device, dx| matmul::matmul_nn(device, d, weight, size, dx))?;
+                        matmul::matmul_backward_weight_add(device, d, x.view(OP)?, size, self.gradients.of(device, w));
+                    }
+                    Operand::Bf16 { x, rows } => self.rounded(x, w, |to, dw| {
+                        bf16_matmul::backward(device, d, rows.bf16(), w.value().bf16(), size, to, dw);
+                    })?,
+                }
             }
             Op::GroupedMatmul { x, w, plan } => {
-                let (shape, offsets, weight) = (w.shape(), plan.offsets.view(), w.view(OP)?);
+                let (shape, offsets) = (w.shape(), plan.offsets.view());
                 let size = Size { m: x.shape().rows(), n: shape.dims()[1], k: shape.width() };
-                self.give_with(x, |device, dx| {
-                    grouped_matmul::grouped_matmul_nn(device, d, weight, offsets, size, dx);
-                })?;
-                let (x, dw) = (x.view(OP)?, self.gradients.of(device, w));
-                grouped_matmul::grouped_matmul_backward_weight_add(device, d, x, offsets, size, dw);
+                match x {
+                    Operand::F32(x) => {
+                        let weight = w.view(OP)?;
+                        self.give_with(x.node.as_ref(), |device, dx| {
+                            grouped_matmul::grouped_matmul_nn(device, d, weight, offsets, size, dx);
+                        })?;
+                        let (x, dw) = (x.view(OP)?, self.gradients.of(device, w));
+                        grouped_matmul::grouped_matmul_backward_weight_add(device, d, x, offsets, size, dw);
+                    }
+                    Operand::Bf16 { x, rows } => self.rounded(x, w, |to, dw| {
+                        bf16_matmul::grouped::backward(device, d, rows.bf16(), w.value().bf16(), offsets, size, to, dw);
+                    })?,
+                }
             }
             Op::Embed { w, ids } => {
                 embed::embed_backward_add(device, w.shape().width(), ids.view(), d, self.gradients.of(device, w));
             }
             Op::RmsNorm { x, w, inverse_rms } => {
-                let (mut dx, dw) = (self.like(x), self.gradients.of(device, w));
+                let (mut dx, dw) = (self.like(x.shape()), self.gradients.of(device, w));
                 let given = (x.view(OP)?, w.view(OP)?, inverse_rms.view(OP)?);
                 norm::rms_norm_backward(device, given.0, given.1, given.2, d, dx.view_mut(), dw);
-                self.give(x, dx)?;
+                self.give(x.node.as_ref(), dx)?;
             }
             Op::AddRow { x, w } => {
-                rows::column_sums_add(device, d, x.shape().width(), self.gradients.of(device, w));
-                self.give(x, dy.clone())?;
+                rows::column_sums_add(device, d, x.shape.width(), self.gradients.of(device, w));
+                self.give(x.node.as_ref(), dy.clone())?;
             }
             Op::Rope { x, cos_sin, start, layout } => {
-                let shape = x.shape();
+                let shape = x.shape;
                 let (heads, width) = (shape.dims()[1], shape.width());
                 let table = cos_sin.view(OP)?;
-                self.give_with(x, |device, dx| {
+                self.give_with(x.node.as_ref(), |device, dx| {
                     rope::rotate(device, d, table, heads, width, *start, *layout, Direction::Inverse, dx);
                 })?;
             }
             Op::Attention { q, k, v, out, log_sum, spans, heads, scale } => {
-                let [of_q, of_k, of_v] = [q, k, v].map(|x| x.view(OP));
-                let saved = Saved { q: of_q?, k: of_k?, v: of_v?, out: out.view(OP)?, log_sum: log_sum.view(OP)? };
-                let (mut dq, mut dk, mut dv) = (self.like(q), self.like(k), self.like(v));
+                let [of_q, of_k, of_v, of_out] = [q, k, v, out].map(Tensor::floats);
+                let saved = Saved { q: of_q, k: of_k, v: of_v, out: of_out, log_sum: log_sum.view(OP)? };
+                let (mut dq, mut dk, mut dv) = (self.like(q.shape()), self.like(k.shape()), self.like(v.shape()));
                 let to = attention::Gradients { q: dq.view_mut(), k: dk.view_mut(), v: dv.view_mut() };
                 attention::attention_backward(device, saved, d, spans, *heads, *scale, to);
                 for (input, gradient) in [(q, dq), (k, dk), (v, dv)] {
-                    self.give(input, gradient)?;
+                    self.give(input.node.as_ref(), gradient)?;
                 }
             }
             Op::Swiglu { gate, up } => {
-                let (mut dgate, mut dup) = (self.like(gate), self.like(up));
-                let (g, u) = (gate.view(OP)?, up.view(OP)?);
+                let (mut dgate, mut dup) = (self.like(gate.shape()), self.like(up.shape()));
+                let (g, u) = (gate.floats(), up.floats());
                 swiglu::swiglu_backward(device, g, u, d, dgate.view_mut(), dup.view_mut());
-                self.give(gate, dgate)?;
-                self.give(up, dup)?;
+                self.give(gate.node.as_ref(), dgate)?;
+                self.give(up.node.as_ref(), dup)?;
             }
             Op::AddScaled { a, b, scale } => {
-                self.give(a, dy.clone())?;
+                self.give(a.node.as_ref(), dy.clone())?;
                 if *scale == 1.0 {
-                    self.give(b, dy.clone())?;
+                    self.give(b.node.as_ref(), dy.clone())?;
                 } else {
-                    self.give_with(b, |device, db| pointwise::scale(device, d, *scale, db))?;
+                    self.give_with(b.node.as_ref(), |device, db| pointwise::scale(device, d, *scale, db))?;
                 }
             }
-            Op::Scale { x, scale } => self.give_with(x, |device, dx| pointwise::scale(device, d, *scale, dx))?,
+            Op::Scale { x, scale } => {
+                self.give_with(x.node.as_ref(), |device, dx| pointwise::scale(device, d, *scale, dx))?
+            }
             Op::Mul { a, b } => {
                 let (of_a, of_b) = (a.view(OP)?, b.view(OP)?);
-                self.give_with(a, |device, da| pointwise::mul(device, d, of_b, da))?;
-                self.give_with(b, |device, db| pointwise::mul(device, d, of_a, db))?;
+                self.give_with(a.node.as_ref(), |device, da| pointwise::mul(device, d, of_b, da))?;
+                self.give_with(b.node.as_ref(), |device, db| pointwise::mul(device, d, of_a, db))?;
             }
             Op::Exp { x, y } => {
                 let y = y.view(OP)?;
-                self.give_with(x, |device, dx| pointwise::mul(device, d, y, dx))?;
+                self.give_with(x.node.as_ref(), |device, dx| pointwise::mul(device, d, y, dx))?;
             }
             Op::Sigmoid { x, y } => {
                 let y = y.view(OP)?;
-                self.give_with(x, |device, dx| pointwise::sigmoid_backward(device, y, d, dx))?;
+                self.give_with(x.node.as_ref(), |device, dx| pointwise::sigmoid_backward(device, y, d, dx))?;
             }
             Op::Clamp { x, low, high } => {
                 let from = x.view(OP)?;
-                self.give_with(x, |device, dx| pointwise::clamp_backward(device, from, *low, *high, d, dx))?;
+                self.give_with(x.node.as_ref(), |device, dx| {
+                    pointwise::clamp_backward(device, from, *low, *high, d, dx)
+                })?;
             }
             Op::Min { a, b } => {
-                let (mut da, mut db) = (self.like(a), self.like(b));
+                let (mut da, mut db) = (self.like(a.shape()), self.like(b.shape()));
                 pointwise::min_backward(device, a.view(OP)?, b.view(OP)?, d, da.view_mut(), db.view_mut());
-                self.give(a, da)?;
-                self.give(b, db)?;
+                self.give(a.node.as_ref(), da)?;
+                self.give(b.node.as_ref(), db)?;
             }
             Op::WeightedSum { x, weights } => {
                 let weights = weights.view(OP)?;
-                self.give_with(x, |device, dx| pointwise::scale_by(device, weights, d, dx))?;
+                self.give_with(x.node.as_ref(), |device, dx| pointwise::scale_by(device, weights, d, dx))?;
             }
             Op::Columns { x, start } => {
-                let (width, len) = (x.shape().width(), dy.shape().width());
-                self.give_with(x, |device, mut dx| {
+                let (width, len) = (x.shape.width(), dy.shape().width());
+                self.give_with(x.node.as_ref(), |device, mut dx| {
                     pointwise::fill(device, 0.0, dx.again());
                     rows::columns_backward_add(device, d, width, *start, len, dx);
                 })?;
             }
             Op::ConcatColumns { a, b } => {
-                let (left, right) = (a.shape().width(), b.shape().width());
-                self.give_with(a, |device, da| rows::columns(device, d, left + right, 0, left, da))?;
-                self.give_with(b, |device, db| rows::columns(device, d, left + right, left, right, db))?;
+                let (left, right) = (a.shape.width(), b.shape.width());
+                self.give_with(a.node.as_ref(), |device, da| rows::columns(device, d, left + right, 0, left, da))?;
+                self.give_with(b.node.as_ref(), |device, db| rows::columns(device, d, left + right, left, right, db))?;
             }
             Op::AppendShared { x, shared } => {
-                let shape = x.shape();
-                let (heads, n, r) = (shape.dims()[1], shape.width(), shared.shape().width());
-                let (mut dx, mut dshared) = (self.like(x), self.like(shared));
+                let shape = x.shape;
+                let (heads, n, r) = (shape.dims()[1], shape.width(), shared.shape.width());
+                let (mut dx, mut dshared) = (self.like(x.shape), self.like(shared.shape));
                 rows::append_shared_backward(device, d, (heads, n, r), dx.view_mut(), dshared.view_mut());
-                self.give(x, dx)?;
-                self.give(shared, dshared)?;
+                self.give(x.node.as_ref(), dx)?;
+                self.give(shared.node.as_ref(), dshared)?;
             }
             Op::GatherRows { x, ids } => {
-                let width = x.shape().width();
-                self.give_with(x, |device, mut dx| {
+                let width = x.shape.width();
+                self.give_with(x.node.as_ref(), |device, mut dx| {
                     pointwise::fill(device, 0.0, dx.again());
                     embed::embed_backward_add(device, width, ids.view(), d, dx);
                 })?;
             }
             Op::Dispatch { x, plan } => {
-                let width = x.shape().width();
-                self.give_with(x, |device, dx| {
+                let width = x.shape.width();
+                self.give_with(x.node.as_ref(), |device, dx| {
                     route::gather_backward(device, d, plan.slot_of.view(), plan.per_token, width, dx);
                 })?;
             }
             Op::Combine { ys, weights, plan } => {
                 let width = ys.shape().width();
-                let (mut dys, mut dweights) = (self.like(ys), self.like(weights));
+                let (mut dys, mut dweights) = (self.like(ys.shape()), self.like(weights.shape()));
                 let (from, w, slots) = (ys.view(OP)?, weights.view(OP)?, plan.slot_of.view());
                 route::combine_backward(device, from, w, slots, d, width, dys.view_mut(), dweights.view_mut());
-                self.give(ys, dys)?;
-                self.give(weights, dweights)?;
+                self.give(ys.node.as_ref(), dys)?;
+                self.give(weights.node.as_ref(), dweights)?;
             }
             Op::PickColumns { x, indices } => {
-                let (experts, per_token) = (x.shape().width(), dy.shape().width());
-                self.give_with(x, |device, dx| {
+                let (experts, per_token) = (x.shape.width(), dy.shape().width());
+                self.give_with(x.node.as_ref(), |device, dx| {
                     route::pick_columns_backward(device, d, indices.view(), per_token, experts, dx);
                 })?;
             }
             Op::NormalizeRows { x, epsilon } => {
                 let (from, width) = (x.view(OP)?, x.shape().width());
-                self.give_with(x, |device, dx| {
+                self.give_with(x.node.as_ref(), |device, dx| {
                     route::normalize_rows_backward(device, from, width, *epsilon, d, dx);
                 })?;
             }
             Op::SoftmaxRows { x, y } => {
-                let (y, width) = (y.view(OP)?, x.shape().width());
-                self.give_with(x, |device, dx| route::softmax_rows_backward(device, y, width, d, dx))?;
+                let (y, width) = (y.view(OP)?, x.shape.width());
+                self.give_with(x.node.as_ref(), |device, dx| route::softmax_rows_backward(device, y, width, d, dx))?;
             }
             Op::HeadLogProb { x, w, targets, inverse_temperature, log_sum } => {
                 let size = Size { m: x.shape().rows(), n: w.shape().rows(), k: w.shape().width() };
-                let head = log_prob::Head { weight: w.view(OP)?, packed: w.packed(device, OP)? };
-                let (mut dx, dw) = (self.like(x), self.gradients.of(device, w));
-                let (x_view, given, to) = (x.view(OP)?, (log_sum.view(OP)?, d), (dx.view_mut(), dw));
-                let targets = targets.view();
-                log_prob::head_log_prob_backward(device, x_view, head, targets, size, *inverse_temperature, given, to);
-                self.give(x, dx)?;
+                let head = head(device, x, w, w.dense())?;
+                let (mut dx, dw) = (self.like(x.shape()), self.gradients.of(device, w));
+                let (given, to) = ((log_sum.view(OP)?, d), (dx.view_mut(), dw));
+                log_prob::head_log_prob_backward(device, head, targets.view(), size, *inverse_temperature, given, to);
+                self.give(x.node(), dx)?;
             }
             Op::Recompute(region) => self.recompute(region, dy)?,
             Op::Inference { op, .. } => return Err(Error::NotDifferentiable { op }),
@@ -327,7 +357,7 @@ impl Walk<'_> {
             let node = leaf.node.as_ref().expect("invariant: a leaf has a node");
             let found = slots.index.contains_key(&Arc::as_ptr(node)).then(|| slots.of(node).take()).flatten();
             if let Some(gradient) = found {
-                self.give(outer, gradient)?;
+                self.give(outer.node.as_ref(), gradient)?;
             }
         }
         Ok(())

@@ -2,11 +2,10 @@
 
 use std::sync::Arc;
 
-use minke_kernels::ops::{adamw, grouped_matmul, matmul, muon};
-use minke_kernels::{Device, View, ViewMut};
-use minke_spec::Format;
+use minke_kernels::ops::{bf16_matmul, cast, grouped_matmul, matmul};
+use minke_kernels::{Bf16, Device, Dtype, Floats, FloatsMut, Pod, View};
+use minke_spec::{Format, Precision};
 
-use crate::backward::Gradients;
 use crate::shape::Shape;
 use crate::stored::{SplitHeads, StoredWeight};
 use crate::tensor::{Dense, Packed, Param, Result, Tensor, Weight};
@@ -37,15 +36,15 @@ impl Param {
         &self.weight
     }
 
-    /// Whether the values are held as f32, as training needs them.
+    /// Whether the values are held as f32 or bf16, as training needs them.
     pub fn is_dense(&self) -> bool {
         matches!(self.weight, Weight::Dense(_))
     }
 
-    fn dense(&self) -> &Dense {
+    pub(crate) fn dense(&self) -> &Dense {
         match &self.weight {
             Weight::Dense(dense) => dense,
-            other => panic!("invariant: {} was asked for as f32 and stays {}", self.name, other.format().name()),
+            other => panic!("invariant: {} was asked for as values and stays {}", self.name, other.format().name()),
         }
     }
 
@@ -67,7 +66,24 @@ impl Param {
     /// # Panics
     /// If the weight stays as it lies in a file ([`Param::is_dense`]), or there is another number of values.
     pub fn write(&mut self, device: &Device, values: &[f32]) {
-        self.view_mut(device).write(values);
+        match self.floats_mut(device) {
+            FloatsMut::F32(to) => to.write(values),
+            FloatsMut::Bf16(to) => cast::narrow(device, device.upload(values).view(), to),
+        }
+    }
+
+    /// Holds the values in the precision of a model, rounded if need be. What is not held as f32 or bf16 stays as it is.
+    pub fn hold_as(&mut self, device: &Device, precision: Precision) {
+        if let Weight::Dense(dense) = &mut self.weight {
+            let value = match (precision, dense.value.dtype()) {
+                (Precision::F32, Dtype::F32) | (Precision::Bf16, Dtype::Bf16) => return,
+                (Precision::F32, Dtype::Bf16) => dense.value.widened(device),
+                (Precision::Bf16, Dtype::F32) => {
+                    dense.value.narrowed(device, "hold_as").expect("invariant: the values are F32")
+                }
+            };
+            *dense = Dense { value, packed: Arc::default() };
+        }
     }
 
     /// Reads the values, changes them on the host, and writes them back.
@@ -81,42 +97,51 @@ impl Param {
     }
 
     /// The values to be changed; what was derived from the old ones is dropped.
-    fn view_mut(&mut self, device: &Device) -> ViewMut<'_, f32> {
-        let Weight::Dense(dense) = &mut self.weight else { panic!("invariant: what is trained is held as f32") };
+    fn floats_mut(&mut self, device: &Device) -> FloatsMut<'_> {
+        let Weight::Dense(dense) = &mut self.weight else { panic!("invariant: what is trained is dense") };
         dense.packed = Arc::default();
         if !dense.value.is_unshared() {
             // A tape or a frozen reference still reads the old version: leave it to them.
             dense.value = dense.value.copy(device);
         }
-        dense.value.view_mut()
-    }
-
-    /// The packed values of a matrix `[n, k]` or of stacked experts `[E, n, k]`.
-    pub(crate) fn packed(&self, device: &Device, op: &'static str) -> Result<View<'_, f32>> {
-        self.dense().packed(device, op, &self.name)
+        dense.value.floats_mut()
     }
 }
 
 impl Dense {
-    /// The packed values of a matrix `[n, k]` or of stacked experts `[E, n, k]`.
-    fn packed(&self, device: &Device, op: &'static str, name: &str) -> Result<View<'_, f32>> {
-        let (values, shape) = (self.value.view(op)?, self.value.shape());
+    /// The packed values of a matrix `[n, k]` or of stacked experts `[E, n, k]`: f32 or bf16, as the values are.
+    pub(crate) fn packed<T: Pod>(&self, device: &Device, name: &str) -> View<'_, T> {
+        let shape = self.value.shape();
         let pack = || {
             let (experts, n, k) = match *shape.dims() {
                 [n, k] => (None, n, k),
                 [experts, n, k] => (Some(experts), n, k),
                 _ => panic!("invariant: {name} {shape} is a matrix or a stack of them"),
             };
-            let mut buffer = device.buffer::<f32>(experts.unwrap_or(1) * matmul::packed_len(device, n, k));
-            match experts {
-                None => matmul::pack(device, values, n, k, buffer.view_mut()),
-                Some(experts) => grouped_matmul::pack(device, values, experts, n, k, buffer.view_mut()),
-            }
+            let count = experts.unwrap_or(1);
+            let buffer = match (self.value.floats(), experts) {
+                (Floats::F32(values), experts) => {
+                    let mut buffer = device.buffer::<f32>(count * matmul::packed_len(device, n, k));
+                    match experts {
+                        None => matmul::pack(device, values, n, k, buffer.view_mut()),
+                        Some(experts) => grouped_matmul::pack(device, values, experts, n, k, buffer.view_mut()),
+                    }
+                    buffer
+                }
+                (Floats::Bf16(values), experts) => {
+                    let mut buffer = device.buffer::<Bf16>(count * bf16_matmul::packed_len(device, n, k));
+                    match experts {
+                        None => bf16_matmul::pack(device, values, n, k, buffer.view_mut()),
+                        Some(experts) => bf16_matmul::grouped::pack(device, values, experts, n, k, buffer.view_mut()),
+                    }
+                    buffer
+                }
+            };
             Packed { buffer, device: device.name() }
         };
         let packed = self.packed.get_or_init(pack);
         assert_eq!(packed.device, device.name(), "{name} was packed for another device");
-        Ok(packed.buffer.view())
+        packed.buffer.view()
     }
 }
 
@@ -154,7 +179,7 @@ impl Weight {
     /// If an expert is not in memory.
     pub fn decode(&self, device: &Device) -> Result<Tensor> {
         match self {
-            Self::Dense(dense) => Ok(dense.value.clone()),
+            Self::Dense(dense) => Ok(dense.value.widened(device)),
             Self::Stored(stored) => {
                 let mut values = Tensor::unwritten(device, stored.shape());
                 stored.decode(device, values.view_mut())?;
@@ -184,34 +209,78 @@ impl std::fmt::Debug for Param {
 }
 
 /// The updates of an optimizer, as operations on a parameter, its gradient and its state.
+///
+/// A parameter that is held as bf16 has a *master*, the f32 values that updates add up: a step moves the master, and the
+/// parameter becomes its rounded value.
 pub mod optimize {
-    use super::{Device, Gradients, Param, Tensor, adamw, muon};
+    use minke_kernels::ops::{adamw, cast, muon};
+    use minke_kernels::{Device, FloatsMut, ViewMut};
+
+    use super::Param;
+    use crate::backward::Gradients;
+    use crate::tensor::Tensor;
     pub use minke_kernels::ops::adamw::AdamW;
     pub use minke_kernels::ops::muon::Muon;
+
+    /// A parameter with what an update reads and writes beside it.
+    pub struct Update<'a> {
+        /// The parameter.
+        pub param: &'a mut Param,
+        /// Its master, if it has one ([`master`]).
+        pub master: Option<&'a mut Tensor>,
+        /// The gradient of the loss.
+        pub gradient: Tensor,
+    }
+
+    /// The master with which a parameter starts, if it is held as bf16: the same values as f32.
+    pub fn master(device: &Device, param: &Param) -> Option<Tensor> {
+        let value = param.value();
+        (value.dtype() != minke_kernels::Dtype::F32).then(|| value.widened(device))
+    }
+
+    /// The f32 values that an update moves.
+    fn moved<'a>(device: &Device, param: &'a mut Param, master: &'a mut Option<&mut Tensor>) -> ViewMut<'a, f32> {
+        match (param.floats_mut(device), master) {
+            (FloatsMut::F32(values), None) => values,
+            (FloatsMut::Bf16(_), Some(master)) => master.view_mut(),
+            _ => panic!("invariant: a parameter has a master exactly if it is bf16"),
+        }
+    }
+
+    /// Rounds the master to the parameter, if there is one.
+    fn round(device: &Device, param: &mut Param, master: Option<&mut Tensor>) {
+        if let (FloatsMut::Bf16(to), Some(master)) = (param.floats_mut(device), master) {
+            cast::narrow(device, master.view("round").expect("invariant: a master is F32"), to);
+        }
+    }
 
     /// Takes one AdamW step with first and second moments `m`, `v`; `step` counts from 1.
     pub fn adamw_step(
         device: &Device,
-        param: &mut Param,
-        gradient: &Tensor,
+        update: Update<'_>,
         (m, v): (&mut Tensor, &mut Tensor),
         settings: &AdamW,
         step: u64,
     ) {
+        let Update { param, mut master, gradient } = update;
         let gradient = gradient.view("adamw").expect("invariant: gradients are F32");
-        adamw::step(device, param.view_mut(device), gradient, m.view_mut(), v.view_mut(), settings, step);
+        let values = moved(device, param, &mut master);
+        adamw::step(device, values, gradient, m.view_mut(), v.view_mut(), settings, step);
+        round(device, param, master);
     }
 
-    /// Takes one Muon step on parameters that are matrices or stacks of them, each with its gradient and momentum. All of
-    /// them are one operation, so that threads share their matrices evenly.
-    pub fn muon_step(device: &Device, mut params: Vec<(&mut Param, Tensor, &mut Tensor)>, settings: &Muon) {
-        let matrices = params.iter_mut().map(|(param, gradient, momentum)| {
-            let shape = param.shape();
+    /// Takes one Muon step on parameters that are matrices or stacks of them, each with its momentum. All of them are one
+    /// operation, so that threads share their matrices evenly.
+    pub fn muon_step(device: &Device, mut updates: Vec<(Update<'_>, &mut Tensor)>, settings: &Muon) {
+        let matrices = updates.iter_mut().map(|(update, momentum)| {
+            let shape = update.param.shape();
             let [.., rows, columns] = *shape.dims() else { panic!("invariant: Muon is for matrices, not {shape}") };
-            let grad = gradient.view("muon").expect("invariant: gradients are F32");
-            muon::Matrices { param: param.view_mut(device), grad, momentum: momentum.view_mut(), rows, columns }
+            let grad = update.gradient.view("muon").expect("invariant: gradients are F32");
+            let param = moved(device, update.param, &mut update.master);
+            muon::Matrices { param, grad, momentum: momentum.view_mut(), rows, columns }
         });
         muon::step(device, matrices.collect(), settings);
+        updates.into_iter().for_each(|(update, _)| round(device, update.param, update.master));
     }
 
     /// The Euclidean norm of all gradients, for the host, summed in the order of the table.

@@ -8,7 +8,10 @@ use std::sync::{Arc, OnceLock};
 
 use minke_kernels::ops::attention::{Heads, Span};
 use minke_kernels::ops::rope::Layout;
+use minke_kernels::ops::{bf16_matmul, cast};
 use minke_kernels::{Bf16, Buffer, Device, Dtype, Floats, FloatsMut, View, ViewMut};
+
+use minke_spec::Precision;
 
 use crate::error::Error;
 use crate::experts::ExpertSource;
@@ -25,8 +28,21 @@ pub type Result<T> = std::result::Result<T, Error>;
 pub struct Tensor {
     shape: Shape,
     dtype: Dtype,
-    storage: Arc<Buffer>,
+    storage: Arc<Storage>,
     pub(crate) node: Option<Arc<Node>>,
+}
+
+/// Values, and what products derived from them.
+struct Storage {
+    buffer: Buffer,
+    /// Rows of some width rounded to bf16, so that all products that read them share the work and the memory.
+    rounded: OnceLock<Tensor>,
+}
+
+impl Storage {
+    fn new(buffer: Buffer) -> Arc<Self> {
+        Arc::new(Self { buffer, rounded: OnceLock::new() })
+    }
 }
 
 impl Tensor {
@@ -37,7 +53,7 @@ impl Tensor {
     pub fn from_slice(device: &Device, shape: &[usize], values: &[f32]) -> Self {
         let shape = Shape::new(shape);
         assert_eq!(shape.elements(), values.len(), "{shape} holds another number of values");
-        Self { shape, dtype: Dtype::F32, storage: Arc::new(device.upload(values)), node: None }
+        Self { shape, dtype: Dtype::F32, storage: Storage::new(device.upload(values)), node: None }
     }
 
     /// A tensor of zeros in F32.
@@ -48,13 +64,13 @@ impl Tensor {
     /// A tensor of zeros.
     pub fn zeros_as(device: &Device, dtype: Dtype, shape: &[usize]) -> Self {
         let shape = Shape::new(shape);
-        let storage = Arc::new(device.zeros::<u8>(shape.elements() * dtype.bytes()));
+        let storage = Storage::new(device.zeros::<u8>(shape.elements() * dtype.bytes()));
         Self { shape, dtype, storage, node: None }
     }
 
     /// A tensor in F32 whose values an operation has yet to write.
     pub(crate) fn unwritten(device: &Device, shape: Shape) -> Self {
-        let storage = Arc::new(device.buffer::<f32>(shape.elements()));
+        let storage = Storage::new(device.buffer::<f32>(shape.elements()));
         Self { shape, dtype: Dtype::F32, storage, node: None }
     }
 
@@ -77,17 +93,17 @@ impl Tensor {
 
     /// A copy that shares no memory, without history.
     pub(crate) fn copy(&self, device: &Device) -> Self {
-        let bytes = self.storage.view::<u8>();
-        let mut storage = device.buffer::<u8>(bytes.len());
-        minke_kernels::ops::copy(device, bytes, storage.view_mut());
-        Self { shape: self.shape, dtype: self.dtype, storage: Arc::new(storage), node: None }
+        let bytes = self.bytes();
+        let mut buffer = device.buffer::<u8>(bytes.len());
+        minke_kernels::ops::copy(device, bytes, buffer.view_mut());
+        Self { shape: self.shape, dtype: self.dtype, storage: Storage::new(buffer), node: None }
     }
 
     /// Copies the values to the host, row-major; those of other types than F32 are widened.
     pub fn read(&self) -> Vec<f32> {
         match self.dtype {
-            Dtype::F32 => self.storage.view::<f32>().read(),
-            Dtype::Bf16 => self.storage.view::<Bf16>().read().into_iter().map(Bf16::to_f32).collect(),
+            Dtype::F32 => self.storage.buffer.view::<f32>().read(),
+            Dtype::Bf16 => self.storage.buffer.view::<Bf16>().read().into_iter().map(Bf16::to_f32).collect(),
         }
     }
 
@@ -103,7 +119,7 @@ impl Tensor {
     /// The values as an operation reads them.
     pub(crate) fn view(&self, op: &'static str) -> Result<View<'_, f32>> {
         match self.dtype {
-            Dtype::F32 => Ok(self.storage.view()),
+            Dtype::F32 => Ok(self.storage.buffer.view()),
             dtype => Err(Error::Dtype { op, dtype }),
         }
     }
@@ -154,15 +170,85 @@ impl Tensor {
     /// If another tensor holds them too, or they are not F32.
     pub(crate) fn view_mut(&mut self) -> ViewMut<'_, f32> {
         assert_eq!(self.dtype, Dtype::F32, "invariant: only F32 is written in place");
-        Arc::get_mut(&mut self.storage).expect("invariant: what is written in place is not shared").view_mut()
+        self.buffer_mut().view_mut()
+    }
+
+    /// The memory of the values for writing; what was derived from the old ones is dropped.
+    ///
+    /// # Panics
+    /// If other tensors share them.
+    fn buffer_mut(&mut self) -> &mut Buffer {
+        let storage = Arc::get_mut(&mut self.storage).expect("invariant: what is written in place is not shared");
+        storage.rounded = OnceLock::new();
+        &mut storage.buffer
     }
 
     /// The values in their type, row-major.
     pub(crate) fn floats(&self) -> Floats<'_> {
         match self.dtype {
-            Dtype::F32 => Floats::F32(self.storage.view()),
-            Dtype::Bf16 => Floats::Bf16(self.storage.view()),
+            Dtype::F32 => Floats::F32(self.storage.buffer.view()),
+            Dtype::Bf16 => Floats::Bf16(self.storage.buffer.view()),
         }
+    }
+
+    /// The rows rounded to bf16 and padded, as products of operands in bf16 read them, without history.
+    ///
+    /// # Shapes
+    /// x [.., D] -> [R, `row_len(D)`]
+    pub(crate) fn rounded_rows(&self, device: &Device, op: &'static str) -> Result<Self> {
+        let (x, width) = (self.view(op)?, self.shape.width());
+        let shape = Shape::new(&[self.shape.rows(), bf16_matmul::row_len(width)]);
+        let round = || {
+            let mut rows = device.buffer::<Bf16>(shape.elements());
+            bf16_matmul::round_rows(device, x, width, rows.view_mut());
+            Self { shape, dtype: Dtype::Bf16, storage: Storage::new(rows), node: None }
+        };
+        let kept = self.storage.rounded.get_or_init(round);
+        // Under another shape the values may be rows of another width; without padding that makes no difference.
+        let unpadded = kept.shape.elements() == self.shape.elements() && shape.width() == width;
+        Ok(if kept.shape == shape || unpadded { Self { shape, ..kept.clone() } } else { round() })
+    }
+
+    /// The values of an F32 tensor rounded to bf16, with the same history.
+    pub(crate) fn narrowed(&self, device: &Device, op: &'static str) -> Result<Self> {
+        let storage = if bf16_matmul::row_len(self.shape.width()) == self.shape.width() {
+            self.rounded_rows(device, op)?.storage
+        } else {
+            let x = self.view(op)?;
+            let mut buffer = device.buffer::<Bf16>(x.len());
+            cast::narrow(device, x, buffer.view_mut());
+            Storage::new(buffer)
+        };
+        Ok(Self { dtype: Dtype::Bf16, storage, ..self.clone() })
+    }
+
+    /// The values of a tensor that is bf16.
+    ///
+    /// # Panics
+    /// If it is not.
+    pub(crate) fn bf16(&self) -> View<'_, Bf16> {
+        match self.floats() {
+            Floats::Bf16(values) => values,
+            Floats::F32(_) => panic!("invariant: what a product in bf16 reads is bf16"),
+        }
+    }
+
+    /// The values as F32, without history; a tensor that is F32 is shared.
+    pub(crate) fn widened(&self, device: &Device) -> Self {
+        match self.floats() {
+            Floats::F32(_) => self.detach(),
+            Floats::Bf16(x) => Self::write(device, self.shape, |y| cast::widen(device, x, y)),
+        }
+    }
+
+    /// Whether a product in bf16 lies behind the tensor on the tape.
+    pub(crate) fn is_in_bf16(&self) -> bool {
+        self.node.as_ref().is_some_and(|node| node.precision == Precision::Bf16)
+    }
+
+    /// What the backward knows of an input whose values it does not need.
+    pub(crate) fn origin(&self) -> Origin {
+        Origin { shape: self.shape, node: self.node.clone() }
     }
 
     /// The values in their type, for writing.
@@ -170,17 +256,15 @@ impl Tensor {
     /// # Panics
     /// If other tensors share them.
     pub(crate) fn floats_mut(&mut self) -> FloatsMut<'_> {
-        let dtype = self.dtype;
-        let storage = Arc::get_mut(&mut self.storage).expect("invariant: what is written in place is not shared");
-        match dtype {
-            Dtype::F32 => FloatsMut::F32(storage.view_mut()),
-            Dtype::Bf16 => FloatsMut::Bf16(storage.view_mut()),
+        match self.dtype {
+            Dtype::F32 => FloatsMut::F32(self.buffer_mut().view_mut()),
+            Dtype::Bf16 => FloatsMut::Bf16(self.buffer_mut().view_mut()),
         }
     }
 
     /// The bytes of the values.
     pub(crate) fn bytes(&self) -> View<'_, u8> {
-        self.storage.view()
+        self.storage.buffer.view()
     }
 
     /// The bytes of the values, for writing.
@@ -188,7 +272,7 @@ impl Tensor {
     /// # Panics
     /// If other tensors share them.
     pub(crate) fn bytes_mut(&mut self) -> ViewMut<'_, u8> {
-        Arc::get_mut(&mut self.storage).expect("invariant: what is written in place is not shared").view_mut()
+        self.buffer_mut().view_mut()
     }
 
     /// Checks that the tensor has the given rank.
@@ -357,7 +441,7 @@ pub struct Param {
 /// How the values of a parameter are held.
 #[derive(Clone)]
 pub enum Weight {
-    /// As f32: what is trained, and what is small.
+    /// As f32 or bf16: what is trained, and what is small.
     Dense(Dense),
     /// As they lie in a file, in any format; for inference.
     Stored(Arc<StoredWeight>),
@@ -365,7 +449,8 @@ pub enum Weight {
     Split(Arc<SplitHeads>),
 }
 
-/// Values in f32. A matrix keeps one packed copy per version of them, made when it is first multiplied with.
+/// Values in f32, or in bf16: then products round their rows to bf16 too. A matrix keeps one packed copy per version of them, made
+/// when it is first multiplied with.
 #[derive(Clone)]
 pub struct Dense {
     pub(crate) value: Tensor,
@@ -398,13 +483,61 @@ pub(crate) struct Node {
     pub shape: Shape,
     /// Longest way back to a leaf: inputs always have a smaller one, so falling depth is an order for the backward.
     pub depth: u32,
+    /// That of the model whose products lie behind.
+    pub precision: Precision,
+}
+
+/// An input of an operation without its values.
+#[derive(Clone)]
+pub(crate) struct Origin {
+    pub shape: Shape,
+    pub node: Option<Arc<Node>>,
+}
+
+/// The rows that a product with a weight read.
+pub(crate) enum Operand {
+    F32(Tensor),
+    /// Rounded rows, which the products that read the same tensor share.
+    Bf16 {
+        x: Origin,
+        rows: Tensor,
+    },
+}
+
+impl Operand {
+    pub(crate) fn shape(&self) -> Shape {
+        match self {
+            Self::F32(x) => x.shape,
+            Self::Bf16 { x, .. } => x.shape,
+        }
+    }
+
+    fn precision(&self) -> Precision {
+        match self {
+            Self::F32(_) => Precision::F32,
+            Self::Bf16 { .. } => Precision::Bf16,
+        }
+    }
+
+    pub(crate) fn node(&self) -> Option<&Arc<Node>> {
+        match self {
+            Self::F32(x) => x.node.as_ref(),
+            Self::Bf16 { x, .. } => x.node.as_ref(),
+        }
+    }
 }
 
 impl Node {
     pub(crate) fn new(op: Op, shape: Shape) -> Arc<Self> {
-        let mut depth = 0;
-        op.each_input(|x| depth = depth.max(x.node.as_ref().map_or(0, |node| node.depth + 1)));
-        Arc::new(Self { op, shape, depth })
+        let (mut depth, mut precision) = (0, op.precision());
+        op.each_input(|input| {
+            let Some(node) = input else { return };
+            depth = depth.max(node.depth + 1);
+            if node.precision == Precision::Bf16 {
+                precision = Precision::Bf16;
+            }
+        });
+        Arc::new(Self { op, shape, depth, precision })
     }
 }
 
@@ -413,11 +546,11 @@ pub(crate) enum Op {
     /// A start of the tape.
     Leaf,
     Matmul {
-        x: Tensor,
+        x: Operand,
         w: Param,
     },
     GroupedMatmul {
-        x: Tensor,
+        x: Operand,
         w: Param,
         plan: Dispatch,
     },
@@ -431,15 +564,16 @@ pub(crate) enum Op {
         inverse_rms: Tensor,
     },
     AddRow {
-        x: Tensor,
+        x: Origin,
         w: Param,
     },
     Rope {
-        x: Tensor,
+        x: Origin,
         cos_sin: Tensor,
         start: usize,
         layout: Layout,
     },
+    /// In bf16, all but the log of the sums are kept as bf16.
     Attention {
         q: Tensor,
         k: Tensor,
@@ -450,18 +584,19 @@ pub(crate) enum Op {
         heads: Heads,
         scale: f32,
     },
+    /// In bf16, both inputs are kept as bf16.
     Swiglu {
         gate: Tensor,
         up: Tensor,
     },
     /// a + scale * b
     AddScaled {
-        a: Tensor,
-        b: Tensor,
+        a: Origin,
+        b: Origin,
         scale: f32,
     },
     Scale {
-        x: Tensor,
+        x: Origin,
         scale: f32,
     },
     Mul {
@@ -469,11 +604,11 @@ pub(crate) enum Op {
         b: Tensor,
     },
     Exp {
-        x: Tensor,
+        x: Origin,
         y: Tensor,
     },
     Sigmoid {
-        x: Tensor,
+        x: Origin,
         y: Tensor,
     },
     Clamp {
@@ -487,27 +622,27 @@ pub(crate) enum Op {
     },
     /// Sum of x times constant weights.
     WeightedSum {
-        x: Tensor,
+        x: Origin,
         weights: Tensor,
     },
     Columns {
-        x: Tensor,
+        x: Origin,
         start: usize,
     },
     ConcatColumns {
-        a: Tensor,
-        b: Tensor,
+        a: Origin,
+        b: Origin,
     },
     AppendShared {
-        x: Tensor,
-        shared: Tensor,
+        x: Origin,
+        shared: Origin,
     },
     GatherRows {
-        x: Tensor,
+        x: Origin,
         ids: Indices,
     },
     Dispatch {
-        x: Tensor,
+        x: Origin,
         plan: Dispatch,
     },
     Combine {
@@ -516,7 +651,7 @@ pub(crate) enum Op {
         plan: Dispatch,
     },
     PickColumns {
-        x: Tensor,
+        x: Origin,
         indices: Indices,
     },
     NormalizeRows {
@@ -524,11 +659,11 @@ pub(crate) enum Op {
         epsilon: f32,
     },
     SoftmaxRows {
-        x: Tensor,
+        x: Origin,
         y: Tensor,
     },
     HeadLogProb {
-        x: Tensor,
+        x: Operand,
         w: Param,
         targets: Indices,
         inverse_temperature: f32,
@@ -538,42 +673,47 @@ pub(crate) enum Op {
     /// An operation of the inference path, recorded only to be named when a gradient is asked of it.
     Inference {
         op: &'static str,
-        x: Tensor,
+        x: Origin,
     },
 }
 
 impl Op {
     /// Calls `visit` with every differentiable input.
-    pub(crate) fn each_input(&self, mut visit: impl FnMut(&Tensor)) {
+    pub(crate) fn each_input(&self, mut visit: impl FnMut(Option<&Arc<Node>>)) {
+        let mut all = |inputs: &[&Option<Arc<Node>>]| inputs.iter().for_each(|node| visit(node.as_ref()));
         match self {
             Self::Leaf | Self::Embed { .. } => {}
-            Self::Matmul { x, .. }
-            | Self::GroupedMatmul { x, .. }
-            | Self::RmsNorm { x, .. }
-            | Self::AddRow { x, .. }
+            Self::Matmul { x, .. } | Self::GroupedMatmul { x, .. } | Self::HeadLogProb { x, .. } => visit(x.node()),
+            Self::RmsNorm { x, .. } | Self::Clamp { x, .. } | Self::NormalizeRows { x, .. } => all(&[&x.node]),
+            Self::AddRow { x, .. }
             | Self::Rope { x, .. }
             | Self::Scale { x, .. }
             | Self::Exp { x, .. }
             | Self::Sigmoid { x, .. }
-            | Self::Clamp { x, .. }
             | Self::WeightedSum { x, .. }
             | Self::Columns { x, .. }
             | Self::GatherRows { x, .. }
             | Self::Dispatch { x, .. }
             | Self::PickColumns { x, .. }
-            | Self::NormalizeRows { x, .. }
             | Self::SoftmaxRows { x, .. }
-            | Self::HeadLogProb { x, .. }
-            | Self::Inference { x, .. } => visit(x),
-            Self::Attention { q, k, v, .. } => [q, k, v].into_iter().for_each(visit),
+            | Self::Inference { x, .. } => all(&[&x.node]),
+            Self::Attention { q, k, v, .. } => all(&[&q.node, &k.node, &v.node]),
             Self::Swiglu { gate: a, up: b }
-            | Self::AddScaled { a, b, .. }
             | Self::Mul { a, b }
             | Self::Min { a, b }
-            | Self::ConcatColumns { a, b }
-            | Self::AppendShared { x: a, shared: b }
-            | Self::Combine { ys: a, weights: b, .. } => [a, b].into_iter().for_each(visit),
-            Self::Recompute(region) => region.inputs.iter().for_each(visit),
+            | Self::Combine { ys: a, weights: b, .. } => all(&[&a.node, &b.node]),
+            Self::AddScaled { a, b, .. } | Self::ConcatColumns { a, b } | Self::AppendShared { x: a, shared: b } => {
+                all(&[&a.node, &b.node])
+            }
+            Self::Recompute(region) => region.inputs.iter().for_each(|x| visit(x.node.as_ref())),
+        }
+    }
+
+    /// In which precision the operation multiplied.
+    fn precision(&self) -> Precision {
+        match self {
+            Self::Matmul { x, .. } | Self::GroupedMatmul { x, .. } | Self::HeadLogProb { x, .. } => x.precision(),
+            _ => Precision::F32,
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use minke_spec::ModelConfig;
+use minke_spec::{ModelConfig, Precision};
 use serde::{Deserialize, Serialize};
 
 use crate::data::{NamedTask, unknown_task};
@@ -43,6 +43,8 @@ pub struct RunConfig {
     pub name: String,
     /// Seed of every draw.
     pub seed: u64,
+    /// With which numbers models multiply by their weights, in training and in rollouts: `"f32"` or `"bf16"`.
+    pub precision: Precision,
     /// The model, under published names; `vocab_size`, `bos_token_id` and `eos_token_id` are those of the tokenizer
     /// unless they are given.
     pub model: ModelConfig,
@@ -137,6 +139,8 @@ struct Raw {
     name: String,
     #[serde(default)]
     seed: u64,
+    #[serde(default)]
+    precision: Precision,
     model: toml::Table,
     #[serde(default)]
     tokenizer: TokenizerConfig,
@@ -171,7 +175,8 @@ impl RunConfig {
         let tasks = raw.task.into_iter().enumerate().map(|(i, table)| read_task(i, table)).collect::<Result<_>>()?;
         let stages = raw.stage.into_iter().enumerate();
         let stages = stages.map(|(i, table)| read_stage(i, table, vocabulary)).collect::<Result<_>>()?;
-        let run = Self { name: raw.name, seed: raw.seed, model, tokenizer: raw.tokenizer, tasks, stages };
+        let (name, seed, precision) = (raw.name, raw.seed, raw.precision);
+        let run = Self { name, seed, precision, model, tokenizer: raw.tokenizer, tasks, stages };
         run.validate()?;
         Ok(run)
     }
@@ -236,7 +241,7 @@ impl RunConfig {
         }
     }
 
-    /// A hash of everything that the result of a stage depends on: seed, tokenizer, tasks, the stage, and the
+    /// A hash of everything that the result of a stage depends on: seed, precision, tokenizer, tasks, the stage, and the
     /// stages that it starts or learns from. Editing another stage leaves it as it is.
     pub(crate) fn hash_of(&self, stage: &StageConfig) -> String {
         let mut wanted = vec![stage.name()];
@@ -248,7 +253,11 @@ impl RunConfig {
                 wanted.extend(stage.settings().data());
             }
         }
-        hash(&(self.tokenizer_hash(), lineage))
+        match self.precision {
+            // Without the precision, as runs had it that were begun before there was a choice.
+            Precision::F32 => hash(&(self.tokenizer_hash(), lineage)),
+            precision => hash(&(self.tokenizer_hash(), lineage, precision)),
+        }
     }
 
     /// A hash of everything that the tokenizer depends on.

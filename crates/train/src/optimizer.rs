@@ -2,8 +2,8 @@
 
 use minke_model::Transformer;
 use minke_spec::{ParamRole, parameters};
-use minke_tensor::optimize::{AdamW, Muon, adamw_step, gradient_norm, muon_step};
-use minke_tensor::{Device, Gradients, Tensor};
+use minke_tensor::optimize::{AdamW, Muon, Update, adamw_step, gradient_norm, master, muon_step};
+use minke_tensor::{Device, Gradients, Param, Tensor};
 use serde::{Deserialize, Serialize};
 
 /// The learning rates of the two groups of parameters.
@@ -81,9 +81,35 @@ impl OptimizerConfig {
 const EPSILON: f64 = 1e-8;
 
 /// The optimizer state of one parameter.
-enum State {
+struct State {
+    /// The f32 values of a parameter that is held as bf16: what updates add up.
+    master: Option<Tensor>,
+    kind: Kind,
+}
+
+enum Kind {
     Muon { momentum: Tensor },
     AdamW { first: Tensor, second: Tensor, decays: bool },
+}
+
+impl State {
+    /// All tensors with what follows the name of the parameter in their names.
+    fn tensors(&self) -> impl Iterator<Item = (&'static str, &Tensor)> {
+        let own = match &self.kind {
+            Kind::Muon { momentum } => [Some(("momentum", momentum)), None],
+            Kind::AdamW { first, second, .. } => [Some(("first", first)), Some(("second", second))],
+        };
+        own.into_iter().flatten().chain(self.master.iter().map(|master| ("master", master)))
+    }
+
+    /// The same, to be replaced.
+    fn tensors_mut(&mut self) -> impl Iterator<Item = (&'static str, &mut Tensor)> {
+        let own = match &mut self.kind {
+            Kind::Muon { momentum } => [Some(("momentum", momentum)), None],
+            Kind::AdamW { first, second, .. } => [Some(("first", first)), Some(("second", second))],
+        };
+        own.into_iter().flatten().chain(self.master.iter_mut().map(|master| ("master", master)))
+    }
 }
 
 /// The optimizers of a model: state by parameter, and the number of updates so far.
@@ -106,19 +132,21 @@ impl Optimizer {
     ) -> Self {
         let layers = model.config().num_hidden_layers;
         let zeros = |shape: &[usize]| Tensor::zeros(device, shape);
-        let state = |spec: &minke_spec::ParamSpec| {
+        let state = |(spec, param): (&minke_spec::ParamSpec, &&Param)| {
             if spec.role == ParamRole::CorrectionBias || (!train_mtp && spec.layer.is_some_and(|id| id >= layers)) {
                 return None;
             }
             let matrix = matches!(spec.role, ParamRole::Matrix | ParamRole::Experts);
-            Some(if matrix && rates.muon.is_some() {
-                State::Muon { momentum: zeros(&spec.shape) }
+            let kind = if matrix && rates.muon.is_some() {
+                Kind::Muon { momentum: zeros(&spec.shape) }
             } else {
                 let decays = !matches!(spec.role, ParamRole::Norm | ParamRole::Bias);
-                State::AdamW { first: zeros(&spec.shape), second: zeros(&spec.shape), decays }
-            })
+                Kind::AdamW { first: zeros(&spec.shape), second: zeros(&spec.shape), decays }
+            };
+            Some(State { master: master(device, param), kind })
         };
-        Self { config, states: parameters(model.config()).iter().map(state).collect(), updates: 0 }
+        let states = parameters(model.config()).iter().zip(&model.params()).map(state).collect();
+        Self { config, states, updates: 0 }
     }
 
     /// An optimizer that trains nothing.
@@ -159,9 +187,10 @@ impl Optimizer {
                 Some(gradient) => gradient.clone(),
                 None => Tensor::zeros(device, param.shape().dims()),
             };
-            match state {
-                State::Muon { momentum } => matrices.push((param, gradient, momentum)),
-                State::AdamW { first, second, decays } => {
+            let update = Update { param, master: state.master.as_mut(), gradient };
+            match &mut state.kind {
+                Kind::Muon { momentum } => matrices.push((update, momentum)),
+                Kind::AdamW { first, second, decays } => {
                     let settings = AdamW {
                         lr: rates.adamw,
                         beta1: config.beta1,
@@ -170,7 +199,7 @@ impl Optimizer {
                         weight_decay: if *decays { config.weight_decay } else { 0.0 },
                         grad_scale,
                     };
-                    adamw_step(device, param, &gradient, (first, second), &settings, self.updates);
+                    adamw_step(device, update, (first, second), &settings, self.updates);
                 }
             }
         }
@@ -186,18 +215,11 @@ impl Optimizer {
 
     /// The whole state, by the name under which it is saved.
     pub fn tensors(&self, model: &Transformer) -> Vec<(String, &Tensor)> {
-        let mut tensors = Vec::new();
-        for param in model.params() {
-            match &self.states[param.id()] {
-                Some(State::Muon { momentum }) => tensors.push((format!("{}.momentum", param.name()), momentum)),
-                Some(State::AdamW { first, second, .. }) => {
-                    tensors.push((format!("{}.first", param.name()), first));
-                    tensors.push((format!("{}.second", param.name()), second));
-                }
-                None => {}
-            }
-        }
-        tensors
+        let of_param = |param: &'_ Param| {
+            let (state, name) = (self.states[param.id()].as_ref(), param.name().to_owned());
+            state.into_iter().flat_map(State::tensors).map(move |(what, tensor)| (format!("{name}.{what}"), tensor))
+        };
+        model.params().into_iter().flat_map(of_param).collect()
     }
 
     /// Takes over what was saved; `value` is called with every name of [`Optimizer::tensors`], in that order.
@@ -212,13 +234,8 @@ impl Optimizer {
     ) -> Result<(), E> {
         for param in model.params() {
             let (name, shape) = (param.name(), param.shape());
-            match &mut self.states[param.id()] {
-                Some(State::Muon { momentum }) => *momentum = value(&format!("{name}.momentum"), shape.dims())?,
-                Some(State::AdamW { first, second, .. }) => {
-                    *first = value(&format!("{name}.first"), shape.dims())?;
-                    *second = value(&format!("{name}.second"), shape.dims())?;
-                }
-                None => {}
+            for (what, tensor) in self.states[param.id()].iter_mut().flat_map(State::tensors_mut) {
+                *tensor = value(&format!("{name}.{what}"), shape.dims())?;
             }
         }
         self.updates = updates;

@@ -13,8 +13,8 @@ use crate::{Error, Result, files, scores};
 /// Largest file of weights, in bytes: what transformers writes by default exceeds the limit of some file systems.
 const SHARD_BYTES: usize = 4 << 30;
 
-/// Writes the model of a finished stage into `model/` in its folder: whole or not at all. Weights are F32, so that the
-/// next stage starts from exactly what was trained; the prompt form is the open one, in which the model was trained.
+/// Writes the model of a finished stage into `model/` in its folder: whole or not at all. Weights are F32 (under the precision `bf16`
+/// the rounded values that the model multiplied with), so that the next stage starts from exactly what was trained; the prompt form is the open one, in which the model was trained.
 pub(crate) fn publish(
     config: &RunConfig,
     stage: &StageConfig,
@@ -59,6 +59,7 @@ fn generation_config(model: &ModelConfig) -> Vec<u8> {
 /// The model card: what the model is, from which recipe and data, how well it does, under which licence.
 fn card(config: &RunConfig, stage: &StageConfig, folder: &Path) -> String {
     let (run, name, kind, seed) = (&config.name, stage.name(), stage.kind(), config.seed);
+    let precision = config.precision.name();
     let model = config.model_of(stage);
     let elements: usize = minke_spec::parameters(model).iter().map(minke_spec::ParamSpec::elements).sum();
     let family = model.model_type.name();
@@ -73,7 +74,8 @@ fn card(config: &RunConfig, stage: &StageConfig, folder: &Path) -> String {
     let scores = table(folder);
     format!(
         "---\nlicense: mit\nlibrary_name: transformers\npipeline_tag: text-generation\ntags: [minke, reasoning]\n---\n\n\
-         # {run} / {name}\n\nMade by Minke from random weights: stage `{name}` ({kind}) of the run `{run}`, seed {seed}.\n\n\
+         # {run} / {name}\n\nMade by Minke from random weights: stage `{name}` ({kind}) of the run `{run}`, seed {seed}, \
+         precision {precision}.\n\n\
          ## Model\n\n`{family}`, {elements} parameters; the full configuration is in `config.json`.\n\n\
          ## Recipe\n\n| Stage | Kind | From |\n|---|---|---|\n{recipe}\n\
          Settings of this stage:\n\n```toml\n{settings}```\n\n\

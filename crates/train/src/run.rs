@@ -50,8 +50,9 @@ pub fn execute(
 ) -> Result<()> {
     files::make_folder(out)?;
     let _lock = lock(out)?;
+    // Before anything is written: what is there must be of this run.
+    same_precision(config, out)?;
     for stage in &config.stages {
-        // Before anything is written: what is there must be of this run.
         is_done(config, stage, out)?;
     }
     let machine = serde_json::json!({
@@ -82,6 +83,22 @@ pub fn execute(
         observer.stage_finished(stage.name());
     }
     Ok(())
+}
+
+/// Refuses a folder whose run has another precision.
+fn same_precision(config: &RunConfig, out: &Path) -> Result<()> {
+    let path = out.join("run.json");
+    if !path.exists() {
+        return Ok(());
+    }
+    let record: serde_json::Value = files::read_json(&path)?;
+    // A record that is older than the choice says nothing.
+    let (have, want) = (record["config"]["precision"].as_str().unwrap_or("f32"), config.precision.name());
+    if have == want {
+        return Ok(());
+    }
+    let reason = format!("the run was begun with precision = \"{have}\", not \"{want}\"; choose another folder");
+    Err(Error::BadFile { path, reason })
 }
 
 /// Keeps other processes out of the folder until it is dropped or the process ends.
@@ -134,6 +151,7 @@ fn prepare<'a>(config: &'a RunConfig, stage: &'a StageConfig, context: Context<'
         Some(from) => minke_weights::load_dense(context.device, &context.stages.join(from).join("model"))?,
         None => Transformer::random(context.device, model, &Placement::single(), config.seed)?,
     };
+    let weights = weights.with_precision(context.device, config.precision);
     let trainer = settings.trainer(context.device, weights);
     let folder = context.stages.join(settings.name());
     let (hash, every) = (config.hash_of(stage), settings.checkpoint_every());

@@ -61,7 +61,7 @@ impl Trainer {
 
     /// Whether every weight is a finite number.
     pub(crate) fn is_finite(&self) -> bool {
-        self.model.params().iter().all(|param| param.value().all_finite(&self.device).is_ok_and(|finite| finite))
+        self.model.params().iter().all(|param| param.value().all_finite(&self.device))
     }
 
     /// Moves the selection biases of the experts by what all forwards of an update saw together.

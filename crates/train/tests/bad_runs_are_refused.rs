@@ -19,6 +19,7 @@ fn every_mistake_is_named() {
     RunConfig::from_toml(&whole("")).unwrap();
     check("name = \"x", "line 1: ");
     check(&whole("").replace("seed = 7", "sed = 7"), "line 3: unknown field `sed`");
+    check(&whole("").replace("seed = 7", "precision = \"f16\""), "line 3: unknown variant `f16`");
     check(&whole("").replace("hidden_size", "hiden_size"), "[model]: ");
     check(&whole("").replace("deepseek_v3", "deepseek_v9"), "deepseek_v9");
     check(&format!("{HEAD}{BASE}"), "at least one [[task]]");

@@ -6,7 +6,7 @@
 
 use std::path::Path;
 
-use minke_tensor::optimize::{AdamW, Muon, adamw_step, muon_step};
+use minke_tensor::optimize::{AdamW, Muon, Update, adamw_step, muon_step};
 use minke_tensor::{Device, Param, Tensor};
 use minke_train::optimizer::{LearningRates, OptimizerConfig};
 use safetensors::SafeTensors;
@@ -61,7 +61,9 @@ fn adamw_on(device: &Device) {
         let dims = param.shape();
         let (mut m, mut v) = (Tensor::zeros(device, dims.dims()), Tensor::zeros(device, dims.dims()));
         for step in 1..=5 {
-            adamw_step(device, &mut param, &tensor(&format!("grad.{step}")), (&mut m, &mut v), &settings, step);
+            let gradient = tensor(&format!("grad.{step}"));
+            let update = Update { param: &mut param, master: None, gradient };
+            adamw_step(device, update, (&mut m, &mut v), &settings, step);
             check(&format!("{case} step {step}"), &param.value().read(), &tensor(&format!("step.{step}")));
         }
         check(&format!("{case} first"), &m.read(), &tensor("first"));
@@ -87,7 +89,9 @@ fn muon_on(device: &Device) {
         let mut param = Param::new(case, 0, tensor("start"));
         let mut momentum = Tensor::zeros(device, param.shape().dims());
         for step in 1..=3 {
-            muon_step(device, vec![(&mut param, tensor(&format!("grad.{step}")), &mut momentum)], &settings);
+            let gradient = tensor(&format!("grad.{step}"));
+            let update = Update { param: &mut param, master: None, gradient };
+            muon_step(device, vec![(update, &mut momentum)], &settings);
             check(&format!("{case} step {step}"), &param.value().read(), &tensor(&format!("step.{step}")));
         }
         check(&format!("{case} momentum"), &momentum.read(), &tensor("momentum"));

@@ -49,6 +49,35 @@ fn every_step_of_a_run_starts_at_one() {
     }
 }
 
+#[test]
+fn in_bf16_too() {
+    let run = small::done(&small::config_in_bf16(
+        r#"
+        [[stage]]
+        kind = "grpo"
+        name = "zero"
+        from = "base"
+        steps = 3
+        questions_per_step = 12
+        group_size = 8
+        max_tokens = [[0, 48]]
+        learning_rate = { muon = 0.005, adamw = 1e-3 }
+        reference_every = 2
+        bias_gamma = 0.01
+        micro_batch_tokens = 512
+        engine = { max_sequences = 24, cache_tokens = 2048, chunk_tokens = 40 }
+        checkpoint_every = 100
+        "#,
+    ));
+    let metrics = small::lines(&small::stage(run.path(), "zero").join("metrics.jsonl"));
+    assert_eq!(metrics.len(), 3);
+    for (step, line) in metrics.iter().enumerate() {
+        assert!(line["learned"].as_u64().unwrap() > 0, "nothing was learned from at step {step}: {line}");
+        assert_eq!(line["ratio_exact"].as_f64(), Some(1.0), "{line}");
+        assert_eq!(line["kl"].as_f64().unwrap() == 0.0, step % 2 == 0, "{line}");
+    }
+}
+
 /// A small model with answers of its own, and what is needed to look at them.
 fn rollouts(model: &Transformer, params: &SamplingParams) -> Vec<Group> {
     let (device, config) = (small::device(), small::config(""));

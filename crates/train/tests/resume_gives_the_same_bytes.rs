@@ -9,7 +9,7 @@ use std::path::Path;
 
 use minke_spec::draw::hash;
 use minke_train::{Error, Observer, RunConfig, Silent, StepView, execute};
-use support::{assert_same, determined, device, run};
+use support::{assert_same, determined, device, run, run_in_bf16};
 
 const STAGES: &str = r#"
     [[stage]]
@@ -69,6 +69,36 @@ fn killed_at_any_step() {
         execute(&config, out.path(), &device(), None, &mut Silent).unwrap();
         println!("killed after {kills:?} steps");
         assert_same(&determined(out.path()), &expected);
+    }
+}
+
+#[test]
+fn killed_in_bf16_the_masters_go_on_too() {
+    let config = run_in_bf16(STAGES);
+    let (whole, out) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    execute(&config, whole.path(), &device(), None, &mut Silent).unwrap();
+    for after_steps in [5, 9] {
+        run_and_die(&config, out.path(), after_steps);
+    }
+    execute(&config, out.path(), &device(), None, &mut Silent).unwrap();
+    assert_same(&determined(out.path()), &determined(whole.path()));
+
+    // What is published is what the model multiplied with; the master has digits behind it.
+    let read = |name: &str| std::fs::read(out.path().join("stages/base").join(name)).unwrap();
+    let (model, optimizer) = (read("model/model.safetensors"), read("checkpoints/step-00000013/optimizer.safetensors"));
+    let [model, optimizer] = [&model, &optimizer].map(|bytes| safetensors::SafeTensors::deserialize(bytes).unwrap());
+    let floats = |bytes: &[u8]| -> Vec<f32> { bytes.as_chunks().0.iter().map(|&b| f32::from_le_bytes(b)).collect() };
+    let name = "model.layers.0.self_attn.o_proj.weight";
+    let published = floats(model.tensor(name).unwrap().data());
+    let master = floats(optimizer.tensor(&format!("{name}.master")).unwrap().data());
+    let short = |x: &f32| x.to_bits() & 0xffff == 0;
+    assert!(published.iter().all(short) && !master.iter().all(short));
+    for (published, master) in published.iter().zip(&master) {
+        assert!((published - master).abs() <= master.abs() / 256.0, "{published} is not {master} rounded");
+    }
+    for whole in ["model.norm.weight", "model.layers.1.mlp.gate.weight"] {
+        assert!(!floats(model.tensor(whole).unwrap().data()).iter().all(short), "{whole} was rounded");
+        assert!(optimizer.tensor(&format!("{whole}.master")).is_err());
     }
 }
 
@@ -158,6 +188,9 @@ fn another_configuration_or_process_is_refused() {
     assert!(message.contains("stages/base/done.json: the stage was made by another configuration"), "{message}");
     let message = check("count = 20", "count = 21").unwrap();
     assert!(message.contains("belongs to another configuration; choose another folder"), "{message}");
+
+    let message = execute(&run_in_bf16(STAGES), out.path(), &device(), None, &mut Silent).unwrap_err().to_string();
+    assert!(message.contains("run.json: the run was begun with precision = \"f32\", not \"bf16\""), "{message}");
 
     let lock = std::fs::File::create(out.path().join(".lock")).unwrap();
     lock.lock().unwrap();

@@ -38,7 +38,7 @@ impl Tensor {
         let y = Tensor::write(device, x, |y| {
             rope::rotate(device, from, turns, heads, width, start, layout, Direction::Forward, y);
         });
-        let op = || Op::Rope { x: self.clone(), cos_sin: cos_sin.detach(), start, layout };
+        let op = || Op::Rope { x: self.origin(), cos_sin: cos_sin.detach(), start, layout };
         Ok(y.made_by(pass, self.recorded(), op))
     }
 
@@ -81,11 +81,15 @@ impl Tensor {
         };
         let (out, log_sum) = run(pass, q, memory, &spans_here, heads, scale)?;
         let wanted = q.recorded() || k.recorded() || v.recorded();
-        Ok(out.clone().made_by(pass, wanted, || Op::Attention {
-            q: q.clone(),
-            k: k.clone(),
-            v: v.clone(),
-            out,
+        // In bf16 the backward rounds its operands: they are kept so.
+        let in_bf16 = pass.record && [q, k, v].iter().any(|x| x.is_in_bf16());
+        let keep = |x: &Tensor| if in_bf16 { x.narrowed(pass.device, "attention") } else { Ok(x.clone()) };
+        let (q, k, v, kept) = (keep(q)?, keep(k)?, keep(v)?, keep(&out)?);
+        Ok(out.made_by(pass, wanted, || Op::Attention {
+            q,
+            k,
+            v,
+            out: kept,
             log_sum,
             spans: Arc::clone(spans),
             heads,

@@ -163,6 +163,6 @@ impl Pages {
             tiles,
         };
         let (out, _) = run(pass, q, memory, spans, heads, scale)?;
-        Ok(out.made_by(pass, q.recorded(), || Op::Inference { op: "attention over pages", x: q.clone() }))
+        Ok(out.made_by(pass, q.recorded(), || Op::Inference { op: "attention over pages", x: q.origin() }))
     }
 }

@@ -1,14 +1,15 @@
 //! Operations with a parameter: products, embedding, norm, bias.
 
 use minke_kernels::ops::matmul::Size;
-use minke_kernels::ops::{embed, grouped_matmul, matmul, norm, rows, stored_matmul};
+use minke_kernels::ops::{bf16_matmul, embed, grouped_matmul, matmul, norm, rows, stored_matmul};
+use minke_kernels::{Device, Dtype};
 
 use super::expect_below;
 use crate::error::Error;
 use crate::error::mismatch;
 use crate::experts::FetchedExperts;
 use crate::shape::Shape;
-use crate::tensor::{Dispatch, Indices, Op, Param, Pass, Result, Tap, Tensor, Weight};
+use crate::tensor::{Dense, Dispatch, Indices, Op, Operand, Param, Pass, Result, Tap, Tensor, Weight};
 
 /// Refuses to record an operation whose weight cannot be trained.
 fn trainable(pass: Pass<'_>, op: &'static str, w: &Param) -> Result<()> {
@@ -19,6 +20,14 @@ fn trainable(pass: Pass<'_>, op: &'static str, w: &Param) -> Result<()> {
 }
 
 impl Tensor {
+    /// The rows as a product with a weight reads them.
+    pub(crate) fn operand(&self, device: &Device, w: &Dense, op: &'static str) -> Result<Operand> {
+        Ok(match w.value.dtype() {
+            Dtype::F32 => Operand::F32(self.clone()),
+            Dtype::Bf16 => Operand::Bf16 { x: self.origin(), rows: self.rounded_rows(device, op)? },
+        })
+    }
+
     /// `x W^T`.
     ///
     /// # Shapes
@@ -36,9 +45,17 @@ impl Tensor {
         pass.tap(Tap::Input { weight: w.name(), expert: None }, self);
         let (device, m, from) = (pass.device, x.rows(), self.view("matmul")?);
         let mut y = Tensor::unwritten(device, x.with_width(n));
+        let mut read = None;
         match &w.weight {
-            Weight::Dense(_) => {
-                matmul::matmul(device, from, w.packed(device, "matmul")?, Size { m, n, k }, y.view_mut());
+            Weight::Dense(dense) => {
+                let (rows, size) = (self.operand(device, dense, "matmul")?, Size { m, n, k });
+                match &rows {
+                    Operand::F32(_) => matmul::matmul(device, from, dense.packed(device, w.name()), size, y.view_mut()),
+                    Operand::Bf16 { rows, .. } => {
+                        bf16_matmul::matmul(device, rows.bf16(), dense.packed(device, w.name()), size, y.view_mut());
+                    }
+                }
+                read = Some(rows);
             }
             Weight::Stored(stored) => stored_matmul::matmul(device, from, stored.matrix(), m, y.view_mut()),
             Weight::Split(split) => {
@@ -46,7 +63,8 @@ impl Tensor {
                 stored_matmul::split_heads_matmul(device, from, keys, values, split.heads, y.view_mut());
             }
         }
-        Ok(y.made_by(pass, true, || Op::Matmul { x: self.clone(), w: w.clone() }))
+        let x = read.unwrap_or_else(|| Operand::F32(self.clone()));
+        Ok(y.made_by(pass, true, || Op::Matmul { x, w: w.clone() }))
     }
 
     /// `x W[rows]` per head: the transposed product with a slice of a matrix, as absorbed attention needs it.
@@ -90,8 +108,12 @@ impl Tensor {
         let mut out = Tensor::unwritten(device, Shape::new(&[tokens, heads, to]));
         let y = out.view_mut();
         match (&w.weight, transposed) {
-            (Weight::Dense(_), true) => matmul::heads_matmul(device, from, w.view(op)?, slice, y),
-            (Weight::Dense(_), false) => matmul::heads_matmul_nn(device, from, w.view(op)?, slice, y),
+            // Absorbed attention is inference alone: it takes a weight in bf16 as it is and rounds nothing else.
+            (Weight::Dense(dense), transposed) => {
+                let weight = dense.value.widened(device);
+                let multiply = if transposed { matmul::heads_matmul } else { matmul::heads_matmul_nn };
+                multiply(device, from, weight.view(op)?, slice, y);
+            }
             (Weight::Stored(w), true) => stored_matmul::heads_matmul(device, from, w.matrix(), slice, y),
             (Weight::Stored(w), false) => stored_matmul::heads_matmul_nn(device, from, w.matrix(), slice, y),
             (Weight::Split(split), transposed) => {
@@ -103,7 +125,7 @@ impl Tensor {
                 stored_matmul::heads_matmul(device, from, half.matrix(), slice, y);
             }
         }
-        Ok(out.made_by(pass, true, || Op::Inference { op, x: self.clone() }))
+        Ok(out.made_by(pass, true, || Op::Inference { op, x: self.origin() }))
     }
 
     /// `x[s] W_e^T` for rows sorted by expert.
@@ -141,11 +163,22 @@ impl Tensor {
             Weight::Stored(stored) if !stored.is_whole() => fetched.check(stored, w.name(), &plan.offsets.read())?,
             _ => {}
         }
-        let mut y = Tensor::unwritten(device, x.with_width(n));
+        let (mut y, size) = (Tensor::unwritten(device, x.with_width(n)), Size { m: x.rows(), n, k });
+        let mut read = None;
         match &w.weight {
-            Weight::Dense(_) => {
-                let (packed, size) = (w.packed(device, "grouped_matmul")?, Size { m: x.rows(), n, k });
-                grouped_matmul::grouped_matmul(device, from, packed, offsets, size, y.view_mut());
+            Weight::Dense(dense) => {
+                let rows = self.operand(device, dense, "grouped_matmul")?;
+                match &rows {
+                    Operand::F32(_) => {
+                        let packed = dense.packed(device, w.name());
+                        grouped_matmul::grouped_matmul(device, from, packed, offsets, size, y.view_mut());
+                    }
+                    Operand::Bf16 { rows, .. } => {
+                        let packed = dense.packed(device, w.name());
+                        bf16_matmul::grouped::matmul(device, rows.bf16(), packed, offsets, size, y.view_mut());
+                    }
+                }
+                read = Some(rows);
             }
             Weight::Split(_) => unreachable!("invariant: only kv_b_proj has halves"),
             Weight::Stored(stored) => {
@@ -153,7 +186,8 @@ impl Tensor {
                 stored_matmul::grouped_matmul(device, from, expert, offsets, [n, k], y.view_mut());
             }
         }
-        Ok(y.made_by(pass, true, || Op::GroupedMatmul { x: self.clone(), w: w.clone(), plan: plan.clone() }))
+        let x = read.unwrap_or_else(|| Operand::F32(self.clone()));
+        Ok(y.made_by(pass, true, || Op::GroupedMatmul { x, w: w.clone(), plan: plan.clone() }))
     }
 
     /// The rows of an embedding table.
@@ -170,7 +204,7 @@ impl Tensor {
         let device = pass.device;
         let mut y = Tensor::unwritten(device, Shape::new(&[ids.len(), shape.width()]));
         match &w.weight {
-            Weight::Dense(_) => embed::embed(device, w.view("embed")?, shape.width(), ids.view(), y.view_mut()),
+            Weight::Dense(dense) => embed::embed(device, dense.value.floats(), shape.width(), ids.view(), y.view_mut()),
             Weight::Stored(stored) => stored_matmul::embed(device, stored.matrix(), ids.view(), y.view_mut()),
             Weight::Split(_) => unreachable!("invariant: only kv_b_proj has halves"),
         }
@@ -210,6 +244,6 @@ impl Tensor {
         }
         let (from, row) = (self.view("add_row")?, w.view("add_row")?);
         let y = Tensor::write(pass.device, x, |y| rows::add_row(pass.device, from, row, y));
-        Ok(y.made_by(pass, true, || Op::AddRow { x: self.clone(), w: w.clone() }))
+        Ok(y.made_by(pass, true, || Op::AddRow { x: self.origin(), w: w.clone() }))
     }
 }

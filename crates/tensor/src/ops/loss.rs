@@ -1,12 +1,13 @@
 //! Operations on log-probabilities.
 
-use minke_kernels::ops::log_prob::{self, RowOutputs};
+use minke_kernels::ops::log_prob::{self, Head, RowOutputs};
 use minke_kernels::ops::matmul::Size;
+use minke_kernels::{Device, Floats};
 
 use super::expect_below;
 use crate::error::mismatch;
 use crate::shape::Shape;
-use crate::tensor::{Indices, Op, Param, Pass, Result, Tensor};
+use crate::tensor::{Dense, Indices, Op, Operand, Param, Pass, Result, Tensor, Weight};
 
 /// The log-probability of one token per row, and the entropy.
 pub struct TokenDistribution {
@@ -29,6 +30,20 @@ fn check_targets(op: &'static str, targets: &Indices, rows: usize, vocabulary: u
         return Err(mismatch(op, ("targets", &targets), ("logits", &logits)));
     }
     expect_below(op, targets, vocabulary)
+}
+
+/// Rows and a head in their precision.
+pub(crate) fn head<'a>(device: &Device, rows: &'a Operand, w: &'a Param, dense: &'a Dense) -> Result<Head<'a>> {
+    const OP: &str = "head_log_prob";
+    Ok(match (rows, dense.value.floats()) {
+        (Operand::F32(x), Floats::F32(weight)) => {
+            Head::F32 { x: x.view(OP)?, weight, packed: dense.packed(device, w.name()) }
+        }
+        (Operand::Bf16 { rows, .. }, Floats::Bf16(weight)) => {
+            Head::Bf16 { x: rows.bf16(), weight, packed: dense.packed(device, w.name()) }
+        }
+        _ => unreachable!("invariant: rows were taken in the precision of the weight"),
+    })
 }
 
 impl Tensor {
@@ -55,22 +70,17 @@ impl Tensor {
             return Err(mismatch("head_log_prob", ("x", &x), (w.name(), &shape)));
         }
         check_targets("head_log_prob", targets, x.rows(), shape.rows())?;
-        if !w.is_dense() {
+        let Weight::Dense(dense) = &w.weight else {
             return self.matmul(pass, w)?.log_prob_rows(pass, targets, inverse_temperature);
-        }
+        };
         let size = Size { m: x.rows(), n: shape.rows(), k: x.width() };
-        let (states, packed) = (self.view("head_log_prob")?, w.packed(pass.device, "head_log_prob")?);
+        let rows = self.operand(pass.device, dense, "head_log_prob")?;
+        let head = head(pass.device, &rows, w, dense)?;
         let [log_prob, log_sum, entropy] = of_rows(pass, x.rows(), |outputs| {
             let (device, targets) = (pass.device, targets.view());
-            log_prob::head_log_prob(device, states, packed, targets, size, inverse_temperature, outputs);
+            log_prob::head_log_prob(device, head, targets, size, inverse_temperature, outputs);
         });
-        let op = || Op::HeadLogProb {
-            x: self.clone(),
-            w: w.clone(),
-            targets: targets.clone(),
-            inverse_temperature,
-            log_sum,
-        };
+        let op = || Op::HeadLogProb { x: rows, w: w.clone(), targets: targets.clone(), inverse_temperature, log_sum };
         Ok(TokenDistribution { log_prob: log_prob.made_by(pass, true, op), entropy })
     }
 
@@ -93,7 +103,7 @@ impl Tensor {
         let [log_prob, _, entropy] = of_rows(pass, x.rows(), |outputs| {
             log_prob::log_prob_rows(pass.device, logits, targets.view(), inverse_temperature, outputs);
         });
-        let op = || Op::Inference { op: "log_prob_rows", x: self.clone() };
+        let op = || Op::Inference { op: "log_prob_rows", x: self.origin() };
         Ok(TokenDistribution { log_prob: log_prob.made_by(pass, self.recorded(), op), entropy })
     }
 }

@@ -11,6 +11,7 @@ mod rows;
 mod sample;
 
 pub use loss::TokenDistribution;
+pub(crate) use loss::head;
 pub use sample::Samples;
 
 use crate::error::mismatch;

@@ -16,7 +16,11 @@ impl Tensor {
         expect_same("add_scaled", ("a", self.shape()), ("b", b.shape()))?;
         let (x, z) = (self.view("add_scaled")?, b.view("add_scaled")?);
         let y = Tensor::write(pass.device, self.shape(), |y| pointwise::add_scaled(pass.device, x, z, scale, y));
-        Ok(y.made_by(pass, self.recorded() || b.recorded(), || Op::AddScaled { a: self.clone(), b: b.clone(), scale }))
+        Ok(y.made_by(pass, self.recorded() || b.recorded(), || Op::AddScaled {
+            a: self.origin(),
+            b: b.origin(),
+            scale,
+        }))
     }
 
     /// `a + b`.
@@ -34,7 +38,7 @@ impl Tensor {
     pub fn scale(&self, pass: Pass<'_>, scale: f32) -> Result<Tensor> {
         let x = self.view("scale")?;
         let y = Tensor::write(pass.device, self.shape(), |y| pointwise::scale(pass.device, x, scale, y));
-        Ok(y.made_by(pass, self.recorded(), || Op::Scale { x: self.clone(), scale }))
+        Ok(y.made_by(pass, self.recorded(), || Op::Scale { x: self.origin(), scale }))
     }
 
     /// `a * b` element by element.
@@ -66,7 +70,7 @@ impl Tensor {
     pub fn exp(&self, pass: Pass<'_>) -> Result<Tensor> {
         let x = self.view("exp")?;
         let y = Tensor::write(pass.device, self.shape(), |y| pointwise::exp(pass.device, x, y));
-        Ok(y.clone().made_by(pass, self.recorded(), || Op::Exp { x: self.clone(), y }))
+        Ok(y.clone().made_by(pass, self.recorded(), || Op::Exp { x: self.origin(), y }))
     }
 
     /// The sigmoid 1 / (1 + e^-x).
@@ -76,7 +80,7 @@ impl Tensor {
     pub fn sigmoid(&self, pass: Pass<'_>) -> Result<Tensor> {
         let x = self.view("sigmoid")?;
         let y = Tensor::write(pass.device, self.shape(), |y| pointwise::sigmoid(pass.device, x, y));
-        Ok(y.clone().made_by(pass, self.recorded(), || Op::Sigmoid { x: self.clone(), y }))
+        Ok(y.clone().made_by(pass, self.recorded(), || Op::Sigmoid { x: self.origin(), y }))
     }
 
     /// `x` limited to `[low, high]`.
@@ -100,7 +104,7 @@ impl Tensor {
         expect_same("weighted_sum", ("x", self.shape()), ("weights", weights.shape()))?;
         let (x, w) = (self.view("weighted_sum")?, weights.view("weighted_sum")?);
         let y = Tensor::write(pass.device, Shape::new(&[1]), |y| pointwise::weighted_sum(pass.device, x, w, y));
-        Ok(y.made_by(pass, self.recorded(), || Op::WeightedSum { x: self.clone(), weights: weights.detach() }))
+        Ok(y.made_by(pass, self.recorded(), || Op::WeightedSum { x: self.origin(), weights: weights.detach() }))
     }
 
     /// `silu(gate) * up`.
@@ -111,15 +115,19 @@ impl Tensor {
         expect_same("swiglu", ("gate", self.shape()), ("up", up.shape()))?;
         let (g, u) = (self.view("swiglu")?, up.view("swiglu")?);
         let y = Tensor::write(pass.device, self.shape(), |y| swiglu::swiglu(pass.device, g, u, y));
+        // In bf16 the backward reads both rounded: half the memory.
+        let keep = |x: &Tensor| match pass.record && x.is_in_bf16() {
+            true => x.narrowed(pass.device, "swiglu"),
+            false => Ok(x.clone()),
+        };
+        let (gate, kept_up) = (keep(self)?, keep(up)?);
         let wanted = self.recorded() || up.recorded();
-        Ok(y.made_by(pass, wanted, || Op::Swiglu { gate: self.clone(), up: up.clone() }))
+        Ok(y.made_by(pass, wanted, || Op::Swiglu { gate, up: kept_up }))
     }
 
     /// Whether every value is finite, for the host.
-    ///
-    /// # Errors
-    /// If x is not F32.
-    pub fn all_finite(&self, device: &Device) -> Result<bool> {
-        Ok(pointwise::all_finite(device, self.view("all_finite")?))
+    pub fn all_finite(&self, device: &Device) -> bool {
+        let values = self.widened(device);
+        pointwise::all_finite(device, values.view("all_finite").expect("invariant: widened values are F32"))
     }
 }

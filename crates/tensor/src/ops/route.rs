@@ -88,7 +88,7 @@ impl Tensor {
         let y = Tensor::write(pass.device, Shape::new(&[plan.token_of.len(), x.width()]), |y| {
             rows::gather_rows(pass.device, from, x.width(), plan.token_of.view(), y);
         });
-        Ok(y.made_by(pass, self.recorded(), || Op::Dispatch { x: self.clone(), plan: plan.clone() }))
+        Ok(y.made_by(pass, self.recorded(), || Op::Dispatch { x: self.origin(), plan: plan.clone() }))
     }
 
     /// For each token the weighted sum of its slots' rows, in the order of its choices.
@@ -129,7 +129,7 @@ impl Tensor {
         let y = Tensor::write(pass.device, x.with_width(per_token), |y| {
             route::pick_columns(pass.device, from, x.width(), indices.view(), per_token, y);
         });
-        Ok(y.made_by(pass, self.recorded(), || Op::PickColumns { x: self.clone(), indices: indices.clone() }))
+        Ok(y.made_by(pass, self.recorded(), || Op::PickColumns { x: self.origin(), indices: indices.clone() }))
     }
 
     /// `x / (sum of its row + epsilon)`.
@@ -151,7 +151,7 @@ impl Tensor {
     pub fn softmax_rows(&self, pass: Pass<'_>) -> Result<Tensor> {
         let (x, shape) = (self.view("softmax_rows")?, self.shape());
         let y = Tensor::write(pass.device, shape, |y| route::softmax_rows(pass.device, x, shape.width(), y));
-        Ok(y.clone().made_by(pass, self.recorded(), || Op::SoftmaxRows { x: self.clone(), y }))
+        Ok(y.clone().made_by(pass, self.recorded(), || Op::SoftmaxRows { x: self.origin(), y }))
     }
 
     /// The constants of the sequence-wise balance loss of the given choices: see

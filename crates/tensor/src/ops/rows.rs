@@ -24,7 +24,7 @@ impl Tensor {
         let y = Tensor::write(pass.device, x.with_width(len), |y| {
             rows::columns(pass.device, from, x.width(), start, len, y);
         });
-        Ok(y.made_by(pass, self.recorded(), || Op::Columns { x: self.clone(), start }))
+        Ok(y.made_by(pass, self.recorded(), || Op::Columns { x: self.origin(), start }))
     }
 
     /// `[a, b]` side by side.
@@ -44,7 +44,7 @@ impl Tensor {
             rows::concat_columns(pass.device, left, a.width(), right, other.width(), y);
         });
         let wanted = self.recorded() || b.recorded();
-        Ok(y.made_by(pass, wanted, || Op::ConcatColumns { a: self.clone(), b: b.clone() }))
+        Ok(y.made_by(pass, wanted, || Op::ConcatColumns { a: self.origin(), b: b.origin() }))
     }
 
     /// Every head of a token with the token's shared part behind it.
@@ -67,7 +67,7 @@ impl Tensor {
             rows::append_shared(pass.device, own, common, (heads, n, r), y);
         });
         let wanted = self.recorded() || shared.recorded();
-        Ok(y.made_by(pass, wanted, || Op::AppendShared { x: self.clone(), shared: shared.clone() }))
+        Ok(y.made_by(pass, wanted, || Op::AppendShared { x: self.origin(), shared: shared.origin() }))
     }
 
     /// The rows with the given numbers; a row may be taken often or never.
@@ -84,6 +84,6 @@ impl Tensor {
         let y = Tensor::write(pass.device, Shape::new(&[ids.len(), x.width()]), |y| {
             rows::gather_rows(pass.device, from, x.width(), ids.view(), y);
         });
-        Ok(y.made_by(pass, self.recorded(), || Op::GatherRows { x: self.clone(), ids: ids.clone() }))
+        Ok(y.made_by(pass, self.recorded(), || Op::GatherRows { x: self.origin(), ids: ids.clone() }))
     }
 }

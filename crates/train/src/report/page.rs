@@ -25,7 +25,12 @@ pub fn render(run: &RunFiles) -> String {
         "<!doctype html><html lang=\"en\"><head><meta charset=\"utf-8\"><title>{name}</title><style>{STYLE}</style></head>\
          <body><h1>{name}</h1>\n"
     );
-    let facts = [("seed", &run.run["seed"]), ("commit", &run.run["commit"]), ("machine", &run.run["machine"])];
+    let facts = [
+        ("seed", &run.run["seed"]),
+        ("precision", &run.run["config"]["precision"]),
+        ("commit", &run.run["commit"]),
+        ("machine", &run.run["machine"]),
+    ];
     let facts: Vec<String> = facts
         .iter()
         .filter(|(_, value)| !value.is_null())

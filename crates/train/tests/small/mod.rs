@@ -17,14 +17,25 @@ pub fn device() -> Device {
 
 /// Does a run: the base and the given stages. Returns its folder.
 pub fn run(stages: &str) -> tempfile::TempDir {
+    done(&config(stages))
+}
+
+/// Does a run and returns its folder.
+pub fn done(config: &RunConfig) -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
-    execute(&config(stages), folder.path(), &device(), None, &mut Watch { stop: None }).unwrap();
+    execute(config, folder.path(), &device(), None, &mut Watch { stop: None }).unwrap();
     folder
 }
 
 pub fn config(stages: &str) -> RunConfig {
     let (base, _) = TINY.split_once("[[stage]]\nkind = \"grpo\"").unwrap();
     RunConfig::from_toml(&format!("{base}{stages}")).unwrap()
+}
+
+/// The same in bf16.
+pub fn config_in_bf16(stages: &str) -> RunConfig {
+    let (base, _) = TINY.split_once("[[stage]]\nkind = \"grpo\"").unwrap();
+    RunConfig::from_toml(&format!("precision = \"bf16\"\n{base}{stages}")).unwrap()
 }
 
 /// Stops a run after so many steps of a stage.

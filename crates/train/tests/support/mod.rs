@@ -68,6 +68,11 @@ pub fn run(stages: &str) -> RunConfig {
     RunConfig::from_toml(&format!("{HEAD}{TASKS}{stages}")).unwrap()
 }
 
+/// The same run in bf16.
+pub fn run_in_bf16(stages: &str) -> RunConfig {
+    RunConfig::from_toml(&format!("precision = \"bf16\"\n{HEAD}{TASKS}{stages}")).unwrap()
+}
+
 /// Every file that the seed determines, by its path in the folder.
 pub fn determined(out: &Path) -> BTreeMap<String, Vec<u8>> {
     let mut files = BTreeMap::new();

@@ -236,7 +236,7 @@ simd_fn! {
 
     /// Adds the contributions of one span and key-value head to the gradients.
     fn backward_head<S>(
-        s: S, saved: Saved<&[f32]>, dout: &[f32], span: Span, key_value_head: usize, heads: Heads, scale: f32,
+        s: S, saved: Saved<'_, &[f32]>, dout: &[f32], span: Span, key_value_head: usize, heads: Heads, scale: f32,
         scratch: &mut [f32], gradients: [&Parts<'_, f32>; 3],
     ) {
         let Heads { key_value, width, value_width, .. } = heads;
@@ -277,7 +277,7 @@ simd_fn! {
                     let visible = (block.position_of(first + i) - t * TILE + 1).min(TILE);
                     let delta = delta[pair_index(&block, first + i, span, heads)];
                     let (p, dp) = (&mut p[i * TILE..][..TILE], &mut dp[i * TILE..][..TILE]);
-                    probability_gradients(s, p, dp, visible, scale, saved.log_sum[pair], delta);
+                    probability_gradients(s, p, dp, visible, scale, saved.log_sum.host()[pair], delta);
                 }
                 let pt = Left { pointer: p.as_ptr(), row: 1, column: TILE };
                 let dst = Left { pointer: dp.as_ptr(), row: 1, column: TILE };
@@ -447,7 +447,7 @@ fn online_softmax<S: Simd>(
 
 /// Turns raw scores and dO V^T into probabilities and the gradient of the raw scores.
 #[inline(always)]
-fn probability_gradients<S: Simd>(
+pub(super) fn probability_gradients<S: Simd>(
     s: S,
     p: &mut [f32],
     dp: &mut [f32],
@@ -468,7 +468,7 @@ fn probability_gradients<S: Simd>(
 }
 
 #[inline(always)]
-fn dot<S: Simd>(s: S, a: &[f32], b: &[f32]) -> f32 {
+pub(super) fn dot<S: Simd>(s: S, a: &[f32], b: &[f32]) -> f32 {
     let mut sum = s.splat(0.0);
     for (a, b) in a.chunks(S::LANES).zip(b.chunks(S::LANES)) {
         sum = s.fma(s.load_partial(a), s.load_partial(b), sum);
@@ -518,7 +518,7 @@ pub(super) fn forward<T: Element>(
 
 pub(super) fn backward(
     cpu: &Cpu,
-    saved: Saved<&[f32]>,
+    saved: Saved<'_, &[f32]>,
     dout: &[f32],
     spans: &[Span],
     heads: Heads,

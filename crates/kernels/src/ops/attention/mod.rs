@@ -10,12 +10,15 @@
 //! kernel reads tiles through a list: in training it points into the batch, in serving into pages of the cache, which hold
 //! f32 or bf16. A bf16 is widened when it is read; sums are f32 either way.
 
+mod bf16;
 mod cpu;
 pub mod reference;
 #[cfg(test)]
 mod tests;
 
 use crate::element::Element;
+use crate::ops::bf16_matmul::cpu::block::Unit;
+use crate::ops::cast;
 use crate::{Device, Floats, Pod, View, ViewMut};
 
 /// Keys per tile.
@@ -181,9 +184,9 @@ pub struct Gradients<T> {
     pub v: T,
 }
 
-/// What the backward of attention reads.
+/// What the backward of attention reads: all in f32, or all but the log of the sums in bf16.
 #[derive(Clone, Copy)]
-pub struct Saved<T> {
+pub struct Saved<'a, T> {
     /// q [T, H, width]
     pub q: T,
     /// k [T, key_value heads, width]
@@ -193,12 +196,12 @@ pub struct Saved<T> {
     /// out [T, H, value_width]
     pub out: T,
     /// log_sum [T, H]
-    pub log_sum: T,
+    pub log_sum: View<'a, f32>,
 }
 
-impl<T> Saved<T> {
-    fn map<U>(self, f: impl Fn(T) -> U) -> Saved<U> {
-        Saved { q: f(self.q), k: f(self.k), v: f(self.v), out: f(self.out), log_sum: f(self.log_sum) }
+impl<'a, T> Saved<'a, T> {
+    fn map<U>(self, f: impl Fn(T) -> U) -> Saved<'a, U> {
+        Saved { q: f(self.q), k: f(self.k), v: f(self.v), out: f(self.out), log_sum: self.log_sum }
     }
 }
 
@@ -212,10 +215,11 @@ pub fn batch_strides(heads: usize, width: usize) -> Strides {
 ///
 /// # Numerics
 /// Probabilities are recomputed from `log_sum`. Key and value gradients add queries in ascending order per head,
-/// heads in ascending order.
+/// heads in ascending order. If what is saved is bf16, a path that has instructions for it rounds the other operands of the five
+/// products too; sums and exponentials are f32.
 pub fn attention_backward(
     device: &Device,
-    saved: Saved<View<'_, f32>>,
+    saved: Saved<'_, Floats<'_>>,
     dout: View<'_, f32>,
     spans: &[Span],
     heads: Heads,
@@ -233,7 +237,14 @@ pub fn attention_backward(
     match device {
         Device::Cpu(cpu) => {
             let gradients = Gradients { q: q.host(), k: k.host(), v: v.host() };
-            cpu::backward(cpu, saved.map(View::host), dout.host(), spans, heads, scale, gradients);
+            match Unit::of(cpu.isa()).filter(|_| matches!(saved.q, Floats::Bf16(_))) {
+                Some(unit) => bf16::backward(cpu, unit, saved, dout, spans, heads, scale, gradients),
+                None => {
+                    let wide = saved.map(|x| cast::cpu::Wide::new(cpu, x));
+                    let saved = Saved { q: &wide.q, k: &wide.k, v: &wide.v, out: &wide.out, log_sum: saved.log_sum };
+                    cpu::backward(cpu, saved.map(|x| x.values()), dout.host(), spans, heads, scale, gradients);
+                }
+            }
         }
         Device::Reference(_) => {
             let saved = [saved.q.wide(), saved.k.wide(), saved.v.wide()];

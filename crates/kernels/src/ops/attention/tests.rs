@@ -103,8 +103,10 @@ fn forward_and_backward_agree_with_the_reference() {
                 let dout = random(4, out.len());
                 let (mut dq, mut dk, mut dv) =
                     (vec![f32::NAN; case.q.len()], vec![f32::NAN; case.k.len()], vec![f32::NAN; case.v.len()]);
-                let saved = Saved { q: &case.q, k: &case.k, v: &case.v, out: &out, log_sum: &log_sum }.map(|x| view(x));
+                let log_sums = view(&log_sum);
+                let saved = Saved { q: &case.q, k: &case.k, v: &case.v, out: &out, log_sum: log_sums };
                 let gradients = Gradients { q: view_mut(&mut dq), k: view_mut(&mut dk), v: view_mut(&mut dv) };
+                let saved = saved.map(|x| Floats::F32(view(x)));
                 attention_backward(device, saved, view(&dout), &spans, heads, 0.3, gradients);
                 case.each(|rows| {
                     let of = |w: usize| rows_of(&rows, w);
@@ -120,6 +122,43 @@ fn forward_and_backward_agree_with_the_reference() {
                 });
                 let now = (out, log_sum, dq, dk, dv);
                 assert!(bits.get_or_insert_with(|| now.clone()) == &now, "{device:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn the_backward_in_bf16_is_near_the_reference_and_does_not_depend_on_threads() {
+    let large = Heads { query: 4, key_value: 2, width: 64, value_width: 64 };
+    for devices in groups() {
+        for heads in HEADS.into_iter().chain([large]) {
+            let case = Case::new(heads, &[1, 31, 0, 32, 63, 64, 65, 130, 300]);
+            let ((spans, _), mut bits) = (case.spans(), None);
+            for device in &devices {
+                let (out, log_sum) = case.run(device);
+                let dout = random(4, out.len());
+                let run = |saved: Saved<'_, Floats<'_>>| {
+                    let lens = [case.q.len(), case.k.len(), case.v.len()];
+                    let [mut dq, mut dk, mut dv] = lens.map(|len| vec![f32::NAN; len]);
+                    let gradients = Gradients { q: view_mut(&mut dq), k: view_mut(&mut dk), v: view_mut(&mut dv) };
+                    attention_backward(device, saved, view(&dout), &spans, heads, 0.3, gradients);
+                    [dq, dk, dv]
+                };
+                let whole = Saved { q: &case.q, k: &case.k, v: &case.v, out: &out, log_sum: view(&log_sum) };
+                let exact = run(whole.map(|x| Floats::F32(view(x))));
+                let held = whole.map(|x| x.iter().map(|&v| Bf16::from_f32(v)).collect::<Vec<_>>());
+                let held = Saved { q: &held.q, k: &held.k, v: &held.v, out: &held.out, log_sum: view(&log_sum) };
+                let got = run(held.map(|x| Floats::Bf16(view(x))));
+                for (exact, got) in exact.iter().zip(&got) {
+                    let norm = |x: &mut dyn Iterator<Item = f32>| x.map(|v| f64::from(v).powi(2)).sum::<f64>().sqrt();
+                    let off = norm(&mut exact.iter().zip(got).map(|(e, g)| e - g)) / norm(&mut exact.iter().copied());
+                    assert!(off < 0.01, "{device:?} {heads:?}: off by {off}");
+                    let largest = exact.iter().fold(0.0f32, |most, v| most.max(v.abs()));
+                    for (i, (e, g)) in exact.iter().zip(got).enumerate() {
+                        assert!((e - g).abs() < 0.03 * largest, "{device:?} {heads:?}: {i} is {g}, not {e}");
+                    }
+                }
+                assert!(bits.get_or_insert_with(|| got.clone()) == &got, "{device:?}");
             }
         }
     }

@@ -27,7 +27,7 @@ pub fn pack(device: &Device, w: View<'_, Bf16>, experts: usize, n: usize, k: usi
 /// Computes `y = x W_e^T` by expert.
 ///
 /// # Shapes
-/// x [m, [`row_len`](super::row_len)\(k)] sorted by expert, W [E, n, k] packed, offsets [E + 1], y [m, n]
+/// x [m, [`row_len`]\(k)] sorted by expert, W [E, n, k] packed, offsets [E + 1], y [m, n]
 ///
 /// # Paper
 /// V3 2.1.2 eq. 12 (routed experts)
@@ -52,7 +52,7 @@ pub fn matmul(
 /// Computes both gradients by expert: `dx = dy W_e` if it is wanted, and `dW_e += dy^T x`.
 ///
 /// # Shapes
-/// dy [m, n], x [m, [`row_len`](super::row_len)\(k)], w [E, n, k], dx [m, k], dw [E, n, k]
+/// dy [m, n], x [m, [`row_len`]\(k)], w [E, n, k], dx [m, k], dw [E, n, k]
 ///
 /// # Numerics
 /// As [`backward`](super::backward), over the rows of each expert.

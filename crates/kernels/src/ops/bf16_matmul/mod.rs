@@ -16,7 +16,7 @@ use crate::ops::matmul::Size;
 use crate::{Device, View, ViewMut};
 
 /// Terms of a sum that one step takes; rounded rows are padded with zeros to whole steps.
-const STEP: usize = 32;
+pub(crate) const STEP: usize = 32;
 
 /// The values that a rounded row of `k` values takes.
 pub fn row_len(k: usize) -> usize {

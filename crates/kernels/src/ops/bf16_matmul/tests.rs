@@ -174,8 +174,11 @@ fn experts_agree_with_the_reference_and_a_row_with_itself_alone() {
             grouped::pack(&device, view(&held), experts, n, k, view_mut(&mut packed));
             let mut y = vec![f32::NAN; m * n];
             grouped::matmul(&device, view(&rows), view(&packed), view(&offsets), size, view_mut(&mut y));
-            let (wide_x, wide_w, wide_dy) =
-                (reference::rounded(&wide_f32(&x)), reference::rounded(&wide_f32(&w)), reference::rounded(&wide_f32(&dy)));
+            let (wide_x, wide_w, wide_dy) = (
+                reference::rounded(&wide_f32(&x)),
+                reference::rounded(&wide_f32(&w)),
+                reference::rounded(&wide_f32(&dy)),
+            );
             use crate::ops::grouped_matmul::reference as exact;
             let what = format!("{device:?} {size:?}");
             close(&y, &exact::grouped_matmul(&wide_x, &wide_w, &offsets, size), k, &what);

@@ -9,8 +9,8 @@ pub mod reference;
 #[cfg(test)]
 mod tests;
 
-use super::matmul::{self, Size};
 use super::bf16_matmul;
+use super::matmul::{self, Size};
 use crate::{Bf16, Device, View, ViewMut};
 
 /// Outputs by row.

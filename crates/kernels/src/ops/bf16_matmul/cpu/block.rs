@@ -5,6 +5,7 @@ use std::ops::Range;
 use super::STEP;
 use super::dots::Dots;
 use super::layout::COLUMNS;
+use super::part::Part;
 use crate::amx::{self, SIDE, Tiles};
 use crate::device::Parts;
 use crate::format::bf16::Bf16;
@@ -15,15 +16,29 @@ const DEPTH: usize = 16;
 
 /// What multiplies bf16 on a path.
 #[derive(Clone, Copy)]
-pub(super) enum Unit {
+pub(crate) enum Unit {
     Tiles(Tiles),
     Dots(Dots),
 }
 
 impl Unit {
     /// The unit of a path, if it has one.
-    pub(super) fn of(isa: Isa) -> Option<Self> {
+    pub(crate) fn of(isa: Isa) -> Option<Self> {
         isa.tiles().map(Self::Tiles).or_else(|| Dots::of(isa).map(Self::Dots))
+    }
+
+    /// Computes a part of a product.
+    ///
+    /// # Safety
+    /// The pointers are valid for the part, and nothing else reads or writes its rows and columns of c.
+    pub(crate) unsafe fn multiply(self, part: Part) {
+        // SAFETY: the caller's promise.
+        unsafe {
+            match self {
+                Self::Tiles(tiles) => in_tiles(tiles, part),
+                Self::Dots(dots) => dots.multiply(part),
+            }
+        }
     }
 }
 
@@ -76,28 +91,8 @@ pub(super) unsafe fn multiply(unit: Unit, all: Operands<'_>, rows: Range<usize>,
             ..part
         };
         // SAFETY: the operands cover the block, checked above, which is the caller's alone.
-        unsafe {
-            match unit {
-                Unit::Tiles(tiles) => in_tiles(tiles, part),
-                Unit::Dots(dots) => dots.multiply(part),
-            }
-        }
+        unsafe { unit.multiply(part) };
     }
-}
-
-/// Some steps of a block: m rows of a, n columns of b in panels that lie `panel` values apart.
-#[derive(Clone, Copy)]
-pub(super) struct Part {
-    pub m: usize,
-    pub n: usize,
-    pub steps: usize,
-    pub a: *const Bf16,
-    pub a_row: usize,
-    pub b: *const Bf16,
-    pub panel: usize,
-    pub c: *mut f32,
-    pub c_row: usize,
-    pub accumulate: bool,
 }
 
 /// Computes a part in tiles; a group of fewer rows than a tile has is a tile of fewer rows, with the same bits.

@@ -3,18 +3,18 @@
 use std::arch::x86_64::*;
 
 use super::STEP;
-use super::block::Part;
 use super::layout::COLUMNS;
+use super::part::Part;
 use crate::format::bf16::Bf16;
 use crate::isa::{Isa, Kind};
 
 /// Proof that the path has the instruction.
 #[derive(Clone, Copy)]
-pub(super) struct Dots(());
+pub(crate) struct Dots(());
 
 impl Dots {
     /// The proof, if the path is the one that uses it.
-    pub(super) fn of(isa: Isa) -> Option<Self> {
+    pub(crate) fn of(isa: Isa) -> Option<Self> {
         (isa.0 == Kind::Avx512Bf16).then_some(Self(()))
     }
 

@@ -1,10 +1,11 @@
 //! The tuned version. With instructions for bf16 (tiles, or products of pairs) the left operand lies as rows and the right one as
 //! pairs of rows, `[k / 2][16][2]` for every 16 columns; without, bf16 is widened and goes through the products of f32.
 
-mod block;
+pub(crate) mod block;
 #[cfg_attr(not(target_arch = "x86_64"), path = "dots/none.rs")]
 mod dots;
-mod layout;
+pub(crate) mod layout;
+pub(crate) mod part;
 mod wide;
 
 use super::{STEP, row_len};
@@ -187,14 +188,23 @@ fn chunk(
         });
     }
     let dw = Parts::new(dw);
-    let of_weight = Operands { a: turned, a_row: depth, b: pairs, n: k, steps: depth / STEP, c: &dw, c_row: k, accumulate: true };
+    let of_weight =
+        Operands { a: turned, a_row: depth, b: pairs, n: k, steps: depth / STEP, c: &dw, c_row: k, accumulate: true };
     let weight = Tasks::new(n, k, m, cpu);
     let Some((dx, columns)) = dx else {
         return cpu.run_if(weight.parallel, weight.count(), |task| weight.multiply(unit, of_weight, task));
     };
     let dx = Parts::new(dx);
-    let of_input =
-        Operands { a: rounded, a_row: width, b: columns, n: k, steps: width / STEP, c: &dx, c_row: k, accumulate: false };
+    let of_input = Operands {
+        a: rounded,
+        a_row: width,
+        b: columns,
+        n: k,
+        steps: width / STEP,
+        c: &dx,
+        c_row: k,
+        accumulate: false,
+    };
     let input = Tasks::new(m, k, n, cpu);
     cpu.run_if(weight.parallel, weight.count() + input.count(), |task| match task.checked_sub(weight.count()) {
         None => weight.multiply(unit, of_weight, task),
@@ -203,7 +213,15 @@ fn chunk(
 }
 
 /// Computes both gradients of one product.
-pub(crate) fn backward(cpu: &Cpu, dy: &[f32], x: &[Bf16], w: &[Bf16], size: Size, dx: Option<&mut [f32]>, dw: &mut [f32]) {
+pub(crate) fn backward(
+    cpu: &Cpu,
+    dy: &[f32],
+    x: &[Bf16],
+    w: &[Bf16],
+    size: Size,
+    dx: Option<&mut [f32]>,
+    dw: &mut [f32],
+) {
     let Size { m, n, k } = size;
     assert!(dy.len() == m * n && x.len() >= m * row_len(k) && w.len() == n * k && dw.len() == n * k);
     if m > 0 {

@@ -94,7 +94,13 @@ pub(crate) fn pack_columns(cpu: &Cpu, w: &[f32], n: usize, k: usize, out: &mut [
     });
 }
 
-fn pack_panels<T: Element>(cpu: &Cpu, n: usize, depth: usize, out: &mut [T], pack: impl Fn(Isa, usize, &mut [T]) + Sync) {
+fn pack_panels<T: Element>(
+    cpu: &Cpu,
+    n: usize,
+    depth: usize,
+    out: &mut [T],
+    pack: impl Fn(Isa, usize, &mut [T]) + Sync,
+) {
     if n == 0 || depth == 0 {
         return;
     }

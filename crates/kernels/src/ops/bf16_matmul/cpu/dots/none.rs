@@ -1,14 +1,14 @@
 //! Processors without the instruction.
 
-use super::block::Part;
+use super::part::Part;
 use crate::isa::Isa;
 
 /// Proof that there is the instruction, which there is none of.
 #[derive(Clone, Copy)]
-pub(super) enum Dots {}
+pub(crate) enum Dots {}
 
 impl Dots {
-    pub(super) fn of(_isa: Isa) -> Option<Self> {
+    pub(crate) fn of(_isa: Isa) -> Option<Self> {
         None
     }
 
