@@ -33,10 +33,19 @@ fn write_pairs(first: &[Bf16; 16], second: &[Bf16; 16], to: &mut [Bf16; 32]) {
 }
 
 simd_fn! {
-    /// Rounds a row and writes zeros behind it.
-    pub(crate) fn round_row<S>(_s: S, x: &[f32], to: &mut [Bf16]) {
+    /// Rounds a row and writes zeros behind it. The row behind x is fetched meanwhile: the processor's own prefetching ends with a
+    /// page, and a row is as long as one.
+    pub(crate) fn round_row<S>(s: S, x: &[f32], to: &mut [Bf16]) {
+        let len = x.len();
         let (values, padding) = to.split_at_mut(x.len());
-        for (to, &x) in values.iter_mut().zip(x) {
+        let ((groups, rest), (to_groups, to_rest)) = (x.as_chunks::<16>(), values.as_chunks_mut::<16>());
+        for (to, x) in to_groups.iter_mut().zip(groups) {
+            s.prefetch(x.as_ptr().wrapping_add(len));
+            for (to, &x) in to.iter_mut().zip(x) {
+                *to = Bf16::from_f32(x);
+            }
+        }
+        for (to, &x) in to_rest.iter_mut().zip(rest) {
             *to = Bf16::from_f32(x);
         }
         padding.fill(Bf16::ZERO);
