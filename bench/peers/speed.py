@@ -46,6 +46,9 @@ def build(folder):
     with tarfile.open(archive) as files:
         files.extractall(folder, filter="data")
     source = folder / archive.name.removesuffix(".tar.gz") / "vendor/llama.cpp"
+    # For AMX: GCC 12's intrinsic says that it reads 8 of the 64 bytes of its settings, so that the others were not written.
+    tiles = source / "ggml/src/ggml-cpu/amx/mmq.cpp"
+    tiles.write_text(tiles.read_text().replace("_tile_loadconfig(", '__asm__ volatile("" ::: "memory"); _tile_loadconfig('))
     environment = {**os.environ, "PATH": f"{tools.resolve()}/bin:{os.environ['PATH']}"}
     switches = ["BUILD_SHARED_LIBS=OFF", "CMAKE_BUILD_TYPE=Release", "GGML_NATIVE=ON", "LLAMA_CURL=OFF", "LLAMA_BUILD_TESTS=OFF"]
     subprocess.run(["cmake", "-G", "Ninja", "-S", source, "-B", folder / "build", *(f"-D{switch}" for switch in switches)],
