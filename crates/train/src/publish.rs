@@ -13,8 +13,9 @@ use crate::{Error, Result, files, scores};
 /// Largest file of weights, in bytes: what transformers writes by default exceeds the limit of some file systems.
 const SHARD_BYTES: usize = 4 << 30;
 
-/// Writes the model of a finished stage into `model/` in its folder: whole or not at all. Weights are F32 (under the precision `bf16`
-/// the rounded values that the model multiplied with), so that the next stage starts from exactly what was trained; the prompt form is the open one, in which the model was trained.
+/// Writes the model of a finished stage into `model/` in its folder: whole or not at all. Weights are F32 (under the precision
+/// `bf16` the rounded values that the model multiplied with), so that the next stage starts from exactly what was trained; the
+/// prompt form is the open one, in which the model was trained.
 pub(crate) fn publish(
     config: &RunConfig,
     stage: &StageConfig,
