@@ -21,11 +21,21 @@ impl Tiles {
         PERMITTED.get_or_init(|| processor_has_tiles() && system_permits()).then_some(Self(()))
     }
 
-    /// Gives this thread's tiles sizes, until what is returned is dropped ([`Configured::set`]).
+    /// Gives this thread's tiles sizes until what is returned is dropped: 0 to 3 have `rows` rows, 4 and 5 so many of `4 * words`
+    /// bytes, 6 and 7 have `words` rows; all but 4 and 5 are 64 bytes long. What was in them is lost.
+    ///
+    /// # Panics
+    /// If a size is zero or above [`SIDE`].
     pub(crate) fn configure(self, rows: usize, words: usize) -> Configured {
-        let mut sizes = Configured { rows: 0, words: 0 };
-        sizes.set(rows, words);
-        sizes
+        assert!((1..=SIDE).contains(&rows) && (1..=SIDE).contains(&words));
+        let mut settings = Settings { palette: 1, start_row: 0, reserved: [0; 14], bytes: [0; 16], rows: [0; 16] };
+        for tile in 0..8 {
+            settings.bytes[tile] = if matches!(tile, 4 | 5) { 4 * words as u16 } else { 64 };
+            settings.rows[tile] = if tile < 6 { rows as u8 } else { words as u8 };
+        }
+        // SAFETY: the proof says that the instruction exists; the settings are valid by the assertion above.
+        unsafe { asm!("ldtilecfg [{}]", in(reg) &raw const settings, options(nostack, readonly, preserves_flags)) };
+        Configured(())
     }
 }
 
@@ -40,10 +50,7 @@ struct Settings {
 }
 
 /// Tiles of this thread that have sizes. They are given up when it is dropped, so that the system need not save them.
-pub(crate) struct Configured {
-    rows: usize,
-    words: usize,
-}
+pub(crate) struct Configured(());
 
 impl Drop for Configured {
     fn drop(&mut self) {
@@ -53,27 +60,6 @@ impl Drop for Configured {
 }
 
 impl Configured {
-    /// Sets the sizes: tiles 0 to 3 have `rows` rows, 4 and 5 so many of `4 * words` bytes, 6 and 7 have `words` rows; all but 4
-    /// and 5 are 64 bytes long. What was in them is lost.
-    ///
-    /// # Panics
-    /// If a size is zero or above [`SIDE`].
-    #[inline(always)]
-    pub(crate) fn set(&mut self, rows: usize, words: usize) {
-        if (self.rows, self.words) == (rows, words) {
-            return;
-        }
-        assert!((1..=SIDE).contains(&rows) && (1..=SIDE).contains(&words));
-        (self.rows, self.words) = (rows, words);
-        let mut settings = Settings { palette: 1, start_row: 0, reserved: [0; 14], bytes: [0; 16], rows: [0; 16] };
-        for tile in 0..8 {
-            settings.bytes[tile] = if matches!(tile, 4 | 5) { 4 * words as u16 } else { 64 };
-            settings.rows[tile] = if tile < 6 { rows as u8 } else { words as u8 };
-        }
-        // SAFETY: there are tiles, or there would be no value of this type; the settings are valid by the assertion above.
-        unsafe { asm!("ldtilecfg [{}]", in(reg) &raw const settings, options(nostack, readonly, preserves_flags)) };
-    }
-
     /// Writes the product of rows of bytes with a sign, `out[i][j] = sum over p of a[i][p] b[p / 4][j][p % 4]`, where rows of a lie
     /// `a_row` bytes apart.
     ///

@@ -613,19 +613,6 @@ unsafe fn sub_block<S: Simd, const R: usize, const SUB: usize, const BITS: usize
         // SAFETY: as above.
         _ => unsafe { s.dots::<R, 8, BITS>(integers, w, q) },
     };
-    add_scaled::<S, R, SUB, SHIFTED>(s, integers, panel, sub, x, sums);
-}
-
-/// Adds the integers of a sub-block, times the scales of W and x, and what its shift adds.
-#[inline(always)]
-fn add_scaled<S: Simd, const R: usize, const SUB: usize, const SHIFTED: bool>(
-    s: S,
-    integers: [S::I; R],
-    panel: &Panel,
-    sub: usize,
-    x: &[Columns<'_>; R],
-    sums: &mut [S::V; R],
-) {
     let scale = s.load(&panel.scales[sub * S::LANES..]);
     for (r, sum) in sums.iter_mut().enumerate() {
         let both = s.mul(scale, s.splat(x[r].scales[sub * SUB / BLOCK]));
