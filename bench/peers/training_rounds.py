@@ -1,7 +1,7 @@
 """Training steps of Minke and PyTorch in turn: medians over rounds, so that a slow minute of the machine falls on all of them.
 
     cargo bench -p minke-model --bench training --no-run      # prints the program
-    python bench/peers/training_rounds.py PROGRAM OUT.jsonl [S|M] [rounds] [steps] [compile]
+    python bench/peers/training_rounds.py PROGRAM OUT.jsonl [S|M|R] [rounds] [steps] [compile]
 
 Appends every run's line to OUT.jsonl, with the round, and prints the medians and the ratio to PyTorch's best mode. With two
 threads. A run that did not get 0.9 of its share of the processor is marked, and the median leaves it out if others are left.

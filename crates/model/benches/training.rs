@@ -1,7 +1,7 @@
-//! Time and memory of one training step: shapes S and M of a Llama-style decoder, 4,096 tokens per step, forward,
-//! backward and AdamW.
+//! Time and memory of one training step: shapes S and M of a Llama-style decoder and R of DeepSeek-V3's, 4,096 tokens per
+//! step, forward, backward and AdamW.
 //!
-//! `cargo bench -p minke-model --bench training -- [S|M] [threads] [steps] [bf16] [recompute]` prints one line of JSON with the
+//! `cargo bench -p minke-model --bench training -- [S|M|R] [threads] [steps] [bf16] [recompute]` prints one line of JSON with the
 //! median step, the share of the processor that the run got, and the peak resident memory.
 
 use std::time::Instant;
@@ -23,12 +23,27 @@ fn shape(name: &str) -> (usize, usize, usize, usize, usize) {
 fn config(name: &str) -> ModelConfig {
     let (hidden, layers, ffn, vocabulary, sequence) = shape(name);
     let heads = hidden / 64;
-    let json = serde_json::json!({
-        "model_type": "llama", "architectures": ["LlamaForCausalLM"], "hidden_act": "silu", "rms_norm_eps": 1e-6,
-        "hidden_size": hidden, "num_hidden_layers": layers, "intermediate_size": ffn, "vocab_size": vocabulary,
-        "num_attention_heads": heads, "num_key_value_heads": heads / 2, "head_dim": 64, "rope_theta": 10000.0,
-        "max_position_embeddings": sequence, "tie_word_embeddings": false, "bos_token_id": 0, "eos_token_id": 1,
+    let family = match name {
+        "R" => serde_json::json!({
+            "model_type": "deepseek_v3", "architectures": ["DeepseekV3ForCausalLM"], "num_attention_heads": 8,
+            "num_key_value_heads": 8, "q_lora_rank": 128, "kv_lora_rank": 64, "qk_nope_head_dim": 32,
+            "qk_rope_head_dim": 16, "v_head_dim": 32, "n_routed_experts": 8, "n_shared_experts": 1,
+            "num_experts_per_tok": 2, "moe_intermediate_size": 256, "first_k_dense_replace": 1, "moe_layer_freq": 1,
+            "n_group": 1, "topk_group": 1, "topk_method": "noaux_tc", "scoring_func": "sigmoid",
+            "norm_topk_prob": true, "routed_scaling_factor": 1.0, "num_nextn_predict_layers": 0,
+        }),
+        _ => serde_json::json!({
+            "model_type": "llama", "architectures": ["LlamaForCausalLM"], "num_attention_heads": heads,
+            "num_key_value_heads": heads / 2, "head_dim": 64,
+        }),
+    };
+    let mut json = serde_json::json!({
+        "hidden_act": "silu", "rms_norm_eps": 1e-6, "hidden_size": hidden, "num_hidden_layers": layers,
+        "intermediate_size": ffn, "vocab_size": vocabulary, "rope_theta": 10000.0, "max_position_embeddings": sequence,
+        "tie_word_embeddings": false, "bos_token_id": 0, "eos_token_id": 1,
     });
+    let fields = |value: &serde_json::Value| value.as_object().expect("an object was written").clone();
+    json.as_object_mut().expect("an object was written").extend(fields(&family));
     ModelConfig::from_value(json).expect("the shape is valid").config
 }
 

@@ -12,7 +12,7 @@ use minke_kernels::{Device, ViewMut};
 use crate::error::Error;
 use crate::ops::head;
 use crate::shape::Shape;
-use crate::tensor::{Node, Op, Operand, Origin, Param, Pass, Region, Result, Tensor};
+use crate::tensor::{KeptOperand, Node, Op, Operand, Origin, Param, Pass, Region, Result, Tensor};
 
 /// Gradients of parameters, by their row in the table. Kept between steps, so that memory is reused.
 #[derive(Default)]
@@ -58,7 +58,7 @@ pub fn backward(device: &Device, loss: &Tensor, gradients: &mut Gradients) -> Re
         return Err(Error::NotALoss(format!("a tensor of shape {}", loss.shape())));
     }
     let seed = Tensor::from_slice(device, loss.shape().dims(), &[1.0]);
-    let mut walk = Walk { pass: Pass::recording(device), slots: Slots::default(), gradients };
+    let mut walk = Walk { pass: Pass::recording(device), slots: Slots::default(), made_again: None, gradients };
     walk.run(node, seed)
 }
 
@@ -94,6 +94,8 @@ impl Slots {
 struct Walk<'a> {
     pass: Pass<'a>,
     slots: Slots,
+    /// The rows that were last made again, and by which operation: the products that read them follow each other.
+    made_again: Option<(Arc<Node>, Tensor)>,
     gradients: &'a mut Gradients,
 }
 
@@ -146,6 +148,31 @@ impl Walk<'_> {
         self.give(input, Tensor::write(device, node.shape, |to| fill(device, to)))
     }
 
+    /// The rows that a product read. Those of SwiGLU in bf16 are made from gate and up as they are kept, which is rounded.
+    fn operand(&mut self, op: &'static str, kept: &KeptOperand, w: &Param) -> Result<Operand> {
+        let (node, shape) = match kept {
+            KeptOperand::Rows(rows) => return Ok(rows.clone()),
+            KeptOperand::Again { x, .. } => (x.node.as_ref().expect("invariant: an operation made them"), x.shape),
+        };
+        let rows = match &self.made_again {
+            Some((by, rows)) if Arc::ptr_eq(by, node) => rows.clone(),
+            _ => {
+                // Memory first: what was made again before is not needed any more.
+                self.made_again = None;
+                let (device, pass) = (self.pass.device, Pass::inference(self.pass.device));
+                let rows = match &node.op {
+                    Op::RmsNorm { x, w, epsilon, .. } => x.detach().rms_norm(pass, w, *epsilon)?,
+                    Op::Swiglu { gate, up } => gate.widened(device).swiglu(pass, &up.widened(device))?,
+                    _ => unreachable!("invariant: the tape keeps the rows of other operations"),
+                };
+                self.made_again.insert((Arc::clone(node), rows)).1.clone()
+            }
+        };
+        let mut rows = rows.reshape(shape.dims())?;
+        rows.node = Some(Arc::clone(node));
+        rows.operand(self.pass.device, w.dense(), op)
+    }
+
     /// Computes both gradients of a product in bf16 at once: `fill` gets where to write dx, if it is wanted, and what to add dW to.
     fn rounded(
         &mut self,
@@ -167,7 +194,7 @@ impl Walk<'_> {
             Op::Leaf => {}
             Op::Matmul { x, w } => {
                 let size = Size { m: x.shape().rows(), n: w.shape().rows(), k: w.shape().width() };
-                match x {
+                match &self.operand(OP, x, w)? {
                     Operand::F32(x) => {
                         let weight = w.view(OP)?;
                         self.give_with(x.node.as_ref(), |device, dx| matmul::matmul_nn(device, d, weight, size, dx))?;
@@ -181,7 +208,7 @@ impl Walk<'_> {
             Op::GroupedMatmul { x, w, plan } => {
                 let (shape, offsets) = (w.shape(), plan.offsets.view());
                 let size = Size { m: x.shape().rows(), n: shape.dims()[1], k: shape.width() };
-                match x {
+                match &self.operand(OP, x, w)? {
                     Operand::F32(x) => {
                         let weight = w.view(OP)?;
                         self.give_with(x.node.as_ref(), |device, dx| {
@@ -198,7 +225,7 @@ impl Walk<'_> {
             Op::Embed { w, ids } => {
                 embed::embed_backward_add(device, w.shape().width(), ids.view(), d, self.gradients.of(device, w));
             }
-            Op::RmsNorm { x, w, inverse_rms } => {
+            Op::RmsNorm { x, w, inverse_rms, .. } => {
                 let (mut dx, dw) = (self.like(x.shape()), self.gradients.of(device, w));
                 let given = (x.view(OP)?, w.view(OP)?, inverse_rms.view(OP)?);
                 norm::rms_norm_backward(device, given.0, given.1, given.2, d, dx.view_mut(), dw);
@@ -332,7 +359,8 @@ impl Walk<'_> {
             }
             Op::HeadLogProb { x, w, targets, inverse_temperature, log_sum } => {
                 let size = Size { m: x.shape().rows(), n: w.shape().rows(), k: w.shape().width() };
-                let head = head(device, x, w, w.dense())?;
+                let rows = self.operand(OP, x, w)?;
+                let head = head(device, &rows, w, w.dense())?;
                 let (mut dx, dw) = (self.like(x.shape()), self.gradients.of(device, w));
                 let (given, to) = ((log_sum.view(OP)?, d), (dx.view_mut(), dw));
                 log_prob::head_log_prob_backward(device, head, targets.view(), size, *inverse_temperature, given, to);
@@ -350,7 +378,7 @@ impl Walk<'_> {
         let y = (region.function)(&inputs, self.pass)?;
         let Some(node) = &y.node else { return Ok(()) };
         debug_assert_eq!(y.shape(), dy.shape());
-        let mut inner = Walk { pass: self.pass, slots: Slots::default(), gradients: self.gradients };
+        let mut inner = Walk { pass: self.pass, slots: Slots::default(), made_again: None, gradients: self.gradients };
         inner.run(node, dy.clone())?;
         let Walk { mut slots, .. } = inner;
         for (outer, leaf) in region.inputs.iter().zip(&inputs) {

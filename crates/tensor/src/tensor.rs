@@ -494,7 +494,8 @@ pub(crate) struct Origin {
     pub node: Option<Arc<Node>>,
 }
 
-/// The rows that a product with a weight read.
+/// The rows that a product with a weight reads.
+#[derive(Clone)]
 pub(crate) enum Operand {
     F32(Tensor),
     /// Rounded rows, which the products that read the same tensor share.
@@ -505,10 +506,19 @@ pub(crate) enum Operand {
 }
 
 impl Operand {
-    pub(crate) fn shape(&self) -> Shape {
+    fn origin(&self) -> Origin {
         match self {
-            Self::F32(x) => x.shape,
-            Self::Bf16 { x, .. } => x.shape,
+            Self::F32(x) => x.origin(),
+            Self::Bf16 { x, .. } => x.clone(),
+        }
+    }
+
+    /// What the tape keeps of it: not the rows, where a norm or SwiGLU made them.
+    pub(crate) fn kept(self) -> KeptOperand {
+        let (x, precision) = (self.origin(), self.precision());
+        match x.node.as_ref().map(|node| &node.op) {
+            Some(Op::RmsNorm { .. } | Op::Swiglu { .. }) => KeptOperand::Again { x, precision },
+            _ => KeptOperand::Rows(self),
         }
     }
 
@@ -518,11 +528,37 @@ impl Operand {
             Self::Bf16 { .. } => Precision::Bf16,
         }
     }
+}
+
+/// What the tape keeps of the rows that a product read.
+pub(crate) enum KeptOperand {
+    Rows(Operand),
+    /// Nothing: the backward makes them again, from what the operation that made them keeps.
+    Again {
+        x: Origin,
+        precision: Precision,
+    },
+}
+
+impl KeptOperand {
+    pub(crate) fn shape(&self) -> Shape {
+        match self {
+            Self::Rows(Operand::F32(x)) => x.shape,
+            Self::Rows(Operand::Bf16 { x, .. }) | Self::Again { x, .. } => x.shape,
+        }
+    }
+
+    fn precision(&self) -> Precision {
+        match self {
+            Self::Rows(rows) => rows.precision(),
+            Self::Again { precision, .. } => *precision,
+        }
+    }
 
     pub(crate) fn node(&self) -> Option<&Arc<Node>> {
         match self {
-            Self::F32(x) => x.node.as_ref(),
-            Self::Bf16 { x, .. } => x.node.as_ref(),
+            Self::Rows(Operand::F32(x)) => x.node.as_ref(),
+            Self::Rows(Operand::Bf16 { x, .. }) | Self::Again { x, .. } => x.node.as_ref(),
         }
     }
 }
@@ -546,11 +582,11 @@ pub(crate) enum Op {
     /// A start of the tape.
     Leaf,
     Matmul {
-        x: Operand,
+        x: KeptOperand,
         w: Param,
     },
     GroupedMatmul {
-        x: Operand,
+        x: KeptOperand,
         w: Param,
         plan: Dispatch,
     },
@@ -561,6 +597,7 @@ pub(crate) enum Op {
     RmsNorm {
         x: Tensor,
         w: Param,
+        epsilon: f32,
         inverse_rms: Tensor,
     },
     AddRow {
@@ -663,7 +700,7 @@ pub(crate) enum Op {
         y: Tensor,
     },
     HeadLogProb {
-        x: Operand,
+        x: KeptOperand,
         w: Param,
         targets: Indices,
         inverse_temperature: f32,

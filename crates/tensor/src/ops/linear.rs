@@ -64,7 +64,7 @@ impl Tensor {
             }
         }
         let x = read.unwrap_or_else(|| Operand::F32(self.clone()));
-        Ok(y.made_by(pass, true, || Op::Matmul { x, w: w.clone() }))
+        Ok(y.made_by(pass, true, || Op::Matmul { x: x.kept(), w: w.clone() }))
     }
 
     /// `x W[rows]` per head: the transposed product with a slice of a matrix, as absorbed attention needs it.
@@ -187,7 +187,7 @@ impl Tensor {
             }
         }
         let x = read.unwrap_or_else(|| Operand::F32(self.clone()));
-        Ok(y.made_by(pass, true, || Op::GroupedMatmul { x, w: w.clone(), plan: plan.clone() }))
+        Ok(y.made_by(pass, true, || Op::GroupedMatmul { x: x.kept(), w: w.clone(), plan: plan.clone() }))
     }
 
     /// The rows of an embedding table.
@@ -227,7 +227,7 @@ impl Tensor {
         let mut y = Tensor::unwritten(pass.device, x);
         let mut inverse_rms = Tensor::unwritten(pass.device, Shape::new(&[x.rows()]));
         norm::rms_norm(pass.device, from, weight, epsilon, y.view_mut(), inverse_rms.view_mut());
-        Ok(y.made_by(pass, true, || Op::RmsNorm { x: self.clone(), w: w.clone(), inverse_rms }))
+        Ok(y.made_by(pass, true, || Op::RmsNorm { x: self.clone(), w: w.clone(), epsilon, inverse_rms }))
     }
 
     /// `x + w` with w added to every row.

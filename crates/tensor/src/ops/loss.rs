@@ -80,7 +80,8 @@ impl Tensor {
             let (device, targets) = (pass.device, targets.view());
             log_prob::head_log_prob(device, head, targets, size, inverse_temperature, outputs);
         });
-        let op = || Op::HeadLogProb { x: rows, w: w.clone(), targets: targets.clone(), inverse_temperature, log_sum };
+        let op =
+            || Op::HeadLogProb { x: rows.kept(), w: w.clone(), targets: targets.clone(), inverse_temperature, log_sum };
         Ok(TokenDistribution { log_prob: log_prob.made_by(pass, true, op), entropy })
     }
 
