@@ -9,6 +9,7 @@ pub use arithmetic::{Arithmetic, ArithmeticGold};
 pub use countdown::{Countdown, CountdownGold};
 pub use programs::{Programs, ProgramsGold};
 
+use crate::Verdict;
 use minke_spec::draw::Stream;
 use serde::{Deserialize, Serialize};
 
@@ -54,18 +55,6 @@ pub enum Gold {
     Arithmetic(ArithmeticGold),
     /// Of a program problem.
     Programs(ProgramsGold),
-}
-
-/// The verdict of a grader on an answer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Verdict {
-    /// The answer is right.
-    Right,
-    /// The answer is wrong, or no answer.
-    Wrong,
-    /// The problem itself is unusable: it is dropped and counted, never scored.
-    GoldUnusable,
 }
 
 /// How a demonstration is written.
