@@ -17,4 +17,21 @@ pub enum Error {
         /// What is wrong and what to do.
         reason: String,
     },
+    /// A process or a file of the system failed.
+    #[error("running a program: {0}")]
+    System(#[from] std::io::Error),
+    /// There is no Python that can be used.
+    #[error("{}: {reason}", python.display())]
+    Python {
+        /// What was asked for.
+        python: std::path::PathBuf,
+        /// What is wrong and what to do.
+        reason: String,
+    },
+    /// Programs would not be confined well enough.
+    #[error("programs are not run, as this machine lacks layers of the sandbox: {missing}; `minke doctor` lists them")]
+    Unprotected {
+        /// The layers, each with the reason.
+        missing: String,
+    },
 }

@@ -1,9 +1,10 @@
 //! Services of the operating system: files as memory ([`Bytes`]), files that appear whole ([`atomic`]), how the allocator
-//! shares out memory ([`few_arenas`]).
+//! shares out memory ([`few_arenas`]), processes that may do little ([`confine`]).
 //!
 //! With `kernels` the only crate with `unsafe`.
 
 pub mod atomic;
+pub mod confine;
 
 use std::fs::File;
 use std::io;

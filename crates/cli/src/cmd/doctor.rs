@@ -9,6 +9,8 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 use minke_chat::gigabytes;
 use minke_chat::machine::{bandwidth, memory};
+use minke_eval::verify::code::Interpreter;
+use minke_sys::confine::{Layer, layers};
 use minke_tensor::Device;
 use serde::Serialize;
 
@@ -88,12 +90,20 @@ struct GpuReport {
     used: bool,
 }
 
-/// Layers that a kernel offers; nothing where that is unknown.
+/// What programs of a model are run with.
 #[derive(Serialize)]
 struct Sandbox {
-    landlock: Option<bool>,
-    seccomp: bool,
-    user_namespaces: bool,
+    layers: Vec<LayerReport>,
+    /// The interpreter, or why there is none.
+    python: String,
+}
+
+#[derive(Serialize)]
+struct LayerReport {
+    name: &'static str,
+    works: bool,
+    /// Why it does not, if it does not.
+    reason: Option<String>,
 }
 
 /// Runs `minke doctor`.
@@ -181,13 +191,16 @@ fn gpu() -> GpuReport {
 }
 
 fn sandbox() -> Sandbox {
-    let modules = read("/sys/kernel/security/lsm");
-    let namespaces = read("/proc/sys/user/max_user_namespaces").and_then(|text| text.trim().parse::<u64>().ok());
-    Sandbox {
-        landlock: modules.map(|modules| modules.trim().split(',').any(|module| module == "landlock")),
-        seccomp: read("/proc/self/status").is_some_and(|text| text.contains("\nSeccomp:")),
-        user_namespaces: namespaces.is_some_and(|most| most > 0) && Path::new("/proc/self/ns/user").exists(),
-    }
+    let layer = |(layer, works): (Layer, Result<(), String>)| LayerReport {
+        name: layer.name(),
+        works: works.is_ok(),
+        reason: works.err(),
+    };
+    let python = match Interpreter::find(Path::new("python3")) {
+        Ok(found) => format!("Python {} in {}", found.version, found.path.display()),
+        Err(error) => error.to_string(),
+    };
+    Sandbox { layers: layers().into_iter().map(layer).collect(), python }
 }
 
 impl Report {
@@ -195,7 +208,6 @@ impl Report {
     fn text(&self) -> String {
         let speed = |rate: f64| format!("{:.1} GB/s", rate / 1e9);
         let size = |bytes: Option<u64>| bytes.map_or("unknown".into(), gigabytes);
-        let yes = |there: bool| if there { "yes" } else { "no" };
         let CpuReport { name, architecture, cores, threads, features, path } = &self.cpu;
         let name = name.as_deref().unwrap_or("unknown processor");
         let memory = &self.memory;
@@ -207,8 +219,11 @@ impl Report {
             (names, None) if names.is_empty() => "none found".into(),
             (names, driver) => format!("{names}, driver {}", driver.as_deref().unwrap_or("unknown")),
         };
-        let Sandbox { landlock, seccomp, user_namespaces } = &self.sandbox;
-        let landlock = landlock.map_or("not said", yes);
+        let layer = |layer: &LayerReport| match &layer.reason {
+            None => layer.name.to_owned(),
+            Some(reason) => format!("no {} ({reason})", layer.name),
+        };
+        let layers: Vec<String> = self.sandbox.layers.iter().map(layer).collect();
         [
             format!("processor   {name}, {architecture}, {cores} cores, {threads} threads used"),
             format!("extensions  {}", features.join(" ")),
@@ -217,11 +232,8 @@ impl Report {
             format!("reading it  {}", speed(memory.read_bytes_per_second)),
             format!("disk        {disk} reading in {}", self.disk.folder.display()),
             format!("GPU         {gpu}; not used: this build computes on CPUs"),
-            format!(
-                "sandboxes   Landlock {landlock}, seccomp {}, user namespaces {}",
-                yes(*seccomp),
-                yes(*user_namespaces)
-            ),
+            format!("sandbox     {}", layers.join(", ")),
+            format!("programs    {}", self.sandbox.python),
         ]
         .join("\n")
     }
