@@ -6,9 +6,9 @@ use std::path::Path;
 use minke_engine::SamplingParams;
 use minke_model::Transformer;
 use minke_spec::cost::parameter_counts;
-use minke_tensor::Device;
+use minke_tensor::{Device, Tensor};
 use minke_text::{ChatTemplate, Message, RenderOptions, THINK_CLOSE, Tokenizer};
-use minke_weights::Archive;
+use minke_weights::{Archive, load_adapter};
 use sha2::{Digest, Sha256};
 
 use crate::machine::memory;
@@ -98,6 +98,25 @@ impl ChatModel {
         let model = planner.load(&device)?;
         let notes = archive.notes.iter().cloned().chain(note).chain(packed_note).collect();
         Ok(Self { device, model, tokenizer, template, generation, context, identity, summary, notes })
+    }
+
+    /// The same model with an adapter beside its weights, unmerged.
+    ///
+    /// # Errors
+    /// If the folder holds none, or one of another model.
+    pub fn with_adapter(mut self, folder: &Path) -> Result<Self> {
+        let (_, lora) = load_adapter(&self.device, folder, self.model.config())?;
+        let mut sum = Sha256::new();
+        sum.update(self.identity);
+        for layer in &lora.layers {
+            sum.update(&layer.module);
+            for value in [&layer.a, &layer.b].into_iter().flat_map(Tensor::read).chain([lora.scale]) {
+                sum.update(value.to_le_bytes());
+            }
+        }
+        self.identity = sum.finalize().into();
+        self.model.attach(&lora).map_err(minke_weights::Error::from)?;
+        Ok(self)
     }
 
     /// How to sample: what the request says, else what the model's makers say.

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Error, Result};
 use minke_chat::locate;
 use minke_hub::{Absent, ModelName, nearest_short_name};
-use minke_weights::CONFIG_FILE;
+use minke_weights::{ADAPTER_CONFIG_FILE, AdapterConfig, CONFIG_FILE};
 
 use crate::error::Exit;
 use crate::{environment, runs};
@@ -87,11 +87,35 @@ fn of_folder(folder: &Path) -> Result<PathBuf> {
     if folder.join(CONFIG_FILE).exists() {
         return Ok(folder.into());
     }
-    let of_stage = folder.join("model");
+    let (of_stage, adapter) = (folder.join("model"), folder.join("adapter"));
     match () {
         () if runs::is_run(folder) => newest_of(folder),
         () if of_stage.join(CONFIG_FILE).exists() => Ok(of_stage),
+        () if adapter.join(ADAPTER_CONFIG_FILE).exists() => Ok(adapter),
         () => Ok(folder.into()),
+    }
+}
+
+/// The path of the model beside which an adapter stands; nothing if the path is not that of an adapter.
+///
+/// # Errors
+/// If the adapter does not say which it is, or that one is not here.
+pub fn base_of_adapter(path: &Path) -> Result<Option<PathBuf>> {
+    if path.join(CONFIG_FILE).exists() || !path.join(ADAPTER_CONFIG_FILE).exists() {
+        return Ok(None);
+    }
+    let bad = |reason: String| Exit::BadFile.because(format!("{}: {reason}", path.display()));
+    let Some(base) = AdapterConfig::read(path)?.base_model else {
+        return Err(bad("the adapter names no base; give the model, and the folder with --adapter".into()));
+    };
+    match find(Path::new(&base)) {
+        Ok(Located::Here(found)) if base_of_adapter(&found)?.is_some() => {
+            Err(bad(format!("its base {base} is an adapter")))
+        }
+        Ok(Located::Here(found)) => Ok(Some(found)),
+        Ok(Located::Elsewhere(_, error)) | Err(error) => {
+            Err(bad(format!("its base is not here ({error:#}); give the model, and the folder with --adapter")))
+        }
     }
 }
 

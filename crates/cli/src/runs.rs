@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use minke_train::RunConfig;
-use minke_weights::CONFIG_FILE;
+use minke_weights::{ADAPTER_CONFIG_FILE, CONFIG_FILE};
 
 use crate::error::Exit;
 use crate::files::read_text;
@@ -44,6 +44,11 @@ pub fn model_folder(out: &Path, stage: &str) -> PathBuf {
     out.join("stages").join(stage).join("model")
 }
 
+/// The folder of the adapter that a stage made.
+pub fn adapter_folder(out: &Path, stage: &str) -> PathBuf {
+    out.join("stages").join(stage).join("adapter")
+}
+
 /// Whether a folder is that of a run.
 pub fn is_run(folder: &Path) -> bool {
     folder.join(RECORD).is_file()
@@ -60,8 +65,13 @@ pub fn newest_model(out: &Path) -> Result<(String, PathBuf)> {
         .map_err(|error| bad(format!("is not the record of a run ({error})")))?;
     let stages = record["config"]["stage"].as_array().ok_or_else(|| bad("names no stages".into()))?;
     let names = stages.iter().rev().filter_map(|stage| stage["name"].as_str());
-    let mut models = names.map(|name| (name.to_owned(), model_folder(out, name)));
-    models.find(|(_, model)| model.join(CONFIG_FILE).is_file()).ok_or_else(|| {
+    let made = |name: &str| {
+        let (model, adapter) = (model_folder(out, name), adapter_folder(out, name));
+        let found = if adapter.join(ADAPTER_CONFIG_FILE).is_file() { adapter } else { model };
+        (name.to_owned(), found)
+    };
+    let is_there = |found: &Path| found.join(CONFIG_FILE).is_file() || found.join(ADAPTER_CONFIG_FILE).is_file();
+    names.map(made).find(|(_, found)| is_there(found)).ok_or_else(|| {
         Exit::BadFile.because(format!("{}: no stage of this run is finished; go on with minke train", out.display()))
     })
 }

@@ -17,15 +17,15 @@ fn flags(verb: &str) -> BTreeSet<String> {
 #[test]
 fn every_verb_has_exactly_its_flags() {
     for (verb, expected) in [
-        ("run", "help json max-tokens seed session temperature think think-budget threads top-p"),
+        ("run", "adapter help json max-tokens seed session temperature think think-budget threads top-p"),
         (
             "serve",
-            "allowed-host base-path config cors-origin disk-cache disk-cache-bytes help host key-file log max-running max-waiting model-alias model-name \
+            "adapter allowed-host base-path config cors-origin disk-cache disk-cache-bytes help host key-file log max-running max-waiting model-alias model-name \
              port share-cache socket threads tls-cert tls-key",
         ),
         ("launch", "help print url"),
         ("train", "help json out set threads"),
-        ("eval", "force-thought help json max-tokens out problems samples seed task temperature threads"),
+        ("eval", "adapter force-thought help json max-tokens out problems samples seed task temperature threads"),
         ("report", "help json out"),
         ("show", "help json"),
         ("fit", "context help json memory threads"),
@@ -34,9 +34,9 @@ fn every_verb_has_exactly_its_flags() {
         ("list", "help json"),
         ("rm", "help json"),
         ("pack", "help json remove threads"),
-        ("bench", "batch generate help json prompt threads"),
+        ("bench", "adapter batch generate help json prompt threads"),
         ("perplexity", "cache-type context help json threads"),
-        ("convert", "format help json threads"),
+        ("convert", "adapter format help json threads"),
         ("quantize", "help imatrix json tensor threads to"),
         ("imatrix", "chunk help json out threads"),
     ] {

@@ -6,9 +6,10 @@ mod common;
 
 use common::{Case, cases, config, random};
 use minke_engine::{Completion, Engine, EngineConfig, Finish, SequenceId};
-use minke_model::{Batch, Transformer};
-use minke_spec::Precision;
-use minke_tensor::{Device, Indices, Pass};
+use minke_model::{Batch, Lora, LoraLayer, Transformer, linear_layers};
+use minke_spec::draw::{Domain, draw};
+use minke_spec::{Format, ModelConfig, Placement, Precision};
+use minke_tensor::{Device, Indices, Pass, StoredMatrix, StoredWeight, Tensor, Weight, quantize};
 
 /// 64 rollouts, which ran at once in pages that were given out, cancelled and preempted before and meanwhile.
 fn rollouts(device: &Device, model: &Transformer, cases: &[Case]) -> Vec<Completion> {
@@ -111,6 +112,89 @@ fn log_probs_are_the_trainers_to_the_bit() {
                 flip(&mut model);
                 assert_ne!(got, retold(&device, &model, &cases, &rollouts), "{flipped}, {name}, {}", device.name());
                 flip(&mut model);
+            }
+        }
+    }
+}
+
+/// A small model of a family, with rows that are whole blocks of codes.
+fn in_blocks(family: &str) -> ModelConfig {
+    let config = serde_json::json!({
+        "model_type": family, "vocab_size": 101, "hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4,
+        "num_key_value_heads": 2, "intermediate_size": 96, "max_position_embeddings": 256, "bos_token_id": 0,
+        "eos_token_id": 1, "tie_word_embeddings": false,
+    });
+    let mla = serde_json::json!({
+        "q_lora_rank": 32, "kv_lora_rank": 32, "qk_nope_head_dim": 16, "qk_rope_head_dim": 8, "v_head_dim": 16,
+        "n_routed_experts": 4, "n_shared_experts": 1, "num_experts_per_tok": 2, "moe_intermediate_size": 32,
+        "first_k_dense_replace": 1, "n_group": 1, "topk_group": 1, "norm_topk_prob": true,
+        "routed_scaling_factor": 1.0, "num_nextn_predict_layers": 0,
+    });
+    let mut fields = config.as_object().unwrap().clone();
+    if family == "deepseek_v3" {
+        fields.extend(mla.as_object().unwrap().clone());
+        fields.remove("num_key_value_heads");
+    }
+    ModelConfig::from_value(fields.into()).unwrap().config
+}
+
+/// The same model with its matrices in codes where their rows are whole blocks, as a GGUF file has them.
+fn in_codes(device: &Device, model: &Transformer, format: Format) -> Transformer {
+    let params = model.params();
+    let mut params = params.iter();
+    let stored = Transformer::new(model.config(), &Placement::single(), |spec, shape| {
+        let value = params.next().unwrap().value();
+        let &[.., k] = shape else { unreachable!() };
+        if shape.len() != 2 || !k.is_multiple_of(format.block_elements()) || spec.name.contains("mlp.gate.") {
+            return Ok::<Weight, std::convert::Infallible>(value.clone().into());
+        }
+        let values = value.read();
+        let mut bytes = vec![0; format.bytes(values.len())];
+        quantize(device, format, &values, k, &[], &mut bytes);
+        let matrix = StoredMatrix { bytes: bytes.into(), scales: Vec::new() };
+        Ok(StoredWeight::new(format, shape, vec![matrix]).unwrap().interleaved(device).into())
+    });
+    stored.unwrap()
+}
+
+/// An adapter beside every linear layer of a model but those of a kind.
+fn adapter(device: &Device, model: &Transformer, without: &str) -> Lora {
+    let layers = linear_layers(model.config()).into_iter().filter(|layer| layer.kind() != without);
+    let layer = |(i, layer): (usize, minke_model::LinearLayer)| {
+        let [out, input] = layer.shape;
+        let mut stream = draw(i as u64, Domain::Data, &[]);
+        let mut tensor = |shape: &[usize]| {
+            let values: Vec<f32> = (0..shape.iter().product()).map(|_| 0.1 * stream.normal() as f32).collect();
+            Tensor::from_slice(device, shape, &values)
+        };
+        LoraLayer { a: tensor(&[4, input]), b: tensor(&[out, 4]), module: layer.module }
+    };
+    Lora { scale: 2.0, layers: layers.enumerate().map(layer).collect() }
+}
+
+#[test]
+fn adapters_beside_weights_in_any_format_change_no_bit_between_sampler_and_trainer() {
+    for device in Device::all(2).unwrap() {
+        for name in ["deepseek_v3", "qwen2", "llama"] {
+            let plain = random(&device, &in_blocks(name));
+            let in_bf16 = plain.clone().with_precision(&device, Precision::Bf16);
+            let codes = in_codes(&device, &plain, Format::Q8_0);
+            assert!(codes.params().iter().any(|param| param.weight().format() == Format::Q8_0), "{name}");
+            for (mut model, what) in [(plain, "f32"), (in_bf16, "bf16"), (codes, "codes")] {
+                // Of the head's log-probabilities there are two ways: with an adapter on it, and without.
+                let lora = adapter(&device, &model, if what == "f32" { "" } else { "lm_head" });
+                let without = model.clone();
+                model.attach(&lora).unwrap();
+                let mut cases = cases(84, model.config().vocab_size);
+                cases.iter_mut().for_each(|case| case.params.max_tokens += 40);
+                let rollouts = rollouts(&device, &model, &cases);
+                let got = sampled(&rollouts);
+                assert!(got.len() > 1000);
+                assert_eq!(got, retold(&device, &model, &cases, &rollouts), "{name} in {what}, {}", device.name());
+                // The adapter is what was sampled with.
+                let mut others = without.clone();
+                others.freeze();
+                assert_ne!(got, retold(&device, &others, &cases, &rollouts), "{name} in {what}, {}", device.name());
             }
         }
     }

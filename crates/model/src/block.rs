@@ -158,6 +158,9 @@ impl Block {
 }
 
 /// Inside a block only tensor operations can fail.
-fn only_tensor(Error::Tensor(error): Error) -> minke_tensor::Error {
-    error
+fn only_tensor(error: Error) -> minke_tensor::Error {
+    match error {
+        Error::Tensor(error) => error,
+        Error::Adapter(_) => unreachable!("invariant: adapters are attached outside of a forward"),
+    }
 }

@@ -6,4 +6,7 @@ pub enum Error {
     /// A tensor operation failed.
     #[error(transparent)]
     Tensor(#[from] minke_tensor::Error),
+    /// An adapter does not belong to the model.
+    #[error("{0}")]
+    Adapter(String),
 }

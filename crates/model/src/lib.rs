@@ -4,6 +4,7 @@
 //! [`KvCache`] keys and values go through pages, without one attention stays inside the batch. R1 is
 //! `Attention::Mla` + `FeedForward::Moe`, a distilled Qwen or Llama is `Attention::Gqa` + `FeedForward::Mlp`.
 
+mod adapter;
 mod batch;
 mod block;
 mod cache;
@@ -20,6 +21,7 @@ mod rope;
 mod source;
 mod transformer;
 
+pub use adapter::{LinearLayer, Lora, LoraLayer, linear_layers};
 pub use batch::{Batch, Chunk};
 pub use cache::{KvCache, MlaForm};
 pub use error::Error;

@@ -63,11 +63,17 @@ pub(crate) trait HasParams {
 }
 
 impl HasParams for Param {
+    /// With those of its adapter, if it has one.
     fn params<'a>(&'a self, to: &mut Vec<&'a Param>) {
         to.push(self);
+        to.extend(self.adapter().into_iter().flat_map(|adapter| [adapter.a(), adapter.b()]));
     }
+    /// Those of its adapter, if it has one: a matrix beside which one stands is never changed.
     fn params_mut<'a>(&'a mut self, to: &mut Vec<&'a mut Param>) {
-        to.push(self);
+        match self.adapter().is_some() {
+            true => to.extend(self.adapter_mut().into_iter().flatten()),
+            false => to.push(self),
+        }
     }
 }
 

@@ -113,7 +113,7 @@ impl Transformer {
         &self.config
     }
 
-    /// All parameters in the order of the table.
+    /// All parameters in the order of the table; behind them those of adapters.
     pub fn params(&self) -> Vec<&Param> {
         let mut all = Vec::new();
         HasParams::params(self, &mut all);
@@ -125,7 +125,8 @@ impl Transformer {
     #[must_use]
     pub fn with_precision(mut self, device: &Device, precision: Precision) -> Self {
         let roles: Vec<ParamRole> = parameters(&self.config).iter().map(|spec| spec.role).collect();
-        for param in self.params_mut().into_iter().filter(|param| roles[param.id()].is_rounded()) {
+        let is_rounded = |param: &&mut Param| roles.get(param.id()).is_some_and(|role| role.is_rounded());
+        for param in self.params_mut().into_iter().filter(is_rounded) {
             param.hold_as(device, precision);
         }
         self
@@ -136,7 +137,8 @@ impl Transformer {
         &self.id
     }
 
-    /// All parameters in the order of the table, for an update: the model has another [`id`](Self::id) then.
+    /// All parameters in the order of the table, for an update: the model has another [`id`](Self::id) then. Behind them those of
+    /// adapters; a matrix that has one is left out.
     pub fn params_mut(&mut self) -> Vec<&mut Param> {
         self.id = ModelId::new();
         let mut all = Vec::new();

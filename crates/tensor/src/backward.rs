@@ -10,6 +10,7 @@ use minke_kernels::ops::{bf16_matmul, embed, grouped_matmul, log_prob, matmul, n
 use minke_kernels::{Device, ViewMut};
 
 use crate::error::Error;
+use crate::frozen;
 use crate::ops::head;
 use crate::shape::Shape;
 use crate::tensor::{KeptOperand, Node, Op, Operand, Origin, Param, Pass, Region, Result, Tensor};
@@ -205,6 +206,12 @@ impl Walk<'_> {
                     })?,
                 }
             }
+            Op::FrozenMatmul { x, w } => {
+                self.give(x.node.as_ref(), frozen::matmul_nn(device, d, w, x.shape)?)?;
+            }
+            Op::FrozenGroupedMatmul { x, w, plan } => {
+                self.give(x.node.as_ref(), frozen::grouped_matmul_nn(device, d, w, plan, x.shape)?)?;
+            }
             Op::GroupedMatmul { x, w, plan } => {
                 let (shape, offsets) = (w.shape(), plan.offsets.view());
                 let size = Size { m: x.shape().rows(), n: shape.dims()[1], k: shape.width() };
@@ -226,13 +233,21 @@ impl Walk<'_> {
                 embed::embed_backward_add(device, w.shape().width(), ids.view(), d, self.gradients.of(device, w));
             }
             Op::RmsNorm { x, w, inverse_rms, .. } => {
-                let (mut dx, dw) = (self.like(x.shape()), self.gradients.of(device, w));
+                let mut dx = self.like(x.shape());
                 let given = (x.view(OP)?, w.view(OP)?, inverse_rms.view(OP)?);
+                // The op makes both; what nobody wants is one row.
+                let mut unwanted = w.is_frozen().then(|| Tensor::zeros(device, w.shape().dims()));
+                let dw = match &mut unwanted {
+                    Some(row) => row.view_mut(),
+                    None => self.gradients.of(device, w),
+                };
                 norm::rms_norm_backward(device, given.0, given.1, given.2, d, dx.view_mut(), dw);
                 self.give(x.node.as_ref(), dx)?;
             }
             Op::AddRow { x, w } => {
-                rows::column_sums_add(device, d, x.shape.width(), self.gradients.of(device, w));
+                if !w.is_frozen() {
+                    rows::column_sums_add(device, d, x.shape.width(), self.gradients.of(device, w));
+                }
                 self.give(x.node.as_ref(), dy.clone())?;
             }
             Op::Rope { x, cos_sin, start, layout } => {
@@ -365,6 +380,17 @@ impl Walk<'_> {
                 let (given, to) = ((log_sum.view(OP)?, d), (dx.view_mut(), dw));
                 log_prob::head_log_prob_backward(device, head, targets.view(), size, *inverse_temperature, given, to);
                 self.give(x.node(), dx)?;
+            }
+            Op::FrozenHeadLogProb { x, w, targets, inverse_temperature, log_sum } => {
+                let given = (log_sum.view(OP)?, d);
+                let dx = frozen::head_log_prob_nn(device, x, w, targets, *inverse_temperature, given)?;
+                self.give(x.node.as_ref(), dx)?;
+            }
+            Op::LogProbRows { logits, targets, inverse_temperature, log_sum } => {
+                let mut dz = logits.copy(device);
+                let given = (log_sum.view(OP)?, d);
+                log_prob::log_prob_rows_backward(device, dz.view_mut(), targets.view(), *inverse_temperature, given);
+                self.give(logits.node.as_ref(), dz)?;
             }
             Op::Recompute(region) => self.recompute(region, dy)?,
             Op::Inference { op, .. } => return Err(Error::NotDifferentiable { op }),

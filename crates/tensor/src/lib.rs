@@ -5,9 +5,11 @@
 //! once, in one exhaustive `match`. Parameters ([`Param`]) enter the tape only as arguments of operations in a
 //! recording pass.
 
+mod adapter;
 mod backward;
 mod error;
 mod experts;
+mod frozen;
 mod ops;
 mod param;
 mod recompute;
@@ -32,4 +34,4 @@ pub use param::optimize;
 pub use recompute::recompute;
 pub use shape::Shape;
 pub use stored::{StoredMatrix, StoredWeight, can_quantize, quantize};
-pub use tensor::{Dispatch, Indices, Param, Pass, Result, Tap, Tensor, Weight};
+pub use tensor::{Adapter, Dispatch, Indices, Param, Pass, Result, Tap, Tensor, Weight};

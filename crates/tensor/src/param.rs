@@ -13,7 +13,25 @@ use crate::tensor::{Dense, Packed, Param, Result, Tensor, Weight};
 impl Param {
     /// A parameter with the given name, row in the table and weight.
     pub fn new(name: &str, id: usize, weight: impl Into<Weight>) -> Self {
-        Self { name: name.into(), id, weight: weight.into() }
+        Self { name: name.into(), id, weight: weight.into(), frozen: false, adapter: None }
+    }
+
+    /// From now on the parameter is not trained: it gets no gradient, and gradients flow through it in any format.
+    pub fn freeze(&mut self) {
+        self.frozen = true;
+    }
+
+    /// Whether the parameter is not trained.
+    pub fn is_frozen(&self) -> bool {
+        self.frozen
+    }
+
+    /// In which precision products with it are.
+    pub(crate) fn precision(&self) -> Precision {
+        match &self.weight {
+            Weight::Dense(dense) if dense.value.dtype() == Dtype::Bf16 => Precision::Bf16,
+            _ => Precision::F32,
+        }
     }
 
     /// The published name.

@@ -436,6 +436,18 @@ pub struct Param {
     pub(crate) name: Arc<str>,
     pub(crate) id: usize,
     pub(crate) weight: Weight,
+    pub(crate) frozen: bool,
+    pub(crate) adapter: Option<Box<Adapter>>,
+}
+
+/// A low-rank pair beside a matrix that is not trained: products with the matrix become `x W^T + scale (x A^T) B^T`.
+#[derive(Clone)]
+pub struct Adapter {
+    pub(crate) scale: f32,
+    /// [r, in]
+    pub(crate) a: Param,
+    /// [out, r]
+    pub(crate) b: Param,
 }
 
 /// How the values of a parameter are held.
@@ -590,6 +602,16 @@ pub(crate) enum Op {
         w: Param,
         plan: Dispatch,
     },
+    /// A product with a weight that is not trained: only the input has a gradient.
+    FrozenMatmul {
+        x: Origin,
+        w: Param,
+    },
+    FrozenGroupedMatmul {
+        x: Origin,
+        w: Param,
+        plan: Dispatch,
+    },
     Embed {
         w: Param,
         ids: Indices,
@@ -706,6 +728,19 @@ pub(crate) enum Op {
         inverse_temperature: f32,
         log_sum: Tensor,
     },
+    FrozenHeadLogProb {
+        x: Tensor,
+        w: Param,
+        targets: Indices,
+        inverse_temperature: f32,
+        log_sum: Tensor,
+    },
+    LogProbRows {
+        logits: Tensor,
+        targets: Indices,
+        inverse_temperature: f32,
+        log_sum: Tensor,
+    },
     Recompute(Region),
     /// An operation of the inference path, recorded only to be named when a gradient is asked of it.
     Inference {
@@ -721,8 +756,14 @@ impl Op {
         match self {
             Self::Leaf | Self::Embed { .. } => {}
             Self::Matmul { x, .. } | Self::GroupedMatmul { x, .. } | Self::HeadLogProb { x, .. } => visit(x.node()),
-            Self::RmsNorm { x, .. } | Self::Clamp { x, .. } | Self::NormalizeRows { x, .. } => all(&[&x.node]),
+            Self::RmsNorm { x, .. }
+            | Self::Clamp { x, .. }
+            | Self::NormalizeRows { x, .. }
+            | Self::FrozenHeadLogProb { x, .. }
+            | Self::LogProbRows { logits: x, .. } => all(&[&x.node]),
             Self::AddRow { x, .. }
+            | Self::FrozenMatmul { x, .. }
+            | Self::FrozenGroupedMatmul { x, .. }
             | Self::Rope { x, .. }
             | Self::Scale { x, .. }
             | Self::Exp { x, .. }
@@ -750,6 +791,9 @@ impl Op {
     fn precision(&self) -> Precision {
         match self {
             Self::Matmul { x, .. } | Self::GroupedMatmul { x, .. } | Self::HeadLogProb { x, .. } => x.precision(),
+            Self::FrozenMatmul { w, .. } | Self::FrozenGroupedMatmul { w, .. } | Self::FrozenHeadLogProb { w, .. } => {
+                w.precision()
+            }
             _ => Precision::F32,
         }
     }

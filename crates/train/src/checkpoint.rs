@@ -1,4 +1,4 @@
-//! Checkpoints: weights, optimizer state and where the stage stands, with checksums; all that is needed to go on.
+//! Checkpoints: the weights that are trained, optimizer state and where the stage stands, with checksums; all that is needed to go on.
 //!
 //! A checkpoint is a folder that appears under its name when all of it is on the disk. Two are kept; the newest whose
 //! checksums hold wins. `sha256sum -c SHA256SUMS` in the folder says the same.
@@ -84,7 +84,11 @@ pub fn save(folder: &Path, trainer: &Trainer, state: &State) -> Result<()> {
             sums += &format!("{}  {name}\n", files::sha256(bytes));
             atomic::write_new(&inside.join(name), bytes)
         };
-        let of_model = |model: &Transformer| pack(model.params().iter().map(|p| (p.name().to_owned(), p.value())));
+        let of_model = |model: &Transformer| {
+            let params = model.params();
+            let trained = params.iter().filter(|param| !param.is_frozen());
+            pack(trained.map(|param| (param.name().to_owned(), param.value())))
+        };
         put(WEIGHTS, &of_model(&trainer.model))?;
         let tensors = trainer.optimizer.tensors(&trainer.model);
         put(OPTIMIZER, &pack(tensors.into_iter()))?;
@@ -174,7 +178,8 @@ fn restore(trainer: &mut Trainer, files: &BTreeMap<String, Vec<u8>>, state: &Sta
     let device = trainer.device.clone();
     let open = |name: &str| SafeTensors::deserialize(&files[name]).map_err(|error| format!("{name}: {error}"));
     let fill = |model: &mut Transformer, saved: &SafeTensors<'_>| {
-        model.params_mut().into_iter().try_for_each(|param| fill_param(&device, param, saved))
+        let mut trained = model.params_mut().into_iter().filter(|param| !param.is_frozen());
+        trained.try_for_each(|param| fill_param(&device, param, saved))
     };
     fill(&mut trainer.model, &open(WEIGHTS)?)?;
     trainer.reference = None;

@@ -34,7 +34,7 @@ use crate::{Error, Result};
 ///     name = "base"
 ///     steps = 100
 /// "#)?;
-/// assert_eq!((run.stages[0].name(), run.model.vocab_size), ("base", run.tokenizer.vocab_size));
+/// assert_eq!((run.stages[0].name(), run.model.map(|model| model.vocab_size)), ("base", Some(512)));
 /// # Ok::<(), minke_train::Error>(())
 /// ```
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -45,11 +45,13 @@ pub struct RunConfig {
     pub seed: u64,
     /// With which numbers models multiply by their weights, in training and in rollouts: `"f32"` or `"bf16"`.
     pub precision: Precision,
-    /// The model, under published names; `vocab_size`, `bos_token_id` and `eos_token_id` are those of the tokenizer
-    /// unless they are given.
-    pub model: ModelConfig,
-    /// The tokenizer.
-    pub tokenizer: TokenizerConfig,
+    /// The model that is made from random weights, under published names; `vocab_size`, `bos_token_id` and `eos_token_id` are those of
+    /// the tokenizer unless they are given. None in a run that starts from published models, which have their own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub model: Option<ModelConfig>,
+    /// The tokenizer that is learned; none in a run that starts from published models.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tokenizer: Option<TokenizerConfig>,
     /// The verifiable tasks: the `[[task]]` tables.
     #[serde(rename = "task")]
     pub tasks: Vec<NamedTask>,
@@ -141,9 +143,8 @@ struct Raw {
     seed: u64,
     #[serde(default)]
     precision: Precision,
-    model: toml::Table,
-    #[serde(default)]
-    tokenizer: TokenizerConfig,
+    model: Option<toml::Table>,
+    tokenizer: Option<TokenizerConfig>,
     #[serde(default)]
     task: Vec<toml::Table>,
     #[serde(default)]
@@ -170,13 +171,15 @@ impl RunConfig {
             let place = line.map_or(String::new(), |line| format!("line {line}: "));
             Error::Config(format!("{place}{}", one_line(error.message())))
         })?;
-        let vocabulary = raw.tokenizer.vocab_size;
-        let model = read::<ModelConfig>("[model]", complete(raw.model, vocabulary))?;
+        // Without a model there is no tokenizer to learn, unless one is asked for, which is refused below.
+        let tokenizer = raw.tokenizer.or(raw.model.is_some().then(TokenizerConfig::default));
+        let vocabulary = tokenizer.unwrap_or_default().vocab_size;
+        let model = raw.model.map(|table| read::<ModelConfig>("[model]", complete(table, vocabulary))).transpose()?;
         let tasks = raw.task.into_iter().enumerate().map(|(i, table)| read_task(i, table)).collect::<Result<_>>()?;
         let stages = raw.stage.into_iter().enumerate();
         let stages = stages.map(|(i, table)| read_stage(i, table, vocabulary)).collect::<Result<_>>()?;
         let (name, seed, precision) = (raw.name, raw.seed, raw.precision);
-        let run = Self { name, seed, precision, model, tokenizer: raw.tokenizer, tasks, stages };
+        let run = Self { name, seed, precision, model, tokenizer, tasks, stages };
         run.validate()?;
         Ok(run)
     }
@@ -184,7 +187,8 @@ impl RunConfig {
     /// Checks how the parts fit together.
     fn validate(&self) -> Result<()> {
         let refuse = |reason: String| Err(Error::Config(reason));
-        if self.tasks.is_empty() || self.stages.is_empty() {
+        let needs_tasks = self.stages.iter().any(|stage| stage.settings().needs_tasks());
+        if self.stages.is_empty() || (self.tasks.is_empty() && needs_tasks) {
             return refuse("a run needs at least one [[task]] and one [[stage]]".into());
         }
         for (i, task) in self.tasks.iter().enumerate() {
@@ -207,7 +211,14 @@ impl RunConfig {
             let find = |wanted: &str, trains: bool| {
                 let other = earlier.iter().find(|other| other.name() == wanted);
                 let Some(other) = other else {
-                    return refuse(format!("stage {name}: no earlier stage is called {wanted:?}"));
+                    // What is no stage is a published model, which whoever starts the run looks for.
+                    return match trains && self.model.is_none() {
+                        true => Ok(()),
+                        false => refuse(format!(
+                            "stage {name}: no earlier stage is called {wanted:?}{}",
+                            self.advice(trains)
+                        )),
+                    };
                 };
                 let makes = if other.trains() { "a model" } else { "samples" };
                 let needs = if trains { "a model" } else { "samples" };
@@ -216,43 +227,91 @@ impl RunConfig {
             };
             stage.settings().from().map_or(Ok(()), |from| find(from, true))?;
             stage.settings().data().into_iter().try_for_each(|data| find(data, false))?;
+            let starts_anew = stage.settings().from().is_none() || stage.settings().own_model().is_some();
+            if self.model.is_none() && starts_anew {
+                return refuse(format!(
+                    "stage {name}: starts from random weights, and there is no [model]; give one, or from = a published model"
+                ));
+            }
+            if stage.settings().lora().is_some() && starts_anew {
+                return refuse(format!("stage {name}: lora needs a model to stand beside; say from = ..."));
+            }
         }
-        let vocabulary = self.tokenizer.vocab_size;
+        let Some(tokenizer) = self.tokenizer else { return Ok(()) };
+        if self.model.is_none() {
+            return refuse(
+                "[tokenizer]: the run starts from a published model, which has its own; remove the table".into(),
+            );
+        }
+        let vocabulary = tokenizer.vocab_size;
         if vocabulary < SMALLEST_VOCABULARY {
             return refuse(format!("tokenizer: vocab_size is {vocabulary}; choose at least {SMALLEST_VOCABULARY}"));
         }
-        let models = self.stages.iter().filter_map(|stage| stage.settings().own_model()).chain([&self.model]);
+        let models = self.stages.iter().filter_map(|stage| stage.settings().own_model()).chain(&self.model);
         match models.into_iter().find(|model| model.vocab_size < vocabulary) {
             Some(model) => refuse(format!("vocab_size {} has no room for {vocabulary} tokens", model.vocab_size)),
             None => Ok(()),
         }
     }
 
-    /// The configuration of the model that a stage starts from or makes.
-    pub(crate) fn model_of<'a>(&'a self, stage: &'a StageConfig) -> &'a ModelConfig {
-        let settings = stage.settings();
-        match (settings.own_model(), settings.from()) {
-            (Some(model), _) => model,
-            (None, Some(from)) => match self.stages.iter().find(|other| other.name() == from) {
-                Some(other) => self.model_of(other),
-                None => &self.model,
-            },
-            (None, None) => &self.model,
+    /// What to do about a model or samples that no stage makes.
+    fn advice(&self, trains: bool) -> &'static str {
+        match trains {
+            true => "; to start from a published model, remove [model] and [tokenizer]: it has its own",
+            false => "",
         }
+    }
+
+    /// The published models that the run starts from, as its TOML calls them.
+    pub fn published(&self) -> Vec<&str> {
+        let mut names: Vec<&str> = self.stages.iter().filter_map(|stage| self.published_of(stage)).collect();
+        names.sort_unstable();
+        names.dedup();
+        names
+    }
+
+    /// The stage that another starts from, if it starts from one.
+    pub(crate) fn parent(&self, stage: &StageConfig) -> Option<&StageConfig> {
+        let from = stage.settings().from()?;
+        self.stages.iter().find(|other| other.name() == from)
+    }
+
+    /// The published model that a stage's comes from, through the stages in between.
+    pub(crate) fn published_of<'a>(&'a self, stage: &'a StageConfig) -> Option<&'a str> {
+        match self.parent(stage) {
+            Some(parent) => self.published_of(parent),
+            None => stage.settings().from(),
+        }
+    }
+
+    /// The configuration of the model that a stage starts from or makes, if the run states it and no published model does.
+    pub(crate) fn model_of<'a>(&'a self, stage: &'a StageConfig) -> Option<&'a ModelConfig> {
+        match (stage.settings().own_model(), self.parent(stage)) {
+            (Some(model), _) => Some(model),
+            (None, Some(parent)) => self.model_of(parent),
+            (None, None) => self.model.as_ref(),
+        }
+    }
+
+    /// A stage and those that it starts or learns from, the last first.
+    pub(crate) fn lineage<'a>(&'a self, stage: &'a StageConfig) -> Vec<&'a StageConfig> {
+        let mut wanted = vec![stage.name()];
+        let mut lineage = Vec::new();
+        for stage in self.stages.iter().rev() {
+            if wanted.contains(&stage.name()) {
+                lineage.push(stage);
+                wanted.extend(stage.settings().from());
+                wanted.extend(stage.settings().data());
+            }
+        }
+        lineage
     }
 
     /// A hash of everything that the result of a stage depends on: seed, precision, tokenizer, tasks, the stage, and the
     /// stages that it starts or learns from. Editing another stage leaves it as it is.
     pub(crate) fn hash_of(&self, stage: &StageConfig) -> String {
-        let mut wanted = vec![stage.name()];
-        let mut lineage = Vec::new();
-        for stage in self.stages.iter().rev() {
-            if wanted.contains(&stage.name()) {
-                lineage.push((stage, self.model_of(stage)));
-                wanted.extend(stage.settings().from());
-                wanted.extend(stage.settings().data());
-            }
-        }
+        let lineage: Vec<(&StageConfig, Option<&ModelConfig>)> =
+            self.lineage(stage).into_iter().map(|stage| (stage, self.model_of(stage))).collect();
         match self.precision {
             // Without the precision, as runs had it that were begun before there was a choice.
             Precision::F32 => hash(&(self.tokenizer_hash(), lineage)),

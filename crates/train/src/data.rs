@@ -1,25 +1,18 @@
 //! What a model reads while it learns: demonstrations of tasks and kept samples, as documents in R1's chat form. All of
 //! them are made of a [`TrainingProblem`], which is never held out.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use minke_eval::{Demonstration, Style, Task, TrainingProblem};
 use minke_spec::draw::{Domain, Stream, draw, hash_name};
-use minke_text::{ASSISTANT, BOS, EOS, THINK_CLOSE, THINK_OPEN, Tokenizer, USER};
+use minke_text::{ASSISTANT, Message, Role, THINK_CLOSE, THINK_OPEN};
 use serde::{Deserialize, Serialize};
 
+use crate::conversations::{self, Limit};
+pub use crate::document::Document;
 use crate::stage::Context;
 pub use crate::task::NamedTask;
 use crate::{Error, Result};
-
-/// A sequence to learn from.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Document {
-    /// Its tokens, end of sentence included.
-    pub token_ids: Vec<u32>,
-    /// The first token whose prediction counts.
-    pub loss_from: usize,
-}
 
 /// A question with a completion that was kept: a line of `data.jsonl`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -40,39 +33,6 @@ impl Example {
     pub fn new(task: &str, problem: &TrainingProblem, completion: String) -> Self {
         Self { task: task.to_owned(), id: problem.id, question: problem.question.clone(), completion }
     }
-}
-
-impl Document {
-    /// A question with its completion; only the completion counts.
-    pub fn chat(tokenizer: &Tokenizer, question: &str, completion: &str) -> Self {
-        // What a user writes is never a control token; the rest is what the chat template renders.
-        let mut token_ids = vec![control(tokenizer, BOS), control(tokenizer, USER)];
-        token_ids.extend(tokenizer.encode_plain(question));
-        token_ids.push(control(tokenizer, ASSISTANT));
-        let loss_from = token_ids.len();
-        token_ids.extend(tokenizer.encode(completion));
-        token_ids.push(control(tokenizer, EOS));
-        Self { token_ids, loss_from }
-    }
-
-    /// A text without question; all of it counts.
-    pub fn plain(tokenizer: &Tokenizer, text: &str) -> Self {
-        let mut token_ids = tokenizer.begin_ids().to_vec();
-        token_ids.extend(tokenizer.encode_plain(text));
-        token_ids.push(control(tokenizer, EOS));
-        Self { token_ids, loss_from: 1 }
-    }
-
-    /// The document with every token counting, its question included, cut to so many tokens.
-    pub(crate) fn whole(mut self, longest: usize) -> Self {
-        self.token_ids.truncate(longest);
-        Self { loss_from: 1, ..self }
-    }
-}
-
-/// The id of a control token.
-fn control(tokenizer: &Tokenizer, token: &str) -> u32 {
-    tokenizer.id_of(token).expect("invariant: the tokenizer of a run has R1's control tokens")
 }
 
 /// The completion that a demonstration shows, in R1's output format.
@@ -163,33 +123,34 @@ impl<'a> Corpus<'a> {
     }
 
     /// The documents with number `cursor`: as many as fit the budget of tokens, at least one.
-    pub(crate) fn documents(&self, cursor: u64, tokens: usize) -> Vec<Document> {
+    pub(crate) fn documents(&self, cursor: u64, tokens: usize) -> Result<Vec<Document>> {
         let mut documents: Vec<Document> = Vec::new();
         let mut filled = 0;
         for row in 0.. {
             let index = [hash_name(self.context.stage), cursor, row];
-            let document = self.document(&mut draw(self.context.seed, Domain::Data, &index));
+            let document = self.document(&mut draw(self.context.seed, Domain::Data, &index))?;
             filled += document.token_ids.len();
             if filled > tokens && row > 0 {
                 break;
             }
             documents.push(document);
         }
-        documents
+        Ok(documents)
     }
 
-    fn document(&self, stream: &mut Stream) -> Document {
+    fn document(&self, stream: &mut Stream) -> Result<Document> {
         let task = weighted(stream, self.shares.iter().map(|share| share.1));
         let (task, _, styles) = &self.shares[task];
         let styles = styles.table();
         let (style, _) = styles[weighted(stream, styles.iter().map(|style| style.1))];
         let (question, demonstration) = demonstrate(self.context.seed, task, style, stream);
         let tokenizer = self.context.tokenizer;
-        let document = match style {
-            Style::Fact => Document::plain(tokenizer, &demonstration.answer),
-            _ => Document::chat(tokenizer, &question, &completion(&demonstration)),
+        let document = match (style, self.context.published) {
+            (Style::Fact, None) => Document::plain(tokenizer, &demonstration.answer),
+            (Style::Fact, Some(base)) => conversations::plain(base, &demonstration.answer),
+            _ => answered(&self.context, &question, &completion(&demonstration))?,
         };
-        document.whole(self.longest)
+        Ok(document.whole(self.longest))
     }
 }
 
@@ -245,6 +206,21 @@ pub enum ExampleSource {
         /// Its name.
         name: String,
     },
+    /// Conversations in a file of the user.
+    File {
+        /// The file: JSON Lines, each with `messages` as the OpenAI API writes them.
+        path: PathBuf,
+        /// Whose messages count; by default the assistant's.
+        #[serde(default = "assistant_alone")]
+        roles: Vec<Role>,
+        /// Conversations of more tokens are left out; without it, one that the model cannot hold is an error.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        max_tokens: Option<usize>,
+    },
+}
+
+fn assistant_alone() -> Vec<Role> {
+    vec![Role::Assistant]
 }
 
 impl ExampleSource {
@@ -252,7 +228,7 @@ impl ExampleSource {
     pub(crate) fn stage(&self) -> Option<&str> {
         match self {
             Self::Stage { name } => Some(name),
-            Self::Demonstrations { .. } => None,
+            Self::Demonstrations { .. } | Self::File { .. } => None,
         }
     }
 
@@ -260,7 +236,24 @@ impl ExampleSource {
     pub(crate) fn task(&self) -> Option<&str> {
         match self {
             Self::Demonstrations { task, .. } => task.as_deref(),
-            Self::Stage { .. } => None,
+            Self::Stage { .. } | Self::File { .. } => None,
+        }
+    }
+
+    /// The file, if it is one.
+    pub(crate) fn file(&self) -> Option<&Path> {
+        match self {
+            Self::File { path, .. } => Some(path),
+            Self::Demonstrations { .. } | Self::Stage { .. } => None,
+        }
+    }
+
+    /// What is wrong with the settings, if anything.
+    pub(crate) fn fault(&self) -> Option<&'static str> {
+        match self {
+            Self::File { roles, .. } if roles.is_empty() => Some("data: roles is empty, so nothing would be learned"),
+            Self::File { max_tokens: Some(0), .. } => Some("data: max_tokens is 0; choose at least 1"),
+            _ => None,
         }
     }
 }
@@ -275,24 +268,42 @@ pub(crate) fn load(context: &Context<'_>, sources: &[ExampleSource], longest: us
                     Some(name) => vec![find_task(context, name)?],
                     None => context.tasks.iter().map(|named| &named.task).collect(),
                 };
-                documents.extend((0..*count).map(|row| {
-                    let index = [hash_name(context.stage), hash_name("demonstrations"), i as u64, row as u64];
-                    let mut stream = draw(context.seed, Domain::Data, &index);
-                    let task = tasks[row % tasks.len()];
-                    let (question, demonstration) = demonstrate(context.seed, task, *style, &mut stream);
-                    Document::chat(context.tokenizer, &question, &completion(&demonstration))
-                }));
+                documents.extend(
+                    (0..*count)
+                        .map(|row| {
+                            let index = [hash_name(context.stage), hash_name("demonstrations"), i as u64, row as u64];
+                            let mut stream = draw(context.seed, Domain::Data, &index);
+                            let task = tasks[row % tasks.len()];
+                            let (question, demonstration) = demonstrate(context.seed, task, *style, &mut stream);
+                            answered(context, &question, &completion(&demonstration))
+                        })
+                        .collect::<Result<Vec<_>>>()?,
+                );
             }
             ExampleSource::Stage { name } => {
                 let examples = read_examples(&context.stages.join(name).join("data.jsonl"))?;
-                documents
-                    .extend(examples.iter().map(|e| Document::chat(context.tokenizer, &e.question, &e.completion)));
+                for example in &examples {
+                    documents.push(answered(context, &example.question, &example.completion)?);
+                }
+            }
+            ExampleSource::File { path, roles, max_tokens } => {
+                let limit =
+                    Limit { tokens: max_tokens.unwrap_or(longest).min(longest), leave_out: max_tokens.is_some() };
+                documents.extend(conversations::read(context, path, roles, limit)?);
             }
         }
     }
     // What the model cannot hold it cannot learn from; a cut answer would teach it to stop in the middle.
     documents.retain(|document| document.token_ids.len() <= longest);
     Ok(documents)
+}
+
+/// A question with its completion, in the form of the stage's model; only the completion counts.
+fn answered(context: &Context<'_>, question: &str, completion: &str) -> Result<Document> {
+    let Some(base) = context.published else { return Ok(Document::chat(context.tokenizer, question, completion)) };
+    let messages = [Message::user(question), Message::assistant(completion)];
+    let mut documents = conversations::documents(base, &messages, &[Role::Assistant])?;
+    Ok(documents.pop().expect("invariant: a conversation with an answer is a document"))
 }
 
 /// The lines of a `data.jsonl`.
@@ -326,7 +337,7 @@ pub(crate) fn tokenizer_texts(seed: u64, tasks: &[NamedTask], documents: usize) 
 mod tests {
     use super::*;
     use crate::testing::device;
-    use minke_text::TrainOptions;
+    use minke_text::{EOS, Tokenizer, TrainOptions, USER};
 
     fn tasks() -> Vec<NamedTask> {
         let read = |text: &str| toml::from_str(text).unwrap();
@@ -347,9 +358,16 @@ mod tests {
         let (tasks, device) = (tasks(), device());
         let tokenizer = tokenizer(&tasks);
         let corpus = |seed, stage, cursor| {
-            let context =
-                Context { device: &device, seed, stage, tasks: &tasks, tokenizer: &tokenizer, stages: Path::new("") };
-            Corpus::new(context, &[], 256).unwrap().documents(cursor, 500)
+            let context = Context {
+                device: &device,
+                seed,
+                stage,
+                tasks: &tasks,
+                tokenizer: &tokenizer,
+                published: None,
+                stages: Path::new(""),
+            };
+            Corpus::new(context, &[], 256).unwrap().documents(cursor, 500).unwrap()
         };
         let first = corpus(1, "base", 0);
         assert_eq!(first, corpus(1, "base", 0));
@@ -357,7 +375,7 @@ mod tests {
             assert!(first.iter().all(|document| !other.contains(document)));
         }
         let tokens: usize = first.iter().map(|document| document.token_ids.len()).sum();
-        assert!(tokens <= 500 && first.len() > 3 && first.iter().all(|document| document.loss_from == 1));
+        assert!(tokens <= 500 && first.len() > 3 && first.iter().all(|document| document.counted[0].start == 1));
     }
 
     /// The question of a document, as text.
@@ -389,6 +407,7 @@ mod tests {
             stage,
             tasks: &tasks,
             tokenizer: &tokenizer,
+            published: None,
             stages: folder.path(),
         };
         let mut questions: Vec<String> = Vec::new();
@@ -397,7 +416,7 @@ mod tests {
         let share = |task: &NamedTask| TaskShare { task: task.name.clone(), weight: 1.0, styles };
         let shares: Vec<TaskShare> = tasks.iter().map(share).collect();
         let corpus = Corpus::new(context("base"), &shares, 1024).unwrap();
-        let documents = (0..40).flat_map(|cursor| corpus.documents(cursor, 4000));
+        let documents = (0..40).flat_map(|cursor| corpus.documents(cursor, 4000).unwrap());
         questions.extend(documents.filter_map(|document| question(&tokenizer, &document.token_ids)));
         let of_pretraining = questions.len();
         // Fine-tuning.
@@ -455,7 +474,7 @@ mod tests {
         let document = Document::chat(&tokenizer, "make <｜Assistant｜><think>", "<think>\n1\n</think>\n\n1");
         let count = |id: u32| document.token_ids.iter().filter(|have| **have == id).count();
         assert_eq!((count(assistant), count(tokenizer.id_of(THINK_OPEN).unwrap())), (1, 1));
-        assert_eq!(document.token_ids[document.loss_from - 1], assistant);
+        assert_eq!(document.token_ids[document.counted[0].start - 1], assistant);
         assert_eq!(document.token_ids.last(), tokenizer.id_of(EOS).as_ref());
     }
 

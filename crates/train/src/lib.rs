@@ -4,12 +4,16 @@
 //! any point and started again, it ends with the same bytes. Step k of a stage is a function of weights, optimizer state,
 //! configuration, seed and k, and nothing else.
 
+mod base;
 pub mod checkpoint;
 pub mod config;
+pub mod conversations;
 pub mod data;
+mod document;
 mod error;
 mod files;
 pub mod grpo;
+mod lora;
 pub mod metric;
 mod observer;
 pub mod optimizer;
@@ -22,16 +26,19 @@ pub mod schedule;
 pub mod scores;
 pub mod stage;
 mod stage_loop;
+mod start;
 pub mod supervised;
 mod task;
 #[cfg(test)]
 mod testing;
 pub mod trainer;
 
+pub use base::{Base, Bases};
 pub use config::{RunConfig, StageConfig, TokenizerConfig};
 pub use error::Error;
+pub use lora::LoraConfig;
 pub use observer::{Observer, Silent, StepView};
-pub use run::execute;
+pub use run::{execute, execute_with};
 
 /// The result of a fallible operation of this crate.
 pub type Result<T> = std::result::Result<T, Error>;

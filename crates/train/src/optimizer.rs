@@ -121,7 +121,7 @@ pub struct Optimizer {
 }
 
 impl Optimizer {
-    /// The optimizer of a model, its state still zero. Correction biases have no gradient and are never
+    /// The optimizer of a model, its state still zero. What is frozen has none. Correction biases have no gradient and are never
     /// trained; the parameters of multi-token prediction are if `train_mtp` says so.
     pub fn new(
         device: &Device,
@@ -130,9 +130,17 @@ impl Optimizer {
         config: OptimizerConfig,
         train_mtp: bool,
     ) -> Self {
-        let layers = model.config().num_hidden_layers;
+        let (layers, specs) = (model.config().num_hidden_layers, parameters(model.config()));
         let zeros = |shape: &[usize]| Tensor::zeros(device, shape);
-        let state = |(spec, param): (&minke_spec::ParamSpec, &&Param)| {
+        let state = |param: &&Param| {
+            if param.is_frozen() {
+                return None;
+            }
+            let Some(spec) = specs.get(param.id()) else {
+                // Of an adapter.
+                let (first, second) = (zeros(param.shape().dims()), zeros(param.shape().dims()));
+                return Some(State { master: None, kind: Kind::AdamW { first, second, decays: true } });
+            };
             if spec.role == ParamRole::CorrectionBias || (!train_mtp && spec.layer.is_some_and(|id| id >= layers)) {
                 return None;
             }
@@ -145,7 +153,7 @@ impl Optimizer {
             };
             Some(State { master: master(device, param), kind })
         };
-        let states = parameters(model.config()).iter().zip(&model.params()).map(state).collect();
+        let states = model.params().iter().map(state).collect();
         Self { config, states, updates: 0 }
     }
 

@@ -5,30 +5,57 @@ use std::path::Path;
 use minke_model::Transformer;
 use minke_spec::{Format, ModelConfig};
 use minke_sys::atomic;
-use minke_text::{ChatTemplate, Tokenizer};
+use minke_text::ChatTemplate;
 
+use crate::base::Base;
 use crate::config::{RunConfig, StageConfig};
+use crate::stage::Context;
+use crate::start::Start;
 use crate::{Error, Result, files, scores};
 
 /// Largest file of weights, in bytes: what transformers writes by default exceeds the limit of some file systems.
 const SHARD_BYTES: usize = 4 << 30;
 
-/// Writes the model of a finished stage into `model/` in its folder: whole or not at all. Weights are F32 (under the precision
-/// `bf16` the rounded values that the model multiplied with), so that the next stage starts from exactly what was trained; the
-/// prompt form is the open one, in which the model was trained.
+/// What a card says about data and use of a model from random weights.
+const OWN_DATA: &str =
+    "Generated, with verifiers; no text from the web. Training and test problems are disjoint by construction.";
+const OWN_USE: &str = "The chat template is R1's; the model opens its thought with `<think>` by itself. It knows the tasks above and \
+                       nothing else.\n\n## Licence\n\nMIT.";
+/// The same of one that comes from a published model.
+const PUBLISHED_DATA: &str = "The files that the settings name, and problems that were generated with verifiers:";
+const PUBLISHED_USE: &str =
+    "The chat template is that of the published model.\n\n## Licence\n\nThat of the published model.";
+
+/// Writes the model of a finished stage into `model/` in its folder, or its adapter into `adapter/`: whole or not at all. Weights are
+/// F32 (under the precision `bf16` the rounded values that the model multiplied with), so that the next stage starts from exactly
+/// what was trained. What turns text into ids is the run's, whose prompt form is the open one in which the model was trained, or
+/// that of the published model.
 pub(crate) fn publish(
     config: &RunConfig,
     stage: &StageConfig,
+    context: Context<'_>,
+    start: &Start<'_>,
     model: &Transformer,
-    tokenizer: &Tokenizer,
     folder: &Path,
 ) -> Result<()> {
+    let card = card(config, stage, model.config(), folder);
+    if let (Some(lora), Start::Model { name, .. }) = (stage.settings().lora(), start) {
+        let adapter = model.adapter().expect("invariant: a stage with lora has an adapter");
+        return atomic::replace_folder(&folder.join("adapter"), |inside| {
+            minke_weights::save_adapter(inside, &lora.adapter(name), &adapter, model.config())?;
+            Ok(atomic::write_new(&inside.join("README.md"), card.as_bytes())?)
+        });
+    }
     atomic::replace_folder(&folder.join("model"), |inside| {
         minke_weights::save(model, inside, Format::F32, SHARD_BYTES)?;
-        tokenizer.save(inside)?;
-        ChatTemplate::r1_unforced().save(inside)?;
-        atomic::write_new(&inside.join("generation_config.json"), &generation_config(model.config()))?;
-        Ok(atomic::write_new(&inside.join("README.md"), card(config, stage, folder).as_bytes())?)
+        context.tokenizer.save(inside)?;
+        match context.published {
+            Some(base) => base.template.save(inside)?,
+            None => ChatTemplate::r1_unforced().save(inside)?,
+        }
+        let advice = generation_config(model.config(), context.published);
+        atomic::write_new(&inside.join("generation_config.json"), &advice)?;
+        Ok(atomic::write_new(&inside.join("README.md"), card.as_bytes())?)
     })
 }
 
@@ -40,17 +67,22 @@ pub fn refresh_card(config: &RunConfig, out: &Path, stage: &str) -> Result<()> {
     let found = config.stages.iter().find(|known| known.name() == stage);
     let found = found.ok_or_else(|| Error::Config(format!("the run has no stage {stage:?}")))?;
     let folder = out.join("stages").join(stage);
-    Ok(atomic::replace(&folder.join("model").join("README.md"), card(config, found, &folder).as_bytes())?)
+    let Some(model) = config.model_of(found) else {
+        // What a published model is stands in its own files; the scores of the stage are beside its adapter or model.
+        return Ok(());
+    };
+    let card = card(config, found, model, &folder);
+    Ok(atomic::replace(&folder.join("model").join("README.md"), card.as_bytes())?)
 }
 
-/// How the model is meant to be sampled: R1's recommendation.
+/// How the model is meant to be sampled: R1's recommendation, and the tokens that end an answer.
 ///
 /// # Paper
 /// - facts sheet 1.11 (temperature 0.6, top-p 0.95)
-fn generation_config(model: &ModelConfig) -> Vec<u8> {
+fn generation_config(model: &ModelConfig, published: Option<&Base>) -> Vec<u8> {
     files::json(&serde_json::json!({
         "bos_token_id": model.bos_token_id,
-        "eos_token_id": model.eos_token_ids,
+        "eos_token_id": published.map_or_else(|| model.eos_token_ids.clone(), Base::end_ids),
         "do_sample": true,
         "temperature": 0.6,
         "top_p": 0.95,
@@ -58,10 +90,11 @@ fn generation_config(model: &ModelConfig) -> Vec<u8> {
 }
 
 /// The model card: what the model is, from which recipe and data, how well it does, under which licence.
-fn card(config: &RunConfig, stage: &StageConfig, folder: &Path) -> String {
+fn card(config: &RunConfig, stage: &StageConfig, model: &ModelConfig, folder: &Path) -> String {
     let (run, name, kind, seed) = (&config.name, stage.name(), stage.kind(), config.seed);
     let precision = config.precision.name();
-    let model = config.model_of(stage);
+    let published = config.published_of(stage);
+    let made_from = published.map_or_else(|| "random weights".to_owned(), |name| format!("`{name}`"));
     let elements: usize = minke_spec::parameters(model).iter().map(minke_spec::ParamSpec::elements).sum();
     let family = model.model_type.name();
     let position = config.stages.iter().position(|known| known.name() == name).unwrap_or_default();
@@ -73,18 +106,21 @@ fn card(config: &RunConfig, stage: &StageConfig, folder: &Path) -> String {
     let settings = toml::to_string(stage).expect("invariant: a stage came from TOML");
     let tasks: String = config.tasks.iter().map(|t| format!("- {} ({})\n", t.name, t.task.name())).collect();
     let scores = table(folder);
+    // The licence of a published model is its makers'; that of its offspring is not for this card to choose.
+    let (front, data, use_of) = match published {
+        None => ("license: mit\n", OWN_DATA, OWN_USE),
+        Some(_) => ("", PUBLISHED_DATA, PUBLISHED_USE),
+    };
     format!(
-        "---\nlicense: mit\nlibrary_name: transformers\npipeline_tag: text-generation\ntags: [minke, reasoning]\n---\n\n\
-         # {run} / {name}\n\nMade by Minke from random weights: stage `{name}` ({kind}) of the run `{run}`, seed {seed}, \
+        "---\n{front}library_name: transformers\npipeline_tag: text-generation\ntags: [minke, reasoning]\n---\n\n\
+         # {run} / {name}\n\nMade by Minke from {made_from}: stage `{name}` ({kind}) of the run `{run}`, seed {seed}, \
          precision {precision}.\n\n\
          ## Model\n\n`{family}`, {elements} parameters; the full configuration is in `config.json`.\n\n\
          ## Recipe\n\n| Stage | Kind | From |\n|---|---|---|\n{recipe}\n\
          Settings of this stage:\n\n```toml\n{settings}```\n\n\
-         ## Data\n\nGenerated, with verifiers; no text from the web. Training and test problems are disjoint by \
-         construction.\n\n{tasks}\n\
+         ## Data\n\n{data}\n\n{tasks}\n\
          ## Scores\n\n{scores}\n\
-         ## Use\n\nThe chat template is R1's; the model opens its thought with `<think>` by itself. It knows the tasks \
-         above and nothing else.\n\n## Licence\n\nMIT.\n"
+         ## Use\n\n{use_of}\n"
     )
 }
 

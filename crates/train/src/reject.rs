@@ -11,7 +11,7 @@ use minke_text::{RepetitionRule, THINK_OPEN};
 use serde::{Deserialize, Serialize};
 
 use crate::data::Example;
-use crate::grpo::rollout::{Policy, QuestionSampler, sampling};
+use crate::grpo::rollout::{Policy, QuestionSampler};
 use crate::grpo::types::Scored;
 use crate::grpo::{EngineSizes, PromptForm, RewardWeights, reward};
 use crate::record::{Logs, Metrics};
@@ -29,7 +29,7 @@ use crate::{Result, metric};
 pub struct RejectConfig {
     /// Name of the stage.
     pub name: String,
-    /// The stage whose model answers.
+    /// The stage whose model answers, or a published model.
     pub from: String,
     /// Questions in all.
     pub questions: usize,
@@ -158,7 +158,7 @@ impl Stage for Reject<'_> {
         let done = progress.step as usize * config.questions_per_step;
         let count = config.questions_per_step.min(config.questions.saturating_sub(done));
         let questions = self.sampler.questions(progress.cursor, count)?;
-        let params = sampling(self.sampler.tokenizer(), config.temperature, config.max_tokens)?;
+        let params = self.sampler.sampling(config.temperature, config.max_tokens)?;
         let policy = Policy { model: &trainer.model, version: trainer.optimizer.updates() };
         let sampler = &self.sampler;
         let groups =

@@ -6,25 +6,26 @@
 //! OUT/tokenizer/                 tokenizer.json
 //! OUT/stages/NAME/*.jsonl        logs, cut to the checkpoint's lengths on resume
 //! OUT/stages/NAME/checkpoints/   the two newest
-//! OUT/stages/NAME/model/         what the stage made, as published on the Hub
+//! OUT/stages/NAME/model/         what the stage made, as published on the Hub; of a stage with lora
+//! OUT/stages/NAME/adapter/       instead: the adapter, as PEFT loads it
 //! OUT/stages/NAME/done.json      the stage is finished
 //! ```
 
 use std::fs::{File, TryLockError};
 use std::path::Path;
 
-use minke_model::Transformer;
-use minke_spec::Placement;
 use minke_sys::atomic;
 use minke_tensor::Device;
 use minke_text::{Tokenizer, TrainOptions};
 use serde::{Deserialize, Serialize};
 
+use crate::base::Bases;
 use crate::config::{RunConfig, StageConfig, TokenizerConfig};
 use crate::data::tokenizer_texts;
 use crate::observer::Observer;
 use crate::stage::Context;
 use crate::stage_loop::StageLoop;
+use crate::start::Start;
 use crate::{Error, Result, files, publish};
 
 /// The file that says a stage is finished.
@@ -35,12 +36,10 @@ struct Done {
     steps: u64,
 }
 
-/// Does a run in an output folder, or goes on with it: finished stages are left as they are, the one that was interrupted
-/// goes on from its newest checkpoint that is whole.
+/// Does a run from random weights in an output folder, as [`execute_with`].
 ///
 /// # Errors
-/// If the folder is in use or cannot be written, a stage there was made by another configuration, the observer breaks,
-/// or the run diverges.
+/// As [`execute_with`].
 pub fn execute(
     config: &RunConfig,
     out: &Path,
@@ -48,12 +47,30 @@ pub fn execute(
     commit: Option<&str>,
     observer: &mut dyn Observer,
 ) -> Result<()> {
+    execute_with(config, &Bases::default(), out, device, commit, observer)
+}
+
+/// Does a run in an output folder, or goes on with it: finished stages are left as they are, the one that was interrupted
+/// goes on from its newest checkpoint that is whole. `bases` has the models of [`RunConfig::published`].
+///
+/// # Errors
+/// If the folder is in use or cannot be written, a stage there was made by another configuration, the observer breaks,
+/// or the run diverges.
+pub fn execute_with(
+    config: &RunConfig,
+    bases: &Bases,
+    out: &Path,
+    device: &Device,
+    commit: Option<&str>,
+    observer: &mut dyn Observer,
+) -> Result<()> {
+    let hashes: Vec<String> = config.stages.iter().map(|stage| hash_of(config, stage, bases)).collect::<Result<_>>()?;
     files::make_folder(out)?;
     let _lock = lock(out)?;
     // Before anything is written: what is there must be of this run.
     same_precision(config, out)?;
-    for stage in &config.stages {
-        is_done(config, stage, out)?;
+    for (stage, hash) in config.stages.iter().zip(&hashes) {
+        is_done(stage, hash, out)?;
     }
     let machine = serde_json::json!({
         "arch": std::env::consts::ARCH, "os": std::env::consts::OS, "isa": device.name(), "threads": device.threads(),
@@ -63,26 +80,47 @@ pub fn execute(
         "machine": machine, "config": config,
     });
     files::replace_json(&out.join("run.json"), &record)?;
-    let tokenizer = tokenizer(config, out)?;
+    let own = config.tokenizer.map(|settings| tokenizer(config, settings, out)).transpose()?;
     let stages = out.join("stages");
-    for stage in &config.stages {
-        if !is_done(config, stage, out)? {
+    for (stage, hash) in config.stages.iter().zip(&hashes) {
+        if !is_done(stage, hash, out)? {
             let name = stage.name();
-            let context = Context {
-                device,
-                seed: config.seed,
-                stage: name,
-                tasks: &config.tasks,
-                tokenizer: &tokenizer,
-                stages: &stages,
+            let published = config.published_of(stage).map(|name| bases.get(name)).transpose()?;
+            let tokenizer = match (&own, published) {
+                (_, Some(base)) => &base.tokenizer,
+                (Some(own), None) => own,
+                (None, None) => unreachable!("invariant: a run has a tokenizer or starts from a published model"),
             };
-            let mut stage_loop = prepare(config, stage, context)?;
+            let tasks = &config.tasks;
+            let context =
+                Context { device, seed: config.seed, stage: name, tasks, tokenizer, published, stages: &stages };
+            let start = Start::of(config, stage, context)?;
+            let mut stage_loop = prepare(config, stage, context, &start, hash)?;
+            observer.message(&start.summary(name, &stage_loop.trainer().model));
             stage_loop.run(observer)?;
-            finish(config, stage, context, &stage_loop)?;
+            finish(config, stage, context, &start, hash, &stage_loop)?;
         }
         observer.stage_finished(stage.name());
     }
     Ok(())
+}
+
+/// A hash of everything that the result of a stage depends on, published models and files of the user included.
+fn hash_of(config: &RunConfig, stage: &StageConfig, bases: &Bases) -> Result<String> {
+    let mut outside = Vec::new();
+    for stage in config.lineage(stage) {
+        if config.parent(stage).is_none()
+            && let Some(name) = stage.settings().from()
+        {
+            outside.push(bases.identity(name)?.to_owned());
+        }
+        for path in stage.settings().files() {
+            outside.push(files::sha256(&std::fs::read(path).map_err(Error::read(path))?));
+        }
+    }
+    let hash = config.hash_of(stage);
+    // What depends on nothing outside has the hash that it always had.
+    Ok(if outside.is_empty() { hash } else { files::sha256(format!("{hash} {}", outside.join(" ")).as_bytes()) })
 }
 
 /// Refuses a folder whose run has another precision.
@@ -113,13 +151,13 @@ fn lock(out: &Path) -> Result<File> {
 }
 
 /// Whether a stage is finished.
-fn is_done(config: &RunConfig, stage: &StageConfig, out: &Path) -> Result<bool> {
+fn is_done(stage: &StageConfig, hash: &str, out: &Path) -> Result<bool> {
     let path = out.join("stages").join(stage.name()).join("done.json");
     if !path.exists() {
         return Ok(false);
     }
     let done: Done = files::read_json(&path)?;
-    if done.config_hash == config.hash_of(stage) {
+    if done.config_hash == hash {
         return Ok(true);
     }
     let reason = "the stage was made by another configuration; choose another folder, or remove that of the stage";
@@ -127,12 +165,12 @@ fn is_done(config: &RunConfig, stage: &StageConfig, out: &Path) -> Result<bool> 
 }
 
 /// The tokenizer of a run, learned on the first call.
-fn tokenizer(config: &RunConfig, out: &Path) -> Result<Tokenizer> {
+fn tokenizer(config: &RunConfig, settings: TokenizerConfig, out: &Path) -> Result<Tokenizer> {
     let (folder, hash) = (out.join("tokenizer"), config.tokenizer_hash());
     if std::fs::read_to_string(folder.join("config_hash")).is_ok_and(|have| have == hash) {
         return Ok(Tokenizer::load(&folder)?);
     }
-    let TokenizerConfig { vocab_size, documents } = config.tokenizer;
+    let TokenizerConfig { vocab_size, documents } = settings;
     let texts: Vec<String> = tokenizer_texts(config.seed, &config.tasks, documents).collect();
     let tokenizer = Tokenizer::train(texts.iter(), &TrainOptions { vocab_size, added_tokens: Vec::new() })?;
     atomic::replace_folder(&folder, |inside| -> Result<()> {
@@ -143,27 +181,34 @@ fn tokenizer(config: &RunConfig, out: &Path) -> Result<Tokenizer> {
 }
 
 /// The loop of a stage, where it begins.
-fn prepare<'a>(config: &'a RunConfig, stage: &'a StageConfig, context: Context<'a>) -> Result<StageLoop<'a>> {
+fn prepare<'a>(
+    config: &'a RunConfig,
+    stage: &'a StageConfig,
+    context: Context<'a>,
+    start: &Start<'_>,
+    hash: &str,
+) -> Result<StageLoop<'a>> {
     let settings = stage.settings();
-    let model = config.model_of(stage);
-    let work = settings.start(context, model)?;
-    let weights = match settings.from() {
-        Some(from) => minke_weights::load_dense(context.device, &context.stages.join(from).join("model"))?,
-        None => Transformer::random(context.device, model, &Placement::single(), config.seed)?,
-    };
-    let weights = weights.with_precision(context.device, config.precision);
+    let weights = start.weights(config, stage, context.device)?;
+    let work = settings.start(context, weights.config())?;
     let trainer = settings.trainer(context.device, weights);
     let folder = context.stages.join(settings.name());
-    let (hash, every) = (config.hash_of(stage), settings.checkpoint_every());
-    Ok(StageLoop::new(settings.name(), folder, hash, every, work, trainer))
+    Ok(StageLoop::new(settings.name(), folder, hash.to_owned(), settings.checkpoint_every(), work, trainer))
 }
 
 /// Publishes what a stage made, and leaves the file that says it is finished.
-fn finish(config: &RunConfig, stage: &StageConfig, context: Context<'_>, done: &StageLoop<'_>) -> Result<()> {
+fn finish(
+    config: &RunConfig,
+    stage: &StageConfig,
+    context: Context<'_>,
+    start: &Start<'_>,
+    hash: &str,
+    done: &StageLoop<'_>,
+) -> Result<()> {
     let folder = context.stages.join(stage.name());
     if stage.trains() {
-        publish::publish(config, stage, &done.trainer().model, context.tokenizer, &folder)?;
+        publish::publish(config, stage, context, start, &done.trainer().model, &folder)?;
     }
-    let done = Done { config_hash: config.hash_of(stage), steps: done.total_steps() };
+    let done = Done { config_hash: hash.to_owned(), steps: done.total_steps() };
     files::replace_json(&folder.join("done.json"), &done)
 }

@@ -7,10 +7,12 @@ use minke_spec::ModelConfig;
 use minke_tensor::Device;
 use minke_text::Tokenizer;
 
-use crate::Result;
+use crate::base::Base;
+use crate::lora::LoraConfig;
 use crate::record::{Logs, Metrics};
 use crate::task::NamedTask;
 use crate::trainer::Trainer;
+use crate::{Error, Result};
 
 /// The parts of a run that a stage uses.
 #[derive(Clone, Copy)]
@@ -23,10 +25,26 @@ pub struct Context<'a> {
     pub stage: &'a str,
     /// The tasks of the run.
     pub tasks: &'a [NamedTask],
-    /// The tokenizer of the run.
+    /// The tokenizer of the stage's model: of the run, or of the published model that it comes from.
     pub tokenizer: &'a Tokenizer,
+    /// The published model that the stage's comes from; none if it comes from random weights.
+    pub published: Option<&'a Base>,
     /// The folder of all stages: `stages/` in the output folder.
     pub stages: &'a Path,
+}
+
+impl Context<'_> {
+    /// The ids that end an answer.
+    ///
+    /// # Errors
+    /// If there is none.
+    pub fn end_ids(&self) -> Result<Vec<u32>> {
+        let ids = self.published.map_or_else(|| self.tokenizer.end_ids(&[]), Base::end_ids);
+        match ids.is_empty() {
+            true => Err(Error::Config("the tokenizer names no eos_token: nothing would end an answer".into())),
+            false => Ok(ids),
+        }
+    }
 }
 
 /// The settings of a kind of stage: its table in the TOML of a run. Each kind implements it beside its settings, and
@@ -38,8 +56,23 @@ pub trait StageSettings {
     /// The name of the stage.
     fn name(&self) -> &str;
 
-    /// The stage whose model it starts from; nothing for random weights.
+    /// The stage or the published model that it starts from; nothing for random weights.
     fn from(&self) -> Option<&str>;
+
+    /// The adapter that it trains; none if it trains the weights themselves.
+    fn lora(&self) -> Option<&LoraConfig> {
+        None
+    }
+
+    /// The files of the user that it learns from.
+    fn files(&self) -> Vec<&Path> {
+        Vec::new()
+    }
+
+    /// Whether it draws problems from the tasks of the run.
+    fn needs_tasks(&self) -> bool {
+        true
+    }
 
     /// The stages whose data it learns from.
     fn data(&self) -> Vec<&str> {

@@ -39,9 +39,9 @@ pub(crate) fn trainer(train_mtp: bool) -> Trainer {
 
 /// Documents of different lengths; of every other one only the end counts.
 pub(crate) fn documents() -> Vec<Document> {
-    let document = |n: usize| Document {
-        token_ids: (0..6 + n).map(|i| ((7 * i * i + 3 * n) % 40) as u32).collect(),
-        loss_from: if n.is_multiple_of(2) { 1 } else { 4 },
+    let document = |n: usize| {
+        let token_ids = (0..6 + n).map(|i| ((7 * i * i + 3 * n) % 40) as u32).collect();
+        Document::counting_from(if n.is_multiple_of(2) { 1 } else { 4 }, token_ids)
     };
     (0..7).map(document).collect()
 }
@@ -54,8 +54,8 @@ impl Documents for Fixed {
         1
     }
 
-    fn at(&self, _cursor: u64) -> Vec<Document> {
-        self.0.clone()
+    fn at(&self, _cursor: u64) -> Result<Vec<Document>> {
+        Ok(self.0.clone())
     }
 }
 

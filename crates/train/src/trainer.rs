@@ -59,14 +59,16 @@ impl Trainer {
         StepOutcome { grad_norm, skipped: !grad_norm.is_finite() }
     }
 
-    /// Whether every weight is a finite number.
+    /// Whether every weight that is trained is a finite number.
     pub(crate) fn is_finite(&self) -> bool {
-        self.model.params().iter().all(|param| param.value().all_finite(&self.device))
+        let params = self.model.params();
+        params.iter().filter(|param| !param.is_frozen()).all(|param| param.value().all_finite(&self.device))
     }
 
-    /// Moves the selection biases of the experts by what all forwards of an update saw together.
+    /// Moves the selection biases of the experts by what all forwards of an update saw together; beside an adapter they stay as they
+    /// are, as all of the base does.
     pub fn balance_experts(&mut self, loads: &[ExpertLoad], gamma: f32) {
-        if gamma != 0.0 {
+        if gamma != 0.0 && !self.model.has_adapter() {
             self.model.balance_experts(&self.device, loads, gamma);
         }
     }

@@ -74,7 +74,7 @@ fn pretraining_and_fine_tuning_learn_and_publish() {
         let folder = out.path().join("stages").join(stage).join("model");
         let unknown = minke_weights::Archive::open(&folder).unwrap().unknown_keys;
         let model = minke_weights::load(&device(), &folder).unwrap();
-        assert_eq!((model.config(), unknown), (&config.model, Vec::new()));
+        assert_eq!((model.config(), unknown), (config.model.as_ref().unwrap(), Vec::new()));
         assert!(folder.join("generation_config.json").exists());
         let card = std::fs::read_to_string(folder.join("README.md")).unwrap();
         assert!(card.starts_with("---\nlicense: mit\n") && card.contains("| base | pretrain | random weights |"));
@@ -84,7 +84,7 @@ fn pretraining_and_fine_tuning_learn_and_publish() {
         let tokenizer = Tokenizer::load(&folder).unwrap();
         let prompt = template.render(&[Message::user("make 24 from 3 8 1")], true).unwrap();
         let document = Document::chat(&tokenizer, "make 24 from 3 8 1", "<think>\n3*8*1=24\n</think>\n\n3*8*1");
-        let (asked, said) = document.token_ids.split_at(document.loss_from);
+        let (asked, said) = document.token_ids.split_at(document.counted[0].start);
         assert_eq!(asked, tokenizer.encode(&prompt));
         assert_eq!(said, tokenizer.encode("<think>\n3*8*1=24\n</think>\n\n3*8*1<｜end▁of▁sentence｜>"));
     }

@@ -9,7 +9,7 @@ use std::path::Path;
 use minke_model::Transformer;
 use minke_spec::Placement;
 use minke_text::{Tokenizer, TrainOptions};
-use minke_train::grpo::rollout::{Policy, QuestionSampler, sampling};
+use minke_train::grpo::rollout::{Policy, QuestionSampler};
 use minke_train::grpo::types::Question;
 use minke_train::grpo::{EngineSizes, PromptForm};
 use minke_train::stage::Context;
@@ -27,13 +27,13 @@ fn context<'a>(
     config: &'a minke_train::RunConfig,
     (seed, stage): (u64, &'a str),
 ) -> Context<'a> {
-    Context { device, seed, stage, tasks: &config.tasks, tokenizer, stages: Path::new("stages") }
+    Context { device, seed, stage, tasks: &config.tasks, tokenizer, published: None, stages: Path::new("stages") }
 }
 
 impl Drawn {
     fn new() -> Self {
         let (device, config) = (small::device(), small::config(""));
-        let policy = Transformer::random(&device, &config.model, &Placement::single(), 1).unwrap();
+        let policy = Transformer::random(&device, config.model.as_ref().unwrap(), &Placement::single(), 1).unwrap();
         let texts: Vec<String> = (0..400).map(|i| format!("make {i} from {} {}", i % 9, i % 7)).collect();
         let options = TrainOptions { vocab_size: 300, added_tokens: Vec::new() };
         let tokenizer = Tokenizer::train(texts.iter(), &options).unwrap();
@@ -56,7 +56,7 @@ impl Drawn {
             PromptForm::Open,
         );
         let mut engines = EngineSizes::default().engines(&device, self.policy.config()).unwrap();
-        let params = sampling(&self.tokenizer, 1.0, 16).unwrap();
+        let params = sampler.sampling(1.0, 16).unwrap();
         let policy = Policy { model: &self.policy, version: 0 };
         let groups = sampler.rollouts(&mut engines, policy, self.questions.clone(), &params, 2, cursor).unwrap();
         groups.into_iter().flat_map(|group| group.rollouts).map(|rollout| rollout.token_ids).collect()

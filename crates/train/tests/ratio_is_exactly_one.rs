@@ -9,7 +9,7 @@ use minke_model::Transformer;
 use minke_tensor::Pass;
 use minke_text::Tokenizer;
 use minke_train::grpo::loss::Diagnostics;
-use minke_train::grpo::rollout::{Policy, QuestionSampler, sampling};
+use minke_train::grpo::rollout::{Policy, QuestionSampler};
 use minke_train::grpo::types::{Group, Sample, TrainBatch};
 use minke_train::grpo::{Aggregation, EngineSizes, Objective, PromptForm};
 use minke_train::stage::Context;
@@ -86,12 +86,12 @@ fn rollouts(model: &Transformer, params: &SamplingParams) -> Vec<Group> {
     let tokenizer = Tokenizer::train(texts.iter(), &options).unwrap();
     let stages = std::path::Path::new("stages");
     let (stage, tasks) = ("zero", &config.tasks[..]);
-    let context = Context { device: &device, seed: 3, stage, tasks, tokenizer: &tokenizer, stages };
+    let context = Context { device: &device, seed: 3, stage, tasks, tokenizer: &tokenizer, published: None, stages };
     let sampler = QuestionSampler::new(context, &Default::default(), PromptForm::ForcedThought);
     let sizes = EngineSizes { max_sequences: 20, cache_tokens: 1024, chunk_tokens: 16 };
     let mut engines = sizes.engines(&device, model.config()).unwrap();
     let mut params = params.clone();
-    params.stop_ids = sampling(&tokenizer, 1.0, 1).unwrap().stop_ids;
+    params.stop_ids = sampler.sampling(1.0, 1).unwrap().stop_ids;
     let questions = sampler.questions(7, 9).unwrap();
     sampler.rollouts(&mut engines, Policy { model, version: 0 }, questions, &params, 4, 7).unwrap()
 }
@@ -118,7 +118,7 @@ fn look(model: &Transformer, groups: &[Group], inverse_temperature: f32) -> Diag
 #[test]
 fn one_bit_of_one_weight_breaks_it() {
     let device = small::device();
-    let config = small::config("").model;
+    let config = small::config("").model.unwrap();
     let mut model = Transformer::random(&device, &config, &minke_spec::Placement::single(), 1).unwrap();
     for temperature in [1.0, 0.7] {
         let params = SamplingParams::default().with_temperature(temperature).with_max_tokens(40);
@@ -141,7 +141,7 @@ fn one_bit_of_one_weight_breaks_it() {
 #[test]
 fn published_weights_are_the_policy_to_the_bit() {
     let device = small::device();
-    let config = small::config("").model;
+    let config = small::config("").model.unwrap();
     let model = Transformer::random(&device, &config, &minke_spec::Placement::single(), 2).unwrap();
     let folder = tempfile::tempdir().unwrap();
     minke_weights::save(&model, folder.path(), minke_spec::Format::F32, usize::MAX).unwrap();

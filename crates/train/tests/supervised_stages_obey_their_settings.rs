@@ -66,7 +66,9 @@ fn schedules_factors_and_starting_points_reach_the_weights() {
     let config = run(STAGES);
     let out = tempfile::tempdir().unwrap();
     execute(&config, out.path(), &device(), None, &mut Silent).unwrap();
-    let random = by_name(&Transformer::random(&device(), &config.model, &Placement::single(), config.seed).unwrap());
+    let random = by_name(
+        &Transformer::random(&device(), config.model.as_ref().unwrap(), &Placement::single(), config.seed).unwrap(),
+    );
     let of = |stage: &str| of_stage(out.path(), stage);
     let base = of("base");
 

@@ -31,6 +31,10 @@ pub fn save(model: &Transformer, folder: &Path, format: Format, shard_bytes: usi
             return Err(Error::BadFile { path: folder.to_path_buf(), reason });
         }
     };
+    if model.has_adapter() {
+        let reason = "the model has an adapter, which would be lost; write the adapter, or merge it with minke convert";
+        return Err(Error::BadFile { path: folder.to_path_buf(), reason: reason.into() });
+    }
     if let Some(param) = model.params().into_iter().find(|param| !param.is_dense()) {
         let (name, held) = (param.name(), param.weight().format().name());
         let reason = format!("{name} is held as {held}; load the model as F32 to write it");

@@ -3,6 +3,7 @@
 //! Loader and exporter read the one table of `minke_spec::params`; copies that a file holds of shared tensors are
 //! written on export and dropped on import.
 
+mod adapter;
 mod archive;
 mod components;
 mod contents;
@@ -22,6 +23,7 @@ mod shards;
 mod transcode;
 mod unread;
 
+pub use adapter::{ADAPTER_CONFIG_FILE, ADAPTER_FILE, AdapterConfig, load_adapter, save_adapter, target_modules};
 pub use archive::Archive;
 pub use components::{Component, ComponentBytes};
 pub use contents::{TensorEntry, WeightFile};

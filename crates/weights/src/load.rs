@@ -2,15 +2,17 @@
 
 use std::path::Path;
 
+use minke_spec::config::ModelType;
 use minke_spec::format::fp8_scale_shape;
 use minke_spec::{Format, ParamRole, ParamSpec, Placement};
-use minke_tensor::{Device, StoredMatrix, StoredWeight, Weight};
+use minke_tensor::{Device, StoredMatrix, StoredWeight, Tensor, Weight};
 
 use half::{bf16, f16};
 
 use crate::Result;
 use crate::archive::{Archive, SMALL};
 use crate::contents::TensorEntry;
+use crate::plan::{apart, turned};
 use minke_model::Transformer;
 
 /// The model in a folder or GGUF file for inference, as [`Archive::load`].
@@ -26,10 +28,35 @@ pub fn load(device: &Device, path: &Path) -> Result<Transformer> {
 /// # Errors
 /// As [`load`].
 pub fn load_dense(device: &Device, path: &Path) -> Result<Transformer> {
-    build(device, &Archive::open(path)?, |_, _| true, |_, _| Ok(None))
+    Archive::open(path)?.load_dense(device)
 }
 
 impl Archive {
+    /// The model with all weights as f32, as training needs them, and with rows in the published order: those of a GGUF file that
+    /// lie otherwise are put back, so that what is made of the model is written as others read it.
+    ///
+    /// # Errors
+    /// As [`Archive::load`].
+    pub fn load_dense(&self, device: &Device) -> Result<Transformer> {
+        let model = build(device, self, |_, _| true, |_, _| Ok(None))?;
+        if self.metadata.is_none() || self.config.model_type != ModelType::Llama {
+            return Ok(model);
+        }
+        let mut config = self.config.clone();
+        config.rope.interleaved = false;
+        let params = model.params();
+        let mut params = params.iter();
+        Transformer::new(&config, &Placement::single(), |spec, _| {
+            let value = params.next().expect("invariant: both models have the same table").value();
+            let Some((_, width)) = turned(&config, spec) else { return Ok(value.clone()) };
+            let (values, row) = (value.read(), spec.shape[1..].iter().product::<usize>());
+            let place = |to: usize| to / width * width + apart(to % width, width);
+            let published: Vec<f32> =
+                (0..spec.shape[0]).flat_map(|to| values[place(to) * row..][..row].iter().copied()).collect();
+            Ok(Tensor::from_slice(device, &spec.shape, &published))
+        })
+    }
+
     /// The model for inference: large weights stay in their format, mapped, not copied.
     ///
     /// # Errors

@@ -225,7 +225,7 @@ fn halves(mla: &MlaConfig, heads: usize) -> Vec<RowSlice> {
 
 /// Number and width of the heads whose rows GGUF has in another order: those of Llama's queries and keys,
 /// and of their biases.
-fn turned(config: &ModelConfig, spec: &ParamSpec) -> Option<(usize, usize)> {
+pub(crate) fn turned(config: &ModelConfig, spec: &ParamSpec) -> Option<(usize, usize)> {
     let AttentionConfig::Gqa(gqa) = &config.attention else { return None };
     let heads = match spec.name.rsplit('.').nth(1)? {
         "q_proj" => config.num_attention_heads,
@@ -245,11 +245,11 @@ fn permuted(heads: usize, width: usize, from: impl Fn(usize, usize) -> usize) ->
 }
 
 /// The place among halves of a row that stands among neighbours.
-fn neighbours(row: usize, width: usize) -> usize {
+pub(crate) fn neighbours(row: usize, width: usize) -> usize {
     row % 2 * (width / 2) + row / 2
 }
 
 /// The place among neighbours of a row that stands among halves.
-fn apart(row: usize, width: usize) -> usize {
+pub(crate) fn apart(row: usize, width: usize) -> usize {
     row % (width / 2) * 2 + row / (width / 2)
 }

@@ -1,9 +1,12 @@
 //! Tensors from one file to another, row by row, a few million numbers at a time: as bytes where the format stays, else
 //! decoded and encoded. Sources are mapped, so that no model has to fit into memory.
 
+use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::Path;
 
+use minke_model::{Lora, LoraLayer};
+use minke_spec::parameters;
 use minke_sys::atomic::{self, WriteError};
 use minke_tensor::{Device, StoredMatrix, StoredWeight, quantize};
 
@@ -27,6 +30,8 @@ pub struct TensorWriter<'a> {
     pub planned: &'a [PlannedTensor],
     /// How much each column of a weight matters; nothing if all matter alike.
     pub importance: Option<&'a Importance>,
+    /// What is added to the values: an adapter that becomes a part of its base.
+    pub adapter: Option<&'a Lora>,
     /// Called with the bytes that are done; returns whether to go on.
     pub progress: &'a dyn Fn(u64) -> bool,
 }
@@ -37,12 +42,13 @@ impl TensorWriter<'_> {
     /// # Errors
     /// If a tensor cannot be read or encoded, the file cannot be written, or `progress` returns false; no file stays.
     pub fn write_gguf(&self, pairs: &Pairs, target: &Path) -> Result<()> {
+        let adapter = self.pairs()?;
         atomic::replace_with(target, |to| {
             let infos = self.planned.iter().map(|tensor| (&*tensor.name, tensor.format, &*tensor.shape));
             gguf_write::header(to, pairs, infos).map_err(WriteError::at(target))?;
             let mut done = 0;
             for tensor in self.planned {
-                self.write(tensor, &mut done, to, target)?;
+                self.write(tensor, &adapter, &mut done, to, target)?;
                 gguf_write::pad(to, tensor.bytes()).map_err(WriteError::at(target))?;
             }
             Ok(())
@@ -55,7 +61,7 @@ impl TensorWriter<'_> {
     /// # Errors
     /// As [`TensorWriter::write_gguf`].
     pub fn write_safetensors(&self, folder: &Path, shard_bytes: usize) -> Result<()> {
-        let mut done = 0;
+        let (pairs, mut done) = (self.pairs()?, 0);
         let shards = shards::share(self.planned, PlannedTensor::bytes, shard_bytes);
         for (name, shard) in &shards {
             let path = folder.join(name);
@@ -64,16 +70,40 @@ impl TensorWriter<'_> {
                 let infos =
                     shard.iter().map(|tensor| (&*tensor.name, tensor.format.name(), &*tensor.shape, tensor.bytes()));
                 to.write_all(&safetensors_header(metadata, infos)).map_err(WriteError::at(&path))?;
-                shard.iter().try_for_each(|tensor| self.write(tensor, &mut done, to, &path))
+                shard.iter().try_for_each(|tensor| self.write(tensor, &pairs, &mut done, to, &path))
             })?;
         }
         shards::write_index(folder, &shards, |tensor| (&tensor.name, tensor.bytes()))
     }
 
+    /// The pairs of the adapter by tensor of the archive.
+    fn pairs(&self) -> Result<BTreeMap<String, Pair>> {
+        let mut pairs = BTreeMap::new();
+        let Some(lora) = self.adapter else { return Ok(pairs) };
+        let specs = parameters(&self.archive.config);
+        for layer in &lora.layers {
+            let spec = specs.iter().find(|spec| spec.name.strip_suffix(".weight") == Some(&layer.module));
+            let names = spec.map(|spec| self.archive.names(spec)).unwrap_or_default();
+            let [name] = &names[..] else {
+                let reason = "cannot be merged with an adapter: the file has it in parts; convert it to a folder first";
+                return Err(self.archive.bad_tensor(&layer.module, reason));
+            };
+            pairs.insert(name.clone(), Pair::new(lora.scale, layer));
+        }
+        Ok(pairs)
+    }
+
     /// Writes the bytes of a tensor.
-    fn write(&self, tensor: &PlannedTensor, done: &mut u64, to: &mut impl Write, path: &Path) -> Result<()> {
+    fn write(
+        &self,
+        tensor: &PlannedTensor,
+        pairs: &BTreeMap<String, Pair>,
+        done: &mut u64,
+        to: &mut impl Write,
+        path: &Path,
+    ) -> Result<()> {
         let mut encoder =
-            Encoder { writer: self, tensor, row: 0, values: Vec::new(), bytes: Vec::new(), done, to, path };
+            Encoder { writer: self, tensor, row: 0, pairs, values: Vec::new(), bytes: Vec::new(), done, to, path };
         match &tensor.data {
             Data::Values(values) => encoder.values.extend(values),
             Data::Parts(names, parts) => {
@@ -83,7 +113,7 @@ impl TensorWriter<'_> {
                         open = Some((part.name, self.open(&names[part.name])?));
                     }
                     let (_, stored) = open.as_ref().expect("invariant: it was just opened");
-                    encoder.part(stored, part)?;
+                    encoder.part(&names[part.name], stored, part)?;
                 }
             }
         }
@@ -102,12 +132,40 @@ impl TensorWriter<'_> {
     }
 }
 
+/// A pair of an adapter, on the host.
+struct Pair {
+    scale: f32,
+    rank: usize,
+    a: Vec<f32>,
+    b: Vec<f32>,
+}
+
+impl Pair {
+    fn new(scale: f32, layer: &LoraLayer) -> Self {
+        Self { scale, rank: layer.a.shape().rows(), a: layer.a.read(), b: layer.b.read() }
+    }
+
+    /// Adds `scale B A` to rows from `first` on.
+    fn add_rows(&self, first: usize, rows: &mut [f32]) {
+        let width = self.a.len() / self.rank;
+        for (row, values) in rows.chunks_exact_mut(width).enumerate() {
+            let of_b = &self.b[(first + row) * self.rank..][..self.rank];
+            for (&b, of_a) in of_b.iter().zip(self.a.chunks_exact(width)) {
+                let factor = self.scale * b;
+                values.iter_mut().zip(of_a).for_each(|(value, a)| *value += factor * a);
+            }
+        }
+    }
+}
+
 /// A tensor on its way.
 struct Encoder<'a, W> {
     writer: &'a TensorWriter<'a>,
     tensor: &'a PlannedTensor,
     /// Rows that are written.
     row: usize,
+    /// The adapter by tensor of the archive.
+    pairs: &'a BTreeMap<String, Pair>,
     /// Rows that wait to be encoded.
     values: Vec<f32>,
     bytes: Vec<u8>,
@@ -117,13 +175,14 @@ struct Encoder<'a, W> {
 }
 
 impl<W: Write> Encoder<'_, W> {
-    fn part(&mut self, stored: &StoredWeight, part: &RowSlice) -> Result<()> {
+    /// Takes over rows of a tensor of the archive.
+    fn part(&mut self, source: &str, stored: &StoredWeight, part: &RowSlice) -> Result<()> {
         let (k, format) = (stored.shape().width(), stored.format());
         if part.transposed {
             let mut rows = vec![0.0; part.rows.len() * k];
             stored.decode_rows(self.writer.device, part.rows.start, &mut rows);
             self.values.extend((0..k).flat_map(|column| rows.iter().skip(column).step_by(k)));
-        } else if format == self.tensor.format {
+        } else if format == self.tensor.format && !self.pairs.contains_key(source) {
             self.flush()?;
             let row = format.bytes(k);
             for bytes in stored.bytes()[part.rows.start * row..part.rows.end * row].chunks(4 * CHUNK) {
@@ -136,6 +195,9 @@ impl<W: Write> Encoder<'_, W> {
                 let (held, count) = (self.values.len(), step.min(part.rows.end - first));
                 self.values.resize(held + count * k, 0.0);
                 stored.decode_rows(self.writer.device, first, &mut self.values[held..]);
+                if let Some(pair) = self.pairs.get(source) {
+                    pair.add_rows(first, &mut self.values[held..]);
+                }
                 if self.values.len() >= CHUNK {
                     self.flush()?;
                 }

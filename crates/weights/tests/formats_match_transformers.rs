@@ -64,7 +64,8 @@ fn interleaved_weights_give_the_same_logits() {
         choose(&source.config, recipe, &[], &mut planned).unwrap();
         let path = temporary.path().join(format!("{}.gguf", recipe.name()));
         let (device, archive) = (&Device::cpu(2, Isa::detect()).unwrap(), &source);
-        let writer = TensorWriter { device, archive, planned: &planned, importance: None, progress: &|_| true };
+        let writer =
+            TensorWriter { device, archive, planned: &planned, importance: None, adapter: None, progress: &|_| true };
         writer.write_gguf(&source.gguf_pairs("first light", &planned).unwrap(), &path).unwrap();
         let archive = Archive::open(&path).unwrap();
         let files = std::fs::read_dir(temporary.path()).unwrap().count();

@@ -223,6 +223,6 @@ fn mutants_of_a_model_load_or_are_refused() {
 
 /// Writes tensors of a model as GGUF.
 fn write(archive: &Archive, planned: &[PlannedTensor], device: &Device, folder: &Path) -> minke_weights::Result<()> {
-    let writer = TensorWriter { device, archive, planned, importance: None, progress: &|_| true };
+    let writer = TensorWriter { device, archive, planned, importance: None, adapter: None, progress: &|_| true };
     writer.write_gguf(&archive.gguf_pairs("mutant", planned)?, &folder.join("written.gguf"))
 }

@@ -74,6 +74,35 @@ impl Model {
     }
 }
 
+/// What stands beside the model.
+#[derive(Args)]
+pub struct Adapter {
+    /// Folder of a low-rank adapter, as PEFT or a stage with lora writes it, to put beside the model
+    #[arg(long = "adapter", value_name = "FOLDER")]
+    folder: Option<PathBuf>,
+}
+
+impl Adapter {
+    /// A model by its path, and the adapter beside it: that of the flag, or the one that the path itself is of.
+    ///
+    /// # Errors
+    /// If there are two, or the base of an adapter is not here.
+    pub fn beside(&self, path: PathBuf) -> anyhow::Result<(PathBuf, Option<PathBuf>)> {
+        match (locate::base_of_adapter(&path)?, &self.folder) {
+            (None, folder) => Ok((path, folder.clone())),
+            (Some(base), None) => Ok((base, Some(path))),
+            (Some(_), Some(_)) => {
+                Err(Exit::Usage.because(format!("--adapter: {} is an adapter already", path.display())))
+            }
+        }
+    }
+
+    /// The folder of the flag.
+    pub fn folder(&self) -> Option<&Path> {
+        self.folder.as_deref()
+    }
+}
+
 /// Where a run keeps what it makes.
 #[derive(Args)]
 pub struct RunFolder {

@@ -7,7 +7,7 @@ mod verbs;
 
 use clap::{CommandFactory, Parser};
 
-pub use self::common::{Compute, Model, Output, RunFolder};
+pub use self::common::{Adapter, Compute, Model, Output, RunFolder};
 pub use self::serve::{Config, Serve, Settings};
 pub use self::verbs::*;
 use crate::error::Exit;

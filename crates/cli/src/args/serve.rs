@@ -9,7 +9,7 @@ use minke_server::ServerConfig;
 use serde::Serialize;
 use toml::{Table, Value};
 
-use super::{Compute, Output};
+use super::{Adapter, Compute, Output};
 use crate::environment;
 use crate::error::Exit;
 
@@ -20,6 +20,8 @@ pub struct Serve {
     /// [default: models/first-light]
     #[arg(value_parser = NonEmptyStringValueParser::new())]
     pub model: Option<String>,
+    #[command(flatten)]
+    pub adapter: Adapter,
     #[command(flatten)]
     pub settings: Settings,
     #[command(flatten)]

@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use super::serve::{Config, Serve};
 use super::values;
-use super::{Compute, Model, Output, RunFolder};
+use super::{Adapter, Compute, Model, Output, RunFolder};
 
 /// The commands.
 #[derive(Subcommand)]
@@ -118,6 +118,8 @@ pub struct Run {
     #[arg(long, value_name = "NAME")]
     pub session: Option<String>,
     #[command(flatten)]
+    pub adapter: Adapter,
+    #[command(flatten)]
     pub compute: Compute,
     #[command(flatten)]
     pub output: Output,
@@ -180,6 +182,8 @@ pub struct Eval {
     /// The same seed poses the same problems and gives the same answers
     #[arg(long, default_value_t = EvalConfig::default().seed)]
     pub seed: u64,
+    #[command(flatten)]
+    pub adapter: Adapter,
     #[command(flatten)]
     pub folder: RunFolder,
     #[command(flatten)]
@@ -294,6 +298,8 @@ pub struct Bench {
     #[arg(long, value_delimiter = ',', default_value = "1", value_parser = values::between::<1, 4096>)]
     pub batch: Vec<usize>,
     #[command(flatten)]
+    pub adapter: Adapter,
+    #[command(flatten)]
     pub compute: Compute,
     #[command(flatten)]
     pub output: Output,
@@ -355,6 +361,8 @@ pub struct Convert {
     /// Format of the weights [default: as they are stored; FP8 and codes become bf16]
     #[arg(long, value_parser = values::float())]
     pub format: Option<Format>,
+    #[command(flatten)]
+    pub adapter: Adapter,
     #[command(flatten)]
     pub compute: Compute,
     #[command(flatten)]

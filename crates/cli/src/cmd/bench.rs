@@ -11,6 +11,7 @@ use minke_model::Transformer;
 use minke_spec::cost::kv_bytes_per_token;
 use minke_spec::draw::{Domain, draw};
 use minke_tensor::{Device, PAGE_TOKENS};
+use minke_weights::load_adapter;
 use serde::Serialize;
 
 use super::{open, packed, print_json, print_line};
@@ -37,7 +38,8 @@ struct Speed {
 pub fn run(args: &Bench) -> Result<()> {
     let start = Instant::now();
     let device = args.compute.device()?;
-    let archive = open(&args.model.path()?)?;
+    let (path, adapter) = args.adapter.beside(args.model.path()?)?;
+    let archive = open(&path)?;
     let have = memory().map_or(u64::MAX, |memory| memory.available);
     let (longest, most) = (args.prompt.iter().max().unwrap_or(&1), *args.batch.iter().max().unwrap_or(&1));
     let planner =
@@ -50,7 +52,11 @@ pub fn run(args: &Bench) -> Result<()> {
         let (needed, have) = (gigabytes(needed), gigabytes(have));
         bail!("{most} sequences of {longest} tokens take {needed}, and {have} are free: measure fewer or shorter ones");
     }
-    let model = planner.load(&device)?;
+    let mut model = planner.load(&device)?;
+    if let Some(folder) = adapter {
+        let (_, lora) = load_adapter(&device, &folder, model.config())?;
+        model.attach(&lora)?;
+    }
     let load_seconds = start.elapsed().as_secs_f64();
     let mut speeds = Vec::new();
     for &batch in &args.batch {

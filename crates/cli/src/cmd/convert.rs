@@ -6,10 +6,11 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use anyhow::Result;
+use minke_model::Lora;
 use minke_spec::{Format, ParamRole};
 use minke_sys::atomic;
 use minke_tensor::Device;
-use minke_weights::{Archive, Importance, Pairs, PlannedTensor, TensorWriter};
+use minke_weights::{Archive, Importance, Pairs, PlannedTensor, TensorWriter, load_adapter};
 use serde::Serialize;
 
 use super::{print_json, print_line};
@@ -41,7 +42,12 @@ pub struct Summary {
 
 /// Runs `minke convert`.
 pub fn run(args: &Convert) -> Result<()> {
-    let archive = open(&args.model, &args.target)?;
+    refuse_target(&args.target)?;
+    let (path, folder) = args.adapter.beside(args.model.path()?)?;
+    let archive = Archive::open(&path)?;
+    let device = args.compute.device()?;
+    let adapter =
+        folder.map(|folder| load_adapter(&device, &folder, &archive.config)).transpose()?.map(|(_, lora)| lora);
     let to_gguf = is_gguf(&args.target);
     if to_gguf && archive.metadata.is_some() {
         return Err(Exit::Usage.because("source and target are both GGUF; to change formats, use minke quantize"));
@@ -55,7 +61,13 @@ pub fn run(args: &Convert) -> Result<()> {
             tensor.format = format;
         }
     }
-    let writer = Writer::new(&archive, &planned, args.compute.device()?)?;
+    if adapter.is_some() {
+        // What was added is lost in the steps of codes.
+        for tensor in planned.iter_mut().filter(|tensor| tensor.format.block_elements() > 1) {
+            tensor.format = Format::Bf16;
+        }
+    }
+    let writer = Writer::new(&archive, &planned, device)?.with_adapter(adapter.as_ref());
     let summary = if to_gguf {
         let (mut pairs, note) = metadata::pairs(&archive, &planned, &args.target)?;
         let number = match main_format(&planned) {
@@ -73,6 +85,12 @@ pub fn run(args: &Convert) -> Result<()> {
 
 /// Opens a source and refuses a target that is there.
 pub fn open(source: &Model, target: &Path) -> Result<Archive> {
+    refuse_target(target)?;
+    Ok(Archive::open(&source.path()?)?)
+}
+
+/// Refuses a target that is there, or has no name.
+fn refuse_target(target: &Path) -> Result<()> {
     if target.exists() {
         let advice = "remove it, or give another name";
         return Err(Exit::Usage.because(format!("{}: is there already; {advice}", target.display())));
@@ -80,7 +98,7 @@ pub fn open(source: &Model, target: &Path) -> Result<Archive> {
     if target.file_name().is_none() {
         return Err(Exit::Usage.because(format!("{}: is not a name for a file or folder", target.display())));
     }
-    Ok(Archive::open(&source.path()?)?)
+    Ok(())
 }
 
 /// Whether a target is to be a GGUF file, by its name.
@@ -109,6 +127,7 @@ fn main_format(planned: &[PlannedTensor]) -> Format {
 pub struct Writer<'a> {
     archive: &'a Archive,
     planned: &'a [PlannedTensor],
+    adapter: Option<&'a Lora>,
     device: Device,
     interrupt: Interrupt,
     bar: RefCell<Bar>,
@@ -125,11 +144,17 @@ impl<'a> Writer<'a> {
         Ok(Self {
             archive,
             planned,
+            adapter: None,
             device,
             interrupt: Interrupt::install()?,
             bar: RefCell::new(Bar::new("MB written", 0, total.div_ceil(MEGABYTE))),
             begun: std::time::Instant::now(),
         })
+    }
+
+    /// The same, with an adapter that becomes a part of the weights.
+    fn with_adapter(self, adapter: Option<&'a Lora>) -> Self {
+        Self { adapter, ..self }
     }
 
     /// Writes a GGUF file.
@@ -169,8 +194,8 @@ impl<'a> Writer<'a> {
             self.bar.borrow_mut().set(done / MEGABYTE, "");
             !self.interrupt.is_raised()
         };
-        let (device, archive, planned) = (&self.device, self.archive, self.planned);
-        run(&TensorWriter { device, archive, planned, importance, progress: &progress })
+        let (device, archive, planned, adapter) = (&self.device, self.archive, self.planned, self.adapter);
+        run(&TensorWriter { device, archive, planned, importance, adapter, progress: &progress })
     }
 
     fn summary(self, target: &Path, notes: Vec<String>) -> Summary {

@@ -1,9 +1,9 @@
 //! `minke eval`: a model, or every stage of a run, graded on the same held-out problems in the modes that were chosen.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::Result;
-use minke_chat::{ChatModel, SamplingOptions};
+use minke_chat::SamplingOptions;
 use minke_engine::{EngineConfig, Replicas};
 use minke_eval::tasks::{Arithmetic, Countdown, Programs};
 use minke_eval::{EvalConfig, Evaluator, Interval, Problem, Task, TaskReport};
@@ -14,12 +14,12 @@ use minke_train::publish::refresh_card;
 use minke_train::scores;
 use serde::Serialize;
 
-use super::{print_json, print_line};
+use super::{chat_model, print_json, print_line};
 use crate::args::Eval;
 use crate::error::Exit;
 use crate::interrupt::Interrupt;
 use crate::progress::Bar;
-use crate::{environment, locate, runs};
+use crate::{locate, runs};
 
 /// Sequences that are decoded at once.
 const BATCH: usize = 256;
@@ -60,7 +60,8 @@ fn of_model(args: &Eval) -> Result<Scores> {
     let tasks: Vec<NamedTask> = families.map(|task| NamedTask { name: task.name().to_owned(), task }).into();
     let sets = problem_sets(args, &tasks)?;
     let model = locate::model(&args.target)?;
-    let reports = grade(&model, "", &sets, &[mode(args)], &args.compute.device()?)?;
+    let placed = args.adapter.beside(model.clone())?;
+    let reports = grade(&placed, "", &sets, &[mode(args)], &args.compute.device()?)?;
     Ok(Scores { stage: None, model, reports })
 }
 
@@ -69,7 +70,14 @@ fn of_run(args: &Eval) -> Result<Vec<Scores>> {
     let config = runs::load(&args.target, &[])?;
     let out = args.folder.of(&config);
     let sets = problem_sets(args, &config.tasks)?;
-    let finished = |stage: &&StageConfig| runs::model_folder(&out, stage.name()).exists();
+    if args.adapter.folder().is_some() {
+        return Err(Exit::Usage.because("--adapter: is for a model; the stages of a run have their own"));
+    }
+    let made = |stage: &StageConfig| {
+        let folders = [runs::model_folder(&out, stage.name()), runs::adapter_folder(&out, stage.name())];
+        folders.into_iter().find(|folder| folder.exists())
+    };
+    let finished = |stage: &&StageConfig| made(stage).is_some();
     let stages: Vec<&StageConfig> = config.stages.iter().filter(|stage| stage.trains()).filter(finished).collect();
     if stages.is_empty() {
         let advice = format!("run `minke train {}` first, or name its folder with --out", args.target.display());
@@ -82,8 +90,9 @@ fn of_run(args: &Eval) -> Result<Vec<Scores>> {
     stages.iter().try_for_each(|stage| scores::read(&folder(stage)).map(|_| ()))?;
     let (device, mut all) = (args.compute.device()?, Vec::new());
     for stage in stages {
-        let model = runs::model_folder(&out, stage.name());
-        let reports = grade(&model, stage.name(), &sets, &modes(args, stage), &device)?;
+        let Some(model) = made(stage) else { continue };
+        let placed = args.adapter.beside(model.clone())?;
+        let reports = grade(&placed, stage.name(), &sets, &modes(args, stage), &device)?;
         scores::add(&folder(stage), &reports)?;
         refresh_card(&config, &out, stage.name())?;
         all.push(Scores { stage: Some(stage.name().to_owned()), model, reports });
@@ -130,14 +139,13 @@ fn modes(args: &Eval, stage: &StageConfig) -> Vec<EvalConfig> {
 
 /// The scores of the model in a folder.
 fn grade(
-    folder: &Path,
+    (folder, adapter): &(PathBuf, Option<PathBuf>),
     name: &str,
     sets: &[(&NamedTask, Vec<Problem>)],
     modes: &[EvalConfig],
     device: &Device,
 ) -> Result<Vec<TaskReport>> {
-    let loaded = ChatModel::open_for(folder, device, 1, environment::packed().as_ref())?;
-    loaded.notes.iter().for_each(|note| eprintln!("minke: {note}"));
+    let loaded = chat_model(folder, adapter.as_deref(), device, 1)?;
     let context = loaded.model.config().max_position_embeddings;
     let longest = modes.iter().map(|mode| mode.max_tokens).max().unwrap_or(0);
     // A prompt takes a few pages; where they run out, sequences wait for each other and nothing else changes.

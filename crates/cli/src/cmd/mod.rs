@@ -26,6 +26,7 @@ use std::io::Write;
 use std::path::Path;
 
 use anyhow::{Context, Result};
+use minke_chat::ChatModel;
 use minke_tensor::Device;
 use minke_weights::{Archive, Packed};
 use serde::Serialize;
@@ -71,6 +72,16 @@ fn packed(archive: &Archive, device: &Device) -> Option<Packed> {
         eprintln!("minke: {reason}");
         None
     })
+}
+
+/// Loads a model with its adapter, if it has one, for so many requests at once; prints what is unusual to stderr.
+fn chat_model(path: &Path, adapter: Option<&Path>, device: &Device, max_running: usize) -> Result<ChatModel> {
+    let mut model = ChatModel::open_for(path, device, max_running, environment::packed().as_ref())?;
+    if let Some(folder) = adapter {
+        model = model.with_adapter(folder)?;
+    }
+    model.notes.iter().for_each(|note| eprintln!("minke: {note}"));
+    Ok(model)
 }
 
 /// Opens the files of a model and prints what is unusual about them to stderr.

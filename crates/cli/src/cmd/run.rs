@@ -5,12 +5,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
-use minke_chat::{ChatModel, FinishReason, Reply, Request, SamplingOptions, Worker, WorkerConfig};
+use minke_chat::{FinishReason, Reply, Request, SamplingOptions, Worker, WorkerConfig};
 use minke_eval::Verdict;
 use minke_text::{Message, RenderOptions};
 use serde::Serialize;
 
-use super::print_json;
+use super::{chat_model, print_json};
 use crate::args::{Run, Think};
 use crate::ask::{ask, finish_reason};
 use crate::error::{Exit, exit_code, line as error_line};
@@ -39,8 +39,8 @@ pub fn run(args: Run) -> Result<()> {
         eprintln!("minke: asking {}: {question}", path.display());
     }
     let interrupt = Interrupt::install()?;
-    let model = ChatModel::open_for(&path, &device, 1, environment::packed().as_ref())?;
-    model.notes.iter().for_each(|note| eprintln!("minke: {note}"));
+    let (base, adapter) = args.adapter.beside(path.clone())?;
+    let model = chat_model(&base, adapter.as_deref(), &device, 1)?;
     let worker = Worker::start(Arc::new(model), WorkerConfig::default())?;
     let dim = std::io::stdout().is_terminal() && environment::may_colour();
     if talks {

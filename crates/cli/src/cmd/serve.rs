@@ -1,15 +1,16 @@
 //! `minke serve`: a model over HTTP.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::Result;
-use minke_chat::{ChatModel, DiskCache, Worker, WorkerConfig};
+use minke_chat::{DiskCache, Worker, WorkerConfig};
 use minke_server::Server;
 use minke_tensor::Device;
 
+use super::chat_model;
 use super::run::default_model;
-use crate::args::Serve;
+use crate::args::{Adapter, Serve};
 use crate::{environment, locate};
 
 /// Prompt tokens of a step. A request that comes while a step is computed waits for its end, so a step is short.
@@ -40,7 +41,7 @@ pub fn run(args: &Serve) -> Result<()> {
     let loader = server.loader();
     std::thread::scope(|scope| {
         let loading = scope.spawn(move || {
-            let loaded = load(&path, &device, worker_config);
+            let loaded = load(&args.adapter, path, &device, worker_config);
             match loaded {
                 Ok((worker, name)) => {
                     eprintln!("minke: {name} at {place}, {} tokens of context; Ctrl-C ends", worker.limit());
@@ -63,9 +64,9 @@ fn warn(line: &str) {
     eprintln!("minke: {line}");
 }
 
-fn load(path: &Path, device: &Device, config: WorkerConfig) -> Result<(Worker, String)> {
-    let model = ChatModel::open_for(path, device, config.max_running, environment::packed().as_ref())?;
-    model.notes.iter().for_each(|note| eprintln!("minke: {note}"));
+fn load(adapter: &Adapter, path: PathBuf, device: &Device, config: WorkerConfig) -> Result<(Worker, String)> {
+    let (path, adapter) = adapter.beside(path)?;
+    let model = chat_model(&path, adapter.as_deref(), device, config.max_running)?;
     let name = path.file_stem().map_or_else(|| "model".into(), |name| name.to_string_lossy().into_owned());
     Ok((Worker::start(Arc::new(model), config)?, name))
 }

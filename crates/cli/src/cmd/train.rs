@@ -3,15 +3,17 @@
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
-use anyhow::Result;
-use minke_train::{Observer, StepView, metric};
+use anyhow::{Context, Result};
+use minke_chat::{template, tokenizer};
+use minke_train::{Base, Bases, Observer, RunConfig, StepView, metric};
+use minke_weights::Archive;
 use serde::Serialize;
 
 use super::print_json;
 use crate::args::Train;
 use crate::interrupt::Interrupt;
 use crate::progress::Bar;
-use crate::runs;
+use crate::{locate, runs};
 
 /// The numbers of a step that are worth a look, and what they are called on the line.
 const SHOWN: [(&str, &str); 6] = [
@@ -44,20 +46,50 @@ struct StageSummary<'a> {
 pub fn run(args: &Train) -> Result<()> {
     let config = runs::load(&args.run, &args.sets)?;
     let out = args.folder.of(&config);
+    let bases = bases(&config)?;
     let device = args.compute.device()?;
     let mut watcher = Watcher { interrupt: Interrupt::install()?, bar: None, last: String::new() };
     let commit = option_env!("MINKE_COMMIT");
-    minke_train::execute(&config, &out, &device, commit, &mut watcher)?;
+    minke_train::execute_with(&config, &bases, &out, &device, commit, &mut watcher)?;
     if args.output.json {
         let stages = config.stages.iter().map(|stage| StageSummary {
             name: stage.name(),
             kind: stage.kind(),
-            model: stage.trains().then(|| runs::model_folder(&out, stage.name())),
+            model: stage.trains().then(|| match stage.settings().lora() {
+                Some(_) => runs::adapter_folder(&out, stage.name()),
+                None => runs::model_folder(&out, stage.name()),
+            }),
         });
         return print_json(&Summary { name: &config.name, out: &out, stages: stages.collect() });
     }
     eprintln!("everything is in {0}; to talk to its newest model: minke run {0}", out.display());
     Ok(())
+}
+
+/// The published models that a run starts from, each where `minke run` would find it.
+fn bases(config: &RunConfig) -> Result<Bases> {
+    let mut bases = Bases::default();
+    for name in config.published() {
+        let found = locate::model(Path::new(name))
+            .with_context(|| format!("{}: from = {name:?} is no earlier stage", config.name))?;
+        let (path, adapter) = match locate::base_of_adapter(&found)? {
+            Some(base) => (base, Some(found)),
+            None => (found, None),
+        };
+        let archive = Archive::open(&path)?;
+        archive.check_weights()?;
+        archive.notes.iter().for_each(|note| eprintln!("minke: {note}"));
+        let tokenizer = tokenizer(&archive)?;
+        let (template, note) = template(&archive, &tokenizer)?;
+        note.iter().for_each(|note| eprintln!("minke: {note}"));
+        // A name of the Hub stays one; a path is the same from every folder.
+        let known_as = match adapter.is_none() && !Path::new(name).exists() {
+            true => name.to_owned(),
+            false => std::path::absolute(&path)?.to_string_lossy().into_owned(),
+        };
+        bases.add(name, Base { name: known_as, archive, adapter, tokenizer, template })?;
+    }
+    Ok(bases)
 }
 
 /// Shows a run on stderr.

@@ -11,9 +11,9 @@ use crate::experts::FetchedExperts;
 use crate::shape::Shape;
 use crate::tensor::{Dense, Dispatch, Indices, Op, Operand, Param, Pass, Result, Tap, Tensor, Weight};
 
-/// Refuses to record an operation whose weight cannot be trained.
-fn trainable(pass: Pass<'_>, op: &'static str, w: &Param) -> Result<()> {
-    if pass.record && !w.is_dense() {
+/// Refuses to record an operation whose weight is to be trained and cannot be.
+pub(super) fn trainable(pass: Pass<'_>, op: &'static str, w: &Param) -> Result<()> {
+    if pass.record && !w.is_frozen() && !w.is_dense() {
         return Err(Error::NotTrainable { op, name: w.name().into(), format: w.weight.format().name() });
     }
     Ok(())
@@ -28,7 +28,7 @@ impl Tensor {
         })
     }
 
-    /// `x W^T`.
+    /// `x W^T`, and what an adapter of W adds.
     ///
     /// # Shapes
     /// x [.., K], W [N, K] -> [.., N]
@@ -36,6 +36,15 @@ impl Tensor {
     /// # Errors
     /// If the widths differ.
     pub fn matmul(&self, pass: Pass<'_>, w: &Param) -> Result<Tensor> {
+        let y = self.product(pass, w)?;
+        match w.adapter() {
+            Some(adapter) => adapter.add(pass, self, &y),
+            None => Ok(y),
+        }
+    }
+
+    /// [`Tensor::matmul`] without an adapter.
+    pub(crate) fn product(&self, pass: Pass<'_>, w: &Param) -> Result<Tensor> {
         let (x, shape) = (self.shape(), w.shape());
         let &[n, k] = shape.dims() else { return Err(mismatch("matmul", ("x", &x), (w.name(), &shape))) };
         if x.width() != k {
@@ -63,6 +72,9 @@ impl Tensor {
                 stored_matmul::split_heads_matmul(device, from, keys, values, split.heads, y.view_mut());
             }
         }
+        if w.is_frozen() {
+            return Ok(y.made_by(pass, self.recorded(), || Op::FrozenMatmul { x: self.origin(), w: w.clone() }));
+        }
         let x = read.unwrap_or_else(|| Operand::F32(self.clone()));
         Ok(y.made_by(pass, true, || Op::Matmul { x: x.kept(), w: w.clone() }))
     }
@@ -76,7 +88,11 @@ impl Tensor {
     /// # Errors
     /// If the shapes do not fit.
     pub fn heads_matmul_nn(&self, pass: Pass<'_>, w: &Param, first: usize) -> Result<Tensor> {
-        self.per_head("heads_matmul_nn", pass, w, first, false)
+        let y = self.per_head("heads_matmul_nn", pass, w, first, false)?;
+        match w.adapter() {
+            Some(adapter) => adapter.add_per_head(pass, self, &y, first, false),
+            None => Ok(y),
+        }
     }
 
     /// `x W[rows]^T` per head. Inference only.
@@ -87,10 +103,22 @@ impl Tensor {
     /// # Errors
     /// If the shapes do not fit.
     pub fn heads_matmul(&self, pass: Pass<'_>, w: &Param, first: usize) -> Result<Tensor> {
-        self.per_head("heads_matmul", pass, w, first, true)
+        let y = self.per_head("heads_matmul", pass, w, first, true)?;
+        match w.adapter() {
+            Some(adapter) => adapter.add_per_head(pass, self, &y, first, true),
+            None => Ok(y),
+        }
     }
 
-    fn per_head(&self, op: &'static str, pass: Pass<'_>, w: &Param, first: usize, transposed: bool) -> Result<Tensor> {
+    /// Both, without an adapter.
+    pub(crate) fn per_head(
+        &self,
+        op: &'static str,
+        pass: Pass<'_>,
+        w: &Param,
+        first: usize,
+        transposed: bool,
+    ) -> Result<Tensor> {
         self.expect_rank(op, 3)?;
         let (x, shape) = (self.shape(), w.shape());
         let &[tokens, heads, width] = x.dims() else { unreachable!("the rank was checked") };
@@ -186,6 +214,10 @@ impl Tensor {
                 stored_matmul::grouped_matmul(device, from, expert, offsets, [n, k], y.view_mut());
             }
         }
+        if w.is_frozen() {
+            let op = || Op::FrozenGroupedMatmul { x: self.origin(), w: w.clone(), plan: plan.clone() };
+            return Ok(y.made_by(pass, self.recorded(), op));
+        }
         let x = read.unwrap_or_else(|| Operand::F32(self.clone()));
         Ok(y.made_by(pass, true, || Op::GroupedMatmul { x: x.kept(), w: w.clone(), plan: plan.clone() }))
     }
@@ -208,7 +240,7 @@ impl Tensor {
             Weight::Stored(stored) => stored_matmul::embed(device, stored.matrix(), ids.view(), y.view_mut()),
             Weight::Split(_) => unreachable!("invariant: only kv_b_proj has halves"),
         }
-        Ok(y.made_by(pass, true, || Op::Embed { w: w.clone(), ids: ids.clone() }))
+        Ok(y.made_by(pass, !w.is_frozen(), || Op::Embed { w: w.clone(), ids: ids.clone() }))
     }
 
     /// `x / rms(x) * w` over the last dimension.
@@ -227,7 +259,8 @@ impl Tensor {
         let mut y = Tensor::unwritten(pass.device, x);
         let mut inverse_rms = Tensor::unwritten(pass.device, Shape::new(&[x.rows()]));
         norm::rms_norm(pass.device, from, weight, epsilon, y.view_mut(), inverse_rms.view_mut());
-        Ok(y.made_by(pass, true, || Op::RmsNorm { x: self.clone(), w: w.clone(), epsilon, inverse_rms }))
+        let wanted = !w.is_frozen() || self.recorded();
+        Ok(y.made_by(pass, wanted, || Op::RmsNorm { x: self.clone(), w: w.clone(), epsilon, inverse_rms }))
     }
 
     /// `x + w` with w added to every row.
@@ -244,6 +277,7 @@ impl Tensor {
         }
         let (from, row) = (self.view("add_row")?, w.view("add_row")?);
         let y = Tensor::write(pass.device, x, |y| rows::add_row(pass.device, from, row, y));
-        Ok(y.made_by(pass, true, || Op::AddRow { x: self.origin(), w: w.clone() }))
+        let wanted = !w.is_frozen() || self.recorded();
+        Ok(y.made_by(pass, wanted, || Op::AddRow { x: self.origin(), w: w.clone() }))
     }
 }

@@ -5,7 +5,9 @@ use minke_kernels::ops::matmul::Size;
 use minke_kernels::{Device, Floats};
 
 use super::expect_below;
+use super::linear::trainable;
 use crate::error::mismatch;
+use crate::frozen;
 use crate::shape::Shape;
 use crate::tensor::{Dense, Indices, Op, Operand, Param, Pass, Result, Tensor, Weight};
 
@@ -70,8 +72,11 @@ impl Tensor {
             return Err(mismatch("head_log_prob", ("x", &x), (w.name(), &shape)));
         }
         check_targets("head_log_prob", targets, x.rows(), shape.rows())?;
-        let Weight::Dense(dense) = &w.weight else {
+        if w.adapter().is_some() {
             return self.matmul(pass, w)?.log_prob_rows(pass, targets, inverse_temperature);
+        }
+        let Weight::Dense(dense) = &w.weight else {
+            return self.stored_head_log_prob(pass, w, targets, inverse_temperature);
         };
         let size = Size { m: x.rows(), n: shape.rows(), k: x.width() };
         let rows = self.operand(pass.device, dense, "head_log_prob")?;
@@ -80,12 +85,66 @@ impl Tensor {
             let (device, targets) = (pass.device, targets.view());
             log_prob::head_log_prob(device, head, targets, size, inverse_temperature, outputs);
         });
+        if w.is_frozen() {
+            return Ok(self.through_frozen_head(pass, w, targets, inverse_temperature, [log_prob, log_sum, entropy]));
+        }
         let op =
             || Op::HeadLogProb { x: rows.kept(), w: w.clone(), targets: targets.clone(), inverse_temperature, log_sum };
         Ok(TokenDistribution { log_prob: log_prob.made_by(pass, true, op), entropy })
     }
 
-    /// Log-probabilities of the targets under `softmax(logits / temperature)`. Inference only.
+    /// [`Tensor::head_log_prob`] with a weight in the format of its file: logits of some rows at a time.
+    fn stored_head_log_prob(
+        &self,
+        pass: Pass<'_>,
+        w: &Param,
+        targets: &Indices,
+        inverse_temperature: f32,
+    ) -> Result<TokenDistribution> {
+        trainable(pass, "head_log_prob", w)?;
+        let (device, rows) = (pass.device, self.shape().rows());
+        let step = frozen::rows_at_once(w.shape().rows());
+        let [mut log_prob, mut log_sum, mut entropy] = [(); 3].map(|()| Tensor::unwritten(device, Shape::new(&[rows])));
+        for start in (0..rows).step_by(step) {
+            let range = start..rows.min(start + step);
+            let logits = self.row_range(device, range.clone())?.matmul(Pass { record: false, ..pass }, w)?;
+            let outputs = RowOutputs {
+                log_prob: log_prob.view_mut().part(range.clone()),
+                log_sum: log_sum.view_mut().part(range.clone()),
+                entropy: entropy.view_mut().part(range.clone()),
+            };
+            let targets = targets.view().part(range);
+            log_prob::log_prob_rows(device, logits.view("head_log_prob")?, targets, inverse_temperature, outputs);
+        }
+        Ok(self.through_frozen_head(pass, w, targets, inverse_temperature, [log_prob, log_sum, entropy]))
+    }
+
+    /// Records what a head that is not trained made of the rows.
+    fn through_frozen_head(
+        &self,
+        pass: Pass<'_>,
+        w: &Param,
+        targets: &Indices,
+        inverse_temperature: f32,
+        [log_prob, log_sum, entropy]: [Tensor; 3],
+    ) -> TokenDistribution {
+        let (x, w, targets) = (self.clone(), w.clone(), targets.clone());
+        let op = || Op::FrozenHeadLogProb { x, w, targets, inverse_temperature, log_sum };
+        TokenDistribution { log_prob: log_prob.made_by(pass, self.recorded(), op), entropy }
+    }
+
+    /// Some rows, copied, without history.
+    ///
+    /// # Shapes
+    /// x [R, D] -> [rows, D]
+    pub(crate) fn row_range(&self, device: &Device, rows: std::ops::Range<usize>) -> Result<Tensor> {
+        let width = self.shape().width();
+        let from = self.view("rows")?.part(rows.start * width..rows.end * width);
+        let shape = Shape::new(&[rows.len(), width]);
+        Ok(Tensor::write(device, shape, |to| minke_kernels::ops::copy(device, from, to)))
+    }
+
+    /// Log-probabilities of the targets under `softmax(logits / temperature)`.
     ///
     /// # Shapes
     /// logits [R, vocabulary], targets `[R]`
@@ -101,10 +160,10 @@ impl Tensor {
         let x = self.shape();
         check_targets("log_prob_rows", targets, x.rows(), x.width())?;
         let logits = self.view("log_prob_rows")?;
-        let [log_prob, _, entropy] = of_rows(pass, x.rows(), |outputs| {
+        let [log_prob, log_sum, entropy] = of_rows(pass, x.rows(), |outputs| {
             log_prob::log_prob_rows(pass.device, logits, targets.view(), inverse_temperature, outputs);
         });
-        let op = || Op::Inference { op: "log_prob_rows", x: self.origin() };
+        let op = || Op::LogProbRows { logits: self.clone(), targets: targets.clone(), inverse_temperature, log_sum };
         Ok(TokenDistribution { log_prob: log_prob.made_by(pass, self.recorded(), op), entropy })
     }
 }

@@ -8,6 +8,7 @@ use minke_tensor::{Device, PAGE_TOKENS};
 use serde::{Deserialize, Serialize};
 
 use crate::Result;
+use crate::lora::LoraConfig;
 use crate::optimizer::{LearningRates, OptimizerConfig};
 use crate::schedule::Schedule;
 
@@ -140,8 +141,11 @@ impl EngineSizes {
 pub struct GrpoConfig {
     /// Name of the stage.
     pub name: String,
-    /// The stage whose model is trained.
+    /// The stage whose model is trained, or a published model.
     pub from: String,
+    /// The adapter that is trained, instead of the weights.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lora: Option<LoraConfig>,
     /// Rollouts to take; each is followed by `minibatches` updates.
     pub steps: u64,
     /// Questions of a step.
@@ -276,7 +280,8 @@ impl GrpoConfig {
         } else if self.eval.is_some_and(|eval| eval.every == 0 || eval.problems == 0 || eval.samples == 0) {
             "eval has a 0; leave the table out to evaluate nothing"
         } else {
-            let rates = self.learning_rate.fault().or(self.optimizer.fault());
+            let lora = self.lora.as_ref().and_then(|lora| lora.fault_with(self.learning_rate));
+            let rates = lora.or(self.learning_rate.fault()).or(self.optimizer.fault());
             rates.or(self.schedule.fault()).or(self.engine.fault())?
         };
         Some(reason.into())

@@ -24,6 +24,7 @@ use minke_tensor::{Device, Pass, backward};
 pub use config::{Aggregation, EngineSizes, GrpoConfig, Objective, PromptForm, QuickEval, RewardWeights, Std};
 pub use record::{GroupRecord, RolloutRecord};
 
+use crate::lora::LoraConfig;
 use crate::record::{Logs, Metrics};
 use crate::stage::{Context, Progress, Stage, StageSettings, StepRecord};
 use crate::trainer::{StepOutcome, Trainer, load_violation, merge_loads};
@@ -45,6 +46,10 @@ impl StageSettings for GrpoConfig {
 
     fn from(&self) -> Option<&str> {
         Some(&self.from)
+    }
+
+    fn lora(&self) -> Option<&LoraConfig> {
+        self.lora.as_ref()
     }
 
     fn tasks(&self) -> Vec<&str> {
@@ -98,7 +103,7 @@ impl Stage for Grpo<'_> {
 
         // 2.2.1: a group of outputs for every question, from the policy as it is.
         let questions = self.sampler.questions(progress.cursor, config.questions_per_step)?;
-        let params = rollout::sampling(self.sampler.tokenizer(), config.temperature, config.cap(progress.step))?;
+        let params = self.sampler.sampling(config.temperature, config.cap(progress.step))?;
         let policy = Policy { model: &trainer.model, version: trainer.optimizer.updates() };
         let (engines, cursor) = (&mut self.engines, progress.cursor);
         let groups = self.sampler.rollouts(engines, policy, questions, &params, config.group_size, cursor)?;

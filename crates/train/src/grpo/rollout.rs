@@ -11,9 +11,9 @@ use minke_text::{ChatTemplate, Tokenizer};
 
 use super::config::PromptForm;
 use super::types::{Group, Question, Rollout};
+use crate::Result;
 use crate::data::NamedTask;
 use crate::stage::Context;
-use crate::{Error, Result};
 
 /// The model that answers.
 #[derive(Clone, Copy)]
@@ -27,8 +27,8 @@ pub struct Policy<'a> {
 /// Draws the questions of a stage from its tasks and lets a policy answer them.
 pub struct QuestionSampler<'a> {
     context: Context<'a>,
-    /// R1's template in its open form; a forced thought is appended to it.
-    template: ChatTemplate,
+    /// R1's template in its open form, for models from random weights; a forced thought is appended to it.
+    own_template: ChatTemplate,
     /// The tasks of the stage with their shares, in the order of the run.
     tasks: Vec<(&'a NamedTask, f64)>,
     form: PromptForm,
@@ -42,7 +42,7 @@ impl<'a> QuestionSampler<'a> {
             false => Some((task, *shares.get(&task.name)?)),
         };
         let tasks = context.tasks.iter().filter_map(share).collect();
-        Self { context, template: ChatTemplate::r1_unforced(), tasks, form }
+        Self { context, own_template: ChatTemplate::r1_unforced(), tasks, form }
     }
 
     /// Text to ids and back.
@@ -52,7 +52,16 @@ impl<'a> QuestionSampler<'a> {
 
     /// What makes prompts of questions.
     pub fn template(&self) -> &ChatTemplate {
-        &self.template
+        self.context.published.map_or(&self.own_template, |base| &base.template)
+    }
+
+    /// How completions are drawn: to the end tokens of the stage's model.
+    ///
+    /// # Errors
+    /// If it has none.
+    pub fn sampling(&self, temperature: f32, max_tokens: usize) -> Result<SamplingParams> {
+        let stop_ids = self.context.end_ids()?;
+        Ok(SamplingParams::default().with_temperature(temperature).with_max_tokens(max_tokens).with_stop_ids(stop_ids))
     }
 
     /// The tasks of the stage, in the order of the run.
@@ -84,7 +93,7 @@ impl<'a> QuestionSampler<'a> {
             });
             let task = taken.unwrap_or(self.tasks.len() - 1);
             let problem = TrainingProblem::draw(&self.tasks[task].0.task, seed, stream.bits());
-            let prompt = prompt(&self.template, &problem.question, self.form == PromptForm::ForcedThought)?;
+            let prompt = prompt(self.template(), &problem.question, self.form == PromptForm::ForcedThought)?;
             Ok(Question { task, problem, token_ids: self.tokenizer().encode_prompt(&prompt), prompt })
         };
         (0..count).map(question).collect()
@@ -126,16 +135,4 @@ impl<'a> QuestionSampler<'a> {
         };
         Ok(questions.into_iter().map(group).collect())
     }
-}
-
-/// How completions of a stage are drawn at a step.
-///
-/// # Errors
-/// If the tokenizer names no end token.
-pub fn sampling(tokenizer: &Tokenizer, temperature: f32, max_tokens: usize) -> Result<SamplingParams> {
-    let stop_ids = tokenizer.end_ids(&[]);
-    if stop_ids.is_empty() {
-        return Err(Error::Config("the tokenizer names no eos_token: nothing would end an answer".into()));
-    }
-    Ok(SamplingParams::default().with_temperature(temperature).with_max_tokens(max_tokens).with_stop_ids(stop_ids))
 }

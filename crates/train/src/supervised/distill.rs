@@ -9,6 +9,7 @@ use super::sft::{Epochs, epochs, schedule};
 use super::{Supervised, SupervisedConfig, fault};
 use crate::Result;
 use crate::data::{ExampleSource, load};
+use crate::lora::LoraConfig;
 use crate::optimizer::LearningRates;
 use crate::schedule::Schedule;
 use crate::stage::{Context, Stage, StageSettings};
@@ -29,9 +30,12 @@ pub struct DistillConfig {
     /// A fresh student.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub model: Option<ModelConfig>,
-    /// The stage that pre-trained the student.
+    /// The stage that pre-trained the student, or a published model.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub from: Option<String>,
+    /// The adapter that is trained, instead of the weights.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lora: Option<LoraConfig>,
     /// How often each sample is seen.
     #[serde(default = "epochs")]
     pub epochs: usize,
@@ -63,8 +67,16 @@ impl StageSettings for DistillConfig {
         self.from.as_deref()
     }
 
+    fn lora(&self) -> Option<&LoraConfig> {
+        self.lora.as_ref()
+    }
+
     fn data(&self) -> Vec<&str> {
         vec![&self.data]
+    }
+
+    fn needs_tasks(&self) -> bool {
+        false
     }
 
     fn own_model(&self) -> Option<&ModelConfig> {
@@ -81,7 +93,7 @@ impl StageSettings for DistillConfig {
         } else if self.model.is_some() == self.from.is_some() {
             "give the student either `model` or `from`"
         } else {
-            return fault(self.learning_rate, &self.schedule, &self.training);
+            return fault(self.learning_rate, &self.schedule, &self.training, self.lora());
         };
         Some(reason.into())
     }

@@ -15,6 +15,7 @@ pub use pretrain::PretrainConfig;
 pub use sft::SftConfig;
 
 use crate::data::Document;
+use crate::lora::LoraConfig;
 use crate::optimizer::{LearningRates, OptimizerConfig};
 use crate::record::{Logs, Metrics};
 use crate::schedule::Schedule;
@@ -148,7 +149,10 @@ pub(crate) trait Documents {
     fn total_steps(&self) -> u64;
 
     /// The documents with number `cursor`.
-    fn at(&self, cursor: u64) -> Vec<Document>;
+    ///
+    /// # Errors
+    /// If one cannot be made.
+    fn at(&self, cursor: u64) -> Result<Vec<Document>>;
 }
 
 /// A stage that learns from documents.
@@ -165,7 +169,7 @@ impl Stage for Supervised<'_> {
     }
 
     fn step(&mut self, trainer: &mut Trainer, progress: Progress, _logs: &mut Logs) -> Result<StepRecord> {
-        let documents = self.documents.at(progress.cursor);
+        let documents = self.documents.at(progress.cursor)?;
         let rates = self.learning_rate.scaled(self.schedule.factor(progress.step, self.total_steps()));
         let losses = self.training.accumulate(trainer, &documents)?;
         let outcome = trainer.apply(losses.total, rates);
@@ -177,8 +181,14 @@ impl Stage for Supervised<'_> {
 }
 
 /// What is wrong with the settings that all three kinds have, if anything.
-fn fault(rates: LearningRates, schedule: &Schedule, training: &SupervisedConfig) -> Option<String> {
-    rates.fault().or(schedule.fault()).or(training.fault()).map(str::to_owned)
+fn fault(
+    rates: LearningRates,
+    schedule: &Schedule,
+    training: &SupervisedConfig,
+    lora: Option<&LoraConfig>,
+) -> Option<String> {
+    let lora = lora.and_then(|lora| lora.fault_with(rates));
+    lora.or(rates.fault()).or(schedule.fault()).or(training.fault()).map(str::to_owned)
 }
 
 fn add(sum: Option<f64>, part: Option<f32>, share: f32) -> Option<f64> {
@@ -202,8 +212,10 @@ fn micro_batches(documents: &[Document], tokens: usize) -> Vec<&[Document]> {
 /// A batch of documents, each a sequence of its own, and how much the token that each row predicts counts.
 fn pack(device: &Device, documents: &[Document]) -> (Batch, Vec<f32>) {
     let sequences: Vec<&[u32]> = documents.iter().map(|document| &document.token_ids[..]).collect();
-    let count = |from: usize, row: usize| if row + 1 >= from { 1.0 } else { 0.0 };
-    let counts = documents.iter().flat_map(|d| (0..d.token_ids.len()).map(|row| count(d.loss_from, row))).collect();
+    // A row predicts the token behind it.
+    let count =
+        |d: &Document, row: usize| if d.counted.iter().any(|range| range.contains(&(row + 1))) { 1.0 } else { 0.0 };
+    let counts = documents.iter().flat_map(|d| (0..d.token_ids.len()).map(|row| count(d, row))).collect();
     (Batch::packed(device, &sequences), counts)
 }
 
@@ -245,7 +257,7 @@ mod tests {
         // A document whose last token alone counts: its loss is that token's.
         let mut trainer = trainer(false);
         let token_ids = vec![5, 6, 7, 8];
-        let document = Document { token_ids: token_ids.clone(), loss_from: 3 };
+        let document = Document::counting_from(3, token_ids.clone());
         let device = trainer.device.clone();
         let batch = Batch::packed(&device, &[&token_ids]);
         let pass = Pass::inference(&device);

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::{Documents, Supervised, SupervisedConfig, fault};
 use crate::Result;
 use crate::data::{Corpus, Document, TaskShare};
+use crate::lora::LoraConfig;
 use crate::optimizer::LearningRates;
 use crate::schedule::Schedule;
 use crate::stage::{Context, Stage, StageSettings};
@@ -22,6 +23,12 @@ pub struct PretrainConfig {
     /// The model; by default that of the run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub model: Option<ModelConfig>,
+    /// The stage or published model that is trained on; random weights without it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from: Option<String>,
+    /// The adapter that is trained, instead of the weights.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lora: Option<LoraConfig>,
     /// Updates.
     pub steps: u64,
     /// Learning rates at factor 1 of the schedule.
@@ -59,7 +66,11 @@ impl StageSettings for PretrainConfig {
     }
 
     fn from(&self) -> Option<&str> {
-        None
+        self.from.as_deref()
+    }
+
+    fn lora(&self) -> Option<&LoraConfig> {
+        self.lora.as_ref()
     }
 
     fn tasks(&self) -> Vec<&str> {
@@ -81,8 +92,10 @@ impl StageSettings for PretrainConfig {
             "sequence_length must be at least 4"
         } else if !self.mixture.iter().all(TaskShare::is_fine) {
             "mixture: weights must not be negative, nor all 0"
+        } else if self.model.is_some() && self.from.is_some() {
+            "give either `model`, for random weights, or `from`"
         } else {
-            return fault(self.learning_rate, &self.schedule, &self.training);
+            return fault(self.learning_rate, &self.schedule, &self.training, self.lora());
         };
         Some(reason.into())
     }
@@ -117,7 +130,7 @@ impl Documents for Endless<'_> {
         self.steps
     }
 
-    fn at(&self, cursor: u64) -> Vec<Document> {
+    fn at(&self, cursor: u64) -> Result<Vec<Document>> {
         self.corpus.documents(cursor, self.tokens)
     }
 }

@@ -1,5 +1,7 @@
 //! Supervised fine-tuning: a model learns to answer like examples. Only what the assistant says counts.
 
+use std::path::Path;
+
 use minke_model::Transformer;
 use minke_spec::ModelConfig;
 use minke_spec::draw::{Domain, draw, hash_name};
@@ -8,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Documents, Supervised, SupervisedConfig, fault};
 use crate::data::{Document, ExampleSource, load};
+use crate::lora::LoraConfig;
 use crate::optimizer::LearningRates;
 use crate::schedule::Schedule;
 use crate::stage::{Context, Stage, StageSettings};
@@ -23,10 +26,13 @@ use crate::{Error, Result};
 pub struct SftConfig {
     /// Name of the stage.
     pub name: String,
-    /// The stage whose model is trained.
+    /// The stage whose model is trained, or a published model.
     pub from: String,
     /// Where the examples come from.
     pub data: Vec<ExampleSource>,
+    /// The adapter that is trained, instead of the weights.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lora: Option<LoraConfig>,
     /// How often each example is seen.
     #[serde(default = "epochs")]
     pub epochs: usize,
@@ -66,12 +72,24 @@ impl StageSettings for SftConfig {
         Some(&self.from)
     }
 
+    fn lora(&self) -> Option<&LoraConfig> {
+        self.lora.as_ref()
+    }
+
     fn data(&self) -> Vec<&str> {
         self.data.iter().filter_map(ExampleSource::stage).collect()
     }
 
     fn tasks(&self) -> Vec<&str> {
         self.data.iter().filter_map(ExampleSource::task).collect()
+    }
+
+    fn files(&self) -> Vec<&Path> {
+        self.data.iter().filter_map(ExampleSource::file).collect()
+    }
+
+    fn needs_tasks(&self) -> bool {
+        self.data.iter().any(|source| matches!(source, ExampleSource::Demonstrations { .. }))
     }
 
     fn checkpoint_every(&self) -> u64 {
@@ -83,8 +101,10 @@ impl StageSettings for SftConfig {
             "epochs is 0; choose at least 1"
         } else if self.data.is_empty() {
             "data is empty; name demonstrations or a stage that made samples"
+        } else if let Some(reason) = self.data.iter().find_map(ExampleSource::fault) {
+            reason
         } else {
-            return fault(self.learning_rate, &self.schedule, &self.training);
+            return fault(self.learning_rate, &self.schedule, &self.training, self.lora());
         };
         Some(reason.into())
     }
@@ -149,9 +169,9 @@ impl Documents for Epochs {
         self.plan.len() as u64
     }
 
-    fn at(&self, cursor: u64) -> Vec<Document> {
+    fn at(&self, cursor: u64) -> Result<Vec<Document>> {
         // After a rollback the cursor runs ahead of the step: what is behind the last epoch is the first one again.
         let step = &self.plan[(cursor % self.plan.len() as u64) as usize];
-        step.iter().map(|&i| self.documents[i].clone()).collect()
+        Ok(step.iter().map(|&i| self.documents[i].clone()).collect())
     }
 }

@@ -78,6 +78,25 @@ pub(super) fn rows(cpu: &Cpu, logits: &[f32], targets: &[u32], inverse_temperatu
     });
 }
 
+/// Turns rows of logits into their gradients.
+pub(super) fn rows_backward(
+    cpu: &Cpu,
+    logits: &mut [f32],
+    targets: &[u32],
+    inverse_temperature: f32,
+    (log_sum, dlog_prob): (&[f32], &[f32]),
+) {
+    let (m, n) = (targets.len(), logits.len() / targets.len());
+    let parts = Parts::new(logits);
+    cpu.run(m.div_ceil(ROWS), |task| {
+        for i in task * ROWS..m.min((task + 1) * ROWS) {
+            // SAFETY: each row is written by one task.
+            let row = unsafe { parts.part(i * n, n) };
+            row_backward(cpu.isa(), row, targets[i] as usize, inverse_temperature, log_sum[i], dlog_prob[i]);
+        }
+    });
+}
+
 impl Head<'_> {
     /// Writes the logits of rows from `start` on, as many as `logits` holds.
     fn logits(&self, cpu: &Cpu, start: usize, size: Size, logits: &mut [f32]) {
@@ -144,15 +163,9 @@ pub(super) fn head_backward(
         let size = Size { m: rows_here, n, k };
         let dz = &mut logits.as_mut_slice()[..rows_here * n];
         head.logits(cpu, start, size, dz);
-        let parts = Parts::new(dz);
-        cpu.run(rows_here.div_ceil(ROWS), |task| {
-            for i in task * ROWS..rows_here.min((task + 1) * ROWS) {
-                // SAFETY: each row is written by one task.
-                let row = unsafe { parts.part(i * n, n) };
-                let (target, at) = (targets[start + i] as usize, start + i);
-                row_backward(cpu.isa(), row, target, inverse_temperature, log_sum[at], dlog_prob[at]);
-            }
-        });
+        let rows = start..start + rows_here;
+        let given = (&log_sum[rows.clone()], &dlog_prob[rows.clone()]);
+        rows_backward(cpu, dz, &targets[rows], inverse_temperature, given);
         let dx = &mut dx[start * k..][..rows_here * k];
         match (head, &weight) {
             (Head::F32 { x, .. }, Weight::F32(columns)) => {

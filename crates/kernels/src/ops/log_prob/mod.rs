@@ -67,6 +67,40 @@ pub fn log_prob_rows(
     }
 }
 
+/// Turns logits into the gradient of [`log_prob_rows`] with respect to them: `dlog_prob (onehot - softmax) / T`.
+///
+/// # Shapes
+/// logits [m, W], targets `[m]`, log_sum `[m]`, dlog_prob `[m]`
+pub fn log_prob_rows_backward(
+    device: &Device,
+    logits: ViewMut<'_, f32>,
+    targets: View<'_, u32>,
+    inverse_temperature: f32,
+    (log_sum, dlog_prob): (View<'_, f32>, View<'_, f32>),
+) {
+    let m = targets.len();
+    assert_eq!((log_sum.len(), dlog_prob.len()), (m, m));
+    if m == 0 {
+        return;
+    }
+    assert_eq!(logits.len() % m, 0);
+    match device {
+        Device::Cpu(cpu) => {
+            let given = (log_sum.host(), dlog_prob.host());
+            cpu::rows_backward(cpu, logits.host(), targets.host(), inverse_temperature, given);
+        }
+        Device::Reference(_) => {
+            let (host, d) = (logits.host(), dlog_prob.wide());
+            let width = host.len() / m;
+            for (i, row) in host.chunks_exact_mut(width).enumerate() {
+                let logits: Vec<f64> = row.iter().map(|&z| f64::from(z)).collect();
+                let dz = reference::log_prob_backward(&logits, targets.host()[i] as usize, inverse_temperature.into());
+                row.iter_mut().zip(dz).for_each(|(z, dz)| *z = (dz * d[i]) as f32);
+            }
+        }
+    }
+}
+
 /// The log-probability of a token whose logit is given, where the log sum of its row is known.
 #[inline(always)]
 pub(crate) fn of_logit(logit: f32, inverse_temperature: f32, log_sum: f32) -> f32 {

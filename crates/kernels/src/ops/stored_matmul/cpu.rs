@@ -11,6 +11,7 @@ use crate::format::panel::{DEPTH, LANES, Panel, UNIT, unpack_unit};
 use crate::format::{Coding, Stored, decode_rows};
 use crate::isa::Isa;
 use crate::ops::matmul::cpu::heads::strided_nn;
+use crate::ops::matmul::cpu::matmul_nn_add;
 use crate::ops::matmul::{HeadSlice, Size};
 use crate::ops::split::by_rows;
 use crate::simd::{Simd, simd_fn};
@@ -240,6 +241,24 @@ pub(super) fn heads_matmul_nn(cpu: &Cpu, x: &[f32], w: Stored<'_>, slice: HeadSl
         // SAFETY: heads write disjoint columns of y.
         unsafe { strided_nn(cpu, size, x, (h * count, heads * count), rows, &parts, (h * latent, heads * latent)) };
     });
+}
+
+/// Elements of W that are decoded at once for `dy W`.
+const BAND: usize = 1 << 20;
+
+pub(super) fn matmul_nn(cpu: &Cpu, dy: &[f32], w: Stored<'_>, dx: &mut [f32]) {
+    let [n, k] = w.shape();
+    dx.fill(0.0);
+    if dx.is_empty() || n == 0 {
+        return;
+    }
+    let rows = (BAND / k).clamp(1, n);
+    let mut band = cpu.buffer::<f32>(rows * k);
+    for first in (0..n).step_by(rows) {
+        let band = &mut band.as_mut_slice()[..rows.min(n - first) * k];
+        decode(cpu, w, first, band);
+        matmul_nn_add(cpu, dy, (first, n), band, k, dx);
+    }
 }
 
 pub(super) fn split_heads_matmul(

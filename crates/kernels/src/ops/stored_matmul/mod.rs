@@ -40,6 +40,22 @@ pub fn matmul(device: &Device, x: View<'_, f32>, w: Stored<'_>, m: usize, y: Vie
     }
 }
 
+/// Computes `dx = dy W`: the gradient of the input of [`matmul`], as if x had not been rounded.
+///
+/// # Shapes
+/// dy [m, n], W [n, k], dx [m, k]
+///
+/// # Numerics
+/// In f32 for every format, W decoded a band of rows at a time: one chain per element, n ascending.
+pub fn matmul_nn(device: &Device, dy: View<'_, f32>, w: Stored<'_>, m: usize, dx: ViewMut<'_, f32>) {
+    let [n, k] = w.shape();
+    assert_eq!((dy.len(), dx.len()), (m * n, m * k));
+    match device {
+        Device::Cpu(cpu) => cpu::matmul_nn(cpu, dy.host(), w, dx.host()),
+        Device::Reference(_) => dx.set(&reference::matmul_nn(&dy.wide(), w, m)),
+    }
+}
+
 /// Lanes for which a device interleaves rows of a format; none if one of the two has no such layout.
 pub fn interleaved_lanes(device: &Device, format: Format) -> Option<usize> {
     match device {

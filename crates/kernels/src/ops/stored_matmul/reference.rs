@@ -40,6 +40,12 @@ pub fn matmul(x: &[f32], w: Stored<'_>) -> Vec<f64> {
     matmul::reference::matmul(&prepared(x, w), &values(w), Size { m: x.len() / k, n, k })
 }
 
+/// `dy W`. dy [m, n], W [n, k] -> [m, k]
+pub fn matmul_nn(dy: &[f64], w: Stored<'_>, m: usize) -> Vec<f64> {
+    let [n, k] = w.shape();
+    matmul::reference::matmul_nn(dy, &values(w), Size { m, n, k })
+}
+
 /// `x W_e^T` by expert. x [m, k], offsets [E + 1] -> [m, n]
 pub fn grouped_matmul<'a>(x: &[f32], experts: impl Fn(usize) -> Stored<'a>, offsets: &[u32], k: usize) -> Vec<f64> {
     let rows = offsets.windows(2).map(|pair| pair[0] as usize * k..pair[1] as usize * k).enumerate();

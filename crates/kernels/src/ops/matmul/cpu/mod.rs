@@ -166,11 +166,36 @@ pub(crate) fn matmul_nn(cpu: &Cpu, dy: &[f32], w: &[f32], Size { m, n, k }: Size
 /// # Shapes
 /// dy [m, n], x [m, k], dw [n, k]
 pub(crate) fn backward_weight_add(cpu: &Cpu, dy: &[f32], x: &[f32], size: Size, dw: &mut [f32]) {
+    add_product(cpu, Strided { values: dy, first: 0, row: 1, column: size.n }, x, size, dw);
+}
+
+/// Adds `dy w` to dx for a band of rows of a matrix: `w [band, k]` is multiplied with as many columns of dy from `first` on.
+///
+/// # Shapes
+/// dy [m, n], w [band, k], dx [m, k]
+pub(crate) fn matmul_nn_add(cpu: &Cpu, dy: &[f32], (first, n): (usize, usize), w: &[f32], k: usize, dx: &mut [f32]) {
+    let (m, band) = (dy.len() / n, w.len() / k);
+    assert!(first + band <= n);
+    add_product(cpu, Strided { values: dy, first, row: n, column: 1 }, w, Size { m: band, n: m, k }, dx);
+}
+
+/// A matrix of which element (i, p) is `values[first + i * row + p * column]`.
+#[derive(Clone, Copy)]
+struct Strided<'a> {
+    values: &'a [f32],
+    first: usize,
+    row: usize,
+    column: usize,
+}
+
+/// Adds `left x` to the output. left [n, m], x [m, k], output [n, k]
+fn add_product(cpu: &Cpu, left: Strided<'_>, x: &[f32], size: Size, dw: &mut [f32]) {
     let Size { m, n, k } = size;
-    assert!(dy.len() >= m * n && x.len() >= m * k && dw.len() >= n * k);
     if m * n * k == 0 {
         return;
     }
+    let last = left.first + (n - 1) * left.row + (m - 1) * left.column;
+    assert!(last < left.values.len() && x.len() >= m * k && dw.len() >= n * k);
     let width = width(cpu.isa());
     let panels = k.div_ceil(width);
     let worth_it = m * n * k >= SERIAL && cpu.threads() > 1;
@@ -188,10 +213,11 @@ pub(crate) fn backward_weight_add(cpu: &Cpu, dy: &[f32], x: &[f32], size: Size, 
                 let first = j + panel * width;
                 pack_columns_panel(cpu.isa(), &x[p * k..][..depth * k], k, first, width.min(k - first), to);
             }
-            let left = Left { pointer: dy.as_ptr(), row: 1, column: n }.at(i, p);
+            let Strided { values, first, row, column } = left;
+            let left = Left { pointer: values[first..].as_ptr(), row, column }.at(i, p);
             let right = Right { pointer: packed.as_ptr(), row: width, panel: width * depth };
             let output = Output { pointer: parts.pointer(i * k + j), row: k };
-            // SAFETY: dy, the panels and dw cover the block, and blocks do not overlap.
+            // SAFETY: the left matrix, the panels and the output cover the block, and blocks do not overlap.
             unsafe { block(cpu.isa(), Size { m: rows, n: columns, k: depth }, left, right, output, true) };
         }
     });

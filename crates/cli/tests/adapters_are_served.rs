@@ -1,0 +1,77 @@
+//! An adapter from its training to its use: a run that starts from a published model, its adapter unmerged and merged, and one
+//! that belongs elsewhere.
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use std::path::Path;
+
+use common::minke;
+
+const CONVERSATION: &str =
+    r#"{"messages":[{"role":"user","content":"make 24 from 3 8 1"},{"role":"assistant","content":"as you like"}]}"#;
+
+fn run_toml(folder: &Path, from: &str) -> String {
+    let data = folder.join("data.jsonl");
+    std::fs::write(&data, format!("{CONVERSATION}\n").repeat(4)).unwrap();
+    format!(
+        "name = \"fine\"\n[[stage]]\nkind = \"sft\"\nname = \"sft\"\nfrom = \"{from}\"\nepochs = 30\n\
+         data = [{{ kind = \"file\", path = \"{}\" }}]\nlearning_rate = {{ adamw = 1e-2 }}\n\
+         lora = {{ rank = 8, alpha = 16, target_modules = [\"q_b_proj\", \"kv_b_proj\", \"o_proj\"] }}\n\
+         training = {{ batch_tokens = 200 }}\n",
+        data.display()
+    )
+}
+
+#[test]
+fn what_an_adapter_learned_is_said_unmerged_and_merged() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models/first-light");
+    let (base, toml, out) = (model.to_str().unwrap(), folder.path().join("fine.toml"), folder.path().join("out"));
+    std::fs::write(&toml, run_toml(folder.path(), base)).unwrap();
+    let (toml, out) = (toml.to_str().unwrap(), out.to_str().unwrap());
+    let trained = minke(folder.path(), &["train", toml, "--out", out]);
+    assert_eq!(trained.code, 0, "{}", trained.err);
+    assert!(
+        trained.err.contains("stage sft: ") && trained.err.contains(" parameters are trained, "),
+        "{}",
+        trained.err
+    );
+    let adapter = format!("{out}/stages/sft/adapter");
+
+    let asked = |arguments: &[&str]| {
+        let question = ["--temperature", "0", "--max-tokens", "20", "make 24 from 3 8 1"];
+        let said = minke(folder.path(), &[&["run"], arguments, &question].concat());
+        assert_eq!(said.code, 0, "{arguments:?}: {}", said.err);
+        said.out
+    };
+    assert!(!asked(&[base]).contains("as you like"));
+    // The folder of the run, of its stage, of the adapter; the base with it; both in one.
+    let stage = format!("{out}/stages/sft");
+    for arguments in [&[out][..], &[&stage], &[&adapter], &[base, "--adapter", &adapter]] {
+        assert!(asked(arguments).contains("as you like"), "{arguments:?}");
+    }
+    let merged = folder.path().join("merged");
+    let merged = merged.to_str().unwrap();
+    let converted = minke(folder.path(), &["convert", &adapter, merged]);
+    assert_eq!(converted.code, 0, "{}", converted.err);
+    assert!(asked(&[merged]).contains("as you like"));
+    let file = folder.path().join("merged.gguf");
+    let converted = minke(folder.path(), &["convert", base, file.to_str().unwrap(), "--adapter", &adapter]);
+    assert_eq!(converted.code, 0, "{}", converted.err);
+    assert!(asked(&[file.to_str().unwrap()]).contains("as you like"));
+
+    let refused = |arguments: &[&str], expected: &str| {
+        let said = minke(folder.path(), arguments);
+        assert!(said.code != 0 && said.err.contains(expected), "{arguments:?}: {}", said.err);
+        assert_eq!(said.err.trim_end().lines().count(), 1, "{}", said.err);
+    };
+    refused(&["run", &adapter, "--adapter", &adapter, "a b"], "is an adapter already");
+    refused(&["run", base, "--adapter", base, "a b"], "has no adapter_config.json");
+    let other = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../testdata/lora/llama");
+    refused(&["run", base, "--adapter", other.to_str().unwrap(), "a b"], "another model");
+    refused(&["run", other.to_str().unwrap(), "a b"], "its base is not here");
+
+    std::fs::write(folder.path().join("no.toml"), run_toml(folder.path(), "no-such-model")).unwrap();
+    refused(&["train", "no.toml"], "from = \"no-such-model\" is no earlier stage");
+}

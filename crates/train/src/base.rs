@@ -1,0 +1,77 @@
+//! The published models that a run starts from: their files, and what turns text into ids and back.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use minke_text::{ChatTemplate, Tokenizer};
+use minke_weights::{ADAPTER_CONFIG_FILE, ADAPTER_FILE, Archive};
+use sha2::{Digest, Sha256};
+
+use crate::files::hexadecimal;
+use crate::{Error, Result};
+
+/// A published model. Whoever starts a run finds it and hands it over.
+pub struct Base {
+    /// What an adapter calls it: a name of the Hub, or an absolute path.
+    pub name: String,
+    /// Its files.
+    pub archive: Archive,
+    /// The folder of an adapter that stands beside it.
+    pub adapter: Option<PathBuf>,
+    /// Text to ids and back.
+    pub tokenizer: Tokenizer,
+    /// Messages to prompt.
+    pub template: ChatTemplate,
+}
+
+/// The published models of a run, by what its TOML calls them.
+#[derive(Default)]
+pub struct Bases(BTreeMap<String, (Base, String)>);
+
+impl Bases {
+    /// Takes over a model, and reads its files once to know them again.
+    ///
+    /// # Errors
+    /// If a file of its adapter cannot be read.
+    pub fn add(&mut self, name: &str, base: Base) -> Result<()> {
+        let identity = base.identity()?;
+        self.0.insert(name.to_owned(), (base, identity));
+        Ok(())
+    }
+
+    /// The model that a TOML calls so.
+    pub(crate) fn get(&self, name: &str) -> Result<&Base> {
+        self.entry(name).map(|(base, _)| base)
+    }
+
+    /// A hash of everything about a model that training depends on.
+    pub(crate) fn identity(&self, name: &str) -> Result<&str> {
+        self.entry(name).map(|(_, identity)| identity.as_str())
+    }
+
+    fn entry(&self, name: &str) -> Result<&(Base, String)> {
+        let reason = || Error::Config(format!("from = {name:?}: neither an earlier stage nor a model that was found"));
+        self.0.get(name).ok_or_else(reason)
+    }
+}
+
+impl Base {
+    /// The ids that end an answer.
+    pub fn end_ids(&self) -> Vec<u32> {
+        self.tokenizer.end_ids(&self.archive.config.eos_token_ids)
+    }
+
+    fn identity(&self) -> Result<String> {
+        let mut sum = Sha256::new();
+        sum.update(format!("{:?}\n{}\n", self.archive.config, self.template.source()));
+        for file in &self.archive.files {
+            sum.update(&file.bytes[..]);
+        }
+        for file in [ADAPTER_CONFIG_FILE, ADAPTER_FILE] {
+            if let Some(path) = self.adapter.as_ref().map(|folder| folder.join(file)) {
+                sum.update(std::fs::read(&path).map_err(Error::read(&path))?);
+            }
+        }
+        Ok(hexadecimal(&sum.finalize()))
+    }
+}
