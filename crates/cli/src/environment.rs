@@ -110,6 +110,11 @@ pub fn packed() -> Option<PackedFolder> {
     own_folder("XDG_CACHE_HOME", ".cache").map(|folder| PackedFolder(folder.join("packed")))
 }
 
+/// The folder of published sets of problems, if there is a place for it.
+pub fn problems() -> Option<PathBuf> {
+    own_folder("XDG_CACHE_HOME", ".cache").map(|folder| folder.join("problems"))
+}
+
 /// The command that edits a file, if one was named.
 pub fn editor() -> Option<String> {
     variable("VISUAL").or_else(|| variable("EDITOR"))

@@ -147,6 +147,8 @@ fn of_eval(error: &minke_eval::Error) -> Exit {
     use minke_eval::Error;
     match error {
         Error::Engine(error) => of_engine(error),
+        Error::Text(error) => of_text(error),
+        Error::Read { .. } | Error::BadFile { .. } | Error::Compare { .. } => Exit::BadFile,
         _ => Exit::Failed,
     }
 }

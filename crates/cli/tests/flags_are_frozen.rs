@@ -25,7 +25,10 @@ fn every_verb_has_exactly_its_flags() {
         ),
         ("launch", "help print url"),
         ("train", "help json out set threads"),
-        ("eval", "adapter force-thought help json max-tokens out problems samples seed task temperature threads"),
+        (
+            "eval",
+            "adapter answers compare data examples force-thought help json max-tokens out problems samples seed shots task temperature threads",
+        ),
         ("report", "help json out"),
         ("show", "help json"),
         ("fit", "context help json memory threads"),

@@ -11,7 +11,11 @@ pub struct Mask<'a> {
 
 impl<'a> Mask<'a> {
     /// A mask over `words` in which every token is allowed.
-    pub(crate) fn full(words: &'a mut [u32], vocab_size: usize) -> Self {
+    ///
+    /// # Panics
+    /// If there are fewer bits than tokens.
+    pub fn full(words: &'a mut [u32], vocab_size: usize) -> Self {
+        assert!(vocab_size <= words.len() * 32, "a mask has a bit for each token");
         words.fill(u32::MAX);
         Self { words, vocab_size }
     }

@@ -4,7 +4,7 @@
 //! other's caches back and forth. A replica never waits, and its few sequences stay in the cache of its core. Which
 //! replica had a sequence cannot be seen in the result.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use minke_model::Transformer;
@@ -12,7 +12,7 @@ use minke_spec::ModelConfig;
 use minke_spec::cost::parameter_counts;
 use minke_tensor::{Device, PAGE_TOKENS};
 
-use crate::{Completion, Engine, EngineConfig, Error, Result, SamplingParams};
+use crate::{Completion, Engine, EngineConfig, Error, Result, SamplingParams, SequenceId};
 
 /// Parameters up to which a thread has an engine of its own: every one of them reads all weights in every step.
 const MOST_PARAMETERS: usize = 8 << 20;
@@ -23,9 +23,6 @@ struct Request {
     params: SamplingParams,
     n: usize,
 }
-
-/// What became of groups, by their place in the queue.
-type Groups = Vec<(usize, Vec<Completion>)>;
 
 /// Engines that continue a queue of prompts together with one model.
 pub struct Replicas {
@@ -82,37 +79,74 @@ impl Replicas {
     ///
     /// # Errors
     /// As [`Engine::step`].
-    pub fn run(&mut self, model: &Transformer, on_finished: impl FnMut(usize) + Send) -> Result<Vec<Completion>> {
+    pub fn run(&mut self, model: &Transformer, mut on_finished: impl FnMut(usize) + Send) -> Result<Vec<Completion>> {
+        let mut completions = Vec::new();
+        self.run_each(model, |index, completion| {
+            completions.push((index, completion));
+            on_finished(completions.len());
+            Ok::<_, Error>(())
+        })?;
+        completions.sort_by_key(|(index, _)| *index);
+        Ok(completions.into_iter().map(|(_, completion)| completion).collect())
+    }
+
+    /// Continues everything that was submitted to its end, and gives out every sequence as soon as it has ended: which one,
+    /// counted in order of submission, and what became of it. The order in which they come depends on their lengths.
+    ///
+    /// # Errors
+    /// As [`Engine::step`], or the first error of `on_completion`: then what has not ended is cancelled.
+    pub fn run_each<E: From<Error> + Send>(
+        &mut self,
+        model: &Transformer,
+        on_completion: impl FnMut(usize, Completion) -> std::result::Result<(), E> + Send,
+    ) -> std::result::Result<(), E> {
         let requests = std::mem::take(&mut self.waiting);
         self.queued = 0;
+        let starts: Vec<usize> = requests
+            .iter()
+            .scan(0, |next, request| {
+                let start = *next;
+                *next += request.n;
+                Some(start)
+            })
+            .collect();
         let (next, at_once) = (AtomicUsize::new(0), self.at_once);
-        let progress = Mutex::new((0, on_finished));
-        let report = |ended: usize| {
-            let (finished, on_finished) = &mut *progress.lock().unwrap_or_else(PoisonError::into_inner);
-            *finished += ended;
-            on_finished(*finished);
-        };
-        let drive = |engine: &mut Engine| -> Result<Groups> {
-            let mut taken = Vec::new();
-            loop {
+        let (receiver, is_over) = (Mutex::new(on_completion), AtomicBool::new(false));
+        let advance = |engine: &mut Engine, open: &mut Vec<(usize, SequenceId)>| -> std::result::Result<(), E> {
+            while !is_over.load(Ordering::Relaxed) {
                 while engine.unfinished() < at_once {
                     let index = next.fetch_add(1, Ordering::Relaxed);
                     let Some(Request { token_ids, params, n }) = requests.get(index) else { break };
-                    taken.push((index, engine.submit(token_ids, params, *n)?));
+                    open.extend((starts[index]..).zip(engine.submit(token_ids, params, *n)?));
                 }
                 if engine.is_idle() {
                     break;
                 }
-                let before = engine.unfinished();
                 engine.step(model)?;
-                if engine.unfinished() < before {
-                    report(before - engine.unfinished());
+                let mut ended = Vec::new();
+                open.retain(|(index, id)| {
+                    let completion = engine.take(*id);
+                    ended.extend(completion.map(|completion| (*index, completion)));
+                    ended.last().is_none_or(|(last, _)| last != index)
+                });
+                for (index, completion) in ended {
+                    (receiver.lock().unwrap_or_else(PoisonError::into_inner))(index, completion)?;
                 }
             }
-            let mut complete = |id| engine.take(id).expect("invariant: an idle engine has ended its sequences");
-            Ok(taken.into_iter().map(|(index, ids)| (index, ids.into_iter().map(&mut complete).collect())).collect())
+            Ok(())
         };
-        let all: Vec<Result<Groups>> = std::thread::scope(|scope| {
+        // Whoever fails ends the others, and nobody leaves anything behind in an engine.
+        let drive = |engine: &mut Engine| {
+            let mut open = Vec::new();
+            let driven = advance(engine, &mut open);
+            is_over.fetch_or(driven.is_err(), Ordering::Relaxed);
+            for (_, id) in open {
+                engine.cancel(id);
+                engine.take(id);
+            }
+            driven
+        };
+        let driven: Vec<std::result::Result<(), E>> = std::thread::scope(|scope| {
             let drive = &drive;
             let (first, others) = self.engines.split_at_mut(1);
             let others: Vec<_> = others.iter_mut().map(|engine| scope.spawn(move || drive(engine))).collect();
@@ -122,8 +156,6 @@ impl Replicas {
             };
             std::iter::once(first).chain(others.into_iter().map(join)).collect()
         });
-        let mut groups: Groups = all.into_iter().collect::<Result<Vec<_>>>()?.concat();
-        groups.sort_by_key(|(index, _)| *index);
-        Ok(groups.into_iter().flat_map(|(_, completions)| completions).collect())
+        driven.into_iter().collect()
     }
 }

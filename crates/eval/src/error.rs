@@ -1,5 +1,7 @@
 //! What can go wrong in an evaluation.
 
+use std::path::PathBuf;
+
 /// An evaluation that cannot be done.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -9,6 +11,41 @@ pub enum Error {
     /// The chat template refused a question.
     #[error(transparent)]
     Text(#[from] minke_text::Error),
+    /// A file cannot be read.
+    #[error("cannot read {}: {source}", path.display())]
+    Read {
+        /// Which one.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// A file cannot be written.
+    #[error("cannot {action} {}: {source}", path.display())]
+    Write {
+        /// What was tried, as a verb.
+        action: &'static str,
+        /// Which one.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// A file holds something else than it should.
+    #[error("{}: {reason}", path.display())]
+    BadFile {
+        /// Which one.
+        path: PathBuf,
+        /// What is wrong and what to do.
+        reason: String,
+    },
+    /// Two files of answers cannot be compared.
+    #[error("cannot compare: {reason}")]
+    Compare {
+        /// Why.
+        reason: String,
+    },
+    /// A file cannot be replaced.
+    #[error(transparent)]
+    Replace(#[from] minke_sys::atomic::WriteError),
     /// A task's settings are wrong.
     #[error("task {task}: {reason}")]
     Task {

@@ -1,5 +1,8 @@
 //! Scores from several samples per problem, with confidence intervals over problems.
 
+use std::collections::HashMap;
+
+use minke_spec::draw::{Domain, draw, hash_name};
 use serde::{Deserialize, Serialize};
 
 /// The probability that at least one of `k` samples is right, estimated without bias from `right` right ones
@@ -24,9 +27,11 @@ pub fn pass_at_k(samples: usize, right: usize, k: usize) -> f64 {
 
 /// A mean over problems with its 95 % confidence interval.
 ///
-/// The interval is the normal approximation `mean ± 1.96 s / sqrt(n)`, `s` the sample standard deviation of the `n`
-/// per-problem means: it covers both the choice of the problems and the sampling of answers. It is not cut to
-/// `[0, 1]`, and below about 30 problems it is too narrow.
+/// The interval is the normal approximation `mean ± 1.96 e`. Where problems are independent, `e = s / sqrt(n)`, `s` the sample
+/// standard deviation of the `n` per-problem means: it covers both the choice of the problems and the sampling of answers.
+/// Problems of one cluster, such as questions about one text, count together: with the sums `u` of the deviations
+/// `score - mean` over each of `c` clusters, `e = sqrt(c / (c - 1) sum(u^2)) / n`, which is the same where every cluster is one
+/// problem. It is not cut to `[0, 1]`, and below about 30 clusters it is too narrow.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Interval {
     /// The mean over problems.
@@ -37,52 +42,109 @@ pub struct Interval {
     pub high: f64,
 }
 
+/// Sets of problems that a bootstrap draws.
+const RESAMPLES: usize = 10_000;
+
 impl Interval {
-    /// The mean of one score per problem and its interval; nothing for fewer than two problems.
+    /// The mean of one score per problem and its interval; nothing for fewer than two clusters. `clusters[i]` names the
+    /// cluster of problem `i`.
     ///
     /// # Paper
     /// - R1 3 (pass@1 is a mean over problems; the paper prints no interval)
-    pub fn over_problems(scores: &[f64]) -> Option<Self> {
-        if scores.len() < 2 {
-            return None;
-        }
+    /// - clusters: Miller, Adding Error Bars to Evals, 2.2
+    ///
+    /// # Panics
+    /// If the two lists differ in length.
+    pub fn over_clusters(scores: &[f64], clusters: &[u64]) -> Option<Self> {
         let n = scores.len() as f64;
         let mean = scores.iter().sum::<f64>() / n;
-        let variance = scores.iter().map(|score| (score - mean).powi(2)).sum::<f64>() / (n - 1.0);
-        let half = NORMAL_97_5 * (variance / n).sqrt();
+        let sums = by_cluster(scores, clusters);
+        let c = sums.len() as f64;
+        if sums.len() < 2 {
+            return None;
+        }
+        let squares: f64 = sums.iter().map(|(sum, size)| (sum - *size as f64 * mean).powi(2)).sum();
+        let half = NORMAL_97_5 * (squares * c / (c - 1.0)).sqrt() / n;
         Some(Self { mean, low: mean - half, high: mean + half })
     }
 
-    /// The mean of `after - before` over the same problems and its interval; nothing for fewer than two
-    /// problems.
+    /// The mean of `after - before` over the same problems and its interval; nothing for fewer than two clusters.
     ///
     /// How hard a problem is cancels in its difference, so this is narrower than two intervals side by side.
     ///
     /// # Panics
-    /// If the two lists differ in length: they are not about the same problems.
-    pub fn of_paired_difference(before: &[f64], after: &[f64]) -> Option<Self> {
-        assert_eq!(before.len(), after.len(), "a paired difference needs the same problems on both sides");
-        let differences: Vec<f64> = before.iter().zip(after).map(|(before, after)| after - before).collect();
-        Self::over_problems(&differences)
+    /// If the lists differ in length: they are not about the same problems.
+    pub fn of_paired_difference(before: &[f64], after: &[f64], clusters: &[u64]) -> Option<Self> {
+        Self::over_clusters(&differences(before, after), clusters)
+    }
+
+    /// The mean of `after - before` over the same problems, between the 2.5 % and 97.5 % quantiles of that mean over 10,000
+    /// sets of clusters, each drawn with replacement: no distribution is assumed. Nothing for fewer than two clusters.
+    ///
+    /// # Paper
+    /// - Efron, Bootstrap Methods: Another Look at the Jackknife
+    ///
+    /// # Panics
+    /// As [`Interval::of_paired_difference`].
+    pub fn of_paired_bootstrap(before: &[f64], after: &[f64], clusters: &[u64], seed: u64) -> Option<Self> {
+        let differences = differences(before, after);
+        let sums = by_cluster(&differences, clusters);
+        if sums.len() < 2 {
+            return None;
+        }
+        let resample = |index: usize| {
+            let mut stream = draw(seed, Domain::Data, &[hash_name("bootstrap"), index as u64]);
+            let drawn = (0..sums.len()).map(|_| *stream.choose(&sums));
+            let (sum, size) = drawn.fold((0.0, 0), |(sum, size), (more, count)| (sum + more, size + count));
+            sum / size as f64
+        };
+        let mut means: Vec<f64> = (0..RESAMPLES).map(resample).collect();
+        means.sort_unstable_by(f64::total_cmp);
+        let quantile = |share: f64| means[((RESAMPLES - 1) as f64 * share).round() as usize];
+        let mean = differences.iter().sum::<f64>() / differences.len() as f64;
+        Some(Self { mean, low: quantile(0.025), high: quantile(0.975) })
     }
 }
 
+/// `after - before`, problem by problem.
+fn differences(before: &[f64], after: &[f64]) -> Vec<f64> {
+    assert_eq!(before.len(), after.len(), "a paired difference needs the same problems on both sides");
+    before.iter().zip(after).map(|(before, after)| after - before).collect()
+}
+
+/// The sum of the scores and the number of problems of every cluster, in the order in which they are first seen.
+fn by_cluster(scores: &[f64], clusters: &[u64]) -> Vec<(f64, usize)> {
+    assert_eq!(scores.len(), clusters.len(), "every score is of a problem, which is in a cluster");
+    let (mut sums, mut places) = (Vec::new(), HashMap::new());
+    for (score, cluster) in scores.iter().zip(clusters) {
+        let place = *places.entry(cluster).or_insert(sums.len());
+        if place == sums.len() {
+            sums.push((0.0, 0));
+        }
+        sums[place].0 += score;
+        sums[place].1 += 1;
+    }
+    sums
+}
+
 /// The index of the first sample that has the most frequent key; of keys that are equally frequent, the one seen
-/// first. Samples without an answer (`None`) have no vote; nothing if no sample has one.
+/// first. `same` says whether a key counts for one that was seen before. Samples without an answer (`None`) have no vote; nothing
+/// if no sample has one.
 ///
 /// # Paper
 /// - R1 3 (cons@64: the majority vote)
 /// - Test: crates/eval/src/metrics.rs::the_most_frequent_key_wins_and_ties_go_to_the_first_seen
-pub fn majority<K: PartialEq>(keys: &[Option<K>]) -> Option<usize> {
-    let mut votes: Vec<(usize, usize)> = Vec::new();
-    for (sample, key) in keys.iter().enumerate().filter(|(_, key)| key.is_some()) {
-        match votes.iter_mut().find(|(first, _)| keys[*first] == *key) {
-            Some((_, count)) => *count += 1,
-            None => votes.push((sample, 1)),
+pub fn majority(keys: &[Option<&str>], same: impl Fn(&str, &str) -> bool) -> Option<usize> {
+    let mut votes: Vec<(&str, usize, usize)> = Vec::new();
+    for (sample, key) in keys.iter().enumerate() {
+        let Some(key) = key else { continue };
+        match votes.iter_mut().find(|(first, ..)| same(first, key)) {
+            Some((_, _, count)) => *count += 1,
+            None => votes.push((key, sample, 1)),
         }
     }
     // `max_by_key` keeps the last of equals, so the first seen must come last.
-    votes.into_iter().rev().max_by_key(|&(_, count)| count).map(|(first, _)| first)
+    votes.into_iter().rev().max_by_key(|&(_, _, count)| count).map(|(_, first, _)| first)
 }
 
 /// The 97.5 % quantile of the standard normal distribution.
@@ -91,7 +153,11 @@ const NORMAL_97_5: f64 = 1.959_963_984_540_054;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use minke_spec::draw::{Domain, draw};
+
+    /// Every problem on its own.
+    fn apart(scores: &[f64]) -> Option<Interval> {
+        Interval::over_clusters(scores, &(0..scores.len() as u64).collect::<Vec<_>>())
+    }
 
     #[derive(Deserialize)]
     struct Vectors {
@@ -135,13 +201,43 @@ mod tests {
     #[test]
     fn intervals_are_those_of_the_textbook() {
         // Mean 3, s^2 = 5/2, standard error sqrt(1/2).
-        let interval = Interval::over_problems(&[1.0, 2.0, 3.0, 4.0, 5.0]).unwrap();
+        let interval = apart(&[1.0, 2.0, 3.0, 4.0, 5.0]).unwrap();
         let half = 1.959_964 * 0.5f64.sqrt();
         assert!((interval.mean - 3.0).abs() < 1e-12);
         assert!((interval.low - (3.0 - half)).abs() < 1e-6 && (interval.high - (3.0 + half)).abs() < 1e-6);
-        let difference = Interval::of_paired_difference(&[0.1, 0.5, 0.9], &[0.3, 0.7, 1.1]).unwrap();
+        let difference = Interval::of_paired_difference(&[0.1, 0.5, 0.9], &[0.3, 0.7, 1.1], &[1, 2, 3]).unwrap();
         assert!((difference.mean - 0.2).abs() < 1e-12 && difference.high - difference.low < 1e-12);
-        assert_eq!(Interval::over_problems(&[1.0]), None);
+        assert_eq!(apart(&[1.0]), None);
+    }
+
+    #[test]
+    fn clusters_count_together() {
+        // Deviations from the mean 1/2 are +-1/2; their sums over clusters 1, -1, 0: e = sqrt(3/2 * 2) / 6.
+        let interval = Interval::over_clusters(&[1.0, 1.0, 0.0, 0.0, 1.0, 0.0], &[7, 7, 8, 8, 9, 9]).unwrap();
+        let half = 1.959_964 * 3f64.sqrt() / 6.0;
+        assert!((interval.mean - 0.5).abs() < 1e-12);
+        assert!((interval.low - (0.5 - half)).abs() < 1e-6 && (interval.high - (0.5 + half)).abs() < 1e-6);
+        // A set of which every problem is there twice knows no more than the set.
+        let scores: Vec<f64> = (0..40).map(|i| f64::from(i % 3 == 0)).collect();
+        let twice: Vec<f64> = scores.iter().flat_map(|score| [*score; 2]).collect();
+        let clusters: Vec<u64> = (0..40).flat_map(|i| [i; 2]).collect();
+        let (once, twice) = (apart(&scores).unwrap(), Interval::over_clusters(&twice, &clusters).unwrap());
+        assert!((once.low - twice.low).abs() < 1e-12 && (once.high - twice.high).abs() < 1e-12);
+        assert_eq!(Interval::over_clusters(&[0.0, 1.0], &[5, 5]), None);
+    }
+
+    #[test]
+    fn a_bootstrap_finds_what_exact_enumeration_gives() {
+        // Four problems with the differences 1, 0, 0, -1. The mean over four draws is has the probabilities 1/256, -3/4 has 8/256 and -1/2 28/256: the quantile at 2.5 % is -3/4 (1/256 < 0.025 < 9/256).
+        let (before, after) = ([0.0, 1.0, 0.0, 1.0], [1.0, 1.0, 0.0, 0.0]);
+        let interval = Interval::of_paired_bootstrap(&before, &after, &[1, 2, 3, 4], 3).unwrap();
+        assert_eq!((interval.mean, interval.low, interval.high), (0.0, -0.75, 0.75));
+        // As two clusters, each with the sum 1 or -1 over two problems, the mean is -1/2, 0 or 1/2.
+        let interval = Interval::of_paired_bootstrap(&before, &after, &[1, 1, 2, 2], 3).unwrap();
+        assert_eq!((interval.low, interval.high), (-0.5, 0.5));
+        let same = Interval::of_paired_bootstrap(&before, &before, &[1, 2, 3, 4], 3).unwrap();
+        assert_eq!((same.low, same.high), (0.0, 0.0));
+        assert_eq!(Interval::of_paired_bootstrap(&before, &after, &[1; 4], 3), None);
     }
 
     #[test]
@@ -157,7 +253,7 @@ mod tests {
                         (0..16).filter(|_| stream.chance(p)).count() as f64 / 16.0
                     })
                     .collect();
-                let interval = Interval::over_problems(&scores).unwrap();
+                let interval = apart(&scores).unwrap();
                 interval.low <= 0.5 && 0.5 <= interval.high
             })
             .count();
@@ -167,10 +263,14 @@ mod tests {
 
     #[test]
     fn the_most_frequent_key_wins_and_ties_go_to_the_first_seen() {
-        assert_eq!(majority(&[Some("b"), None, Some("a"), Some("a")]), Some(2));
-        assert_eq!(majority(&[None, Some("b"), Some("a"), Some("a"), Some("b")]), Some(1));
-        assert_eq!(majority(&[None, None, Some("a")]), Some(2));
-        assert_eq!(majority::<&str>(&[None, None]), None);
-        assert_eq!(majority::<&str>(&[]), None);
+        let of = |keys: &[Option<&str>]| majority(keys, |one, other| one == other);
+        assert_eq!(of(&[Some("b"), None, Some("a"), Some("a")]), Some(2));
+        assert_eq!(of(&[None, Some("b"), Some("a"), Some("a"), Some("b")]), Some(1));
+        assert_eq!(of(&[None, None, Some("a")]), Some(2));
+        assert_eq!(of(&[None, None]), None);
+        assert_eq!(of(&[]), None);
+        // What is the same counts together, under the form that was seen first.
+        let ends_alike = |one: &str, other: &str| one.trim_start_matches('0') == other.trim_start_matches('0');
+        assert_eq!(majority(&[Some("8"), Some("07"), Some("7"), Some("8"), Some("007")], ends_alike), Some(1));
     }
 }

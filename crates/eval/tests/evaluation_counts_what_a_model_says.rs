@@ -2,92 +2,19 @@
 //! layers add nothing to the embedding.
 #![allow(clippy::unwrap_used)]
 
+mod world;
+
 use minke_engine::{EngineConfig, Replicas};
 use minke_eval::metrics::pass_at_k;
-use minke_eval::tasks::Arithmetic;
-use minke_eval::{EvalConfig, Evaluator, Problem, Task, TaskReport, Verdict};
-use minke_model::Transformer;
-use minke_spec::{ModelConfig, Placement};
-use minke_tensor::{Device, Tensor};
-use minke_text::{ASSISTANT, ChatTemplate, EOS, THINK_CLOSE, THINK_OPEN, Tokenizer, TrainOptions};
+use minke_eval::{EvalConfig, Evaluator, Problem, TaskReport, Verdict};
+use minke_text::ChatTemplate;
+use world::{EIGHTS, OTHERS, SEVEN, SEVENS, World, world};
 
-/// What follows a token, with which probability. Three quarters think for one token, `a`; the answer is 7 or 8.
-const NEXT: [(&str, &[(&str, f32)]); 7] = [
-    (ASSISTANT, &[(THINK_OPEN, 0.75), ("7", 0.25)]),
-    (THINK_OPEN, &[("a", 1.0)]),
-    ("\n", &[("a", 1.0)]),
-    ("a", &[(THINK_CLOSE, 1.0)]),
-    (THINK_CLOSE, &[("7", 0.6), ("8", 0.4)]),
-    ("7", &[(EOS, 1.0)]),
-    ("8", &[(EOS, 1.0)]),
-];
-const SEVEN: f64 = 0.25 + 0.75 * 0.6;
-
-struct World {
-    device: Device,
-    tokenizer: Tokenizer,
-    model: Transformer,
-    task: Task,
-    /// Problems whose answer is 7, is 8, is something else: that many of each.
-    problems: Vec<Problem>,
+trait Evaluate {
+    fn evaluate(&self, problems: &[Problem], config: &EvalConfig) -> minke_eval::Result<TaskReport>;
 }
 
-const SEVENS: usize = 30;
-const EIGHTS: usize = 20;
-const OTHERS: usize = 10;
-
-fn world() -> World {
-    let device = Device::open("cpu", 2).unwrap();
-    let options = TrainOptions { vocab_size: 263, added_tokens: Vec::new() };
-    let tokenizer = Tokenizer::train(["compute"].iter(), &options).unwrap();
-    let id = |token: &str| match *tokenizer.encode(token) {
-        [id] => id as usize,
-        ref ids => panic!("{token:?} is {ids:?}, not one token"),
-    };
-    let width = 264;
-    let config = format!(
-        r#"{{"model_type": "llama", "vocab_size": {width}, "hidden_size": {width}, "num_hidden_layers": 1,
-            "num_attention_heads": 2, "num_key_value_heads": 2, "intermediate_size": 8, "rms_norm_eps": 1e-6,
-            "max_position_embeddings": 128, "rope_theta": 10000.0, "tie_word_embeddings": false, "hidden_act": "silu"}}"#
-    );
-    let config = ModelConfig::from_json(&config).unwrap().config;
-    let model = Transformer::new::<_, minke_model::Error>(&config, &Placement::single(), |spec, shape| {
-        let mut values = vec![0.0; shape.iter().product()];
-        match spec.name.as_str() {
-            "model.embed_tokens.weight" => (0..width).for_each(|i| values[i * width + i] = 1.0),
-            "lm_head.weight" => {
-                // The norm makes the one of the embedding the square root of the width.
-                let scale = 1.0 / (width as f32).sqrt();
-                for (token, followers) in NEXT {
-                    for (next, p) in followers {
-                        values[id(next) * width + id(token)] = (30.0 + p.ln()) * scale;
-                    }
-                }
-            }
-            name if name.ends_with("norm.weight") => values.fill(1.0),
-            _ => {}
-        }
-        Ok(Tensor::from_slice(&device, shape, &values))
-    })
-    .unwrap();
-
-    let task = Task::Arithmetic(Arithmetic { operations: (1, 2), largest_operand: 20, largest_value: 99 });
-    let all: Vec<Problem> = task.test_set(1, 2000);
-    let with = |answers: &[&str], count: usize| {
-        let is = |problem: &&Problem, answer: &str| task.grade(problem, answer) == Verdict::Right;
-        let chosen = |problem: &&Problem| match answers {
-            [answer] => is(problem, answer),
-            _ => !is(problem, "7") && !is(problem, "8"),
-        };
-        let found: Vec<Problem> = all.iter().filter(chosen).take(count).cloned().collect();
-        assert_eq!(found.len(), count);
-        found
-    };
-    let problems = [with(&["7"], SEVENS), with(&["8"], EIGHTS), with(&[], OTHERS)].concat();
-    World { device, tokenizer, model, task, problems }
-}
-
-impl World {
+impl Evaluate for World {
     fn evaluate(&self, problems: &[Problem], config: &EvalConfig) -> minke_eval::Result<TaskReport> {
         let sizes = EngineConfig::default().with_pages(64).with_max_sequences(40).with_chunk_tokens(100);
         let sizes = sizes.exact();
@@ -113,6 +40,7 @@ const CONFIG: EvalConfig = EvalConfig {
     force_thought: false,
     greedy: true,
     seed: 3,
+    shots: None,
 };
 
 /// Fails unless a share of `n` independent events is within four standard errors of its probability.
@@ -148,10 +76,10 @@ fn scores_are_those_of_the_known_probabilities() {
     assert!((greedy.mean - SEVENS as f64 / n as f64).abs() < 1e-12);
 
     assert_likely(report.format_rate, 0.75, answers);
-    assert_likely(report.attempts, 0.75, answers);
-    assert_eq!(report.truncated, 0.0);
+    assert_likely(report.attempts.unwrap(), 0.75, answers);
+    assert_eq!(report.truncated, Some(0.0));
     // A thought of one token, four with tags and answer, five with the end; two without a thought.
-    assert_likely((report.mean_tokens - 2.0) / 3.0, 0.75, answers);
+    assert_likely((report.mean_tokens.unwrap() - 2.0) / 3.0, 0.75, answers);
     assert_eq!((report.thought_tokens_right, report.thought_tokens_wrong), (Some(1.0), Some(1.0)));
     let wrong_thoughts = (SEVENS as f64 * 0.4 + EIGHTS as f64 * 0.6 + OTHERS as f64) / n as f64;
     assert_likely(report.false_claims.unwrap(), wrong_thoughts, (0.75 * answers as f64) as usize);
@@ -160,7 +88,7 @@ fn scores_are_those_of_the_known_probabilities() {
     for transcript in &report.transcripts {
         let problem = world.problems.iter().find(|problem| problem.question == transcript.question).unwrap();
         let answer = transcript.text.rsplit('>').next().unwrap();
-        assert_eq!(world.task.grade(problem, answer), transcript.verdict, "{transcript:?}");
+        assert_eq!(world.task.grade(problem, answer).unwrap(), transcript.verdict, "{transcript:?}");
     }
 }
 
@@ -187,7 +115,7 @@ fn consensus_is_the_majoritys_answer() {
         let n = report.problems as f64;
         let with = |right: fn(usize) -> bool| report.counts.iter().filter(|count| right(count.right)).count() as f64;
         let (won, tied) = (with(|right| right > 8), with(|right| right == 8));
-        let (consensus, single) = (report.cons_at_k.mean * n, report.pass_at_1.mean * n);
+        let (consensus, single) = (report.cons_at_k.unwrap().mean * n, report.pass_at_1.mean * n);
         assert!((won - 1e-9..=won + tied + 1e-9).contains(&consensus), "{consensus}: {won} won and {tied} tied");
         // Where 7 is right the majority says it more often than a single answer, where 8 is right more rarely.
         assert!((consensus - single).abs() > 3.0, "{consensus} against {single}: this test cannot fail");
@@ -215,13 +143,13 @@ fn a_forced_thought_is_thought_and_a_cap_cuts() {
     let world = world();
     let forced = EvalConfig { force_thought: true, ..CONFIG };
     let report = world.evaluate(&world.problems, &forced).unwrap();
-    assert_eq!((report.format_rate, report.mean_tokens, report.truncated), (1.0, 4.0, 0.0));
+    assert_eq!((report.format_rate, report.mean_tokens, report.truncated), (1.0, Some(4.0), Some(0.0)));
     assert_eq!((report.thought_tokens_right, report.thought_tokens_wrong), (Some(1.0), Some(1.0)));
     let report = world.evaluate(&world.problems, &EvalConfig { max_tokens: 2, ..forced }).unwrap();
-    assert_eq!((report.pass_at_1.mean, report.truncated, report.format_rate), (0.0, 1.0, 0.0));
+    assert_eq!((report.pass_at_1.mean, report.truncated, report.format_rate), (0.0, Some(1.0), 0.0));
     // Under the cap only bare answers are whole, and those say 7.
     let report = world.evaluate(&world.problems, &EvalConfig { max_tokens: 2, ..CONFIG }).unwrap();
-    assert_likely(report.truncated, 0.75, 16 * world.problems.len());
+    assert_likely(report.truncated.unwrap(), 0.75, 16 * world.problems.len());
     assert_eq!(report.thought_tokens_right, None);
 }
 

@@ -41,7 +41,9 @@ fn main() -> minke::Result<()> {
         println!("{} -> {:?} {}", problem.question(), reply.content.trim(), if right { "right" } else { "wrong" });
         scores.push(f64::from(right));
     }
-    if let Some(score) = Interval::over_problems(&scores) {
+    // Each problem is a cluster of its own.
+    let clusters: Vec<u64> = (0..scores.len() as u64).collect();
+    if let Some(score) = Interval::over_clusters(&scores, &clusters) {
         println!("pass@1 {:.2} ({:.2} to {:.2})", score.mean, score.low, score.high);
     }
     Ok(())

@@ -113,6 +113,9 @@ impl<'a> Corpus<'a> {
     /// The corpus with the given shares of tasks (all tasks alike if there are none), documents cut to
     /// `longest` tokens.
     pub(crate) fn new(context: Context<'a>, shares: &[TaskShare], longest: usize) -> Result<Self> {
+        let named = context.tasks.iter().map(|named| (named.name.as_str(), &named.task));
+        let is_shown = |name: &str| shares.is_empty() || shares.iter().any(|share| share.task == name);
+        check_demonstrations(context.stage, named.filter(|(name, _)| is_shown(name)))?;
         let shares = if shares.is_empty() {
             context.tasks.iter().map(|named| (&named.task, 1.0, StyleWeights::BASE)).collect()
         } else {
@@ -158,7 +161,19 @@ impl<'a> Corpus<'a> {
 fn demonstrate(seed: u64, task: &Task, style: Style, stream: &mut Stream) -> (String, Demonstration) {
     let problem = TrainingProblem::draw(task, seed, stream.bits());
     let demonstration = task.demonstrate(&problem, style, stream);
+    let demonstration = demonstration.expect("invariant: the tasks of a corpus have demonstrations");
     (problem.question.clone(), demonstration)
+}
+
+/// The error about a task whose demonstrations a stage wants, if it is one of files: those have none.
+fn check_demonstrations<'a>(stage: &str, tasks: impl Iterator<Item = (&'a str, &'a Task)>) -> Result<()> {
+    for (name, task) in tasks {
+        if task.set().is_some() {
+            let advice = "name the tasks to demonstrate, or learn from a stage that keeps samples";
+            return Err(Error::Config(format!("stage {stage}: task {name:?} has no demonstrations; {advice}")));
+        }
+    }
+    Ok(())
 }
 
 /// Which of several weighted things is drawn.
@@ -264,6 +279,9 @@ pub(crate) fn load(context: &Context<'_>, sources: &[ExampleSource], longest: us
     for (i, source) in sources.iter().enumerate() {
         match source {
             ExampleSource::Demonstrations { style, count, task } => {
+                let named = context.tasks.iter().map(|named| (named.name.as_str(), &named.task));
+                let is_shown = |name: &str| task.as_ref().is_none_or(|task| task == name);
+                check_demonstrations(context.stage, named.filter(|(name, _)| is_shown(name)))?;
                 let tasks: Vec<&Task> = match task {
                     Some(name) => vec![find_task(context, name)?],
                     None => context.tasks.iter().map(|named| &named.task).collect(),
@@ -319,9 +337,11 @@ pub fn read_examples(path: &Path) -> Result<Vec<Example>> {
     text.lines().enumerate().map(line).collect()
 }
 
-/// Texts to learn a tokenizer from: questions and completions of all tasks in all styles.
+/// Texts to learn a tokenizer from: questions and completions of all tasks that have demonstrations, in all styles.
 pub(crate) fn tokenizer_texts(seed: u64, tasks: &[NamedTask], documents: usize) -> impl Iterator<Item = String> {
     let styles = [Style::Bare, Style::Noisy, Style::Clean, Style::Fact];
+    let tasks: Vec<&NamedTask> = tasks.iter().filter(|named| named.task.set().is_none()).collect();
+    let documents = if tasks.is_empty() { 0 } else { documents };
     (0..documents).map(move |row| {
         let mut stream = draw(seed, Domain::Data, &[hash_name("tokenizer"), row as u64]);
         let task = &tasks[row % tasks.len()].task;

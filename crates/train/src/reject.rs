@@ -163,7 +163,7 @@ impl Stage for Reject<'_> {
         let sampler = &self.sampler;
         let groups =
             sampler.rollouts(&mut self.engines, policy, questions, &params, config.samples, progress.cursor)?;
-        let scored = reward::score(groups, sampler, RewardWeights::default());
+        let scored = reward::score(groups, sampler, RewardWeights::default())?;
         let (mut right, mut kept, mut tokens) = (0, 0, 0);
         for group in &scored {
             let mut seen = HashSet::new();
@@ -220,7 +220,7 @@ mod tests {
             finish: Finish::Stop(1),
         };
         let (verdict, text) = (Verdict::Right, String::new());
-        Scored { rollout, text, verdict, accuracy: 1.0, format: 1.0, attempts: 1, reward: 2.0 }
+        Scored { rollout, text, verdict, accuracy: 1.0, format: 1.0, attempts: Some(1), reward: 2.0 }
     }
 
     #[test]

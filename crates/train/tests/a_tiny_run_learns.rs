@@ -18,7 +18,7 @@ fn unigram_entropy(config: &RunConfig, tokenizer: &Tokenizer) -> f64 {
     for number in 0..2000u64 {
         for named in &config.tasks {
             let problem = named.task.problem(1, Split::Train, number);
-            let shown = named.task.demonstrate(&problem, Style::Clean, &mut draw(1, Domain::Data, &[number]));
+            let shown = named.task.demonstrate(&problem, Style::Clean, &mut draw(1, Domain::Data, &[number])).unwrap();
             let document = Document::chat(tokenizer, &problem.question, &completion(&shown));
             document.token_ids[1..].iter().for_each(|id| *counts.entry(*id).or_default() += 1.0);
         }

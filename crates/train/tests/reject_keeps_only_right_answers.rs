@@ -36,7 +36,7 @@ fn what_is_kept_is_right_well_formed_and_distinct() {
         // The question alone says which problem it is.
         let problem = minke_eval::tasks::Countdown::parse(&example.question).unwrap();
         let thought = minke_text::split("", &example.completion);
-        assert_eq!(task.grade(&problem, &thought.content), Verdict::Right, "{example:?}");
+        assert_eq!(task.grade(&problem, &thought.content).unwrap(), Verdict::Right, "{example:?}");
         assert!(thought.format_ok, "{example:?}");
         by_question.entry(&example.question).or_default().push(&example.completion);
     }

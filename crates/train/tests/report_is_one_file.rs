@@ -1,34 +1,35 @@
 //! The report of a run is one file that loads nothing else.
 #![allow(clippy::unwrap_used)]
 
-use minke_eval::run::Count;
-use minke_eval::{EvalConfig, Interval, TaskReport, Transcript, Verdict};
+use minke_eval::{Count, EvalConfig, Interval, TaskReport, Transcript, Verdict};
 use serde_json::json;
 
 fn score(task: &str, mean: f64) -> TaskReport {
     let interval = Interval { mean, low: mean - 0.02, high: mean + 0.02 };
     TaskReport {
         task: task.into(),
-        config: EvalConfig::default(),
+        config: Some(EvalConfig::default()),
         problems: 500,
         unusable: 0,
         pass_at_1: interval,
         pass_at_k: vec![(1, mean), (16, 0.9)],
-        cons_at_k: interval,
+        cons_at_k: Some(interval),
         greedy: Some(interval),
-        mean_tokens: 61.5,
+        mean_tokens: Some(61.5),
         thought_tokens_right: Some(50.25),
         thought_tokens_wrong: None,
-        attempts: 2.75,
+        attempts: Some(2.75),
         format_rate: 0.96,
-        truncated: 0.01,
+        truncated: Some(0.01),
         false_claims: Some(0.125),
-        counts: (0..4).map(|id| Count { id, right: (16.0 * mean) as usize + id as usize % 2, samples: 16 }).collect(),
+        counts: (0..4)
+            .map(|id| Count { id, cluster: None, right: (16.0 * mean) as usize + id as usize % 2, samples: 16 })
+            .collect(),
         transcripts: vec![Transcript {
             question: "make 7 from <3> & 4".into(),
             text: "<think>\n3+4=7\n</think>\n\n3+4".into(),
             verdict: Verdict::Right,
-            tokens: 17,
+            tokens: Some(17),
         }],
     }
 }

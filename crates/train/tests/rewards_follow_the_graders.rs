@@ -37,19 +37,19 @@ fn rewards_are_accuracy_plus_form() {
         let sampler = QuestionSampler::new(context, &Default::default(), form);
         let problem = TrainingProblem::new(&tasks[0].task, Countdown::parse("make 48 from 3 8 2").unwrap()).unwrap();
         let forced = form == PromptForm::ForcedThought;
-        let prompt = prompt(&ChatTemplate::r1_unforced(), &problem.question, forced).unwrap();
+        let prompt = prompt(&ChatTemplate::r1_unforced(), &tokenizer, &problem, forced).unwrap().text;
         let token_ids = tokenizer.encode(completion);
         let finish = if ended { Finish::Stop(1) } else { Finish::Length };
         let rollout = Rollout { log_probs: Vec::new(), entropies: Vec::new(), policy_version: 0, finish, token_ids };
         let question = Question { task: 0, problem, token_ids: tokenizer.encode(&prompt), prompt };
         let group = Group { question, rollouts: vec![rollout] };
-        let scored = &reward::score(vec![group.clone()], &sampler, RewardWeights::default())[0].outputs[0];
+        let scored = &reward::score(vec![group.clone()], &sampler, RewardWeights::default()).unwrap()[0].outputs[0];
         assert_eq!(scored.verdict, verdict, "{completion:?}");
         assert!((scored.reward - expected).abs() < 1e-12, "{completion:?}: {} is not {expected}", scored.reward);
         // Each part counts as much as its own weight says.
         let weights = RewardWeights { accuracy: 3.0, format: 0.5 };
         let accuracy = f64::from(u8::from(verdict == Verdict::Right));
-        let weighed = reward::score(vec![group], &sampler, weights)[0].outputs[0].reward;
+        let weighed = reward::score(vec![group], &sampler, weights).unwrap()[0].outputs[0].reward;
         assert_eq!(weighed, 3.0 * accuracy + 0.5 * (expected - accuracy), "{completion:?}");
     }
 }

@@ -106,12 +106,17 @@ impl Adapter {
 /// Where a run keeps what it makes.
 #[derive(Args)]
 pub struct RunFolder {
-    /// Folder of everything that the run makes [default: out/NAME, the run's name]
+    /// Folder of everything that is made [default: out/NAME, the run's name; of answers to a set out/MODEL-TASK]
     #[arg(long, value_name = "FOLDER")]
     out: Option<PathBuf>,
 }
 
 impl RunFolder {
+    /// The flag, else another folder.
+    pub fn or(&self, folder: impl Into<PathBuf>) -> PathBuf {
+        self.out.clone().unwrap_or_else(|| folder.into())
+    }
+
     /// The flag, else the default of the run.
     pub fn of(&self, run: &RunConfig) -> PathBuf {
         self.out.clone().unwrap_or_else(|| crate::runs::default_folder(run))

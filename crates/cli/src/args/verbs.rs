@@ -160,22 +160,40 @@ pub struct Train {
 #[command(allow_negative_numbers = true)]
 pub struct Eval {
     /// TOML of a run, whose stages are all graded; or a model, as for run
-    pub target: PathBuf,
-    /// Only this task; may be given again [default: all]
-    #[arg(long = "task", value_name = "NAME")]
+    #[arg(required_unless_present_any = ["compare", "answers"])]
+    pub target: Option<PathBuf>,
+    /// Only this task; may be given again: one of the run or the families, a set (gsm8k, svamp, humaneval, mbpp), or a file of
+    /// problems [default: all of the run, or the families]
+    #[arg(long = "task", value_name = "NAME|FILE")]
     pub tasks: Vec<String>,
-    /// Answers to every problem
-    #[arg(long, default_value_t = EvalConfig::default().samples, value_parser = values::at_least::<1>)]
-    pub samples: usize,
-    /// Held-out problems of every task
-    #[arg(long, default_value_t = 500, value_parser = values::at_least::<1>)]
-    pub problems: usize,
-    /// Temperature of the answers; greedy ones are scored beside them [default: 1]
+    /// The file of the set that --task names [default: the set's in the folder of the cache]
+    #[arg(long, value_name = "FILE")]
+    pub data: Option<PathBuf>,
+    /// Ask as a text to go on with behind so many solved examples, as for models without a chat template; published: gsm8k and
+    /// svamp 8, mbpp 3, humaneval 0 [default: as a conversation]
+    #[arg(long, value_name = "COUNT", conflicts_with = "force_thought")]
+    pub shots: Option<usize>,
+    /// The file of the solved examples, such as the training side of gsm8k [default: mbpp's own]
+    #[arg(long, value_name = "FILE", requires = "shots")]
+    pub examples: Option<PathBuf>,
+    /// Grade the answers of this file instead of a model's: lines with id and text, several of one id as samples
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["target", "shots", "samples", "temperature", "max_tokens", "force_thought"])]
+    pub answers: Option<PathBuf>,
+    /// Compare two files of answers to the same problems, problem by problem: answers.jsonl, or their folders
+    #[arg(long, num_args = 2, value_names = ["BEFORE", "AFTER"], conflicts_with_all = ["target", "answers", "tasks", "data"])]
+    pub compare: Vec<PathBuf>,
+    /// Answers to every problem [default: 16; of a set 1]
+    #[arg(long, value_parser = values::at_least::<1>)]
+    pub samples: Option<usize>,
+    /// Held-out problems of every task [default: 500; of a set all]
+    #[arg(long, value_parser = values::at_least::<1>)]
+    pub problems: Option<usize>,
+    /// Temperature of the answers; those to a family are also scored greedily [default: 1; of a set 0, with --samples 0.6]
     #[arg(long)]
     pub temperature: Option<f32>,
-    /// Most tokens of an answer, thought included
-    #[arg(long, default_value_t = EvalConfig::default().max_tokens)]
-    pub max_tokens: usize,
+    /// Most tokens of an answer, thought included [default: 256; of a set 1024]
+    #[arg(long)]
+    pub max_tokens: Option<usize>,
     /// Open the thought in the prompt
     #[arg(long)]
     pub force_thought: bool,

@@ -151,7 +151,7 @@ impl std::fmt::Display for Step {
 impl ArithmeticGold {
     fn into_problem(self) -> Problem {
         let text = self.text();
-        Problem { id: hash_name(&text), question: format!("compute {text}"), gold: Gold::Arithmetic(self) }
+        Problem::new(hash_name(&text), format!("compute {text}"), Gold::Arithmetic(self))
     }
 
     /// The side under every seed: one expression in eight is held out.
@@ -231,11 +231,11 @@ mod tests {
             let problem = task.problem(1, Split::Train, number);
             let mut stream = draw(2, Domain::Data, &[number]);
             for style in [Style::Bare, Style::Clean] {
-                let shown = task.demonstrate(&problem, style, &mut stream);
-                assert_eq!(task.grade(&problem, &shown.answer), Verdict::Right);
+                let shown = task.demonstrate(&problem, style, &mut stream).unwrap();
+                assert_eq!(task.grade(&problem, &shown.answer).unwrap(), Verdict::Right);
             }
-            let noisy = task.demonstrate(&problem, Style::Noisy, &mut stream);
-            wrong += usize::from(task.grade(&problem, &noisy.answer) == Verdict::Wrong);
+            let noisy = task.demonstrate(&problem, Style::Noisy, &mut stream).unwrap();
+            wrong += usize::from(task.grade(&problem, &noisy.answer).unwrap() == Verdict::Wrong);
         }
         assert!((700..1100).contains(&wrong), "{wrong} of 2000 noisy answers are wrong");
     }
@@ -246,7 +246,7 @@ mod tests {
         let (problem, zero) =
             (gold.into_problem(), ArithmeticGold { value: 0, operands: vec![2, 2], operators: vec!['-'] });
         for right in ["7", " 7\n", "07", "+7"] {
-            assert_eq!(task().grade(&problem, right), Verdict::Right, "{right:?}");
+            assert_eq!(task().grade(&problem, right).unwrap(), Verdict::Right, "{right:?}");
         }
         let wrong = [
             "7 or 8",
@@ -274,9 +274,9 @@ mod tests {
             "00000000000000000000000000000000007",
         ];
         for wrong in wrong {
-            assert_eq!(task().grade(&problem, wrong), Verdict::Wrong, "{wrong:?}");
+            assert_eq!(task().grade(&problem, wrong).unwrap(), Verdict::Wrong, "{wrong:?}");
         }
-        assert_eq!(task().grade(&zero.into_problem(), "0"), Verdict::Right);
+        assert_eq!(task().grade(&zero.into_problem(), "0").unwrap(), Verdict::Right);
         // Votes are counted by value, and what is no number has none.
         let key = |answer: &str| task().answer_key(&problem, answer);
         assert_eq!(
@@ -318,7 +318,7 @@ mod tests {
         #[test]
         fn any_answer_gets_a_verdict(answer in ".{0,80}") {
             let problem = task().problem(1, Split::Test, 0);
-            let verdict = task().grade(&problem, &answer);
+            let verdict = task().grade(&problem, &answer).unwrap();
             prop_assert!(verdict != Verdict::GoldUnusable);
         }
     }

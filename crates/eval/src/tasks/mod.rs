@@ -1,19 +1,26 @@
-//! Problems that can be posed and checked without a teacher: three families, each with a generator, a grader and
-//! demonstrations. Training rewards and evaluation scores go through the same graders.
+//! Problems that can be posed and checked without a teacher. Three families have a generator, a grader and demonstrations;
+//! a set has the problems of a file. Training rewards and evaluation scores go through the same graders.
 
 mod arithmetic;
 mod countdown;
 mod programs;
+mod set;
 
 pub use arithmetic::{Arithmetic, ArithmeticGold};
 pub use countdown::{Countdown, CountdownGold};
 pub use programs::{Programs, ProgramsGold};
+pub use set::{ProblemSet, SetFiles, SetFormat};
 
-use crate::Verdict;
 use minke_spec::draw::Stream;
+use minke_text::Message;
 use serde::{Deserialize, Serialize};
 
-/// A family of problems. In a run's TOML: `family = "countdown"` with the family's settings beside it.
+use crate::verify::code::CodeProblem;
+use crate::verify::math;
+use crate::{Result, Verdict};
+
+/// Where problems come from: a family, or the files of a set. In a run's TOML: `family = "countdown"` with the family's
+/// settings beside it, or `family = "file"` with the format and the files.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "family", rename_all = "lowercase")]
 pub enum Task {
@@ -23,9 +30,12 @@ pub enum Task {
     Arithmetic(Arithmetic),
     /// Find a short program from examples of what it does.
     Programs(Programs),
+    /// Problems that a file has.
+    #[serde(rename = "file")]
+    Set(ProblemSet),
 }
 
-/// Which side of a family a problem is on. The sides are disjoint by construction, for every seed.
+/// Which side of a task a problem is on. The sides are disjoint by construction, for every seed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Split {
@@ -40,10 +50,28 @@ pub enum Split {
 pub struct Problem {
     /// The same for the same problem under every seed.
     pub id: u64,
+    /// What its file calls it; of a family its id.
+    pub name: String,
+    /// The same for problems that are not independent of each other; its id if it is on its own.
+    pub cluster: u64,
+    /// Messages before the question.
+    pub context: Vec<Message>,
     /// What the model is asked.
     pub question: String,
     /// What the grader needs.
     pub gold: Gold,
+}
+
+impl Problem {
+    /// A problem on its own.
+    pub fn new(id: u64, question: String, gold: Gold) -> Self {
+        Self { id, name: id.to_string(), cluster: id, context: Vec::new(), question, gold }
+    }
+
+    /// The conversation that the model answers.
+    pub fn messages(&self) -> Vec<Message> {
+        [&self.context[..], &[Message::user(&self.question)]].concat()
+    }
 }
 
 /// What a grader needs of a problem.
@@ -55,6 +83,10 @@ pub enum Gold {
     Arithmetic(ArithmeticGold),
     /// Of a program problem.
     Programs(ProgramsGold),
+    /// The right answer to a question of mathematics, as its file has it.
+    Math(String),
+    /// Tests of a program that is asked for.
+    Code(CodeProblem),
 }
 
 /// How a demonstration is written.
@@ -96,6 +128,19 @@ macro_rules! each {
             Task::Countdown($family) => $call,
             Task::Arithmetic($family) => $call,
             Task::Programs($family) => $call,
+            Task::Set($family) => $call,
+        }
+    };
+}
+
+/// What families have and sets do not: searches that can be shown and recognized.
+macro_rules! of_family {
+    ($task:expr, $family:ident => $call:expr) => {
+        match $task {
+            Task::Countdown($family) => Some($call),
+            Task::Arithmetic($family) => Some($call),
+            Task::Programs($family) => Some($call),
+            Task::Set(_) => None,
         }
     };
 }
@@ -137,24 +182,36 @@ impl std::ops::Deref for TrainingProblem {
 }
 
 impl Task {
-    /// The name of the family.
+    /// The name of the family, or of the format of the set.
     pub fn name(&self) -> &'static str {
         match self {
             Self::Countdown(_) => "countdown",
             Self::Arithmetic(_) => "arithmetic",
             Self::Programs(_) => "programs",
+            Self::Set(set) => set.files().format.name(),
         }
     }
 
-    /// Checks the settings.
+    /// The set, if it is one.
+    pub fn set(&self) -> Option<&ProblemSet> {
+        match self {
+            Self::Set(set) => Some(set),
+            Self::Countdown(_) | Self::Arithmetic(_) | Self::Programs(_) => None,
+        }
+    }
+
+    /// Checks the settings of a task that is trained on.
     ///
     /// # Errors
-    /// If a setting leaves no problems to pose.
-    pub fn validate(&self) -> crate::Result<()> {
+    /// If a setting leaves no problems to pose on a side.
+    pub fn validate(&self) -> Result<()> {
         each!(self, family => family.validate())
     }
 
     /// Problem `number` of a split: a function of its arguments. Numbers may repeat problems.
+    ///
+    /// # Panics
+    /// If there is none on that side, which [`Task::validate`] refuses.
     pub fn problem(&self, seed: u64, split: Split, number: u64) -> Problem {
         each!(self, family => family.problem(seed, split, number))
     }
@@ -165,8 +222,12 @@ impl Task {
         each!(self, family => family.side(problem))
     }
 
-    /// Up to `count` distinct problems of the test split, in the order in which they are first drawn.
+    /// Up to `count` distinct problems of the test split: of a family in the order in which they are first drawn, of a set
+    /// in the order of its file, whatever the seed.
     pub fn test_set(&self, seed: u64, count: usize) -> Vec<Problem> {
+        if let Self::Set(set) = self {
+            return set.held_out().take(count).cloned().collect();
+        }
         let mut seen = std::collections::HashSet::new();
         // A family with fewer problems than asked for ends the search, not the program.
         let tries = 200 * count as u64 + 10_000;
@@ -175,28 +236,47 @@ impl Task {
     }
 
     /// The verdict on an answer: the text behind the thought.
-    pub fn grade(&self, problem: &Problem, answer: &str) -> Verdict {
-        each!(self, family => family.grade(problem, answer))
+    ///
+    /// # Errors
+    /// If a program that is to be judged cannot be run.
+    pub fn grade(&self, problem: &Problem, answer: &str) -> Result<Verdict> {
+        match self {
+            Self::Set(set) => set.grade(problem, answer),
+            Self::Countdown(family) => Ok(family.grade(problem, answer)),
+            Self::Arithmetic(family) => Ok(family.grade(problem, answer)),
+            Self::Programs(family) => Ok(family.grade(problem, answer)),
+        }
     }
 
-    /// The form under which equal answers are counted together in a majority vote; nothing for no answer.
+    /// The form under which equal answers are counted together in a majority vote; nothing for no answer. Answers to questions
+    /// of mathematics can also be equal in other forms: [`Task::same_vote`].
     pub fn answer_key(&self, problem: &Problem, answer: &str) -> Option<String> {
         each!(self, family => family.answer_key(problem, answer))
     }
 
-    /// How many attempts a thought makes.
-    pub fn attempts(&self, thought: &str) -> usize {
-        each!(self, family => family.attempts(thought))
+    /// Whether two answers to a problem vote for the same, by their keys.
+    pub fn same_vote(&self, one: &str, other: &str) -> bool {
+        one == other || self.set().is_some_and(|_| math::judge(one, &format!("\\boxed{{{other}}}")) == Verdict::Right)
     }
 
-    /// Whether a thought ends by claiming success.
-    pub fn claims_success(&self, thought: &str) -> bool {
-        each!(self, family => family.claims_success(thought))
+    /// Whether equal answers can be counted together.
+    pub fn has_votes(&self) -> bool {
+        self.set().is_none_or(|set| !set.files().format.asks_for_code())
     }
 
-    /// Training text for a problem.
-    pub fn demonstrate(&self, problem: &Problem, style: Style, stream: &mut Stream) -> Demonstration {
-        each!(self, family => family.demonstrate(problem, style, stream))
+    /// How many attempts a thought makes; nothing for a set, whose thoughts have no form.
+    pub fn attempts(&self, thought: &str) -> Option<usize> {
+        of_family!(self, family => family.attempts(thought))
+    }
+
+    /// Whether a thought ends by claiming success; nothing for a set.
+    pub fn claims_success(&self, thought: &str) -> Option<bool> {
+        of_family!(self, family => family.claims_success(thought))
+    }
+
+    /// Training text for a problem; nothing for a set.
+    pub fn demonstrate(&self, problem: &Problem, style: Style, stream: &mut Stream) -> Option<Demonstration> {
+        of_family!(self, family => family.demonstrate(problem, style, stream))
     }
 }
 

@@ -110,7 +110,7 @@ impl Stage for Grpo<'_> {
         clock.lap("rollout");
 
         // 2.2.2: rewards by rule.
-        let mut scored = reward::score(groups, &self.sampler, config.rewards);
+        let mut scored = reward::score(groups, &self.sampler, config.rewards)?;
         if config.shuffle_rewards {
             reward::shuffle(&mut scored, &self.context, progress.cursor);
         }

@@ -98,7 +98,8 @@ pub(super) struct Rollouts {
     entropy: f64,
     mean_length: f64,
     truncated: f64,
-    attempts: f64,
+    /// Of outputs whose tasks have attempts.
+    attempts: Option<f64>,
     tokens: usize,
     /// Outputs to problems that cannot be graded.
     unusable: usize,
@@ -114,6 +115,7 @@ impl Rollouts {
         let deviations: Vec<f64> = usable.iter().map(|group| deviation(&group.rewards(), std)).collect();
         let flat = usable.len() - advantages.iter().flatten().count();
         let tokens: usize = outputs.iter().map(|output| output.rollout.token_ids.len()).sum();
+        let tried: Vec<usize> = outputs.iter().filter_map(|output| output.attempts).collect();
         let entropies = outputs.iter().flat_map(|output| &output.rollout.entropies).map(|&nats| f64::from(nats));
         Self {
             reward: over(&|output| output.reward),
@@ -124,7 +126,7 @@ impl Rollouts {
             entropy: entropies.sum::<f64>() / tokens.max(1) as f64,
             mean_length: share(tokens, outputs.len()),
             truncated: over(&|output| f64::from(u8::from(output.rollout.truncated()))),
-            attempts: over(&|output| output.attempts as f64),
+            attempts: (!tried.is_empty()).then(|| share(tried.iter().sum(), tried.len())),
             tokens,
             unusable: unusable.iter().map(|group| group.outputs.len()).sum(),
         }
@@ -150,7 +152,7 @@ impl Rollouts {
             .set(metric::MEAN_LENGTH, self.mean_length)
             .set(metric::CUT_OFF, self.truncated)
             .set(metric::NUM_TOKENS, self.tokens)
-            .set(metric::ATTEMPTS, self.attempts)
+            .set_if(metric::ATTEMPTS, self.attempts)
             .set(metric::LEARNED, updates.learned)
             .set(metric::SKIPPED, updates.skipped)
             .set(metric::GOLD_UNUSABLE, self.unusable)

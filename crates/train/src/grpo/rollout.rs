@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use minke_engine::{Replicas, SamplingParams};
-use minke_eval::{TrainingProblem, prompt};
+use minke_eval::{Prompt, TrainingProblem, prompt};
 use minke_model::Transformer;
 use minke_spec::draw::{Domain, draw, hash_name};
 use minke_text::{ChatTemplate, Tokenizer};
@@ -93,8 +93,9 @@ impl<'a> QuestionSampler<'a> {
             });
             let task = taken.unwrap_or(self.tasks.len() - 1);
             let problem = TrainingProblem::draw(&self.tasks[task].0.task, seed, stream.bits());
-            let prompt = prompt(self.template(), &problem.question, self.form == PromptForm::ForcedThought)?;
-            Ok(Question { task, problem, token_ids: self.tokenizer().encode_prompt(&prompt), prompt })
+            let forced = self.form == PromptForm::ForcedThought;
+            let Prompt { text, token_ids, .. } = prompt(self.template(), self.tokenizer(), &problem, forced)?;
+            Ok(Question { task, problem, prompt: text, token_ids })
         };
         (0..count).map(question).collect()
     }

@@ -67,8 +67,8 @@ pub struct Scored {
     pub accuracy: f64,
     /// 1 for exactly one thought and then an answer.
     pub format: f64,
-    /// Attempts that the thought shows.
-    pub attempts: usize,
+    /// Attempts that the thought shows, if its task has such.
+    pub attempts: Option<usize>,
     /// The weighted sum of the parts.
     pub reward: f64,
 }

@@ -1,6 +1,7 @@
 //! The report of a run, one HTML file: scores by stage with their intervals, curves, and rollouts to read. It is made
 //! from the files of the run's folder alone, at any time, also while the run goes on.
 
+mod benchmark;
 mod page;
 pub mod plot;
 mod read;
@@ -8,6 +9,8 @@ mod read;
 use std::path::{Path, PathBuf};
 
 use minke_sys::atomic;
+
+pub use benchmark::{Benchmark, benchmark};
 
 use crate::Result;
 

@@ -8,7 +8,7 @@ use super::plot::{Bar, Series, bars, lines};
 use super::read::{RunFiles, StageFiles};
 use crate::metric;
 
-const STYLE: &str = "body{font:15px/1.5 system-ui,sans-serif;max-width:1340px;margin:2em auto;padding:0 1em;color:#222}
+pub(super) const STYLE: &str = "body{font:15px/1.5 system-ui,sans-serif;max-width:1340px;margin:2em auto;padding:0 1em;color:#222}
 table{border-collapse:collapse;margin:1em 0;font-size:13px}th,td{border:1px solid #ddd;padding:3px 6px;text-align:right}
 td{white-space:nowrap}
 th{background:#f4f4f4}td.l,th.l{text-align:left}.plots{display:flex;flex-wrap:wrap;gap:8px}
@@ -120,16 +120,16 @@ fn overview(html: &mut String, run: &RunFiles) {
 }
 
 fn bar_name(stage: &StageFiles, report: &TaskReport) -> String {
-    let forced = if report.config.force_thought { " forced" } else { "" };
-    let cooler =
-        if report.config.temperature == 1.0 { String::new() } else { format!(" T{}", report.config.temperature) };
+    let Some(config) = &report.config else { return stage.name.clone() };
+    let forced = if config.force_thought { " forced" } else { "" };
+    let cooler = if config.temperature == 1.0 { String::new() } else { format!(" T{}", config.temperature) };
     format!("{}{cooler}{forced}", stage.name)
 }
 
 /// What each stage gained over each other at the same problems in the same mode.
 fn differences(html: &mut String, rows: &[(&StageFiles, &TaskReport)]) {
     let _ = writeln!(html, "<details><summary>Paired differences in pass@1, row less column, in points</summary>");
-    let mut seen: Vec<(&str, &EvalConfig)> = Vec::new();
+    let mut seen: Vec<(&str, &Option<EvalConfig>)> = Vec::new();
     for (_, first) in rows {
         let mode = (first.task.as_str(), &first.config);
         if seen.contains(&mode) {
@@ -157,33 +157,43 @@ fn differences(html: &mut String, rows: &[(&StageFiles, &TaskReport)]) {
 }
 
 fn row(html: &mut String, stage: &StageFiles, report: &TaskReport) {
-    let config = &report.config;
-    let forced = if config.force_thought { ", thought forced" } else { "" };
-    let top_p = if config.top_p < 1.0 { format!(", top-p {}", config.top_p) } else { String::new() };
     let (k, pass) = report.pass_at_k.last().copied().unwrap_or((1, 0.0));
     let number = |value: Option<f64>| value.map_or("–".into(), |v| format!("{v:.1}"));
     let cells = [
         report.problems.to_string(),
         interval(&report.pass_at_1),
         format!("{} (k = {k})", percent(pass)),
-        interval(&report.cons_at_k),
+        report.cons_at_k.as_ref().map_or("–".into(), interval),
         report.greedy.as_ref().map_or("–".into(), interval),
-        format!("{:.1}", report.mean_tokens),
+        number(report.mean_tokens),
         number(report.thought_tokens_right),
         number(report.thought_tokens_wrong),
-        format!("{:.2}", report.attempts),
+        report.attempts.map_or("–".into(), |attempts| format!("{attempts:.2}")),
         percent(report.format_rate),
-        percent(report.truncated),
+        report.truncated.map_or("–".into(), percent),
         report.false_claims.map_or("–".into(), percent),
     ];
     let cells: String = cells.iter().map(|cell| format!("<td>{cell}</td>")).collect();
     let _ = writeln!(
         html,
-        "<tr><td class=\"l\">{}</td><td class=\"l\">{}</td><td class=\"l\">T = {}{top_p}{forced}</td>{cells}</tr>",
+        "<tr><td class=\"l\">{}</td><td class=\"l\">{}</td><td class=\"l\">{}</td>{cells}</tr>",
         escape(&stage.name),
         escape(&report.task),
-        config.temperature
+        mode(report)
     );
+}
+
+/// How a model was asked.
+pub(super) fn mode(report: &TaskReport) -> String {
+    let Some(config) = &report.config else { return "given".into() };
+    let sampled = match config.temperature {
+        0.0 => "greedy".to_owned(),
+        temperature => format!("T = {temperature}"),
+    };
+    let top_p = if config.top_p < 1.0 { format!(", top-p {}", config.top_p) } else { String::new() };
+    let forced = if config.force_thought { ", thought forced" } else { "" };
+    let shots = config.shots.map_or(String::new(), |shots| format!(", {shots} shots"));
+    format!("{sampled}{top_p}{forced}{shots}")
 }
 
 /// One stage: curves and rollouts.
@@ -223,7 +233,8 @@ fn section(html: &mut String, stage: &StageFiles) {
     }
 }
 
-fn answer(html: &mut String, transcript: &Transcript) {
+/// One answer with its question.
+pub(super) fn answer(html: &mut String, transcript: &Transcript) {
     let (class, verdict) = match transcript.verdict {
         Verdict::Right => ("right", "right"),
         Verdict::Wrong => ("wrong", "wrong"),
@@ -235,24 +246,24 @@ fn answer(html: &mut String, transcript: &Transcript) {
     };
     let _ = writeln!(
         html,
-        "<div class=\"rollout {class}\"><small>{verdict}, {} tokens</small><pre>{}</pre><pre><span \
+        "<div class=\"rollout {class}\"><small>{verdict}{}</small><pre>{}</pre><pre><span \
          class=\"thought\">{}</span>{}</pre></div>",
-        transcript.tokens,
+        transcript.tokens.map_or(String::new(), |tokens| format!(", {tokens} tokens")),
         escape(&transcript.question),
         escape(&thought),
         escape(rest)
     );
 }
 
-fn interval(interval: &Interval) -> String {
+pub(super) fn interval(interval: &Interval) -> String {
     format!("{} [{}, {}]", percent(interval.mean), percent(interval.low), percent(interval.high))
 }
 
-fn percent(share: f64) -> String {
+pub(super) fn percent(share: f64) -> String {
     format!("{:.1}", 100.0 * share)
 }
 
 /// Text that HTML shows as it is.
-fn escape(text: &str) -> String {
+pub(super) fn escape(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }

@@ -119,7 +119,7 @@ fn rollouts_to_read(groups: &[GroupRecord]) -> Vec<(String, Vec<Transcript>)> {
             let matching = of_step.filter_map(|group| {
                 let rollout = group.rollouts.iter().find(|rollout| rollout.verdict == verdict)?;
                 let (question, text) = (group.question.clone(), rollout.text.clone());
-                Some(Transcript { question, text, verdict, tokens: rollout.tokens })
+                Some(Transcript { question, text, verdict, tokens: Some(rollout.tokens) })
             });
             picked.extend(matching.take(SHOWN));
         }

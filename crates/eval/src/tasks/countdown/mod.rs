@@ -207,11 +207,8 @@ impl Countdown {
 impl CountdownGold {
     fn into_problem(self) -> Problem {
         let numbers: Vec<String> = self.numbers.iter().map(u32::to_string).collect();
-        Problem {
-            id: problem_id(self.numbers_hash(), self.target),
-            question: format!("make {} from {}", self.target, numbers.join(" ")),
-            gold: Gold::Countdown(self),
-        }
+        let question = format!("make {} from {}", self.target, numbers.join(" "));
+        Problem::new(problem_id(self.numbers_hash(), self.target), question, Gold::Countdown(self))
     }
 
     /// Whether an answer can be evaluated exactly: products of so few and so small numbers fit in 128 bits.

@@ -59,11 +59,14 @@ impl CodeProblem {
     /// If it is no such line.
     pub fn mbpp(line: &str) -> Result<Self, serde_json::Error> {
         let row: MbppRow = serde_json::from_str(line)?;
-        let entry_point = row.test_list.first().and_then(|test| called(test));
-        let entry_point = entry_point
-            .ok_or_else(|| <serde_json::Error as serde::de::Error>::custom("the first test calls no function"))?;
-        let tests = Tests::Asserts { setup: row.test_setup_code, asserts: row.test_list };
-        Ok(Self { prompt: String::new(), entry_point, tests })
+        Self::asserts(row.test_setup_code, row.test_list)
+            .ok_or_else(|| <serde_json::Error as serde::de::Error>::custom("the first test calls no function"))
+    }
+
+    /// The problem of statements, some that prepare and some that each are a test; nothing if the first test calls no function.
+    pub fn asserts(setup: String, asserts: Vec<String>) -> Option<Self> {
+        let entry_point = called(asserts.first()?)?;
+        Some(Self { prompt: String::new(), entry_point, tests: Tests::Asserts { setup, asserts } })
     }
 
     /// What the process with the tests reads of them: whether a case is a call, what to run before the tests, the tests, the

@@ -1,6 +1,10 @@
-//! `minke eval`: a model, or every stage of a run, graded on the same held-out problems in the modes that were chosen.
+//! `minke eval`: a model, or every stage of a run, graded on the same held-out problems in the modes that were chosen; answers
+//! of other programs; and comparisons.
 
-use std::path::PathBuf;
+mod compare;
+mod set;
+
+use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use minke_chat::SamplingOptions;
@@ -23,6 +27,8 @@ use crate::{locate, runs};
 
 /// Sequences that are decoded at once.
 const BATCH: usize = 256;
+/// Held-out problems of every task of a run.
+const PROBLEMS: usize = 500;
 /// The lower of the two temperatures at which a base model is asked; it also answers greedily.
 const LOW_TEMPERATURE: f32 = 0.6;
 
@@ -39,10 +45,27 @@ struct Scores {
 /// Runs `minke eval`.
 pub fn run(args: &Eval) -> Result<()> {
     let Eval { temperature, seed, max_tokens, .. } = *args;
-    SamplingOptions { temperature, seed, max_tokens: Some(max_tokens), ..SamplingOptions::default() }.validate()?;
+    SamplingOptions { temperature, seed, max_tokens, ..SamplingOptions::default() }.validate()?;
     Interrupt::ends_at_once()?;
-    let is_run = args.target.extension().is_some_and(|extension| extension == "toml");
-    let scores = if !is_run { vec![of_model(args)?] } else { of_run(args)? };
+    if let [before, after] = &args.compare[..] {
+        return compare::run(before, after, args.output.json);
+    }
+    let is_run = |target: &PathBuf| target.extension().is_some_and(|extension| extension == "toml");
+    let scores = match &args.target {
+        Some(target) if is_run(target) => of_run(args, target)?,
+        target => {
+            let (families, sets) = set::split(args)?;
+            match (target, &sets[..]) {
+                (None, sets) => return set::of_answers(args, sets),
+                (Some(target), []) => vec![of_model(args, target)?],
+                (Some(target), sets) if families.is_empty() => return set::of_model(args, target, sets),
+                (Some(_), _) => {
+                    let (names, advice) = (families.join(", "), "grade sets and families one after the other");
+                    return Err(Exit::Usage.because(format!("--task {names}: is no set as the others are; {advice}")));
+                }
+            }
+        }
+    };
     if args.output.json {
         return print_json(&scores);
     }
@@ -51,7 +74,7 @@ pub fn run(args: &Eval) -> Result<()> {
 }
 
 /// Grades a model on the families with their default settings.
-fn of_model(args: &Eval) -> Result<Scores> {
+fn of_model(args: &Eval, target: &Path) -> Result<Scores> {
     let families = [
         Task::Countdown(Countdown::default()),
         Task::Arithmetic(Arithmetic::default()),
@@ -59,15 +82,19 @@ fn of_model(args: &Eval) -> Result<Scores> {
     ];
     let tasks: Vec<NamedTask> = families.map(|task| NamedTask { name: task.name().to_owned(), task }).into();
     let sets = problem_sets(args, &tasks)?;
-    let model = locate::model(&args.target)?;
+    let model = locate::model(target)?;
     let placed = args.adapter.beside(model.clone())?;
     let reports = grade(&placed, "", &sets, &[mode(args)], &args.compute.device()?)?;
     Ok(Scores { stage: None, model, reports })
 }
 
 /// Grades what every stage of a run made, and leaves the scores beside it.
-fn of_run(args: &Eval) -> Result<Vec<Scores>> {
-    let config = runs::load(&args.target, &[])?;
+fn of_run(args: &Eval, target: &Path) -> Result<Vec<Scores>> {
+    if args.data.is_some() || args.shots.is_some() {
+        let advice = "a run says in its TOML where its problems are, and asks its models in conversations";
+        return Err(Exit::Usage.because(format!("--data, --shots: are for models, not for runs; {advice}")));
+    }
+    let config = runs::load(target, &[])?;
     let out = args.folder.of(&config);
     let sets = problem_sets(args, &config.tasks)?;
     if args.adapter.folder().is_some() {
@@ -80,7 +107,7 @@ fn of_run(args: &Eval) -> Result<Vec<Scores>> {
     let finished = |stage: &&StageConfig| made(stage).is_some();
     let stages: Vec<&StageConfig> = config.stages.iter().filter(|stage| stage.trains()).filter(finished).collect();
     if stages.is_empty() {
-        let advice = format!("run `minke train {}` first, or name its folder with --out", args.target.display());
+        let advice = format!("run `minke train {}` first, or name its folder with --out", target.display());
         return Err(
             Exit::BadFile.because(format!("{}: no stage of the run is finished there; {advice}", out.display()))
         );
@@ -109,16 +136,16 @@ fn problem_sets<'a>(args: &Eval, tasks: &'a [NamedTask]) -> Result<Vec<(&'a Name
         );
     }
     let wanted = tasks.iter().filter(|task| args.tasks.is_empty() || args.tasks.contains(&task.name));
-    Ok(wanted.map(|task| (task, task.task.test_set(args.seed, args.problems))).collect())
+    Ok(wanted.map(|task| (task, task.task.test_set(args.seed, args.problems.unwrap_or(PROBLEMS)))).collect())
 }
 
 /// The mode that the person chose.
 fn mode(args: &Eval) -> EvalConfig {
     let defaults = EvalConfig::default();
     EvalConfig {
-        samples: args.samples,
+        samples: args.samples.unwrap_or(defaults.samples),
         temperature: args.temperature.unwrap_or(defaults.temperature),
-        max_tokens: args.max_tokens,
+        max_tokens: args.max_tokens.unwrap_or(defaults.max_tokens),
         force_thought: args.force_thought,
         seed: args.seed,
         ..defaults
@@ -203,13 +230,15 @@ fn rows(scores: &Scores) -> Vec<[String; 11]> {
         [
             model.clone(),
             report.task.clone(),
-            format!("T={}{}", config.temperature, if config.force_thought { " forced" } else { "" }),
+            config.as_ref().map_or("given".into(), |config| {
+                format!("T={}{}", config.temperature, if config.force_thought { " forced" } else { "" })
+            }),
             interval(&report.pass_at_1),
             format!("{} ({k})", percent(pass_at_k)),
-            percent(report.cons_at_k.mean),
+            report.cons_at_k.as_ref().map_or("-".into(), |majority| percent(majority.mean)),
             report.greedy.as_ref().map_or("-".into(), |greedy| percent(greedy.mean)),
             tokens.join("/"),
-            format!("{:.1}", report.attempts),
+            report.attempts.map_or("-".into(), |attempts| format!("{attempts:.1}")),
             percent(report.format_rate),
             report.false_claims.map_or("-".into(), percent),
         ]
