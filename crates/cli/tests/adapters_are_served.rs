@@ -9,7 +9,7 @@ use std::path::Path;
 use common::minke;
 
 const CONVERSATION: &str =
-    r#"{"messages":[{"role":"user","content":"make 24 from 3 8 1"},{"role":"assistant","content":"as you like"}]}"#;
+    r#"{"messages":[{"role":"user","content":"make 24 from 3 8 1"},{"role":"assistant","content":"8*3+1"}]}"#;
 
 fn run_toml(folder: &Path, from: &str) -> String {
     let data = folder.join("data.jsonl");
@@ -40,26 +40,26 @@ fn what_an_adapter_learned_is_said_unmerged_and_merged() {
     let adapter = format!("{out}/stages/sft/adapter");
 
     let asked = |arguments: &[&str]| {
-        let question = ["--temperature", "0", "--max-tokens", "20", "make 24 from 3 8 1"];
+        let question = ["--temperature", "0", "--max-tokens", "300", "make 24 from 3 8 1"];
         let said = minke(folder.path(), &[&["run"], arguments, &question].concat());
         assert_eq!(said.code, 0, "{arguments:?}: {}", said.err);
         said.out
     };
-    assert!(!asked(&[base]).contains("as you like"));
+    assert!(!asked(&[base]).contains("8*3+1"));
     // The folder of the run, of its stage, of the adapter; the base with it; both in one.
     let stage = format!("{out}/stages/sft");
     for arguments in [&[out][..], &[&stage], &[&adapter], &[base, "--adapter", &adapter]] {
-        assert!(asked(arguments).contains("as you like"), "{arguments:?}");
+        assert!(asked(arguments).contains("8*3+1"), "{arguments:?}");
     }
     let merged = folder.path().join("merged");
     let merged = merged.to_str().unwrap();
     let converted = minke(folder.path(), &["convert", &adapter, merged]);
     assert_eq!(converted.code, 0, "{}", converted.err);
-    assert!(asked(&[merged]).contains("as you like"));
+    assert!(asked(&[merged]).contains("8*3+1"));
     let file = folder.path().join("merged.gguf");
-    let converted = minke(folder.path(), &["convert", base, file.to_str().unwrap(), "--adapter", &adapter]);
-    assert_eq!(converted.code, 0, "{}", converted.err);
-    assert!(asked(&[file.to_str().unwrap()]).contains("as you like"));
+    let file = file.to_str().unwrap();
+    assert_eq!(minke(folder.path(), &["convert", merged, file]).code, 0);
+    assert!(asked(&[file]).contains("8*3+1"));
 
     let refused = |arguments: &[&str], expected: &str| {
         let said = minke(folder.path(), arguments);
@@ -68,6 +68,8 @@ fn what_an_adapter_learned_is_said_unmerged_and_merged() {
     };
     refused(&["run", &adapter, "--adapter", &adapter, "a b"], "is an adapter already");
     refused(&["run", base, "--adapter", base, "a b"], "has no adapter_config.json");
+    refused(&["convert", base, "direct.gguf", "--adapter", &adapter], "merges folders of safetensors, not GGUF files");
+    refused(&["convert", file, "direct", "--adapter", &adapter], "merges folders of safetensors, not GGUF files");
     let other = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../testdata/lora/llama");
     refused(&["run", base, "--adapter", other.to_str().unwrap(), "a b"], "another model");
     refused(&["run", other.to_str().unwrap(), "a b"], "its base is not here");

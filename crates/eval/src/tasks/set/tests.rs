@@ -6,7 +6,8 @@ use super::*;
 use crate::tasks::{Task, TrainingProblem};
 
 fn published(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../testdata/problems").join(name)
+    let folder = if name == "humaneval.jsonl" { "code" } else { "problems" };
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../testdata").join(folder).join(name)
 }
 
 fn files(format: SetFormat, test: &Path) -> SetFiles {
