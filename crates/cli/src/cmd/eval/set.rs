@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use minke_chat::{CHUNK_TOKENS, ChatModel, machine};
 use minke_engine::{EngineConfig, Replicas};
 use minke_eval::published::{Figure, figure};
@@ -127,7 +127,7 @@ pub fn of_model(args: &Eval, target: &Path, sets: &[Set]) -> Result<()> {
     let config = mode(args);
     let mut scored = Vec::new();
     for set in sets {
-        let problems = problems(args, set);
+        let problems = problems(args, set)?;
         let prompts = prompts(&loaded.template, &loaded.tokenizer, &set.task, &problems, &config)?;
         let all: String = prompts.iter().map(|prompt| harness::sha256(&prompt.text)).collect();
         let header = Header {
@@ -202,7 +202,7 @@ pub fn of_answers(args: &Eval, sets: &[Set]) -> Result<()> {
     let (Some(path), [set]) = (&args.answers, sets) else {
         return Err(Exit::Usage.because("--answers: is about one set of problems; name it with --task"));
     };
-    let problems = problems(args, set);
+    let problems = problems(args, set)?;
     let by_name: HashMap<&str, &Problem> = problems.iter().map(|problem| (problem.name.as_str(), problem)).collect();
     let text = read_text(path)?;
     let bad = |i: usize, reason: String| Exit::BadFile.because(format!("{}: line {}: {reason}", path.display(), i + 1));
@@ -256,8 +256,12 @@ fn header(set: &Set, problems: &[Problem]) -> Header {
     }
 }
 
-fn problems(args: &Eval, set: &Set) -> Vec<Problem> {
-    set.task.test_set(args.seed, args.problems.unwrap_or(usize::MAX))
+fn problems(args: &Eval, set: &Set) -> Result<Vec<Problem>> {
+    let problems = set.task.test_set(args.seed, args.problems.unwrap_or(usize::MAX));
+    if problems.len() < 2 {
+        bail!("{}: one problem gives no interval; evaluate at least 2", set.name);
+    }
+    Ok(problems)
 }
 
 /// How a model is asked: greedily once, or several times at the published temperature.

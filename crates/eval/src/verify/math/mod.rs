@@ -1,6 +1,6 @@
 //! Is the answer to a problem of mathematics right?
 //!
-//! A text is read ([`read`]), its answer parsed and compared with the gold. How:
+//! A text is read ([`read()`]), its answer parsed and compared with the gold. How:
 //!
 //! - where the answer stands in a text: `read`;
 //! - what is mathematics: `lex`, `parse`, `unit`; what it can be: `value`;
