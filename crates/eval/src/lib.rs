@@ -2,6 +2,7 @@
 
 mod answer;
 mod compare;
+mod config;
 mod error;
 pub mod harness;
 pub mod metrics;
@@ -16,12 +17,13 @@ pub mod verify;
 
 pub use answer::{Answer, Drawn, FinishName, Judged, judge};
 pub use compare::{Comparison, compare};
+pub use config::EvalConfig;
 pub use error::Error;
 pub use metrics::Interval;
 pub use prompt::{Prompt, prompt, prompts};
 pub use report::{Count, TaskReport, Transcript};
 pub use results::{Header, Results};
-pub use run::{EvalConfig, Evaluator, Questions};
+pub use run::{Evaluator, Questions};
 pub use tasks::{Demonstration, Problem, Split, Style, Task, TrainingProblem};
 pub use verdict::Verdict;
 
