@@ -9,6 +9,7 @@ use std::time::Duration;
 use super::{End, Files, Layer, Limits};
 
 /// What a process may do. Never made here.
+#[derive(Debug)]
 pub struct Confinement(Infallible);
 
 /// A confined process. Never made here.
