@@ -191,19 +191,19 @@ mod tests {
         let of = |roles: &[Role]| counted(&turns(), TALK, roles).unwrap();
         let (first, second) = ("<think>\na\n</think>\n\nfirst<end>", "second<end>");
         assert_eq!(of(&[Role::Assistant]), [[first, second]]);
-        assert_eq!(of(&[Role::System]), [["<start>system\nS<end>"]]);
+        let begin = minke_text::BOS;
+        assert_eq!(of(&[Role::System]), [[format!("{begin}<start>system\nS<end>")]]);
         let all = of(&[Role::User, Role::Assistant]);
         let asked = |text: &str| format!("<start>user\n{text}<end>");
         assert_eq!(all, [[&asked("one"), first, &asked("two"), second, &asked("never answered")]]);
     }
 
     #[test]
-    fn a_template_that_rewrites_earlier_turns_makes_a_document_of_each() {
-        // R1's leaves out the thoughts of earlier turns.
+    fn what_a_template_leaves_out_is_not_learned() {
+        // R1's leaves out thoughts.
         let eos = minke_text::EOS;
         let made = counted(&ChatTemplate::r1_unforced(), TALK, &[Role::Assistant]).unwrap();
-        assert_eq!(made.len(), 2, "{made:?}");
-        assert!(made[0][0].ends_with(&format!("first{eos}")) && made[1] == [format!("second{eos}")], "{made:?}");
+        assert_eq!(made, [[format!("\n\nfirst{eos}"), format!("second{eos}")]]);
     }
 
     #[test]
