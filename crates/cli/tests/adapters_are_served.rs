@@ -57,9 +57,9 @@ fn what_an_adapter_learned_is_said_unmerged_and_merged() {
     assert_eq!(converted.code, 0, "{}", converted.err);
     assert!(asked(&[merged]).contains("8*3+1"));
     let file = folder.path().join("merged.gguf");
-    let file = file.to_str().unwrap();
-    assert_eq!(minke(folder.path(), &["convert", merged, file]).code, 0);
-    assert!(asked(&[file]).contains("8*3+1"));
+    let converted = minke(folder.path(), &["convert", base, file.to_str().unwrap(), "--adapter", &adapter]);
+    assert_eq!(converted.code, 0, "{}", converted.err);
+    assert!(asked(&[file.to_str().unwrap()]).contains("8*3+1"));
 
     let refused = |arguments: &[&str], expected: &str| {
         let said = minke(folder.path(), arguments);
@@ -68,8 +68,7 @@ fn what_an_adapter_learned_is_said_unmerged_and_merged() {
     };
     refused(&["run", &adapter, "--adapter", &adapter, "a b"], "is an adapter already");
     refused(&["run", base, "--adapter", base, "a b"], "has no adapter_config.json");
-    refused(&["convert", base, "direct.gguf", "--adapter", &adapter], "merges folders of safetensors, not GGUF files");
-    refused(&["convert", file, "direct", "--adapter", &adapter], "merges folders of safetensors, not GGUF files");
+    refused(&["convert", file.to_str().unwrap(), "direct", "--adapter", &adapter], "the file has it in parts");
     let other = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../testdata/lora/llama");
     refused(&["run", base, "--adapter", other.to_str().unwrap(), "a b"], "another model");
     refused(&["run", other.to_str().unwrap(), "a b"], "its base is not here");

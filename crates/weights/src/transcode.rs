@@ -178,11 +178,18 @@ impl<W: Write> Encoder<'_, W> {
     /// Takes over rows of a tensor of the archive.
     fn part(&mut self, source: &str, stored: &StoredWeight, part: &RowSlice) -> Result<()> {
         let (k, format) = (stored.shape().width(), stored.format());
+        let (device, pair) = (self.writer.device, self.pairs.get(source));
+        let decode = |first: usize, rows: &mut [f32]| {
+            stored.decode_rows(device, first, rows);
+            if let Some(pair) = pair {
+                pair.add_rows(first, rows);
+            }
+        };
         if part.transposed {
             let mut rows = vec![0.0; part.rows.len() * k];
-            stored.decode_rows(self.writer.device, part.rows.start, &mut rows);
+            decode(part.rows.start, &mut rows);
             self.values.extend((0..k).flat_map(|column| rows.iter().skip(column).step_by(k)));
-        } else if format == self.tensor.format && !self.pairs.contains_key(source) {
+        } else if format == self.tensor.format && pair.is_none() {
             self.flush()?;
             let row = format.bytes(k);
             for bytes in stored.bytes()[part.rows.start * row..part.rows.end * row].chunks(4 * CHUNK) {
@@ -194,10 +201,7 @@ impl<W: Write> Encoder<'_, W> {
             for first in part.rows.clone().step_by(step) {
                 let (held, count) = (self.values.len(), step.min(part.rows.end - first));
                 self.values.resize(held + count * k, 0.0);
-                stored.decode_rows(self.writer.device, first, &mut self.values[held..]);
-                if let Some(pair) = self.pairs.get(source) {
-                    pair.add_rows(first, &mut self.values[held..]);
-                }
+                decode(first, &mut self.values[held..]);
                 if self.values.len() >= CHUNK {
                     self.flush()?;
                 }

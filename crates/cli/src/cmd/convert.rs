@@ -46,14 +46,9 @@ pub fn run(args: &Convert) -> Result<()> {
     let (path, folder) = args.adapter.beside(args.model.path()?)?;
     let archive = Archive::open(&path)?;
     let device = args.compute.device()?;
-    let to_gguf = is_gguf(&args.target);
-    // A GGUF file may hold rows in another order and the halves of a matrix apart.
-    if folder.is_some() && (to_gguf || archive.metadata.is_some()) {
-        let advice = "convert the model to a folder, merge into another folder, and convert that";
-        return Err(Exit::Usage.because(format!("--adapter: merges folders of safetensors, not GGUF files; {advice}")));
-    }
     let adapter =
         folder.map(|folder| load_adapter(&device, &folder, &archive.config)).transpose()?.map(|(_, lora)| lora);
+    let to_gguf = is_gguf(&args.target);
     if to_gguf && archive.metadata.is_some() {
         return Err(Exit::Usage.because("source and target are both GGUF; to change formats, use minke quantize"));
     }
