@@ -61,6 +61,17 @@ fn what_an_adapter_learned_is_said_unmerged_and_merged() {
     assert_eq!(converted.code, 0, "{}", converted.err);
     assert!(asked(&[file.to_str().unwrap()]).contains("8*3+1"));
 
+    // An evaluation asks the model with its adapter: 8*3+1 is 25.
+    let line = |id: &str| serde_json::json!({ "id": id, "messages": [{ "role": "user", "content": "make 24 from 3 8 1" }], "answer": 25 });
+    std::fs::write(folder.path().join("sums.jsonl"), format!("{}\n{}\n", line("a"), line("b"))).unwrap();
+    let score = |arguments: &[&str], to: &str| {
+        let set = ["--task", "sums.jsonl", "--json", "--out", to];
+        minke(folder.path(), &[&["eval"], arguments, &set].concat()).json()[0][0]["report"]["pass_at_1"]["mean"].clone()
+    };
+    assert_eq!(score(&[base], "alone"), 0.0);
+    assert_eq!(score(&[base, "--adapter", &adapter], "beside"), 1.0);
+    assert_eq!(score(&[&adapter], "both"), 1.0);
+
     let refused = |arguments: &[&str], expected: &str| {
         let said = minke(folder.path(), arguments);
         assert!(said.code != 0 && said.err.contains(expected), "{arguments:?}: {}", said.err);
@@ -69,6 +80,9 @@ fn what_an_adapter_learned_is_said_unmerged_and_merged() {
     refused(&["run", &adapter, "--adapter", &adapter, "a b"], "is an adapter already");
     refused(&["run", base, "--adapter", base, "a b"], "has no adapter_config.json");
     refused(&["convert", file.to_str().unwrap(), "direct", "--adapter", &adapter], "the file has it in parts");
+    // Another model than the one that has answered there.
+    refused(&["eval", base, "--task", "sums.jsonl", "--out", "beside"], "model_sha256 is");
+    refused(&["eval", "--answers", "x", "--task", "sums.jsonl", "--adapter", &adapter], "stands beside a model");
     let other = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../testdata/lora/llama");
     refused(&["run", base, "--adapter", other.to_str().unwrap(), "a b"], "another model");
     refused(&["run", other.to_str().unwrap(), "a b"], "its base is not here");

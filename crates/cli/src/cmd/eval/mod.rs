@@ -47,6 +47,9 @@ pub fn run(args: &Eval) -> Result<()> {
     let Eval { temperature, seed, max_tokens, .. } = *args;
     SamplingOptions { temperature, seed, max_tokens, ..SamplingOptions::default() }.validate()?;
     Interrupt::ends_at_once()?;
+    if args.target.is_none() && args.adapter.folder().is_some() {
+        return Err(Exit::Usage.because("--adapter: stands beside a model; name the model too"));
+    }
     if let [before, after] = &args.compare[..] {
         return compare::run(before, after, args.output.json);
     }

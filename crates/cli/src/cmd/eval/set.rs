@@ -14,11 +14,11 @@ use minke_eval::{
 use minke_spec::cost::kv_bytes_per_token;
 use minke_tensor::PAGE_TOKENS;
 use minke_train::report::{Benchmark, benchmark};
-use minke_weights::Archive;
+use minke_weights::{ADAPTER_CONFIG_FILE, ADAPTER_FILE, Archive};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::{interval, percent, print_json, print_line, table};
+use super::{chat_model, interval, percent, print_json, print_line, table};
 use crate::args::Eval;
 use crate::error::Exit;
 use crate::files::read_text;
@@ -121,9 +121,9 @@ fn cached(format: SetFormat) -> Result<PathBuf> {
 pub fn of_model(args: &Eval, target: &Path, sets: &[Set]) -> Result<()> {
     let path = locate::model(target)?;
     let name = name_of(&path);
-    let model_sha256 = hash_of(&path)?;
-    let loaded = ChatModel::open_for(&path, &args.compute.device()?, BATCH, environment::packed().as_ref())?;
-    loaded.notes.iter().for_each(|note| eprintln!("minke: {note}"));
+    let (base, adapter) = args.adapter.beside(path)?;
+    let model_sha256 = hash_of(&base, adapter.as_deref())?;
+    let loaded = chat_model(&base, adapter.as_deref(), &args.compute.device()?, BATCH)?;
     let config = mode(args);
     let mut scored = Vec::new();
     for set in sets {
@@ -357,10 +357,13 @@ fn name_of(path: &Path) -> String {
     path.file_name().unwrap_or_default().to_string_lossy().into_owned()
 }
 
-/// The hash of all bytes of a model's weights.
-fn hash_of(path: &Path) -> Result<String> {
+/// The hash of all bytes of a model's weights, and of its adapter's.
+fn hash_of(path: &Path, adapter: Option<&Path>) -> Result<String> {
     let archive = Archive::open(path)?;
     let mut sum = Sha256::new();
     archive.files.iter().for_each(|file| sum.update(&file.bytes[..]));
+    for path in adapter.iter().flat_map(|folder| [ADAPTER_CONFIG_FILE, ADAPTER_FILE].map(|file| folder.join(file))) {
+        sum.update(std::fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?);
+    }
     Ok(sum.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
 }
