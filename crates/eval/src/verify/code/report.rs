@@ -143,8 +143,8 @@ fn reason(outcome: &Outcome, cpu_s: u64) -> Reason {
 /// The signal that cannot be caught, on every Linux.
 const KILL: i32 = 9;
 
-/// CPU time from which on the kernel may have ended a process for it: its limit counts whole ticks of the clock, which differ from
-/// what was measured, under load by a tenth and more.
+/// CPU time from which on the kernel may have ended a process for it: its limit counts whole ticks of the clock, which are more than
+/// what was measured. Half is far from both.
 fn limit(cpu_s: u64) -> Duration {
     Duration::from_secs(cpu_s) / 2
 }
