@@ -48,7 +48,7 @@ pub enum Source {
 /// let answer = |text: &str| read(text).map(|answer| answer.text);
 /// assert_eq!(answer("So $x - p = \\boxed{2 - 2p}$.").as_deref(), Some("2 - 2p"));
 /// assert_eq!(answer("9 * 2 = $18 a day.\n#### 18").as_deref(), Some("18"));
-/// assert_eq!(answer("She makes $18 per day.").as_deref(), Some("18"));
+/// assert_eq!(answer("She makes $18 per day.").as_deref(), Some("18 per day"));
 /// assert_eq!(answer("I do not know what it is."), None);
 /// ```
 pub fn read(text: &str) -> Option<Answer> {
