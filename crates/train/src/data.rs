@@ -454,7 +454,7 @@ mod tests {
             &Default::default(),
             crate::grpo::PromptForm::Open,
         );
-        let asked = (0..40).flat_map(|cursor| sampler.questions(cursor, 32).unwrap());
+        let asked = (0..40).flat_map(|cursor| sampler.questions(cursor, 0..32).unwrap());
         questions.extend(asked.map(|question| question.problem.question.clone()));
         assert!(of_pretraining > 900 && of_fine_tuning == 1500 && of_tokenizer > 2000);
 

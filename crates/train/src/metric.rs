@@ -33,10 +33,18 @@ pub const REWARD: &str = "reward";
 pub const REWARD_STD: &str = "reward_std";
 /// Share of groups whose rewards are all the same.
 pub const FRAC_REWARD_ZERO_STD: &str = "frac_reward_zero_std";
+/// Share of groups whose answers are all right.
+pub const ALL_RIGHT: &str = "groups/all_right";
+/// Share of groups whose answers are all wrong.
+pub const ALL_WRONG: &str = "groups/all_wrong";
+/// Groups that were drawn, those that made room for others included.
+pub const GROUPS: &str = "groups/drawn";
 /// Share of right answers.
 pub const ACCURACY: &str = "rewards/accuracy/mean";
 /// Share of answers with exactly one thought and then an answer.
 pub const FORMAT: &str = "rewards/format/mean";
+/// Mean share of a thought's words that are in the language that is rewarded.
+pub const LANGUAGE: &str = "rewards/language_consistency/mean";
 /// Mean estimate of the divergence from the reference, by token.
 pub const KL: &str = "kl";
 /// Mean entropy of the distributions that tokens were drawn from, in nats.
@@ -55,6 +63,8 @@ pub const ATTEMPTS: &str = "attempts";
 pub const LEARNED: &str = "learned";
 /// Answers to problems that cannot be graded.
 pub const GOLD_UNUSABLE: &str = "gold_unusable";
+/// Share of answers to problems that cannot be graded.
+pub const GOLD_UNUSABLE_RATIO: &str = "gold_unusable_ratio";
 /// Answers that rejection sampling kept.
 pub const KEPT: &str = "kept";
 /// Share of answers that rejection sampling kept.

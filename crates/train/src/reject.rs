@@ -157,13 +157,13 @@ impl Stage for Reject<'_> {
         let config = self.config;
         let done = progress.step as usize * config.questions_per_step;
         let count = config.questions_per_step.min(config.questions.saturating_sub(done));
-        let questions = self.sampler.questions(progress.cursor, count)?;
+        let questions = self.sampler.questions(progress.cursor, 0..count as u64)?;
         let params = self.sampler.sampling(config.temperature, config.max_tokens)?;
         let policy = Policy { model: &trainer.model, version: trainer.optimizer.updates() };
         let sampler = &self.sampler;
         let groups =
             sampler.rollouts(&mut self.engines, policy, questions, &params, config.samples, progress.cursor)?;
-        let scored = reward::score(groups, sampler, RewardWeights::default())?;
+        let scored = reward::score(groups, sampler, RewardWeights::default(), config.max_tokens)?;
         let (mut right, mut kept, mut tokens) = (0, 0, 0);
         for group in &scored {
             let mut seen = HashSet::new();
@@ -191,7 +191,7 @@ impl Stage for Reject<'_> {
             .set(metric::KEPT_RATIO, f64::from(kept) / drawn)
             .set(metric::MEAN_LENGTH, tokens as f64 / drawn)
             .set(metric::NUM_TOKENS, tokens);
-        Ok(StepRecord { metrics, timings: Metrics::new(), tokens: tokens as u64, skipped: false })
+        Ok(StepRecord { metrics, timings: Metrics::new(), tokens: tokens as u64, skipped: false, advice: None })
     }
 }
 
@@ -220,7 +220,17 @@ mod tests {
             finish: Finish::Stop(1),
         };
         let (verdict, text) = (Verdict::Right, String::new());
-        Scored { rollout, text, verdict, accuracy: 1.0, format: 1.0, attempts: Some(1), reward: 2.0 }
+        Scored {
+            rollout,
+            text,
+            verdict,
+            accuracy: 1.0,
+            format: 1.0,
+            language: None,
+            overlong: None,
+            attempts: Some(1),
+            reward: 2.0,
+        }
     }
 
     #[test]

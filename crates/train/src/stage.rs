@@ -122,6 +122,8 @@ pub struct Progress {
 /// What a step reports.
 #[derive(Clone, Debug, Default)]
 pub struct StepRecord {
+    /// What a person should do about how the stage goes, if something is amiss.
+    pub advice: Option<String>,
     /// What the seed determines; the loop writes the number of the step before it.
     pub metrics: Metrics,
     /// What the machine determines; the loop writes number and seconds of the step before it.

@@ -78,6 +78,9 @@ impl<'a> StageLoop<'a> {
                 checkpoint::save(&self.checkpoints(), &self.trainer, &state)?;
                 rollbacks = 0;
             }
+            if let Some(advice) = &record.advice {
+                observer.message(&format!("stage {}, step {}: {advice}", self.name, state.step));
+            }
             let view = StepView { stage: self.name, step: state.step, total, metrics: &metrics, timings: &timings };
             if observer.step(&view).is_break() && state.step < total {
                 return Err(Error::Interrupted { stage: self.name.to_owned(), step: state.step });

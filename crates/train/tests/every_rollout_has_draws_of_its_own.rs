@@ -43,7 +43,8 @@ impl Drawn {
             PromptForm::Open,
         );
         // One question three times over: what differs below is not the question.
-        let questions = vec![sampler.questions(7, 1).unwrap().remove(0); 3];
+        let first = sampler.questions(7, 0..1).unwrap().remove(0);
+        let questions = (0..3).map(|number| Question { number, ..first.clone() }).collect();
         Self { policy, tokenizer, questions }
     }
 

@@ -6,13 +6,17 @@ use minke_tensor::{Device, Param, Pass, Tensor, backward};
 use minke_train::grpo::advantage::{deviation, group_relative, mean};
 use minke_train::grpo::loss::{Diagnostics, grpo};
 use minke_train::grpo::oracle::{OracleOutput, gain, k3, objective};
-use minke_train::grpo::types::{Sample, TrainBatch};
-use minke_train::grpo::{Aggregation, Objective, Std};
+use minke_train::grpo::types::{Sample, Totals, TrainBatch};
+use minke_train::grpo::{Aggregation, Clip, KlEstimator, Objective, Std};
 use serde_json::Value;
 
+fn read(file: &str) -> Value {
+    let folder = std::path::Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../testdata/vectors"));
+    serde_json::from_str(&std::fs::read_to_string(folder.join(file)).unwrap()).unwrap()
+}
+
 fn vectors() -> Value {
-    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../testdata/vectors/grpo.json");
-    serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap()
+    read("grpo.json")
 }
 
 fn numbers(value: &Value) -> Vec<f64> {
@@ -33,6 +37,14 @@ fn outputs() -> Vec<OracleOutput> {
     all.map(|(((new, old), reference), advantage)| OracleOutput { new, old, reference, advantage }).collect()
 }
 
+/// Clipped at 0.2 on both sides, with the published estimate of the divergence.
+fn objective_of(kl_beta: f64, aggregation: Aggregation) -> Objective {
+    Objective { clip: Clip::both(0.2), kl_beta, kl: KlEstimator::K3, aggregation }
+}
+
+/// The longest output of a test.
+const CAP: usize = 40;
+
 /// The configurations of the vectors, with what they call each aggregation.
 fn cases() -> Vec<(Objective, f64, Value)> {
     let mut cases = Vec::new();
@@ -46,7 +58,7 @@ fn cases() -> Vec<(Objective, f64, Value)> {
             (Aggregation::SequenceMean, "objective_token_level"),
             (Aggregation::Sequence, "objective_sequence_level"),
         ] {
-            let config = Objective { clip: field("eps="), kl_beta: field("beta="), aggregation };
+            let config = Objective { clip: Clip::both(field("eps=")), ..objective_of(field("beta="), aggregation) };
             cases.push((config, expected[key].as_f64().unwrap(), expected["per_token"].clone()));
         }
     }
@@ -78,7 +90,7 @@ fn the_oracle_is_the_published_formula() {
         assert_near(k3(log_prob, ref_log_prob), expected, 1e-9);
     }
     for (config, expected, per_token) in cases() {
-        assert_near(objective(&outputs(), &config), expected, 1e-9);
+        assert_near(objective(&outputs(), CAP, &config), expected, 1e-9);
         for (output, expected) in outputs().iter().zip(per_token.as_array().unwrap()) {
             for (t, expected) in numbers(expected).into_iter().enumerate() {
                 let ours = gain(output.new[t], output.old[t], output.reference[t], output.advantage, &config);
@@ -102,7 +114,8 @@ fn pack(device: &Device, outputs: &[OracleOutput], tokens: usize, config: &Objec
         }
     };
     let samples: Vec<Sample> = outputs.iter().enumerate().map(sample).collect();
-    TrainBatch::pack(device, &samples, tokens, config.aggregation)
+    let totals = Totals::of(outputs.iter().map(|output| output.new.len()), CAP);
+    TrainBatch::pack(device, &samples, totals, tokens, config.aggregation)
 }
 
 /// The tensor loss over all batches, and its gradient by token.
@@ -135,7 +148,7 @@ fn slopes(outputs: &mut [OracleOutput], config: &Objective) -> Vec<f64> {
             let at = outputs[i].new[t];
             let mut value = |log_prob: f64| {
                 outputs[i].new[t] = log_prob;
-                -objective(outputs, config)
+                -objective(outputs, CAP, config)
             };
             let slope = (value(at + step) - value(at - step)) / (2.0 * step);
             outputs[i].new[t] = at;
@@ -165,7 +178,7 @@ fn the_clip_holds_back_gains_and_never_losses() {
     // What PPO's figure 1 shows: of a good output the ratio counts up to 1 + eps, of a bad one down to 1 - eps, and on the
     // other side of 1 without any limit, so that what went too far is always pulled back.
     let device = Device::open("cpu", 1).unwrap();
-    let config = Objective { clip: 0.2, kl_beta: 0.0, aggregation: Aggregation::TokenMean };
+    let config = objective_of(0.0, Aggregation::TokenMean);
     for (log_ratio, advantage, expected, slope) in [
         (0.5f64, 1.0, 1.2, 0.0),
         (-0.5, 1.0, (-0.5f64).exp(), (-0.5f64).exp()),
@@ -174,10 +187,11 @@ fn the_clip_holds_back_gains_and_never_losses() {
         (0.1, 2.0, 2.0 * (0.1f64).exp(), 2.0 * (0.1f64).exp()),
         (-0.1, -2.0, -2.0 * (-0.1f64).exp(), -2.0 * (-0.1f64).exp()),
     ] {
-        for aggregation in [Aggregation::TokenMean, Aggregation::SequenceMean, Aggregation::Sequence] {
+        use Aggregation::{Sequence, SequenceGeometric, SequenceMean, TokenMean};
+        for aggregation in [TokenMean, SequenceMean, Sequence, SequenceGeometric] {
             let config = Objective { aggregation, ..config };
             let output = OracleOutput { new: vec![log_ratio - 1.0], old: vec![-1.0], reference: vec![-1.0], advantage };
-            assert_near(objective(std::slice::from_ref(&output), &config), expected, 1e-12);
+            assert_near(objective(std::slice::from_ref(&output), CAP, &config), expected, 1e-12);
             let (loss, gradient) = tensor_loss(&device, &[output], 100, &config);
             assert_near(-loss, expected, 1e-6);
             assert_near(-gradient[0], slope, 1e-6);
@@ -188,7 +202,7 @@ fn the_clip_holds_back_gains_and_never_losses() {
 #[test]
 fn whole_outputs_are_summed_whatever_their_lengths() {
     let device = Device::open("cpu", 1).unwrap();
-    let config = Objective { clip: 0.2, kl_beta: 0.04, aggregation: Aggregation::Sequence };
+    let config = objective_of(0.04, Aggregation::Sequence);
     let logs = |n: usize, shift: f64| -> Vec<f64> { (0..n).map(|t| -1.0 - 0.01 * t as f64 + shift).collect() };
     let output = |n: usize, advantage| {
         let (new, old, reference) = (logs(n, 0.003), logs(n, 0.0), logs(n, -0.002));
@@ -196,7 +210,7 @@ fn whole_outputs_are_summed_whatever_their_lengths() {
     };
     let mut outputs = vec![output(1, 1.0), output(37, -0.5), output(5, 0.25), output(36, -1.0)];
     let (loss, gradient) = tensor_loss(&device, &outputs, 1000, &config);
-    assert_near(-loss, objective(&outputs, &config), 1e-5);
+    assert_near(-loss, objective(&outputs, CAP, &config), 1e-5);
     let slopes = slopes(&mut outputs, &config);
     gradient.iter().zip(&slopes).for_each(|(&ours, &slope)| assert_near(ours, slope, 1e-5));
 }
@@ -204,15 +218,15 @@ fn whole_outputs_are_summed_whatever_their_lengths() {
 #[test]
 fn without_a_reference_there_is_no_divergence() {
     let device = Device::open("cpu", 1).unwrap();
-    let config = Objective { clip: 0.2, kl_beta: 0.0, aggregation: Aggregation::TokenMean };
+    let config = objective_of(0.0, Aggregation::TokenMean);
     let (loss, _) = tensor_loss(&device, &outputs(), 100, &config);
-    assert_near(-loss, objective(&outputs(), &config), 1e-5);
+    assert_near(-loss, objective(&outputs(), CAP, &config), 1e-5);
 }
 
 #[test]
 fn diagnostics_count_what_the_clip_holds_back() {
     let device = Device::open("cpu", 1).unwrap();
-    let config = Objective { clip: 0.2, kl_beta: 0.04, aggregation: Aggregation::TokenMean };
+    let config = objective_of(0.04, Aggregation::TokenMean);
     let outputs = outputs();
     let new: Vec<f32> = outputs.iter().flat_map(|o| &o.new).map(|&v| v as f32).collect();
     let mut seen = Diagnostics::default();
@@ -226,7 +240,7 @@ fn diagnostics_count_what_the_clip_holds_back() {
 #[test]
 fn packing_finds_the_rows_that_predict_outputs() {
     let device = Device::open("cpu", 1).unwrap();
-    let config = Objective { clip: 0.2, kl_beta: 0.04, aggregation: Aggregation::SequenceMean };
+    let config = objective_of(0.04, Aggregation::SequenceMean);
     let batches = pack(&device, &outputs(), 100, &config);
     assert_eq!(batches.len(), 1);
     let batch = &batches[0];
@@ -238,4 +252,55 @@ fn packing_finds_the_rows_that_predict_outputs() {
     let sum: f32 = batch.weights.read().iter().sum();
     assert!((sum - 1.0).abs() < 1e-6);
     assert_eq!(pack(&device, &outputs(), 4, &config).len(), 2);
+}
+
+#[test]
+fn outputs_without_advantages_count_in_the_means() {
+    // Two more outputs of the update, of groups that teach nothing, halve what these two weigh.
+    let device = Device::open("cpu", 1).unwrap();
+    for (aggregation, sum) in [
+        (Aggregation::TokenMean, 0.5),
+        (Aggregation::SequenceMean, 0.5),
+        (Aggregation::Sequence, 0.5),
+        (Aggregation::SequenceGeometric, 0.5),
+        (Aggregation::ConstantLength, 5.0 / (4 * CAP) as f32),
+    ] {
+        let sample = |length: usize| Sample {
+            token_ids: vec![0; 1 + length],
+            loss_mask: (0..=length).map(|t| t > 0).collect(),
+            old_log_probs: vec![-1.0; length],
+            ref_log_probs: None,
+            advantage: 1.0,
+        };
+        let totals = Totals::of([3, 2, 4, 1].into_iter(), CAP);
+        let batches = TrainBatch::pack(&device, &[sample(3), sample(2)], totals, 100, aggregation);
+        let weights: f32 = batches[0].weights.read().iter().sum();
+        assert!((weights - sum).abs() < 1e-6, "{aggregation:?}: {weights}");
+    }
+}
+
+/// GSPO, Dr. GRPO, two sides of the clip and the other estimators, as `testdata/make/grpo_variants.py` computes them in f64.
+#[test]
+fn later_proposals_are_their_published_formulae() {
+    let device = Device::open("cpu", 1).unwrap();
+    let variants = read("grpo_variants.json");
+    assert_eq!(variants.as_array().unwrap().len(), 12);
+    for variant in variants.as_array().unwrap() {
+        let of = |key: &str| variant[key].as_f64().unwrap();
+        let config = Objective {
+            clip: Clip { low: of("low"), high: of("high") },
+            kl_beta: of("beta"),
+            kl: serde_json::from_value(variant["kl"].clone()).unwrap(),
+            aggregation: serde_json::from_value(variant["aggregation"].clone()).unwrap(),
+        };
+        let mut outputs = outputs();
+        assert_near(objective(&outputs, CAP, &config), of("objective"), 1e-9);
+        for tokens in [100, 1] {
+            let (loss, gradient) = tensor_loss(&device, &outputs, tokens, &config);
+            assert_near(-loss, of("objective"), 1e-5);
+            let slopes = slopes(&mut outputs, &config);
+            gradient.iter().zip(&slopes).for_each(|(&ours, &slope)| assert_near(ours, slope, 1e-5));
+        }
+    }
+    assert_eq!(group_relative(&[1.0, 0.0, 0.0, 1.0], Std::None), Some(vec![0.5, -0.5, -0.5, 0.5]));
 }

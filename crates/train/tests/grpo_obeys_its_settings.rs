@@ -52,6 +52,17 @@ group_size = 8
 max_tokens = [[0, 48]]
 learning_rate = { adamw = 1e-3 }
 kl_beta = 0.0
+[[stage]]
+kind = "grpo"
+name = "again"
+from = "base"
+steps = 1
+questions_per_step = 24
+group_size = 4
+max_tokens = [[0, 48]]
+learning_rate = { adamw = 1e-3 }
+kl_beta = 0.0
+resample = 2
 "#;
 
 /// The folder of the run, made once for all tests; that of the last time goes.
@@ -132,6 +143,23 @@ fn every_minibatch_is_an_update_from_groups_of_its_own() {
     let state = small::stage(&RUN, "zero").join("checkpoints/step-00000003/state.json");
     let state: Value = serde_json::from_str(&std::fs::read_to_string(state).unwrap()).unwrap();
     assert_eq!(state["updates"], 6, "two of every step");
+}
+
+#[test]
+fn groups_without_advantages_make_room_for_others() {
+    let lines = small::lines(&small::stage(&RUN, "again").join("rollouts.jsonl"));
+    let groups: Vec<GroupRecord> = lines.into_iter().map(|line| serde_json::from_value(line).unwrap()).collect();
+    let learned = groups.iter().filter(|group| group.rollouts.iter().any(|rollout| rollout.advantage != 0.0)).count();
+    // Of 24 groups some were flat, and so were some of those that came in their place.
+    let flat_at_first = groups[..24].iter().filter(|group| group.rollouts.iter().all(|r| r.advantage == 0.0)).count();
+    assert!(flat_at_first > 0 && learned > 24 - flat_at_first && learned <= 24, "{flat_at_first}, {learned}");
+    assert!(groups.len() > 24 && groups.len() <= 72);
+    let line = &metrics("again")[0];
+    assert_eq!(line[metric::GROUPS].as_u64(), Some(groups.len() as u64), "{line}");
+    assert_eq!(line[metric::LEARNED].as_u64(), Some(4 * learned as u64), "{line}");
+    assert_eq!(line[metric::RATIO_EXACT].as_f64(), Some(1.0), "{line}");
+    let flat = (groups.len() - learned) as f64 / groups.len() as f64;
+    assert!((line[metric::FRAC_REWARD_ZERO_STD].as_f64().unwrap() - flat).abs() < 1e-12, "{line}");
 }
 
 #[test]

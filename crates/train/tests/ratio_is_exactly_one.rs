@@ -10,8 +10,8 @@ use minke_tensor::Pass;
 use minke_text::Tokenizer;
 use minke_train::grpo::loss::Diagnostics;
 use minke_train::grpo::rollout::{Policy, QuestionSampler};
-use minke_train::grpo::types::{Group, Sample, TrainBatch};
-use minke_train::grpo::{Aggregation, EngineSizes, Objective, PromptForm};
+use minke_train::grpo::types::{Group, Sample, Totals, TrainBatch};
+use minke_train::grpo::{Aggregation, Clip, EngineSizes, KlEstimator, Objective, PromptForm};
 use minke_train::stage::Context;
 
 #[test]
@@ -92,21 +92,23 @@ fn rollouts(model: &Transformer, params: &SamplingParams) -> Vec<Group> {
     let mut engines = sizes.engines(&device, model.config()).unwrap();
     let mut params = params.clone();
     params.stop_ids = sampler.sampling(1.0, 1).unwrap().stop_ids;
-    let questions = sampler.questions(7, 9).unwrap();
+    let questions = sampler.questions(7, 0..9).unwrap();
     sampler.rollouts(&mut engines, Policy { model, version: 0 }, questions, &params, 4, 7).unwrap()
 }
 
 /// What a model's forward says about the rollouts of another.
 fn look(model: &Transformer, groups: &[Group], inverse_temperature: f32) -> Diagnostics {
     let device = small::device();
-    let objective = Objective { clip: 0.2, kl_beta: 0.0, aggregation: Aggregation::TokenMean };
+    let objective =
+        Objective { clip: Clip::both(0.2), kl_beta: 0.0, kl: KlEstimator::K3, aggregation: Aggregation::TokenMean };
     let samples: Vec<Sample> = groups
         .iter()
         .flat_map(|group| group.rollouts.iter().map(|rollout| Sample::new(&group.question, rollout, 1.0)))
         .collect();
     let mut seen = Diagnostics::default();
     let pass = Pass::recording(&device);
-    for batch in TrainBatch::pack(&device, &samples, 400, objective.aggregation) {
+    let totals = Totals::of(samples.iter().map(|sample| sample.old_log_probs.len()), 40);
+    for batch in TrainBatch::pack(&device, &samples, totals, 400, objective.aggregation) {
         let output = model.forward(pass, &batch.batch, None, false).unwrap();
         let hidden = output.hidden.gather_rows(pass, &batch.rows).unwrap();
         let log_probs = model.log_probs(pass, &hidden, &batch.targets, inverse_temperature).unwrap().log_prob;

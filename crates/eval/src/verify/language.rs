@@ -1,7 +1,10 @@
 //! Language consistency: how much of a text is in the language that was asked for?
 
+use serde::{Deserialize, Serialize};
+
 /// A language, as far as its script tells.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Language {
     /// Latin letters.
     English,

@@ -2,8 +2,8 @@
 
 use super::config::Std;
 
-/// How many standard deviations each reward of a group lies above the group's mean, or nothing if all rewards
-/// are the same: such a group has no gradient.
+/// How many standard deviations each reward of a group lies above the group's mean (how far, without a deviation), or nothing
+/// if all rewards are the same: such a group has no gradient.
 ///
 /// No epsilon is added to the deviation: where it could matter, the group is left out.
 ///
@@ -26,8 +26,9 @@ pub fn group_relative(rewards: &[f64], std: Std) -> Option<Vec<f64>> {
     if rewards.iter().all(|reward| reward == first) {
         return None;
     }
-    let (mean, deviation) = (mean(rewards), deviation(rewards, std));
-    Some(rewards.iter().map(|reward| (reward - mean) / deviation).collect())
+    let mean = mean(rewards);
+    let divisor = if std == Std::None { 1.0 } else { deviation(rewards, std) };
+    Some(rewards.iter().map(|reward| (reward - mean) / divisor).collect())
 }
 
 /// The mean of the rewards of a group.
@@ -44,7 +45,7 @@ pub fn deviation(rewards: &[f64], std: Std) -> f64 {
     let squares: f64 = rewards.iter().map(|reward| (reward - mean).powi(2)).sum();
     let count = match std {
         Std::Population => rewards.len(),
-        Std::Sample => rewards.len() - 1,
+        Std::Sample | Std::None => rewards.len() - 1,
     };
     (squares / count as f64).sqrt()
 }

@@ -35,6 +35,12 @@ pub struct RolloutRecord {
     pub verdict: Verdict,
     /// The format reward before its weight.
     pub format: u8,
+    /// The share of the thought's words in the language, if that is rewarded.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub language: Option<f32>,
+    /// The penalty for coming near the cap before its weight, if there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub overlong: Option<f32>,
     /// The sum of the rewards.
     pub reward: f32,
     /// How much better than its group; 0 in groups that are not learned from.
@@ -52,6 +58,8 @@ impl GroupRecord {
             text: output.text.clone(),
             verdict: output.verdict,
             format: output.format as u8,
+            language: output.language.map(|share| share as f32),
+            overlong: output.overlong.map(|penalty| penalty as f32),
             reward: output.reward as f32,
             advantage: advantages.map_or(0.0, |advantages| advantages[i] as f32),
             tokens: output.rollout.token_ids.len(),
@@ -93,16 +101,24 @@ pub(super) struct Rollouts {
     reward_std: f64,
     /// Share of groups whose rewards are all the same.
     without_variance: f64,
+    /// Share of groups whose answers are all right, and all wrong.
+    all_right: f64,
+    all_wrong: f64,
+    /// Groups that were drawn.
+    groups: usize,
     accuracy: f64,
     format: f64,
+    /// Mean share of words in the language, if that is rewarded.
+    language: Option<f64>,
     entropy: f64,
     mean_length: f64,
     truncated: f64,
     /// Of outputs whose tasks have attempts.
     attempts: Option<f64>,
     tokens: usize,
-    /// Outputs to problems that cannot be graded.
+    /// Outputs to problems that cannot be graded, and their share.
     unusable: usize,
+    unusable_ratio: f64,
 }
 
 impl Rollouts {
@@ -114,6 +130,10 @@ impl Rollouts {
         };
         let deviations: Vec<f64> = usable.iter().map(|group| deviation(&group.rewards(), std)).collect();
         let flat = usable.len() - advantages.iter().flatten().count();
+        let all = |right: f64| {
+            let alike = usable.iter().filter(|group| group.outputs.iter().all(|output| output.accuracy == right));
+            share(alike.count(), usable.len())
+        };
         let tokens: usize = outputs.iter().map(|output| output.rollout.token_ids.len()).sum();
         let tried: Vec<usize> = outputs.iter().filter_map(|output| output.attempts).collect();
         let entropies = outputs.iter().flat_map(|output| &output.rollout.entropies).map(|&nats| f64::from(nats));
@@ -121,14 +141,22 @@ impl Rollouts {
             reward: over(&|output| output.reward),
             reward_std: if deviations.is_empty() { 0.0 } else { mean(&deviations) },
             without_variance: share(flat, usable.len()),
+            all_right: all(1.0),
+            all_wrong: all(0.0),
+            groups: scored.len(),
             accuracy: over(&|output| output.accuracy),
             format: over(&|output| output.format),
+            language: outputs
+                .first()
+                .and_then(|output| output.language)
+                .map(|_| over(&|output| output.language.unwrap_or(0.0))),
             entropy: entropies.sum::<f64>() / tokens.max(1) as f64,
             mean_length: share(tokens, outputs.len()),
             truncated: over(&|output| f64::from(u8::from(output.rollout.truncated()))),
             attempts: (!tried.is_empty()).then(|| share(tried.iter().sum(), tried.len())),
             tokens,
             unusable: unusable.iter().map(|group| group.outputs.len()).sum(),
+            unusable_ratio: share(unusable.len(), scored.len()),
         }
     }
 
@@ -143,8 +171,12 @@ impl Rollouts {
             .set(metric::REWARD, self.reward)
             .set(metric::REWARD_STD, self.reward_std)
             .set(metric::FRAC_REWARD_ZERO_STD, self.without_variance)
+            .set(metric::ALL_RIGHT, self.all_right)
+            .set(metric::ALL_WRONG, self.all_wrong)
+            .set(metric::GROUPS, self.groups)
             .set(metric::ACCURACY, self.accuracy)
             .set(metric::FORMAT, self.format)
+            .set_if(metric::LANGUAGE, self.language)
             .set_if(metric::KL, kl.then(|| all.kl / all.tokens.max(1) as f64))
             .set(metric::ENTROPY, self.entropy)
             .set(metric::CLIP_RATIO, share(all.clipped, all.tokens))
@@ -156,6 +188,7 @@ impl Rollouts {
             .set(metric::LEARNED, updates.learned)
             .set(metric::SKIPPED, updates.skipped)
             .set(metric::GOLD_UNUSABLE, self.unusable)
+            .set(metric::GOLD_UNUSABLE_RATIO, self.unusable_ratio)
             .set_if(metric::MAX_VIOLATION, updates.load_violation);
         metrics
     }

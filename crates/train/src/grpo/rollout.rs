@@ -2,6 +2,7 @@
 //! trainer's to the bit.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 use minke_engine::{Replicas, SamplingParams};
 use minke_eval::{Prompt, TrainingProblem, prompt};
@@ -74,18 +75,18 @@ impl<'a> QuestionSampler<'a> {
         self.tasks[question.task].0
     }
 
-    /// The questions with number `cursor` of the stage: a function of the run's seed, the stage's name and these.
+    /// The questions with these numbers of the step's data `cursor`: a function of the run's seed, the stage's name and these.
     ///
     /// # Paper
     /// - R1 2.2.3 (the template leaves the thought to the model)
     ///
     /// # Errors
     /// If the template refuses a question.
-    pub fn questions(&self, cursor: u64, count: usize) -> Result<Vec<Question>> {
+    pub fn questions(&self, cursor: u64, numbers: Range<u64>) -> Result<Vec<Question>> {
         let total: f64 = self.tasks.iter().map(|(_, share)| share).sum();
         let (seed, stage) = (self.context.seed, hash_name(self.context.stage));
-        let question = |i: usize| {
-            let mut stream = draw(seed, Domain::Data, &[stage, cursor, i as u64]);
+        let question = |number: u64| {
+            let mut stream = draw(seed, Domain::Data, &[stage, cursor, number]);
             let mut left = stream.uniform() * total;
             let taken = self.tasks.iter().position(|(_, share)| {
                 left -= share;
@@ -95,9 +96,9 @@ impl<'a> QuestionSampler<'a> {
             let problem = TrainingProblem::draw(&self.tasks[task].0.task, seed, stream.bits());
             let forced = self.form == PromptForm::ForcedThought;
             let Prompt { text, token_ids, .. } = prompt(self.template(), self.tokenizer(), &problem, forced)?;
-            Ok(Question { task, problem, prompt: text, token_ids })
+            Ok(Question { number, task, problem, prompt: text, token_ids })
         };
-        (0..count).map(question).collect()
+        numbers.map(question).collect()
     }
 
     /// A group of `n` outputs of the policy for every question, in order. The seed of a group is
@@ -118,8 +119,8 @@ impl<'a> QuestionSampler<'a> {
         cursor: u64,
     ) -> Result<Vec<Group>> {
         let stage = hash_name(self.context.stage);
-        for (i, question) in questions.iter().enumerate() {
-            let seed = draw(self.context.seed, Domain::Rollout, &[stage, cursor, i as u64]).bits();
+        for question in &questions {
+            let seed = draw(self.context.seed, Domain::Rollout, &[stage, cursor, question.number]).bits();
             engines.submit(&question.token_ids, &params.clone().with_seed(seed), n)?;
         }
         // Results come in order of submission.

@@ -16,6 +16,8 @@ use crate::Result;
 /// A problem as the policy reads it.
 #[derive(Clone, Debug)]
 pub struct Question {
+    /// Which of the step's questions, from 0.
+    pub number: u64,
     /// Which of the stage's tasks it is of.
     pub task: usize,
     /// What is asked, and how it is graded.
@@ -67,6 +69,10 @@ pub struct Scored {
     pub accuracy: f64,
     /// 1 for exactly one thought and then an answer.
     pub format: f64,
+    /// The share of the thought's words in the language, if that is rewarded.
+    pub language: Option<f64>,
+    /// The penalty for coming near the cap, if there is one; 0 to -1.
+    pub overlong: Option<f64>,
     /// Attempts that the thought shows, if its task has such.
     pub attempts: Option<usize>,
     /// The weighted sum of the parts.
@@ -134,7 +140,30 @@ impl Sample {
     }
 }
 
-/// Samples packed for one forward. A *unit* is a token, or an output under [`Aggregation::Sequence`].
+/// What the weights of an update are shares of: all outputs to usable questions, whether there is something to learn from them or not.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Totals {
+    /// Outputs.
+    pub outputs: usize,
+    /// Their tokens.
+    pub tokens: usize,
+    /// The longest output allowed, in tokens.
+    pub cap: usize,
+}
+
+impl Totals {
+    /// Those of outputs with these lengths.
+    pub fn of(lengths: impl Iterator<Item = usize>, cap: usize) -> Self {
+        lengths.fold(Self { cap, ..Self::default() }, |sum, length| Self {
+            outputs: sum.outputs + 1,
+            tokens: sum.tokens + length,
+            cap,
+        })
+    }
+}
+
+/// Samples packed for one forward. A *unit* is a token, or an output under [`Aggregation::Sequence`] and
+/// [`Aggregation::SequenceGeometric`].
 ///
 /// # Examples
 /// Two samples of 3 + 2 and 4 + 3 tokens: `batch` has T = 12 rows, A = 5 of them choose tokens, `outputs` is
@@ -156,25 +185,21 @@ pub struct TrainBatch {
     pub ref_log_probs: Option<Tensor>,
     /// Advantage of each unit. `[A]` or `[N]`
     pub advantages: Tensor,
-    /// What each unit counts in the objective; 1 in all over the batches of an update. `[A]` or `[N]`
+    /// What each unit counts in the objective. `[A]` or `[N]`
     pub weights: Tensor,
     aggregation: Aggregation,
-}
-
-/// What an update has in all its batches.
-#[derive(Clone, Copy)]
-struct Totals {
-    outputs: usize,
-    /// Tokens that the policy chose.
-    tokens: usize,
 }
 
 impl TrainBatch {
     /// The samples of one update, packed in order into batches of at most `tokens` tokens (a longer sample is a
     /// batch of its own).
-    pub fn pack(device: &Device, samples: &[Sample], tokens: usize, aggregation: Aggregation) -> Vec<Self> {
-        let tokens_chosen = samples.iter().map(|sample| sample.old_log_probs.len()).sum();
-        let totals = Totals { outputs: samples.len(), tokens: tokens_chosen };
+    pub fn pack(
+        device: &Device,
+        samples: &[Sample],
+        totals: Totals,
+        tokens: usize,
+        aggregation: Aggregation,
+    ) -> Vec<Self> {
         let mut batches = Vec::new();
         let (mut start, mut filled) = (0, 0);
         for (i, sample) in samples.iter().enumerate() {
@@ -208,7 +233,8 @@ impl TrainBatch {
             let (units, weight) = match aggregation {
                 Aggregation::TokenMean => (output.len(), 1.0 / totals.tokens as f64),
                 Aggregation::SequenceMean => (output.len(), 1.0 / (totals.outputs * output.len()) as f64),
-                Aggregation::Sequence => (1, 1.0 / totals.outputs as f64),
+                Aggregation::Sequence | Aggregation::SequenceGeometric => (1, 1.0 / totals.outputs as f64),
+                Aggregation::ConstantLength => (output.len(), 1.0 / (totals.outputs * totals.cap) as f64),
             };
             advantages.extend(std::iter::repeat_n(advantage as f32, units));
             weights.extend(std::iter::repeat_n(weight as f32, units));
@@ -232,7 +258,7 @@ impl TrainBatch {
         }
     }
 
-    /// Values of tokens as values of units: themselves, or their sums over outputs.
+    /// Values of tokens as values of units: themselves, or over outputs their sums or means.
     ///
     /// # Shapes
     /// x `[A]` -> `[A]` or `[N]`
@@ -240,14 +266,16 @@ impl TrainBatch {
     /// # Errors
     /// If there is another number of values.
     pub fn by_unit(&self, pass: Pass<'_>, x: &Tensor) -> Result<Tensor> {
-        if self.aggregation != Aggregation::Sequence {
-            return Ok(x.clone());
-        }
+        let share = match self.aggregation {
+            Aggregation::TokenMean | Aggregation::SequenceMean | Aggregation::ConstantLength => return Ok(x.clone()),
+            Aggregation::Sequence => |_: usize| 1.0,
+            Aggregation::SequenceGeometric => |length: usize| (1.0 / length as f64) as f32,
+        };
         let (outputs, longest) = (&self.outputs, self.outputs.iter().map(Range::len).max().unwrap_or(0));
         // A row for each output, as wide as the longest: what is missing repeats its first token and weighs nothing.
         let places = outputs.iter().flat_map(|o| (0..longest).map(|t| o.start + if t < o.len() { t } else { 0 }));
         let places: Vec<u32> = places.map(|place| place as u32).collect();
-        let present = outputs.iter().flat_map(|o| (0..longest).map(|t| if t < o.len() { 1.0 } else { 0.0 }));
+        let present = outputs.iter().flat_map(|o| (0..longest).map(|t| if t < o.len() { share(o.len()) } else { 0.0 }));
         let present = Tensor::from_slice(pass.device, &[outputs.len(), longest], &present.collect::<Vec<f32>>());
         let in_order = Indices::from_slice(pass.device, &vec![0; places.len()]);
         let column = x.reshape(&[x.shape().elements(), 1])?;

@@ -3,9 +3,11 @@
 use std::fmt::Write;
 
 use minke_eval::{EvalConfig, Interval, TaskReport, Transcript, Verdict};
+use serde_json::Value;
 
 use super::plot::{Bar, Series, bars, lines};
 use super::read::{RunFiles, StageFiles};
+use crate::grpo::Reason;
 use crate::metric;
 
 pub(super) const STYLE: &str = "body{font:15px/1.5 system-ui,sans-serif;max-width:1340px;margin:2em auto;padding:0 1em;color:#222}
@@ -212,7 +214,10 @@ fn section(html: &mut String, stage: &StageFiles) {
         ("length in tokens", named(&[metric::MEAN_LENGTH])),
         ("attempts", named(&[metric::ATTEMPTS])),
         ("entropy in nats", named(&[metric::ENTROPY])),
-        ("groups without gradient", named(&[metric::FRAC_REWARD_ZERO_STD, metric::CUT_OFF])),
+        (
+            "groups without gradient",
+            named(&[metric::FRAC_REWARD_ZERO_STD, metric::ALL_RIGHT, metric::ALL_WRONG, metric::CUT_OFF]),
+        ),
         ("divergence from the reference", named(&[metric::KL])),
         ("gradient norm", named(&[metric::GRAD_NORM])),
         ("expert load: fullest over mean, less 1", loads),
@@ -226,10 +231,30 @@ fn section(html: &mut String, stage: &StageFiles) {
         html.extend(lines(title, &series));
     }
     let _ = writeln!(html, "</div>");
+    reasons(html, stage);
     for (origin, transcripts) in stage.transcripts.iter().filter(|(_, transcripts)| !transcripts.is_empty()) {
         let _ = writeln!(html, "<details><summary>Answers to read: {}</summary>", escape(origin));
         transcripts.iter().for_each(|transcript| answer(html, transcript));
         let _ = writeln!(html, "</details>");
+    }
+}
+
+/// Why a reward may not have risen: in how many steps of a stage of reinforcement learning each reason held.
+fn reasons(html: &mut String, stage: &StageFiles) {
+    let rows: String = Reason::ALL
+        .into_iter()
+        .filter_map(|reason| {
+            let holds = |line: &&Value| reason.holds(|name| line[name].as_f64(), stage.format_is_rewarded);
+            let steps = stage.metrics.iter().filter(holds).filter_map(|line| line[metric::STEP].as_u64());
+            let steps: Vec<u64> = steps.collect();
+            let (first, last) = (steps.first()?, steps.last()?);
+            let (name, count) = (reason.name(), steps.len());
+            Some(format!("<tr><td class=\"l\">{name}</td><td>{count}</td><td>{first}</td><td>{last}</td></tr>\n"))
+        })
+        .collect();
+    if stage.kind == "grpo" && !rows.is_empty() {
+        let head = "<tr><th class=\"l\">why a reward may not rise</th><th>steps</th><th>first</th><th>last</th></tr>";
+        let _ = writeln!(html, "<table>{head}\n{rows}</table>");
     }
 }
 

@@ -36,6 +36,8 @@ pub struct StageFiles {
     pub scores: Vec<TaskReport>,
     /// Rollouts to read: where they come from, and they themselves.
     pub transcripts: Vec<(String, Vec<Transcript>)>,
+    /// Whether the format of answers is rewarded.
+    pub format_is_rewarded: bool,
     /// What cannot be read, one sentence for each file.
     pub broken: Vec<String>,
 }
@@ -82,7 +84,8 @@ fn read_stage(folder: &Path, config: &Value) -> StageFiles {
     let mut transcripts = rollouts_to_read(&lines(&folder, "rollouts.jsonl", &mut broken));
     let held_out = scores.iter().filter(|report| !report.transcripts.is_empty());
     transcripts.extend(held_out.map(|report| (format!("held-out {}", report.task), report.transcripts.clone())));
-    StageFiles { kind: text("kind"), name, metrics, timings, scores, transcripts, broken }
+    let format_is_rewarded = config["rewards"]["format"].as_f64().is_some_and(|weight| weight > 0.0);
+    StageFiles { kind: text("kind"), name, metrics, timings, scores, transcripts, format_is_rewarded, broken }
 }
 
 /// The lines of a log; none if there is no such file. A last line without its end is still being written.

@@ -140,7 +140,13 @@ impl Losses {
             .set(metric::NUM_TOKENS, self.tokens)
             .set(metric::SKIPPED, u64::from(outcome.skipped))
             .set_if(metric::MAX_VIOLATION, load_violation(&self.loads));
-        StepRecord { metrics, timings: Metrics::new(), tokens: self.tokens as u64, skipped: outcome.skipped }
+        StepRecord {
+            metrics,
+            timings: Metrics::new(),
+            tokens: self.tokens as u64,
+            skipped: outcome.skipped,
+            advice: None,
+        }
     }
 }
 
