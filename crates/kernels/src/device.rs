@@ -3,7 +3,7 @@
 //! A buffer goes back to its device when it is dropped and is handed out again, so a step that repeats allocates
 //! nothing from the system; [`Device::system_allocations`] counts, and a test of the engine holds it at zero.
 
-use std::alloc::{Layout, alloc, dealloc, handle_alloc_error};
+use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -260,7 +260,7 @@ impl Store {
     fn give_back(&self, class: usize, pointer: NonNull<u8>) {
         if cfg!(exact_buffers) {
             // SAFETY: the memory came from `take` with the same class, and its one owner gives it up here.
-            return unsafe { dealloc(pointer.as_ptr(), Self::layout(class)) };
+            return unsafe { release(pointer, Self::layout(class)) };
         }
         let mut free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
         if free.len() <= class {
@@ -276,21 +276,71 @@ impl Store {
     }
 }
 
-/// Zeros from the system: whole huge pages where it has them, so that fewer translations of addresses are missed.
+/// Whether memory of this layout is mapped on its own.
+fn is_mapped(layout: Layout) -> bool {
+    cfg!(all(target_os = "linux", not(exact_buffers))) && layout.align() >= HUGE_PAGE
+}
+
+/// Zeros from the system. It makes pages of a mapping when they are first written, hence on the threads that write them and only
+/// so many, and makes huge ones where it can, so that fewer translations of addresses are missed.
 fn zeroed(layout: Layout) -> *mut u8 {
-    // SAFETY: the layout is not empty, and what is written is what was allocated.
+    // SAFETY: the layout is not empty.
+    if is_mapped(layout) { map(layout.size()) } else { unsafe { alloc_zeroed(layout) } }
+}
+
+/// Gives memory from [`zeroed`] back.
+///
+/// # Safety
+/// The memory has this layout, and nothing uses it any more.
+unsafe fn release(pointer: NonNull<u8>, layout: Layout) {
+    // SAFETY: the caller's promise.
     unsafe {
-        let pointer = alloc(layout);
-        if !pointer.is_null() {
-            #[cfg(target_os = "linux")]
-            if layout.align() >= HUGE_PAGE {
-                // Advice: if it is not taken, pages are small.
-                libc::madvise(pointer.cast(), layout.size(), libc::MADV_HUGEPAGE);
-            }
-            pointer.write_bytes(0, layout.size());
-        }
-        pointer
+        if is_mapped(layout) { unmap(pointer.as_ptr(), layout.size()) } else { dealloc(pointer.as_ptr(), layout) }
     }
+}
+
+/// Maps whole huge pages; null if there are none.
+#[cfg(target_os = "linux")]
+fn map(bytes: usize) -> *mut u8 {
+    let whole = bytes + HUGE_PAGE;
+    let (protection, flags) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
+    // SAFETY: a new mapping; of it so many bytes from a multiple of HUGE_PAGE on are kept, and what lies around them is given back.
+    unsafe {
+        let pointer = libc::mmap(std::ptr::null_mut(), whole, protection, flags, -1, 0);
+        if pointer == libc::MAP_FAILED {
+            return std::ptr::null_mut();
+        }
+        let pointer: *mut u8 = pointer.cast();
+        let before = pointer.align_offset(HUGE_PAGE);
+        let start = pointer.add(before);
+        if before > 0 {
+            unmap(pointer, before);
+        }
+        unmap(start.add(bytes), HUGE_PAGE - before);
+        // Advice: if it is not taken, pages are small.
+        libc::madvise(start.cast(), bytes, libc::MADV_HUGEPAGE);
+        start
+    }
+}
+
+/// Unmaps whole pages.
+///
+/// # Safety
+/// They are mapped, and nothing uses them any more.
+#[cfg(target_os = "linux")]
+unsafe fn unmap(pointer: *mut u8, bytes: usize) {
+    // SAFETY: the caller's promise.
+    unsafe { libc::munmap(pointer.cast(), bytes) };
+}
+
+#[cfg(not(target_os = "linux"))]
+fn map(_bytes: usize) -> *mut u8 {
+    unreachable!("invariant: memory is mapped on Linux alone")
+}
+
+#[cfg(not(target_os = "linux"))]
+unsafe fn unmap(_pointer: *mut u8, _bytes: usize) {
+    unreachable!("invariant: memory is mapped on Linux alone")
 }
 
 impl Drop for Store {
@@ -299,7 +349,7 @@ impl Drop for Store {
         for (class, pointers) in free.iter().enumerate() {
             for pointer in pointers {
                 // SAFETY: the memory came from `take` with the same class, and nothing else holds it.
-                unsafe { dealloc(pointer.as_ptr(), Self::layout(class)) };
+                unsafe { release(*pointer, Self::layout(class)) };
             }
         }
     }

@@ -404,7 +404,7 @@ simd_fn! {
                         // SAFETY: the caller's promise, for the panel's columns.
                         unsafe {
                             let codes = &panel.codes;
-                            all_rows::<S, SUB, BITS, SHIFTED>(s, x, rest_first, x_step, rest, codes, panel, y, y_row);
+                            all_rows::<S, SUB, BITS, SHIFTED>(s, x, rest_first, x_step, rest, codes, panel, &[], y, y_row);
                         }
                         take_zero(s.isa(), &x.coding, panel);
                         tiled.behind[count] = panel.bytes_behind(&x.coding, w, first + at);
@@ -424,18 +424,19 @@ simd_fn! {
                 let y = y.pointer(y_first + at);
                 let as_they_lie = m == 1 || x.coding.bits == 8;
                 let packed = if as_they_lie { panel.packed_codes(s, &x.coding, w, first + at) } else { None };
+                let behind = panel.bytes_behind(&x.coding, w, first + at);
                 // SAFETY: the caller's promise, for the panel's columns.
                 unsafe {
                     match packed {
                         Some(packed) if m == 1 => one_row::<S, SUB, BITS, SHIFTED>(s, x, x_first, packed, &panel, y),
                         // Codes of 8 bits lie as they are multiplied.
                         Some(packed) => {
-                            all_rows::<S, SUB, BITS, SHIFTED>(s, x, x_first, x_step, m, packed, &panel, y, y_row);
+                            all_rows::<S, SUB, BITS, SHIFTED>(s, x, x_first, x_step, m, packed, &panel, behind, y, y_row);
                         }
                         None => {
                             fill(s.isa(), &x.coding, w, first + at, &mut panel);
                             let codes = &panel.codes;
-                            all_rows::<S, SUB, BITS, SHIFTED>(s, x, x_first, x_step, m, codes, &panel, y, y_row);
+                            all_rows::<S, SUB, BITS, SHIFTED>(s, x, x_first, x_step, m, codes, &panel, behind, y, y_row);
                         }
                     }
                 }
@@ -499,7 +500,7 @@ unsafe fn float_columns(
 }
 
 /// Multiplies m rows of x, `step` apart, with a panel of these codes, as many at a time as the registers hold, and continues their sums
-/// in y if it is not the first.
+/// in y if it is not the first. The bytes of the panel behind this one are fetched meanwhile.
 ///
 /// # Safety
 /// y has these rows, `y_row` apart, with the panel's columns, and they are this call's alone.
@@ -513,21 +514,24 @@ unsafe fn all_rows<S: Simd, const SUB: usize, const BITS: usize, const SHIFTED: 
     m: usize,
     codes: &[u8],
     panel: &Panel,
+    behind: &[u8],
     y: *mut f32,
     y_row: usize,
 ) {
     let mut i = 0;
     while i < m {
-        let (row, y) = (row + i * step, y.wrapping_add(i * y_row));
+        let (row, y, behind) = (row + i * step, y.wrapping_add(i * y_row), if i == 0 { behind } else { &[] });
         // Tiles of one or two rows are slow: 5 rows are 3 and 2, not 4 and 1.
         // SAFETY: the caller's promise.
         unsafe {
             i += match m - i {
-                8.. if S::TILE_ROWS >= 12 => rows::<S, 8, SUB, BITS, SHIFTED>(s, x, row, step, codes, panel, y, y_row),
-                1 => rows::<S, 1, SUB, BITS, SHIFTED>(s, x, row, step, codes, panel, y, y_row),
-                2 => rows::<S, 2, SUB, BITS, SHIFTED>(s, x, row, step, codes, panel, y, y_row),
-                3 | 5 | 6 | 9 => rows::<S, 3, SUB, BITS, SHIFTED>(s, x, row, step, codes, panel, y, y_row),
-                _ => rows::<S, 4, SUB, BITS, SHIFTED>(s, x, row, step, codes, panel, y, y_row),
+                8.. if S::TILE_ROWS >= 12 => {
+                    rows::<S, 8, SUB, BITS, SHIFTED>(s, x, row, step, codes, panel, behind, y, y_row)
+                }
+                1 => rows::<S, 1, SUB, BITS, SHIFTED>(s, x, row, step, codes, panel, behind, y, y_row),
+                2 => rows::<S, 2, SUB, BITS, SHIFTED>(s, x, row, step, codes, panel, behind, y, y_row),
+                3 | 5 | 6 | 9 => rows::<S, 3, SUB, BITS, SHIFTED>(s, x, row, step, codes, panel, behind, y, y_row),
+                _ => rows::<S, 4, SUB, BITS, SHIFTED>(s, x, row, step, codes, panel, behind, y, y_row),
             };
         }
     }
@@ -765,6 +769,7 @@ unsafe fn rows<S: Simd, const R: usize, const SUB: usize, const BITS: usize, con
     step: usize,
     codes: &[u8],
     panel: &Panel,
+    behind: &[u8],
     y: *mut f32,
     y_row: usize,
 ) -> usize {
@@ -780,7 +785,11 @@ unsafe fn rows<S: Simd, const R: usize, const SUB: usize, const BITS: usize, con
             *sum = unsafe { s.load_ptr_n(y.wrapping_add(r * y_row), panel.columns) };
         }
     }
+    let share = behind.len().div_ceil(depth / SUB).next_multiple_of(LINE);
     for sub in 0..depth / SUB {
+        for line in (sub * share..behind.len().min((sub + 1) * share)).step_by(LINE) {
+            s.prefetch(behind.as_ptr().wrapping_add(line));
+        }
         let w = codes[sub * SUB * S::LANES..][..SUB * S::LANES].as_ptr();
         // SAFETY: the panel has LANES words of four codes for every four terms.
         unsafe { sub_block::<S, R, SUB, BITS, SHIFTED>(s, w, panel, sub, &columns, &mut sums) };
