@@ -129,8 +129,9 @@ export const scenarios = [
       await page.keyboard.press("Escape");
       await answered(page);
       const ending = await texts(page, ".ending");
-      // A small model may have come to its end before the key did.
-      if (!real || ending.length > 0) equal(ending, ["Stopped."], "it says so");
+      // A small model may have come to its end, or to that of its context, before the key did.
+      const own = real && (ending.length === 0 || ending[0] === "Cut short at the largest number of tokens.");
+      if (!own) equal(ending, ["Stopped."], "it says so");
     },
   },
   {

@@ -1,4 +1,4 @@
-import { useEffect, useReducer, useRef, useState } from "preact/hooks";
+import { useEffect, useLayoutEffect, useReducer, useRef, useState } from "preact/hooks";
 import type { App } from "../app";
 import { Composer } from "./composer";
 import { Conversation } from "./conversation";
@@ -41,7 +41,8 @@ export function Page({ app }: { app: App }) {
     menu.current?.focus();
   };
 
-  useEffect(() => {
+  // In the step that shows the list, so that Escape never meets a listener that does not know of it.
+  useLayoutEffect(() => {
     const pressed = (event: KeyboardEvent) => {
       const command = event.ctrlKey || event.metaKey;
       const key = event.key.toLowerCase();
