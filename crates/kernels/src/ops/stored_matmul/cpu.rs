@@ -424,7 +424,8 @@ simd_fn! {
                 let y = y.pointer(y_first + at);
                 let as_they_lie = m == 1 || x.coding.bits == 8;
                 let packed = if as_they_lie { panel.packed_codes(s, &x.coding, w, first + at) } else { None };
-                let behind = panel.bytes_behind(&x.coding, w, first + at);
+                // One row fetches ahead by itself.
+                let behind = if m > 1 { panel.bytes_behind(&x.coding, w, first + at) } else { &[] };
                 // SAFETY: the caller's promise, for the panel's columns.
                 unsafe {
                     match packed {
