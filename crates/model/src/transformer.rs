@@ -121,11 +121,12 @@ impl Transformer {
         all
     }
 
-    /// The same model in a precision: under `Bf16` weights are rounded, all but those of norms and gates, and biases.
+    /// The same model in a precision: under `Bf16` weights are rounded, those of adapters too, but not those of norms and gates,
+    /// biases, and what stays as it lies in a file.
     #[must_use]
     pub fn with_precision(mut self, device: &Device, precision: Precision) -> Self {
         let roles: Vec<ParamRole> = parameters(&self.config).iter().map(|spec| spec.role).collect();
-        let is_rounded = |param: &&mut Param| roles.get(param.id()).is_some_and(|role| role.is_rounded());
+        let is_rounded = |param: &&mut Param| roles.get(param.id()).is_none_or(|role| role.is_rounded());
         for param in self.params_mut().into_iter().filter(is_rounded) {
             param.hold_as(device, precision);
         }

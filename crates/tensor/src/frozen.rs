@@ -2,12 +2,12 @@
 //! weight. Of a product only the weight is kept, not the rows that it read.
 
 use minke_kernels::ops::matmul::Size;
-use minke_kernels::ops::{cast, grouped_matmul, log_prob, matmul, stored_matmul};
-use minke_kernels::{Bf16, Buffer, Device, Dtype, View};
+use minke_kernels::ops::{bf16_matmul, grouped_matmul, log_prob, matmul, stored_matmul};
+use minke_kernels::{Device, Floats, View};
 
 use crate::error::Error;
 use crate::shape::Shape;
-use crate::tensor::{Dense, Dispatch, Indices, Param, Pass, Result, Tensor, Weight};
+use crate::tensor::{Dispatch, Indices, Param, Pass, Result, Tensor, Weight};
 
 /// Logits that are held at once.
 const LOGITS: usize = 1 << 25;
@@ -19,17 +19,7 @@ pub(crate) fn rows_at_once(vocabulary: usize) -> usize {
     (LOGITS / vocabulary.max(1)).clamp(1, ROWS)
 }
 
-/// dy as a product in the precision of the weight takes it: rounded to bf16 if the weight is.
-fn operand(device: &Device, dense: &Dense, dy: View<'_, f32>) -> Option<Buffer> {
-    (dense.value.dtype() == Dtype::Bf16).then(|| {
-        let (mut rounded, mut wide) = (device.buffer::<Bf16>(dy.len()), device.buffer::<f32>(dy.len()));
-        cast::narrow(device, dy, rounded.view_mut());
-        cast::widen(device, rounded.view(), wide.view_mut());
-        wide
-    })
-}
-
-/// `dy W`.
+/// `dy W`, in the precision of products with the weight.
 ///
 /// # Shapes
 /// dy [.., N], W [N, K] -> `shape`, [.., K]
@@ -37,12 +27,13 @@ pub(crate) fn matmul_nn(device: &Device, dy: View<'_, f32>, w: &Param, shape: Sh
     let size = Size { m: shape.rows(), n: w.shape().rows(), k: w.shape().width() };
     let mut dx = Tensor::unwritten(device, shape);
     match &w.weight {
-        Weight::Dense(dense) => {
-            let (weight, rounded) = (dense.value.widened(device), operand(device, dense, dy));
-            let dy = rounded.as_ref().map_or(dy, Buffer::view);
-            matmul::matmul_nn(device, dy, weight.view("backward")?, size, dx.view_mut());
+        Weight::Dense(dense) => match dense.value.floats() {
+            Floats::F32(values) => matmul::matmul_nn(device, dy, values, size, dx.view_mut()),
+            Floats::Bf16(values) => bf16_matmul::matmul_nn(device, dy, values, size, dx.view_mut()),
+        },
+        Weight::Stored(stored) => {
+            stored_matmul::matmul_nn(device, dy, stored.matrix(), size.m, w.precision(), dx.view_mut());
         }
-        Weight::Stored(stored) => stored_matmul::matmul_nn(device, dy, stored.matrix(), size.m, dx.view_mut()),
         Weight::Split(_) => {
             let weight = w.weight.decode(device)?;
             matmul::matmul_nn(device, dy, weight.view("backward")?, size, dx.view_mut());
@@ -64,26 +55,32 @@ pub(crate) fn grouped_matmul_nn(
 ) -> Result<Tensor> {
     let [_, n, k] = *w.shape().dims() else { unreachable!("invariant: experts are stacked") };
     let mut dx = Tensor::unwritten(device, shape);
-    match &w.weight {
-        Weight::Dense(dense) => {
-            let (weight, rounded) = (dense.value.widened(device), operand(device, dense, dy));
-            let dy = rounded.as_ref().map_or(dy, Buffer::view);
-            let (size, offsets) = (Size { m: shape.rows(), n, k }, plan.offsets.view());
-            grouped_matmul::grouped_matmul_nn(device, dy, weight.view("backward")?, offsets, size, dx.view_mut());
+    if let Weight::Dense(dense) = &w.weight
+        && let Floats::F32(values) = dense.value.floats()
+    {
+        let size = Size { m: shape.rows(), n, k };
+        grouped_matmul::grouped_matmul_nn(device, dy, values, plan.offsets.view(), size, dx.view_mut());
+        return Ok(dx);
+    }
+    let (offsets, mut out) = (plan.offsets.read(), dx.view_mut());
+    for (expert, rows) in offsets.windows(2).map(|pair| pair[0] as usize..pair[1] as usize).enumerate() {
+        if rows.is_empty() {
+            continue;
         }
-        Weight::Stored(stored) => {
-            let (offsets, mut out) = (plan.offsets.read(), dx.view_mut());
-            for (expert, rows) in offsets.windows(2).map(|pair| pair[0] as usize..pair[1] as usize).enumerate() {
-                if rows.is_empty() {
-                    continue;
-                }
+        let (m, to) = (rows.len(), out.again().part(rows.start * k..rows.end * k));
+        let dy = dy.part(rows.start * n..rows.end * n);
+        match &w.weight {
+            Weight::Dense(dense) => {
+                let values = dense.value.bf16().part(expert * n * k..(expert + 1) * n * k);
+                bf16_matmul::matmul_nn(device, dy, values, Size { m, n, k }, to);
+            }
+            Weight::Stored(stored) => {
                 let absent = || Error::ExpertAbsent { name: w.name().into(), expert: expert as u32 };
                 let matrix = stored.stored(stored.expert(expert).ok_or_else(absent)?);
-                let (from, to) = (dy.part(rows.start * n..rows.end * n), rows.start * k..rows.end * k);
-                stored_matmul::matmul_nn(device, from, matrix, rows.len(), out.again().part(to));
+                stored_matmul::matmul_nn(device, dy, matrix, m, w.precision(), to);
             }
+            Weight::Split(_) => unreachable!("invariant: only kv_b_proj has halves"),
         }
-        Weight::Split(_) => unreachable!("invariant: only kv_b_proj has halves"),
     }
     Ok(dx)
 }

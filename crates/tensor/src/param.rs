@@ -13,7 +13,7 @@ use crate::tensor::{Dense, Packed, Param, Result, Tensor, Weight};
 impl Param {
     /// A parameter with the given name, row in the table and weight.
     pub fn new(name: &str, id: usize, weight: impl Into<Weight>) -> Self {
-        Self { name: name.into(), id, weight: weight.into(), frozen: false, adapter: None }
+        Self { name: name.into(), id, weight: weight.into(), precision: Precision::F32, frozen: false, adapter: None }
     }
 
     /// From now on the parameter is not trained: it gets no gradient, and gradients flow through it in any format.
@@ -26,11 +26,12 @@ impl Param {
         self.frozen
     }
 
-    /// In which precision products with it are.
+    /// In which precision products with it are; of a weight that stays as it lies in a file, their gradients.
     pub(crate) fn precision(&self) -> Precision {
         match &self.weight {
             Weight::Dense(dense) if dense.value.dtype() == Dtype::Bf16 => Precision::Bf16,
-            _ => Precision::F32,
+            Weight::Dense(_) => Precision::F32,
+            Weight::Stored(_) | Weight::Split(_) => self.precision,
         }
     }
 
@@ -90,8 +91,10 @@ impl Param {
         }
     }
 
-    /// Holds the values in the precision of a model, rounded if need be. What is not held as f32 or bf16 stays as it is.
+    /// Holds the values in the precision of a model, rounded if need be. A weight that stays as it lies in a file multiplies as
+    /// its format says; under `Bf16` the gradients that flow through it are products of bf16.
     pub fn hold_as(&mut self, device: &Device, precision: Precision) {
+        self.precision = precision;
         if let Weight::Dense(dense) = &mut self.weight {
             let value = match (precision, dense.value.dtype()) {
                 (Precision::F32, Dtype::F32) | (Precision::Bf16, Dtype::Bf16) => return,

@@ -436,6 +436,7 @@ pub struct Param {
     pub(crate) name: Arc<str>,
     pub(crate) id: usize,
     pub(crate) weight: Weight,
+    pub(crate) precision: Precision,
     pub(crate) frozen: bool,
     pub(crate) adapter: Option<Box<Adapter>>,
 }

@@ -43,7 +43,8 @@ pub struct RunConfig {
     pub name: String,
     /// Seed of every draw.
     pub seed: u64,
-    /// With which numbers models multiply by their weights, in training and in rollouts: `"f32"` or `"bf16"`.
+    /// With which numbers models multiply by their weights, in training and in rollouts: `"f32"` or `"bf16"`. Weights of codes that
+    /// stay as they are multiply as their format says; the gradients through them are in this precision.
     pub precision: Precision,
     /// The model that is made from random weights, under published names; `vocab_size`, `bos_token_id` and `eos_token_id` are those of
     /// the tokenizer unless they are given. None in a run that starts from published models, which have their own.

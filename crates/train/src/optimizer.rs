@@ -139,7 +139,10 @@ impl Optimizer {
             let Some(spec) = specs.get(param.id()) else {
                 // Of an adapter.
                 let (first, second) = (zeros(param.shape().dims()), zeros(param.shape().dims()));
-                return Some(State { master: None, kind: Kind::AdamW { first, second, decays: true } });
+                return Some(State {
+                    master: master(device, param),
+                    kind: Kind::AdamW { first, second, decays: true },
+                });
             };
             if spec.role == ParamRole::CorrectionBias || (!train_mtp && spec.layer.is_some_and(|id| id >= layers)) {
                 return None;

@@ -82,13 +82,13 @@ impl<'a> Start<'a> {
         };
         let archive = archive.get();
         let is_frozen = settings.lora().is_some() || !stage.trains();
-        // Weights that stay as they are keep their format, unless products are to be in bf16. What a stage from random weights
-        // left is dense as it was trained.
-        let keeps_format = is_frozen && precision == Precision::F32 && config.published_of(stage).is_some();
-        let mut model = match keeps_format {
-            true => archive.load_interleaved(device)?,
-            false => archive.load_dense(device)?.with_precision(device, precision),
-        };
+        // Weights that stay as they are keep their format; floats under `bf16` become what its products read. What a stage from
+        // random weights left is dense as it was trained.
+        let keeps_format = is_frozen
+            && (precision == Precision::F32 || archive.is_quantized())
+            && config.published_of(stage).is_some();
+        let model = if keeps_format { archive.load_interleaved(device)? } else { archive.load_dense(device)? };
+        let mut model = model.with_precision(device, precision);
         match (settings.lora(), adapter) {
             (None, None) if keeps_format => model.freeze(),
             (None, None) => {}
@@ -112,7 +112,8 @@ impl<'a> Start<'a> {
                 }
             }
         }
-        Ok(model)
+        // The adapter's weights too.
+        Ok(model.with_precision(device, precision))
     }
 
     /// What a stage trains and what memory that takes, in a line.

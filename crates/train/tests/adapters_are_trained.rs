@@ -6,12 +6,13 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use minke_model::{Batch, LossWeights, Targets};
+use minke_spec::{Format, ParamRole};
 use minke_tensor::{Device, Pass, backward};
 use minke_text::{ChatTemplate, Tokenizer};
 use minke_train::optimizer::{LearningRates, OptimizerConfig};
 use minke_train::trainer::Trainer;
 use minke_train::{Base, Bases, Observer, RunConfig, Silent, StepView, execute_with};
-use minke_weights::{ADAPTER_FILE, Archive, load_adapter};
+use minke_weights::{ADAPTER_FILE, Archive, TensorWriter, load_adapter};
 use safetensors::SafeTensors;
 
 fn root() -> PathBuf {
@@ -94,9 +95,28 @@ fn base() -> Base {
     }
 }
 
-fn bases() -> Bases {
+/// The same with matrices in codes.
+fn quantized(folder: &Path) -> Base {
+    let (mut base, path) = (base(), folder.join("q8_0.gguf"));
+    let mut planned = base.archive.plan_gguf().unwrap();
+    for tensor in planned.iter_mut().filter(|tensor| tensor.is_matrix() && tensor.role != Some(ParamRole::Router)) {
+        if tensor.width().is_multiple_of(32) {
+            tensor.format = Format::Q8_0;
+        }
+    }
+    let pairs = base.archive.gguf_pairs("quantized", &planned).unwrap();
+    let (device, progress) = (&device(), &|_| true);
+    TensorWriter { device, archive: &base.archive, planned: &planned, importance: None, adapter: None, progress }
+        .write_gguf(&pairs, &path)
+        .unwrap();
+    base.archive = Archive::open(&path).unwrap();
+    assert!(base.archive.is_quantized());
+    base
+}
+
+fn bases(base: Base) -> Bases {
     let mut bases = Bases::default();
-    bases.add("published", base()).unwrap();
+    bases.add("published", base).unwrap();
     bases
 }
 
@@ -125,7 +145,7 @@ impl Observer for Stop {
 }
 
 fn execute(config: &RunConfig, out: &Path, observer: &mut dyn Observer) -> minke_train::Result<()> {
-    execute_with(config, &bases(), out, &device(), None, observer)
+    execute_with(config, &bases(base()), out, &device(), None, observer)
 }
 
 /// The conversations in a file.
@@ -189,6 +209,42 @@ fn a_run_that_was_stopped_ends_with_the_same_adapter() {
 }
 
 #[test]
+fn in_bf16_beside_weights_of_codes_too() {
+    let folder = tempfile::tempdir().unwrap();
+    let (file, bases) = (conversations(folder.path()), bases(quantized(folder.path())));
+    let stage = sft("one", "published", &file, LORA);
+    let in_bf16 = format!("precision = \"bf16\"\n{stage}");
+    let train = |out: &str, stages: &str, observer: &mut dyn Observer| {
+        execute_with(&run(stages).unwrap(), &bases, &folder.path().join(out), &device(), None, observer)
+    };
+    let losses = |out: &str| -> Vec<f64> {
+        let text = std::fs::read_to_string(folder.path().join(out).join("stages/one/metrics.jsonl")).unwrap();
+        let loss = |line: &str| serde_json::from_str::<serde_json::Value>(line).unwrap()["loss"].as_f64().unwrap();
+        text.lines().map(loss).collect()
+    };
+    train("whole", &in_bf16, &mut Silent).unwrap();
+    for stop in [3, 5] {
+        train("cut", &in_bf16, &mut Stop(stop)).unwrap_err();
+    }
+    train("cut", &in_bf16, &mut Silent).unwrap();
+    for file in ["adapter/adapter_model.safetensors", "metrics.jsonl"] {
+        let [whole, cut] =
+            ["whole", "cut"].map(|out| std::fs::read(folder.path().join(out).join("stages/one").join(file)));
+        assert!(whole.unwrap() == cut.unwrap(), "{file}");
+    }
+    // The curve is that of f32 but for rounding, and rounding is there; so is one with layers that are not computed again.
+    train("f32", &stage, &mut Silent).unwrap();
+    train("kept", &in_bf16.replace("recompute = true", "recompute = false"), &mut Silent).unwrap();
+    let rounded = losses("whole");
+    assert!(rounded.last() < Some(&(0.8 * rounded[0])) && rounded != losses("f32"), "{rounded:?}");
+    for out in ["f32", "kept"] {
+        for (rounded, other) in rounded.iter().zip(&losses(out)) {
+            assert!((rounded / other - 1.0).abs() < 0.02, "{rounded} in bf16, {other} in {out}");
+        }
+    }
+}
+
+#[test]
 fn all_weights_of_a_published_model_can_be_trained() {
     let folder = tempfile::tempdir().unwrap();
     let file = conversations(folder.path());
@@ -220,11 +276,18 @@ fn rollouts_of_a_published_model_are_kept_and_learned_from() {
          max_tokens = [[0, 24]]\nlearning_rate = {{ adamw = 1e-3 }}\ncheckpoint_every = 1\n\
          engine = {{ max_sequences = 16, cache_tokens = 4096 }}\n"
     );
-    let config = run(&format!("{reject}{grpo}")).unwrap();
-    execute(&config, folder.path(), &mut Silent).unwrap();
-    let kept = std::fs::read_to_string(folder.path().join("stages/kept/data.jsonl")).unwrap();
-    assert!(kept.lines().count() > 5, "{kept}");
-    assert!(folder.path().join("stages/zero/adapter").join(ADAPTER_FILE).exists());
+    for (precision, base) in [("f32", base()), ("bf16", quantized(folder.path()))] {
+        let (config, out) =
+            (run(&format!("precision = \"{precision}\"\n{reject}{grpo}")).unwrap(), folder.path().join(precision));
+        execute_with(&config, &bases(base), &out, &device(), None, &mut Silent).unwrap();
+        let kept = std::fs::read_to_string(out.join("stages/kept/data.jsonl")).unwrap();
+        assert!(kept.lines().count() > 5, "{kept}");
+        assert!(out.join("stages/zero/adapter").join(ADAPTER_FILE).exists());
+        for line in std::fs::read_to_string(out.join("stages/zero/metrics.jsonl")).unwrap().lines() {
+            let line: serde_json::Value = serde_json::from_str(line).unwrap();
+            assert_eq!(line["ratio_exact"].as_f64(), Some(1.0), "{precision}: {line}");
+        }
+    }
 }
 
 #[test]

@@ -157,6 +157,11 @@ impl Archive {
         self.files.iter().map(|file| file.bytes.len() as u64).sum()
     }
 
+    /// Whether a tensor is in a format of codes.
+    pub fn is_quantized(&self) -> bool {
+        self.tensors.values().filter_map(TensorEntry::format).any(|format| format.block_elements() > 1)
+    }
+
     /// The bytes of a tensor.
     pub(crate) fn bytes(&self, entry: &TensorEntry) -> Bytes {
         contents::bytes(&self.files, entry)

@@ -94,6 +94,26 @@ pub fn matmul(device: &Device, x: View<'_, Bf16>, packed: View<'_, Bf16>, size: 
     }
 }
 
+/// Computes `dx = dy W`: the gradient of the input where W is not trained. dy is rounded as x was.
+///
+/// # Shapes
+/// dy [m, n], w [n, k] as it is held, dx [m, k]
+///
+/// # Numerics
+/// The bits of [`backward`].
+pub fn matmul_nn(device: &Device, dy: View<'_, f32>, w: View<'_, Bf16>, size: Size, dx: ViewMut<'_, f32>) {
+    let Size { m, n, k } = size;
+    assert_eq!((dy.len(), w.len(), dx.len()), (m * n, n * k, m * k));
+    match device {
+        Device::Cpu(cpu) => {
+            let w = w.host();
+            let read = |first: usize, band: &mut [Bf16]| band.copy_from_slice(&w[first * k..][..band.len()]);
+            cpu::matmul_nn(cpu, dy.host(), (n, k), dx.host(), read);
+        }
+        Device::Reference(_) => dx.set(&reference::matmul_nn(&dy.wide(), &wide(w), size)),
+    }
+}
+
 /// Computes both gradients: `dx = dy W` if it is wanted, and `dW += dy^T x`. dy is rounded as x was.
 ///
 /// # Shapes

@@ -40,10 +40,13 @@ fn gradients(device: &Device, dy: &[f32], x: &[f32], w: &[f32], size: Size) -> [
     let mut alone = vec![1.0; n * k];
     backward(device, view(dy), view(&x), view(&w), size, None, view_mut(&mut alone));
     assert_eq!(bits(&alone), bits(&dw), "{device:?} {size:?}: dW depends on whether dx is wanted");
+    let mut of_frozen = vec![f32::NAN; m * k];
+    matmul_nn(device, view(dy), view(&w), size, view_mut(&mut of_frozen));
+    assert_eq!(bits(&of_frozen), bits(&dx), "{device:?} {size:?}: dx depends on whether dW is wanted");
     [dx, dw]
 }
 
-const SIZES: [(usize, usize, usize); 16] = [
+const SIZES: [(usize, usize, usize); 17] = [
     (0, 5, 3),
     (1, 1, 1),
     (1, 576, 64),
@@ -59,6 +62,7 @@ const SIZES: [(usize, usize, usize); 16] = [
     (200, 40, 31),
     (1100, 70, 50),
     (4, 700, 40),
+    (5, 1100, 1000),
     (7, 0, 4),
 ];
 

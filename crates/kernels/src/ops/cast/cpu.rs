@@ -48,7 +48,7 @@ impl<'a> Wide<'a> {
     }
 }
 
-pub(super) fn narrow_all(cpu: &Cpu, x: &[f32], y: &mut [Bf16]) {
+pub(crate) fn narrow_all(cpu: &Cpu, x: &[f32], y: &mut [Bf16]) {
     by_rows(cpu, x.len(), 1, [(y, 1)], |at, [y]| narrow(cpu.isa(), &x[at], y));
 }
 

@@ -10,6 +10,8 @@ use crate::device::{Buffer, Cpu, Parts};
 use crate::format::panel::{DEPTH, LANES, Panel, UNIT, unpack_unit};
 use crate::format::{Coding, Stored, decode_rows};
 use crate::isa::Isa;
+use crate::ops::bf16_matmul;
+use crate::ops::cast::cpu::narrow_all;
 use crate::ops::matmul::cpu::heads::strided_nn;
 use crate::ops::matmul::cpu::matmul_nn_add;
 use crate::ops::matmul::{HeadSlice, Size};
@@ -259,6 +261,15 @@ pub(super) fn matmul_nn(cpu: &Cpu, dy: &[f32], w: Stored<'_>, dx: &mut [f32]) {
         decode(cpu, w, first, band);
         matmul_nn_add(cpu, dy, (first, n), band, k, dx);
     }
+}
+
+pub(super) fn bf16_matmul_nn(cpu: &Cpu, dy: &[f32], w: Stored<'_>, dx: &mut [f32]) {
+    let [n, k] = w.shape();
+    bf16_matmul::cpu::matmul_nn(cpu, dy, (n, k), dx, |first, band| {
+        let mut wide = cpu.buffer::<f32>(band.len());
+        decode(cpu, w, first, wide.as_mut_slice());
+        narrow_all(cpu, wide.as_slice(), band);
+    });
 }
 
 pub(super) fn split_heads_matmul(

@@ -17,7 +17,7 @@ pub mod reference;
 #[cfg(test)]
 mod tests;
 
-use minke_spec::Format;
+use minke_spec::{Format, Precision};
 
 use super::matmul::HeadSlice;
 pub use crate::format::panel::LAYOUT;
@@ -46,13 +46,22 @@ pub fn matmul(device: &Device, x: View<'_, f32>, w: Stored<'_>, m: usize, y: Vie
 /// dy [m, n], W [n, k], dx [m, k]
 ///
 /// # Numerics
-/// In f32 for every format, W decoded a band of rows at a time: one chain per element, n ascending.
-pub fn matmul_nn(device: &Device, dy: View<'_, f32>, w: Stored<'_>, m: usize, dx: ViewMut<'_, f32>) {
+/// For every format W is decoded a band of rows at a time. In `F32`: one chain per element, n ascending. In `Bf16`: dy and the
+/// values of W are rounded, and sums are those of [`bf16_matmul`](super::bf16_matmul).
+pub fn matmul_nn(
+    device: &Device,
+    dy: View<'_, f32>,
+    w: Stored<'_>,
+    m: usize,
+    precision: Precision,
+    dx: ViewMut<'_, f32>,
+) {
     let [n, k] = w.shape();
     assert_eq!((dy.len(), dx.len()), (m * n, m * k));
-    match device {
-        Device::Cpu(cpu) => cpu::matmul_nn(cpu, dy.host(), w, dx.host()),
-        Device::Reference(_) => dx.set(&reference::matmul_nn(&dy.wide(), w, m)),
+    match (device, precision) {
+        (Device::Cpu(cpu), Precision::F32) => cpu::matmul_nn(cpu, dy.host(), w, dx.host()),
+        (Device::Cpu(cpu), Precision::Bf16) => cpu::bf16_matmul_nn(cpu, dy.host(), w, dx.host()),
+        (Device::Reference(_), _) => dx.set(&reference::matmul_nn(&dy.wide(), w, m, precision)),
     }
 }
 

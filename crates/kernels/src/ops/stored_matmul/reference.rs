@@ -2,7 +2,9 @@
 
 use crate::format::{Stored, decode_rows};
 use crate::isa::Isa;
+use crate::ops::bf16_matmul;
 use crate::ops::matmul::{self, HeadSlice, Size};
+use minke_spec::Precision;
 
 /// Writes the values of rows `first..`, as many as `out` holds.
 pub fn decode(w: Stored<'_>, first: usize, out: &mut [f32]) {
@@ -41,9 +43,13 @@ pub fn matmul(x: &[f32], w: Stored<'_>) -> Vec<f64> {
 }
 
 /// `dy W`. dy [m, n], W [n, k] -> [m, k]
-pub fn matmul_nn(dy: &[f64], w: Stored<'_>, m: usize) -> Vec<f64> {
+pub fn matmul_nn(dy: &[f64], w: Stored<'_>, m: usize, precision: Precision) -> Vec<f64> {
     let [n, k] = w.shape();
-    matmul::reference::matmul_nn(dy, &values(w), Size { m, n, k })
+    let multiply = match precision {
+        Precision::F32 => matmul::reference::matmul_nn,
+        Precision::Bf16 => bf16_matmul::reference::matmul_nn,
+    };
+    multiply(dy, &values(w), Size { m, n, k })
 }
 
 /// `x W_e^T` by expert. x [m, k], offsets [E + 1] -> [m, n]

@@ -1,10 +1,10 @@
 use std::collections::BTreeSet;
 
 use super::*;
+use crate::format::bf16::Bf16;
 use crate::format::decode_rows;
 use crate::ops::matmul::{Size, pack, packed_len};
 use crate::ops::testing::{bits, close, devices, random, unwritten, view, view_mut};
-use minke_spec::Format;
 use minke_spec::draw::{Domain, draw};
 
 /// Random blocks with scales of moderate size.
@@ -249,6 +249,44 @@ fn experts_and_heads_are_products_of_their_rows() {
                         "{}",
                         format.name()
                     );
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn gradients_of_the_input_are_those_of_the_decoded_weight() {
+    for format in Format::ALL {
+        // The last has rows for more than one band.
+        for &(n, k) in sizes(format).iter().chain(&[(1100, 1024)]) {
+            let (bytes, scales, m) = (random_bytes(11, format, n, k), block_scales(format, n, k), 19);
+            let w = Stored::new(format, &bytes, &scales, n, k);
+            let dy = random(12, m * n);
+            let mut values = unwritten(n * k);
+            decode_rows(crate::Isa::portable(), w, 0, &mut values);
+            let rounded: Vec<Bf16> = values.iter().map(|&v| Bf16::from_f32(v)).collect();
+            for device in devices([2]) {
+                let size = Size { m, n, k };
+                for precision in [Precision::F32, Precision::Bf16] {
+                    let (mut dx, mut want) = (unwritten(m * k), unwritten(m * k));
+                    matmul_nn(&device, view(&dy), w, m, precision, view_mut(&mut dx));
+                    match precision {
+                        Precision::F32 => {
+                            let (dy, values) = (view(&dy), view(&values));
+                            crate::ops::matmul::matmul_nn(&device, dy, values, size, view_mut(&mut want));
+                        }
+                        Precision::Bf16 => {
+                            let (dy, rounded) = (view(&dy), view(&rounded));
+                            crate::ops::bf16_matmul::matmul_nn(&device, dy, rounded, size, view_mut(&mut want));
+                        }
+                    }
+                    let what = format!("{} {} [{n}, {k}] {}", device.name(), format.name(), precision.name());
+                    assert_eq!(bits(&dx), bits(&want), "{what}");
+                    let mut row = unwritten(k);
+                    let last = view(&dy[(m - 1) * n..]);
+                    matmul_nn(&device.serial(), last, w, 1, precision, view_mut(&mut row));
+                    assert_eq!(bits(&row), bits(&dx[(m - 1) * k..]), "{what}: a row alone");
                 }
             }
         }

@@ -22,6 +22,8 @@ const CHUNK: usize = 512;
 const ROWS: usize = 256;
 /// Panels of columns of a task.
 const PANELS: usize = 8;
+/// Elements of W that are laid out at once for dy W alone.
+const BAND: usize = 1 << 20;
 /// Multiply-adds below which a second thread costs more than it brings.
 const SERIAL: usize = 2_000_000;
 
@@ -105,6 +107,56 @@ impl Tasks {
     }
 }
 
+/// W [n, k] as the right operand of dy W, for the units that multiply bf16.
+fn columns(cpu: &Cpu, w: &[Bf16], n: usize, k: usize) -> Buffer {
+    let mut buffer = cpu.buffer::<Bf16>(panels(k) * COLUMNS * row_len(n));
+    let parts = Parts::new(buffer.as_mut_slice::<Bf16>());
+    cpu.run_if(n * k > 20_000, row_len(n) / STEP, |group| {
+        // SAFETY: a group of rows is written by one task.
+        unsafe { layout::pair_rows(cpu.isa(), w, k, n, k, group, row_len(n), &parts) };
+    });
+    buffer
+}
+
+/// Computes `dx = dy W`; `read` writes the rows of W from the given one on, a band of them at a time. dy [m, n] -> dx [m, k]
+pub(crate) fn matmul_nn(
+    cpu: &Cpu,
+    dy: &[f32],
+    (n, k): (usize, usize),
+    dx: &mut [f32],
+    read: impl Fn(usize, &mut [Bf16]),
+) {
+    if dx.is_empty() || n == 0 {
+        return dx.fill(0.0);
+    }
+    let (m, width, rows) = (dx.len() / k, row_len(n), (BAND / k).max(1).next_multiple_of(STEP).min(n));
+    let (mut rounded, mut band) = (cpu.buffer::<Bf16>(m * width), cpu.buffer::<Bf16>(rows * k));
+    round_rows(cpu, dy, m, n, rounded.as_mut_slice());
+    for first in (0..n).step_by(rows) {
+        let here = rows.min(n - first);
+        let band = &mut band.as_mut_slice()[..here * k];
+        read(first, band);
+        match Unit::of(cpu.isa()) {
+            Some(unit) => {
+                let (columns, c) = (columns(cpu, band, here, k), Parts::new(&mut *dx));
+                let all = Operands {
+                    a: &rounded.as_slice()[first..],
+                    a_row: width,
+                    b: columns.as_slice(),
+                    n: k,
+                    steps: row_len(here) / STEP,
+                    c: &c,
+                    c_row: k,
+                    accumulate: first > 0,
+                };
+                let tasks = Tasks::new(m, k, here, cpu);
+                cpu.run_if(tasks.parallel, tasks.count(), |task| tasks.multiply(unit, all, task));
+            }
+            None => wide::matmul_nn_add(cpu, rounded.as_slice(), (first, n), band, k, dx),
+        }
+    }
+}
+
 /// The backward of products with one weight: what its rows need of the weight is laid out once.
 pub(crate) struct Backward {
     n: usize,
@@ -117,16 +169,7 @@ impl Backward {
     /// For `w [n, k]`.
     pub(crate) fn new(cpu: &Cpu, w: &[Bf16], n: usize, k: usize, wants_dx: bool) -> Self {
         let columns = wants_dx.then(|| match Unit::of(cpu.isa()) {
-            Some(_) => {
-                let mut buffer = cpu.buffer::<Bf16>(panels(k) * COLUMNS * row_len(n));
-                let parts = Parts::new(buffer.as_mut_slice::<Bf16>());
-                let groups = row_len(n) / STEP;
-                cpu.run_if(n * k > 20_000, groups, |group| {
-                    // SAFETY: a group of rows is written by one task.
-                    unsafe { layout::pair_rows(cpu.isa(), w, k, n, k, group, row_len(n), &parts) };
-                });
-                buffer
-            }
+            Some(_) => columns(cpu, w, n, k),
             None => wide::columns(cpu, w, n, k),
         });
         Self { n, k, columns }

@@ -37,6 +37,32 @@ pub(super) fn columns(cpu: &Cpu, w: &[Bf16], n: usize, k: usize) -> Buffer {
     packed
 }
 
+/// Sets (`first` = 0) or adds to dx what rows `first..` of W bring, of rounded rows of `n` values. band [rows, k]
+pub(super) fn matmul_nn_add(
+    cpu: &Cpu,
+    dy: &[Bf16],
+    (first, n): (usize, usize),
+    band: &[Bf16],
+    k: usize,
+    dx: &mut [f32],
+) {
+    let (m, rows) = (dx.len() / k, band.len() / k);
+    if first == 0 {
+        dx.fill(0.0);
+    }
+    let mut buffer = cpu.buffer::<f32>(m * rows + band.len());
+    let (left, right) = buffer.as_mut_slice::<f32>().split_at_mut(m * rows);
+    by_rows(cpu, m, rows, [(&mut *left, rows)], |range, [to]| {
+        for (row, to) in range.zip(to.chunks_exact_mut(rows)) {
+            widen(cpu.isa(), &dy[row * row_len(n) + first..][..rows], to);
+        }
+    });
+    by_rows(cpu, rows, k, [(&mut *right, k)], |range, [to]| {
+        widen(cpu.isa(), &band[range.start * k..range.end * k], to)
+    });
+    matmul::matmul_nn_add(cpu, left, (0, rows), right, k, dx);
+}
+
 /// Both gradients of a chunk of rows; dx comes with the columns of W.
 pub(super) fn backward(
     cpu: &Cpu,
