@@ -71,7 +71,7 @@ fn start(root: &Path, toml: &str, out: &Path) -> Result<Child> {
     command.spawn().context("minke does not start")
 }
 
-fn finish(root: &Path, toml: &str, out: &Path) -> Result<()> {
+pub(crate) fn finish(root: &Path, toml: &str, out: &Path) -> Result<()> {
     if !start(root, toml, out)?.wait()?.success() {
         bail!("`minke train {toml} --out {}` failed", out.display());
     }
@@ -252,7 +252,7 @@ fn folders(folder: &Path) -> Vec<PathBuf> {
 }
 
 /// The SHA-256 of every file that the seed determines: not the clock's, not the machine's.
-fn hashes(out: &Path) -> Result<BTreeMap<String, String>> {
+pub(crate) fn hashes(out: &Path) -> Result<BTreeMap<String, String>> {
     let (mut found, mut waiting) = (BTreeMap::new(), vec![out.to_path_buf()]);
     while let Some(folder) = waiting.pop() {
         for entry in std::fs::read_dir(&folder).with_context(|| folder.display().to_string())? {

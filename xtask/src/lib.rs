@@ -11,6 +11,7 @@ use anyhow::{Context, Result, bail};
 pub mod bench;
 pub mod check;
 pub mod emulate;
+pub mod faults;
 pub mod figures;
 pub mod fuzz;
 pub mod golden;

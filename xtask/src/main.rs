@@ -4,7 +4,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::{Result, bail};
-use xtask::{bench, check, emulate, fuzz, golden, kill, layers, paper_map, root, sanitize, timings};
+use xtask::{bench, check, emulate, faults, fuzz, golden, kill, layers, paper_map, root, sanitize, timings};
 
 const USAGE: &str = "cargo xtask TASK
   check [--slow]              format, lints, arrows, quarantine, paper map, test data, intrinsics, documentation; largest files
@@ -17,6 +17,7 @@ const USAGE: &str = "cargo xtask TASK
   bench OP|all                time an op of kernels, append to bench/results/<machine>.csv
   kill [RUN.toml] [POINTS]    kill a run at random points and compare its bytes with an uninterrupted one
                               (runs/kill.toml, 50)
+  faults [POINTS]             let each call of a run that writes fail (or so many of them), go on, and compare the bytes (Debian: strace)
   fuzz TARGET [RUNS|min]      run a target of fuzz/ on its corpus and mutants of it (1000000), or make the corpus smaller
   sanitize                    run the tests of the crates around `unsafe` under AddressSanitizer
   emulate                     run the tests of the kernels for aarch64 in an emulator (Debian: qemu-user, gcc-aarch64-linux-gnu)
@@ -54,6 +55,11 @@ fn run(root: &Path, words: &[&str]) -> Option<Result<()>> {
         ["kill", toml] => kill::run(root, toml, 50),
         ["kill", toml, points] => match points.parse() {
             Ok(points) => kill::run(root, toml, points),
+            Err(_) => return None,
+        },
+        ["faults"] => faults::run(root, None),
+        ["faults", points] => match points.parse() {
+            Ok(points) => faults::run(root, Some(points)),
             Err(_) => return None,
         },
         ["fuzz", target] => fuzz::run(root, target, "1000000"),
