@@ -39,6 +39,9 @@ pub struct RejectConfig {
     /// Most answers kept of each.
     #[serde(default = "defaults::keep")]
     pub keep: usize,
+    /// Whether an answer must be exactly one thought and then an answer to be kept; not for models that write no tags.
+    #[serde(default = "defaults::thought", skip_serializing_if = "Clone::clone")]
+    pub thought: bool,
     /// Longest answer in tokens, thought included; a longer one is not readable.
     pub max_tokens: usize,
     /// Of the sampler.
@@ -67,6 +70,9 @@ mod defaults {
     }
     pub fn keep() -> usize {
         1
+    }
+    pub fn thought() -> bool {
+        true
     }
     pub fn temperature() -> f32 {
         1.0
@@ -170,7 +176,7 @@ impl Stage for Reject<'_> {
             for output in &group.outputs {
                 tokens += output.rollout.token_ids.len();
                 right += usize::from(output.verdict == Verdict::Right);
-                if seen.len() < config.keep && is_worth_keeping(output) && seen.insert(&output.text) {
+                if seen.len() < config.keep && is_worth_keeping(output, config.thought) && seen.insert(&output.text) {
                     let opening = if config.prompt == PromptForm::ForcedThought {
                         format!("{THINK_OPEN}\n")
                     } else {
@@ -195,11 +201,11 @@ impl Stage for Reject<'_> {
     }
 }
 
-/// Whether an answer is right, has exactly one thought and then an answer, ended by itself, and does not go
-/// round in circles.
-fn is_worth_keeping(output: &Scored) -> bool {
+/// Whether an answer is right, has exactly one thought and then an answer if that is asked for, ended by itself, and does not
+/// go round in circles.
+fn is_worth_keeping(output: &Scored, thought: bool) -> bool {
     output.verdict == Verdict::Right
-        && output.format == 1.0
+        && (output.format == 1.0 || !thought)
         && !output.rollout.truncated()
         && !RepetitionRule::TRAINING.matches(&output.rollout.token_ids)
 }
@@ -235,15 +241,16 @@ mod tests {
 
     #[test]
     fn what_is_wrong_badly_formed_cut_off_or_looping_is_not_kept() {
-        assert!(is_worth_keeping(&good()));
+        assert!(is_worth_keeping(&good(), true));
         let with = |change: fn(&mut Scored)| {
             let mut changed = good();
             change(&mut changed);
-            is_worth_keeping(&changed)
+            is_worth_keeping(&changed, true)
         };
         assert!(!with(|answer| answer.verdict = Verdict::Wrong));
         assert!(!with(|answer| answer.verdict = Verdict::GoldUnusable));
         assert!(!with(|answer| answer.format = 0.0));
+        assert!(is_worth_keeping(&Scored { format: 0.0, ..good() }, false));
         assert!(!with(|answer| answer.rollout.finish = Finish::Length));
         assert!(!with(|answer| answer.rollout.token_ids = [5, 6, 7, 8].repeat(3)));
     }

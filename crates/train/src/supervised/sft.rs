@@ -141,7 +141,8 @@ impl Epochs {
     /// If there is no document.
     pub(super) fn new(context: Context<'_>, documents: Vec<Document>, epochs: usize, tokens: usize) -> Result<Self> {
         if documents.is_empty() {
-            let reason = "there is nothing to learn from: no example is short enough for the model, or none was kept";
+            let reason = "there is nothing to learn from: no example is short enough for the model, or none was kept \
+                          (a reject stage with thought = false also keeps answers without a thought)";
             return Err(Error::Config(format!("stage {}: {reason}", context.stage)));
         }
         let mut plan = Vec::new();
