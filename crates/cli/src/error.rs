@@ -94,6 +94,7 @@ fn of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<Exit> {
     let spec = || cause.downcast_ref::<minke_spec::Error>().map(|_| Exit::BadFile);
     let hub = || cause.downcast_ref().map(of_hub);
     let server = || cause.downcast_ref::<minke_server::Error>().map(|_| Exit::Failed);
+    let plan = || cause.downcast_ref().map(of_plan);
     train
         .or_else(chat)
         .or_else(server)
@@ -103,6 +104,17 @@ fn of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<Exit> {
         .or_else(weights)
         .or_else(text)
         .or_else(spec)
+        .or_else(plan)
+}
+
+fn of_plan(error: &minke_plan::Error) -> Exit {
+    use minke_plan::Error;
+    match error {
+        Error::Hardware { .. } => Exit::BadFile,
+        Error::Impossible(_) => Exit::DoesNotFit,
+        Error::Picture(_) => Exit::Failed,
+        _ => Exit::Usage,
+    }
 }
 
 fn of_train(error: &minke_train::Error) -> Exit {

@@ -8,7 +8,8 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 fn flags(verb: &str) -> BTreeSet<String> {
-    let help = minke(Path::new("."), &[verb, "--help"]);
+    let words: Vec<&str> = verb.split(' ').chain(["--help"]).collect();
+    let help = minke(Path::new("."), &words);
     assert_eq!((help.code, help.err.as_str()), (0, ""));
     let words = help.out.split(|c: char| c.is_whitespace() || c == ',');
     words.filter_map(|word| word.strip_prefix("--")).filter(|flag| !flag.is_empty()).map(str::to_owned).collect()
@@ -32,6 +33,17 @@ fn every_verb_has_exactly_its_flags() {
         ("report", "help json out"),
         ("show", "help json"),
         ("fit", "context help json memory threads"),
+        ("plan cost", "assume hardware help json set svg"),
+        ("plan train", PLAN_TRAIN),
+        ("plan scale", PLAN_TRAIN),
+        ("plan failure", PLAN_TRAIN),
+        ("plan cheapest", "assume batch days hardware help json most sequence set svg tokens"),
+        ("plan export", "assume context days hardware help json most set svg tokens"),
+        ("plan rl", "assume count decode-ranks hardware help json part rollout-tokens set svg"),
+        ("plan serve", "assume context decode-ranks hardware help json part prefill-ranks prompt set svg users"),
+        ("plan fit", "assume context count hardware help json part set svg"),
+        ("plan balance", "groups hardware help json nodes ranks slots svg"),
+        ("plan hardware", "hardware help json svg"),
         ("doctor", "help json threads"),
         ("pull", "help json offline revision"),
         ("list", "help json"),
@@ -47,7 +59,10 @@ fn every_verb_has_exactly_its_flags() {
     }
 }
 
-const VERBS: [&str; 22] = [
+const PLAN_TRAIN: &str =
+    "assume batch count expert hardware help json mfu part pipeline precision schedule sequence set svg tokens";
+
+const VERBS: [&str; 23] = [
     "run",
     "serve",
     "launch",
@@ -57,6 +72,7 @@ const VERBS: [&str; 22] = [
     "report",
     "show",
     "fit",
+    "plan",
     "doctor",
     "pull",
     "list",
@@ -93,7 +109,8 @@ fn completions_and_man_pages_know_every_flag_of_every_verb() {
         (shell, done.out)
     });
     let pages = std::fs::read_dir(folder.path()).unwrap().count();
-    assert_eq!(pages, 1 + VERBS.len() + 5 + 1, "a page of each, of debug's five, and of config's one");
+    let (debug, config, plan) = (5, 1, 11);
+    assert_eq!(pages, 1 + VERBS.len() + debug + config + plan, "a page of each, and of what stands below these three");
     for verb in VERBS {
         let page = std::fs::read_to_string(folder.path().join(format!("minke-{verb}.1"))).unwrap().replace("\\-", "-");
         shells.iter().for_each(|(shell, script)| assert!(script.contains(verb), "{verb} in {shell}"));

@@ -21,6 +21,7 @@ pub use minke_engine as engine;
 pub use minke_eval as eval;
 pub use minke_hub as hub;
 pub use minke_model as model;
+pub use minke_plan as plan;
 pub use minke_spec as spec;
 pub use minke_tensor as tensor;
 pub use minke_text as text;
@@ -57,6 +58,9 @@ pub enum Error {
     /// The transformer.
     #[error(transparent)]
     Model(#[from] minke_model::Error),
+    /// Costs and plans.
+    #[error(transparent)]
+    Plan(#[from] minke_plan::Error),
     /// Configurations.
     #[error(transparent)]
     Spec(#[from] minke_spec::Error),

@@ -1,6 +1,7 @@
 //! The command line: one definition that parses arguments and from which help, completions and man pages are made.
 
 mod common;
+mod plan;
 mod serve;
 mod values;
 mod verbs;
@@ -8,6 +9,7 @@ mod verbs;
 use clap::{CommandFactory, Parser};
 
 pub use self::common::{Adapter, Compute, Model, Output, RunFolder};
+pub use self::plan::{Assumed, Drawn, Plan, PlanTrain};
 pub use self::serve::{Config, Serve, Settings};
 pub use self::verbs::*;
 use crate::error::Exit;

@@ -1,6 +1,7 @@
 //! Values of arguments: text in, checked values out.
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
+use minke_plan::schedule::Schedule;
 use minke_spec::Format;
 use minke_tensor::Dtype;
 use minke_weights::recipe::{Override, Recipe};
@@ -34,6 +35,25 @@ pub(super) fn size(text: &str) -> Result<u64, String> {
         .filter(|bytes| *bytes >= 1.0)
         .map(|bytes| bytes as u64)
         .ok_or_else(|| "write a size such as 24G or 512M".into())
+}
+
+/// A number such as `14.8T`, with K, M, B and T for powers of 1000.
+pub(super) fn count(text: &str) -> Result<f64, String> {
+    let wrong = || "write a number above 0, such as 8000, 30B or 14.8T".to_owned();
+    let (number, power) = match text.char_indices().last().ok_or_else(wrong)? {
+        (at, 'k' | 'K') => (&text[..at], 1e3),
+        (at, 'm' | 'M') => (&text[..at], 1e6),
+        (at, 'b' | 'B' | 'g' | 'G') => (&text[..at], 1e9),
+        (at, 't' | 'T') => (&text[..at], 1e12),
+        _ => (text, 1.0),
+    };
+    let value = number.parse::<f64>().map_err(|_| wrong())? * power;
+    if value.is_finite() && value > 0.0 { Ok(value) } else { Err(wrong()) }
+}
+
+/// The order of work in a pipeline.
+pub(super) fn schedule(text: &str) -> Result<Schedule, String> {
+    Schedule::named(text).map_err(|error| error.to_string())
 }
 
 /// A key and a value of the TOML of a run.
@@ -73,6 +93,16 @@ pub(super) fn cache_type() -> impl TypedValueParser<Value = Dtype> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn counts_have_letters_for_powers_of_1000() {
+        for (text, value) in [("14.8T", 14.8e12), ("30B", 3e10), ("8000", 8000.0), ("1e12", 1e12), ("4k", 4000.0)] {
+            assert_eq!(count(text), Ok(value), "{text}");
+        }
+        for wrong in ["", "T", "-1B", "0", "many", "1P", "inf"] {
+            assert!(count(wrong).is_err(), "{wrong}");
+        }
+    }
 
     #[test]
     fn sizes_are_powers_of_1000_or_of_1024() {

@@ -13,6 +13,7 @@ use minke_tensor::Dtype;
 use minke_weights::recipe::{Override, Recipe};
 use serde::{Deserialize, Serialize};
 
+use super::plan::Plan;
 use super::serve::{Config, Serve};
 use super::values;
 use super::{Adapter, Compute, Model, Output, RunFolder};
@@ -39,6 +40,9 @@ pub enum Verb {
     Show(Show),
     /// Say whether a model fits into memory, with how much context, and how fast it will write; reads headers only
     Fit(Fit),
+    /// Answer what a model costs to train and serve, on what, and how long it takes; nothing is measured or downloaded
+    #[command(subcommand)]
+    Plan(Box<Plan>),
     /// Say what this machine is: processor, memory, disk, GPU, sandboxes
     Doctor(Doctor),
     /// Download a model from the Hugging Face Hub into the cache that other programs share

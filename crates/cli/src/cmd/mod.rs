@@ -13,6 +13,7 @@ mod list;
 mod manual;
 mod pack;
 mod perplexity;
+mod plan;
 mod pull;
 mod quantize;
 mod report;
@@ -49,6 +50,7 @@ pub fn dispatch(verb: Verb) -> Result<()> {
         Verb::Report(args) => report::run(&args),
         Verb::Show(args) => show::run(&args),
         Verb::Fit(args) => fit::run(&args),
+        Verb::Plan(args) => plan::run(&args),
         Verb::Doctor(args) => doctor::run(&args),
         Verb::Pull(args) => pull::run(&args),
         Verb::List(args) => list::run(&args),
