@@ -1,4 +1,4 @@
-//! Makes a table of the files of the page, which are built and committed beforehand: building this crate needs no Node.
+//! Makes a table of the files of the pages, which are built and committed beforehand: building this crate needs no Node.
 
 use std::fmt::Write;
 use std::path::Path;
@@ -14,10 +14,11 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         let path = folder.join(text("file")?);
         println!("cargo::rerun-if-changed={}", path.display());
         let (name, kind, encoding) = (text("name")?, text("content_type")?, file["content_encoding"].as_str());
+        let page = file["page"].as_str();
         let immutable = file["immutable"].as_bool().unwrap_or(false);
         writeln!(
             table,
-            "File {{ name: {name:?}, content_type: {kind:?}, content_encoding: {encoding:?}, immutable: {immutable}, \
+            "File {{ name: {name:?}, page: {page:?}, content_type: {kind:?}, content_encoding: {encoding:?}, immutable: {immutable}, \
              bytes: include_bytes!({path:?}) }},"
         )?;
     }

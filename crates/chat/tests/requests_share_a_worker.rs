@@ -80,12 +80,12 @@ fn a_reply_has_thought_answer_and_counts() {
 #[test]
 fn two_requests_progress_together() {
     let worker = worker(wanderer);
-    let [one, two] = ["one", "two"].map(|question| worker.submit(request(&worker, question, tokens(200))).unwrap());
+    let [one, two] = ["one", "two"].map(|question| worker.submit(request(&worker, question, tokens(400))).unwrap());
     let (one, two) = (all(&one).unwrap(), all(&two).unwrap());
-    assert_eq!((one.1.usage.completion_tokens, two.1.usage.completion_tokens), (200, 200));
-    // A step brings both a token; one after the other would take 400. The first may run a little ahead.
+    assert_eq!((one.1.usage.completion_tokens, two.1.usage.completion_tokens), (400, 400));
+    // A step brings both a token; one after the other would take 800. The first may run ahead while the other is sent.
     let steps = worker.stats().unwrap().steps;
-    assert!((200..300).contains(&steps), "{steps} steps");
+    assert!((400..750).contains(&steps), "{steps} steps");
 }
 
 #[test]

@@ -8,6 +8,7 @@ mod environment;
 mod error;
 mod files;
 mod interrupt;
+mod live;
 mod locate;
 mod metadata;
 mod printer;

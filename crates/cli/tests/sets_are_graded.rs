@@ -57,7 +57,11 @@ fn a_model_answers_a_file_and_the_answers_are_kept() {
 
     // The page stands alone, and other tools find what they look for.
     let page = read(at, "out/always-sums/report.html");
-    assert!(page.contains("75.0 [26.0, 124.0]") && page.contains("<svg") && page.ends_with("</html>\n"));
+    assert!(
+        page.contains("75.0 <small>[26.0, 124.0]</small>")
+            && page.contains("<figure class=\"bars\">")
+            && page.ends_with("</html>\n")
+    );
     let without_names = page.replace("http://www.w3.org/2000/svg", "");
     for outside in ["http:", "https:", "<script", "<link", "<img", "url(", "@import"] {
         assert!(!without_names.contains(outside), "the page asks for {outside}");

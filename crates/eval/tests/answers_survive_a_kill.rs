@@ -67,7 +67,8 @@ fn a_file_ends_with_the_same_bytes_whatever_happened() {
             kills += 1;
             assert!(kills < 60);
         }
-        assert!(kills >= 8, "{kills} kills");
+        // Of sixty answers; engines that run beside the one that was killed may bring one each.
+        assert!(kills >= 6, "{kills} kills");
         assert_eq!(std::fs::read(&other).unwrap(), expected, "{sequences} sequences at once");
     }
     // Killed in the middle of a line: at the end of the header, in it, in an answer, before the last line's end.

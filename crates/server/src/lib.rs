@@ -3,9 +3,13 @@
 //! A request of any dialect becomes one kind of request (`generation.rs`), whose prompt is made outside of the engine's thread;
 //! what the engine's thread brings becomes one kind of update, which each dialect writes as its own events (`stream.rs`).
 //! Nothing here computes with numbers of a model.
+//!
+//! The same listener and the same guards serve the page of a run that is watched (`dashboard.rs`), which knows of the run what
+//! its [`Source`] says.
 
 mod app;
 mod config;
+mod dashboard;
 mod dialect;
 mod error;
 mod generation;
@@ -23,6 +27,7 @@ mod routes;
 mod stream;
 
 pub use config::{LogFormat, ReasoningField, ServerConfig};
+pub use dashboard::{Dashboard, Polled, Source, SourceError};
 pub use listen::{Loader, Server};
 #[doc(hidden)]
 pub use replay::Replay;

@@ -13,7 +13,7 @@ use minke_chat::Worker;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::runtime::{Builder, Runtime};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
@@ -38,8 +38,18 @@ const THREADS: usize = 2;
 pub struct Server {
     runtime: Runtime,
     app: Arc<App>,
+    service: Router,
     listener: Listener,
     tls: Option<TlsAcceptor>,
+}
+
+/// What may end a server beside its own program.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Ends {
+    /// Signals to the process: the server is what the process is for.
+    BySignals,
+    /// Nothing: signals are somebody else's, and keep their effect.
+    WithTheProcess,
 }
 
 enum Listener {
@@ -53,6 +63,15 @@ impl Server {
     /// # Errors
     /// If a setting is wrong, a file that one names is missing or broken, or the address is taken.
     pub fn bind(config: ServerConfig, warn: fn(&str)) -> Result<Self> {
+        Self::bind_with(config, warn, router)
+    }
+
+    /// The same with other addresses than those of the API.
+    pub(crate) fn bind_with(
+        config: ServerConfig,
+        warn: fn(&str),
+        addresses: impl FnOnce(&Arc<App>) -> Router,
+    ) -> Result<Self> {
         config.validate()?;
         let keys = config.key_file.as_deref().map(read_keys).transpose()?.unwrap_or_default();
         let tls = match (&config.tls_cert, &config.tls_key) {
@@ -71,7 +90,8 @@ impl Server {
                 None => Listener::Tcp(listen_on_address(&runtime, config.address())?),
             }
         };
-        Ok(Self { runtime, app: Arc::new(App::new(config, keys, warn)), listener, tls })
+        let app = Arc::new(App::new(config, keys, warn));
+        Ok(Self { service: addresses(&app), runtime, app, listener, tls })
     }
 
     /// Gives a line about each request to a function, in the format of the configuration.
@@ -101,32 +121,78 @@ impl Server {
     /// # Errors
     /// If the system does not let it listen for signals.
     pub fn run(self) -> Result<()> {
-        let Self { runtime, app, listener, tls } = self;
-        let result = runtime.block_on(accept(app, listener, tls));
+        self.run_until(Ends::BySignals)
+    }
+
+    pub(crate) fn run_until(self, ends: Ends) -> Result<()> {
+        let Self { runtime, app, service, listener, tls } = self;
+        let result = runtime.block_on(async {
+            let signals = match ends {
+                Ends::BySignals => Some(Signals::listen()?),
+                Ends::WithTheProcess => None,
+            };
+            accept(app, service, listener, tls, signals).await;
+            Ok(())
+        });
         // What did not end in time is not waited for.
         runtime.shutdown_background();
         result
     }
 }
 
-async fn accept(app: Arc<App>, listener: Listener, tls: Option<TlsAcceptor>) -> Result<()> {
-    let refuse = |error: std::io::Error| Error::Config(format!("cannot listen for signals: {error}"));
-    let mut terminate = signal(SignalKind::terminate()).map_err(refuse)?;
-    let mut interrupt = signal(SignalKind::interrupt()).map_err(refuse)?;
-    let mut reload = signal(SignalKind::hangup()).map_err(refuse)?;
-    let service = router(&app);
+/// The signals that a server obeys.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    reload: Signal,
+}
+
+enum Asked {
+    End,
+    ReadKeysAgain,
+}
+
+impl Signals {
+    fn listen() -> Result<Self> {
+        let refuse = |error: std::io::Error| Error::Config(format!("cannot listen for signals: {error}"));
+        Ok(Self {
+            terminate: signal(SignalKind::terminate()).map_err(refuse)?,
+            interrupt: signal(SignalKind::interrupt()).map_err(refuse)?,
+            reload: signal(SignalKind::hangup()).map_err(refuse)?,
+        })
+    }
+
+    /// What the next signal asks for; without signals, never.
+    async fn next(signals: &mut Option<Self>) -> Asked {
+        let Some(Self { terminate, interrupt, reload }) = signals else { return std::future::pending().await };
+        tokio::select! {
+            _ = terminate.recv() => Asked::End,
+            _ = interrupt.recv() => Asked::End,
+            _ = reload.recv() => Asked::ReadKeysAgain,
+        }
+    }
+}
+
+async fn accept(
+    app: Arc<App>,
+    service: Router,
+    listener: Listener,
+    tls: Option<TlsAcceptor>,
+    mut signals: Option<Signals>,
+) {
     let places = Arc::new(Semaphore::new(app.config.max_connections));
     let mut connections = JoinSet::new();
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept(&places) => accepted,
-            _ = terminate.recv() => break,
-            _ = interrupt.recv() => break,
+            asked = Signals::next(&mut signals) => match asked {
+                Asked::End => break,
+                Asked::ReadKeysAgain => {
+                    app.read_keys_again();
+                    continue;
+                }
+            },
             () = app.streaming.stopped() => break,
-            _ = reload.recv() => {
-                app.read_keys_again();
-                continue;
-            }
         };
         while connections.try_join_next().is_some() {}
         let Ok((stream, place)) = accepted else {
@@ -155,7 +221,6 @@ async fn accept(app: Arc<App>, listener: Listener, tls: Option<TlsAcceptor>) -> 
     let all = async { while connections.join_next().await.is_some() {} };
     // What has not ended by then is cut off.
     let _ = timeout(Duration::from_secs(app.config.grace_seconds), all).await;
-    Ok(())
 }
 
 /// Gives a server its model.

@@ -1,4 +1,4 @@
-//! The page: files that were built beforehand and lie in the binary.
+//! The pages: files that were built beforehand and lie in the binary.
 
 use std::sync::Arc;
 
@@ -11,9 +11,11 @@ use crate::app::App;
 use crate::error::{ApiError, Dialect, Kind};
 use crate::http::{InPath, refusal};
 
-/// A file of the page.
+/// A file of a page.
 struct File {
     name: &'static str,
+    /// The page that it is of; none if it is of all.
+    page: Option<&'static str>,
     content_type: &'static str,
     content_encoding: Option<&'static str>,
     /// Whether its name changes with its contents.
@@ -23,7 +25,33 @@ struct File {
 
 const FILES: &[File] = include!(concat!(env!("OUT_DIR"), "/page_files.rs"));
 
-/// The page runs its own scripts and asks its own server, and nothing else; text never becomes markup.
+/// A page that the binary carries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Page {
+    /// A conversation with the model.
+    Chat,
+    /// A run that is watched.
+    Dashboard,
+}
+
+impl Page {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Chat => "chat",
+            Self::Dashboard => "dashboard",
+        }
+    }
+
+    /// The file that is served for the address of the page.
+    pub(crate) fn index(self) -> &'static str {
+        match self {
+            Self::Chat => "index.html",
+            Self::Dashboard => "dashboard.html",
+        }
+    }
+}
+
+/// A page runs its own scripts and asks its own server, and nothing else; text never becomes markup.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; font-src 'self'; img-src 'self' data:; \
                       connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; \
                       require-trusted-types-for 'script'; trusted-types 'none'";
@@ -31,7 +59,7 @@ const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; f
 /// `GET /`
 pub(crate) async fn index(State(app): State<Arc<App>>) -> Response {
     if app.config.page {
-        return serve("index.html");
+        return serve(Page::Chat, Page::Chat.index());
     }
     let mut response = Response::new(Body::from("minke\n"));
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
@@ -51,7 +79,7 @@ pub(crate) async fn redirect(State(app): State<Arc<App>>) -> Response {
 /// `GET` of a file of the page.
 pub(crate) async fn file(State(app): State<Arc<App>>, InPath(name): InPath) -> Response {
     if app.config.page {
-        return serve(&name);
+        return serve(Page::Chat, &name);
     }
     missing(&name)
 }
@@ -60,8 +88,10 @@ fn missing(name: &str) -> Response {
     refusal(&ApiError::new(Kind::NotFound, format!("there is nothing at /{name}")), Dialect::OpenAi)
 }
 
-fn serve(name: &str) -> Response {
-    let Some(file) = FILES.iter().find(|file| file.name == name) else { return missing(name) };
+/// A file of a page.
+pub(crate) fn serve(page: Page, name: &str) -> Response {
+    let of_page = |file: &&File| file.name == name && file.page.is_none_or(|of| of == page.name());
+    let Some(file) = FILES.iter().find(of_page) else { return missing(name) };
     let mut response = Response::new(Body::from(file.bytes));
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(file.content_type));
@@ -82,10 +112,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_page_is_small_and_whole() {
-        let bytes: usize = FILES.iter().map(|file| file.bytes.len()).sum();
-        assert!(bytes <= 300_000, "{bytes} bytes");
-        assert!(FILES.iter().any(|file| file.name == "index.html"));
-        assert!(FILES.iter().all(|file| file.content_encoding.is_none_or(|encoding| encoding == "gzip")));
+    fn the_pages_are_small_and_whole() {
+        for (page, most) in [(Page::Chat, 300_000), (Page::Dashboard, 40_000)] {
+            let files = || FILES.iter().filter(|file| file.page.is_none_or(|of| of == page.name()));
+            let bytes: usize = files().map(|file| file.bytes.len()).sum();
+            assert!(bytes <= most, "{page:?}: {bytes} bytes");
+            assert!(files().any(|file| file.name == page.index()), "{page:?}");
+            assert!(files().all(|file| file.content_encoding.is_none_or(|encoding| encoding == "gzip")));
+        }
+        assert_eq!(serve(Page::Chat, Page::Dashboard.index()).status(), StatusCode::NOT_FOUND);
+        assert_eq!(serve(Page::Dashboard, Page::Dashboard.index()).status(), StatusCode::OK);
     }
 }

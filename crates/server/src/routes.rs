@@ -186,6 +186,11 @@ pub(crate) fn router(app: &Arc<App>) -> Router {
             Router::new().nest(path, all).route(path, get(page::redirect)).route(&format!("{path}/"), get(page::index))
         }
     };
+    guarded(placed, app)
+}
+
+/// Addresses behind what every request passes first: a line about it, the end of a panic, origin and host.
+pub(crate) fn guarded(placed: Router<Arc<App>>, app: &Arc<App>) -> Router {
     placed
         .fallback(|request: Request| async move {
             let path = request.uri().path();

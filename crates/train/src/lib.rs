@@ -13,6 +13,7 @@ mod document;
 mod error;
 mod files;
 pub mod grpo;
+pub mod live;
 mod lora;
 pub mod metric;
 mod observer;

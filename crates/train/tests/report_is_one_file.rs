@@ -70,13 +70,13 @@ fn the_report_shows_the_run_and_needs_nothing_else() {
     let html = std::fs::read_to_string(&path).unwrap();
     for expected in [
         "a &lt;small&gt; run",
-        "28.4 [26.4, 30.4]",
-        "60.4 [58.4, 62.4]",
+        "28.4 <small>[26.4, 30.4]",
+        "60.4 <small>[58.4, 62.4]",
         "90.0 (k = 16)",
         "12.5",
         // 4 or 5 right of 16 against 9 or 10.
-        "31.2 [31.2, 31.2]",
-        "-31.2 [-31.2, -31.2]",
+        "31.2 <small>[31.2, 31.2]",
+        "-31.2 <small>[-31.2, -31.2]",
         "make 7 from &lt;3&gt; &amp; 4",
         "4*5 &lt;/pre&gt;",
         "step 4",
@@ -87,8 +87,9 @@ fn the_report_shows_the_run_and_needs_nothing_else() {
     ] {
         assert!(html.contains(expected), "{expected:?} is missing");
     }
-    // The curve and the bars. Base: loss, load. Zero: accuracy, reward, length, entropy.
-    assert_eq!(html.matches("<svg").count(), 8);
+    // The curve. Base: loss, load. Zero: accuracy, reward, length, entropy.
+    assert_eq!(html.matches("<svg").count(), 7);
+    assert!(html.contains("60.4 % <small>58.4 to 62.4") && html.contains("width:60.40%"));
     let curve = std::fs::read_to_string(folder.path().join("curve.svg")).unwrap();
     assert!(curve.starts_with("<svg") && curve.contains("right answers") && html.contains(curve.trim()));
     let without_names = html.replace("http://www.w3.org/2000/svg", "");

@@ -56,6 +56,13 @@ pub(super) fn schedule(text: &str) -> Result<Schedule, String> {
     Schedule::named(text).map_err(|error| error.to_string())
 }
 
+/// An address to listen on: `127.0.0.1:8090`, or a port of this machine alone.
+pub(super) fn address(text: &str) -> Result<std::net::SocketAddr, String> {
+    let port = text.parse::<u16>().map(|port| (std::net::Ipv4Addr::LOCALHOST, port).into());
+    let advice = "is no address such as 127.0.0.1:8090; without an address, put the flag at the end";
+    port.or_else(|_| text.parse()).map_err(|_| advice.into())
+}
+
 /// A key and a value of the TOML of a run.
 pub(super) fn set(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {

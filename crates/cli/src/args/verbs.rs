@@ -1,6 +1,7 @@
 //! What each command takes.
 
 use std::ffi::OsString;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::builder::NonEmptyStringValueParser;
@@ -151,6 +152,9 @@ pub struct Train {
     /// Replace a value of the TOML, such as seed=2 or stage.base.steps=100; may be given again
     #[arg(long = "set", value_name = "KEY=VALUE", value_parser = values::set)]
     pub sets: Vec<(String, String)>,
+    /// Show the run in a browser while it goes on, on this address of the machine [default: 127.0.0.1:8090]
+    #[arg(long, value_name = "ADDRESS", num_args = 0..=1, default_missing_value = crate::live::ADDRESS, value_parser = values::address)]
+    pub dashboard: Option<SocketAddr>,
     #[command(flatten)]
     pub folder: RunFolder,
     #[command(flatten)]
@@ -219,6 +223,9 @@ pub struct Eval {
 pub struct Report {
     /// TOML of a run, or its folder, in which report.html appears
     pub run: PathBuf,
+    /// Show the run in a browser instead, as it grows, on this address of the machine [default: 127.0.0.1:8090]
+    #[arg(long, value_name = "ADDRESS", num_args = 0..=1, default_missing_value = crate::live::ADDRESS, value_parser = values::address)]
+    pub live: Option<SocketAddr>,
     #[command(flatten)]
     pub folder: RunFolder,
     #[command(flatten)]

@@ -1,4 +1,4 @@
-//! `minke report`: the report of a run, in its folder.
+//! `minke report`: the report of a run, in its folder, or in a browser while it grows.
 
 use std::path::Path;
 
@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::{print_json, print_line};
 use crate::args::Report;
 use crate::error::Exit;
-use crate::runs;
+use crate::{live, runs};
 
 #[derive(Serialize)]
 struct Summary<'a> {
@@ -24,6 +24,11 @@ pub fn run(args: &Report) -> Result<()> {
     if !runs::is_run(&folder) {
         let advice = "give the folder of a run with --out, or train first";
         return Err(Exit::BadFile.because(format!("{}: holds no run; {advice}", folder.display())));
+    }
+    if let Some(address) = args.live {
+        let dashboard = live::dashboard(&folder, address)?;
+        eprintln!("dashboard: {}; Ctrl-C ends", dashboard.url());
+        return Ok(dashboard.run()?);
     }
     let report = minke_train::report::write(&folder)?;
     match args.output.json {

@@ -13,7 +13,7 @@ use super::print_json;
 use crate::args::Train;
 use crate::interrupt::Interrupt;
 use crate::progress::Bar;
-use crate::{locate, runs};
+use crate::{live, locate, runs};
 
 /// The numbers of a step that are worth a look, and what they are called on the line.
 const SHOWN: [(&str, &str); 6] = [
@@ -50,6 +50,10 @@ pub fn run(args: &Train) -> Result<()> {
     let device = args.compute.device()?;
     let mut watcher = Watcher { interrupt: Interrupt::install()?, bar: None, last: String::new() };
     let commit = option_env!("MINKE_COMMIT");
+    // Behind the handler of Ctrl-C, and before anything is computed.
+    if let Some(address) = args.dashboard {
+        live::beside(&out, address);
+    }
     minke_train::execute_with(&config, &bases, &out, &device, commit, &mut watcher)?;
     if args.output.json {
         let stages = config.stages.iter().map(|stage| StageSummary {

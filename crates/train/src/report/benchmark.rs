@@ -5,8 +5,9 @@ use std::fmt::Write;
 use minke_eval::published::Figure;
 use minke_eval::{Answer, Header, Interval, Problem, TaskReport, Transcript};
 
-use super::page::{STYLE, answer, escape, interval, mode, percent};
-use super::plot::{Bar, bars};
+use super::bars::{Bar, bars};
+use super::markup::{escape, interval, percent};
+use super::page::{answer, head, mode};
 
 /// Answers that are shown whole, of each verdict.
 const SHOWN: usize = 50;
@@ -31,10 +32,7 @@ pub struct Benchmark<'a> {
 pub fn benchmark(page: &Benchmark<'_>) -> String {
     let Benchmark { header, report, .. } = page;
     let title = escape(&format!("{}: {}", header.model, header.task));
-    let mut html = format!(
-        "<!doctype html><html lang=\"en\"><head><meta charset=\"utf-8\"><title>{title}</title><style>{STYLE}</style></head>\
-         <body><h1>{title}</h1>\n"
-    );
+    let mut html = head(&title);
     let facts = [
         ("minke", header.minke.clone()),
         ("mode", mode(report)),
@@ -52,10 +50,10 @@ pub fn benchmark(page: &Benchmark<'_>) -> String {
     };
     let beside = page.published.map(|figure| point("published", figure.score));
     let least = page.constant.map(|(answer, score)| point(&format!("always {answer}"), *score));
-    html.extend(bars(
-        "pass@1 with 95 % interval",
-        &[measured].into_iter().chain(beside).chain(least).collect::<Vec<_>>(),
-    ));
+    let shown: Vec<Bar> = [measured].into_iter().chain(beside).chain(least).collect();
+    let _ = writeln!(html, "<div class=\"lead\">");
+    html.extend(bars("pass@1 with 95 % interval", &shown));
+    let _ = writeln!(html, "</div>");
     table(&mut html, page);
     problems(&mut html, page);
     transcripts(&mut html, page);
@@ -85,7 +83,7 @@ fn table(html: &mut String, page: &Benchmark<'_>) {
     rows.extend(some("problems that cannot be graded and do not count", dropped));
     let _ = writeln!(
         html,
-        "<table>{}</table><p><small>95 % interval over problems, or over their clusters where the file names such. pass@k: \
+        "<div class=\"scrolls\"><table>{}</table></div><p><small>95 % interval over problems, or over their clusters where the file names such. pass@k: \
          chance that one of k answers is right; cons@k: the majority's answer is right.</small></p>",
         rows.concat()
     );
@@ -95,7 +93,7 @@ fn table(html: &mut String, page: &Benchmark<'_>) {
 fn problems(html: &mut String, page: &Benchmark<'_>) {
     let _ = writeln!(
         html,
-        "<details><summary>Problem by problem</summary><table><tr><th class=\"l\">problem</th><th>right</th>\
+        "<details><summary>Problem by problem</summary><div class=\"scrolls\"><table><tr><th class=\"l\">problem</th><th>right</th>\
          <th>answers</th><th class=\"l\">first answer</th></tr>"
     );
     for (problem, answers) in page.problems.iter().zip(page.answers.chunks(page.header.samples.max(1))) {
@@ -108,7 +106,7 @@ fn problems(html: &mut String, page: &Benchmark<'_>) {
             "<tr><td class=\"l\">{name}</td><td>{right}</td><td>{count}</td><td class=\"l\">{vote}</td></tr>"
         );
     }
-    let _ = writeln!(html, "</table></details>");
+    let _ = writeln!(html, "</table></div></details>");
 }
 
 /// The first answers to the first problems, wrong ones apart.

@@ -1,7 +1,9 @@
 //! The report of a run, one HTML file: scores by stage with their intervals, curves, and rollouts to read. It is made
 //! from the files of the run's folder alone, at any time, also while the run goes on.
 
+mod bars;
 mod benchmark;
+mod markup;
 mod page;
 pub mod plot;
 mod read;
@@ -11,6 +13,7 @@ use std::path::{Path, PathBuf};
 use minke_sys::atomic;
 
 pub use benchmark::{Benchmark, benchmark};
+pub(crate) use page::mode;
 
 use crate::Result;
 

@@ -2,20 +2,16 @@
 
 use std::fmt::Write;
 
-use minke_eval::{EvalConfig, Interval, TaskReport, Transcript, Verdict};
-use serde_json::Value;
+use minke_eval::{EvalConfig, TaskReport, Transcript, Verdict};
 
-use super::plot::{Bar, Series, bars, lines};
+use super::bars::{Bar, bars};
+use super::markup::{escape, interval, percent};
+use super::plot::{Series, lines};
 use super::read::{RunFiles, StageFiles};
-use crate::grpo::Reason;
+use crate::grpo::{Finding, Tally};
 use crate::metric;
 
-pub(super) const STYLE: &str = "body{font:15px/1.5 system-ui,sans-serif;max-width:1340px;margin:2em auto;padding:0 1em;color:#222}
-table{border-collapse:collapse;margin:1em 0;font-size:13px}th,td{border:1px solid #ddd;padding:3px 6px;text-align:right}
-td{white-space:nowrap}
-th{background:#f4f4f4}td.l,th.l{text-align:left}.plots{display:flex;flex-wrap:wrap;gap:8px}
-.rollout{border-left:4px solid #aaa;margin:8px 0;padding:2px 12px}.right{border-color:#009e73}.wrong{border-color:#d55e00}
-pre{white-space:pre-wrap;word-break:break-word;margin:2px 0}.thought{color:#888}small{color:#666}";
+const STYLE: &str = include_str!("style.css");
 
 /// Steps that the curve of a run takes the mean of.
 const WINDOW: usize = 9;
@@ -23,10 +19,7 @@ const WINDOW: usize = 9;
 /// The page.
 pub fn render(run: &RunFiles) -> String {
     let name = escape(run.run["name"].as_str().unwrap_or("run"));
-    let mut html = format!(
-        "<!doctype html><html lang=\"en\"><head><meta charset=\"utf-8\"><title>{name}</title><style>{STYLE}</style></head>\
-         <body><h1>{name}</h1>\n"
-    );
+    let mut html = head(&name);
     let facts = [
         ("seed", &run.run["seed"]),
         ("precision", &run.run["config"]["precision"]),
@@ -39,7 +32,6 @@ pub fn render(run: &RunFiles) -> String {
         .map(|(key, value)| format!("{key} {}", escape(value.as_str().unwrap_or(&value.to_string()))))
         .collect();
     let _ = writeln!(html, "<p><small>{}</small></p>", facts.join(" · "));
-    html.extend(curve(run));
     overview(&mut html, run);
     for stage in &run.stages {
         section(&mut html, stage);
@@ -51,6 +43,15 @@ pub fn render(run: &RunFiles) -> String {
         escape(&config)
     );
     html
+}
+
+/// The beginning of a page with a title, which is markup already.
+pub(super) fn head(title: &str) -> String {
+    format!(
+        "<!doctype html><html lang=\"en\"><head><meta charset=\"utf-8\"><meta name=\"viewport\" \
+         content=\"width=device-width, initial-scale=1\"><title>{title}</title><style>{STYLE}</style></head>\
+         <body><h1>{title}</h1>\n"
+    )
 }
 
 /// The share of right answers over the steps of every stage of reinforcement learning as SVG; nothing if no stage
@@ -73,24 +74,12 @@ fn smoothed(points: &[(f64, f64)]) -> Vec<(f64, f64)> {
     points.iter().enumerate().map(|(i, point)| (point.0, mean(window(i)))).collect()
 }
 
-/// Scores of all stages: a figure by task, and the table.
+/// The curve of the run beside a figure of scores by task, and the table of scores.
 fn overview(html: &mut String, run: &RunFiles) {
     let rows: Vec<(&StageFiles, &TaskReport)> =
         run.stages.iter().flat_map(|stage| stage.scores.iter().map(move |report| (stage, report))).collect();
-    let _ = writeln!(html, "<h2>Held-out scores</h2>");
-    let broken: Vec<(&StageFiles, &String)> =
-        run.stages.iter().flat_map(|stage| stage.broken.iter().map(move |reason| (stage, reason))).collect();
-    for (stage, reason) in &broken {
-        let _ = writeln!(html, "<p><b>{}: {}</b></p>", escape(&stage.name), escape(reason));
-    }
-    if rows.is_empty() {
-        if broken.is_empty() {
-            let _ = writeln!(html, "<p>Not evaluated yet.</p>");
-        }
-        return;
-    }
     let tasks: std::collections::BTreeSet<&str> = rows.iter().map(|(_, report)| report.task.as_str()).collect();
-    let _ = writeln!(html, "<div class=\"plots\">");
+    let _ = writeln!(html, "<div class=\"plots\">{}", curve(run).unwrap_or_default());
     for task in tasks {
         let of_task: Vec<Bar> = rows
             .iter()
@@ -103,9 +92,21 @@ fn overview(html: &mut String, run: &RunFiles) {
             .collect();
         html.extend(bars(&format!("{task}: pass@1 with 95 % interval"), &of_task));
     }
+    let _ = writeln!(html, "</div><h2>Held-out scores</h2>");
+    let broken: Vec<(&StageFiles, &String)> =
+        run.stages.iter().flat_map(|stage| stage.broken.iter().map(move |reason| (stage, reason))).collect();
+    for (stage, reason) in &broken {
+        let _ = writeln!(html, "<p><b>{}: {}</b></p>", escape(&stage.name), escape(reason));
+    }
+    if rows.is_empty() {
+        if broken.is_empty() {
+            let _ = writeln!(html, "<p>Not evaluated yet.</p>");
+        }
+        return;
+    }
     let _ = writeln!(
         html,
-        "</div><table><tr><th class=\"l\">stage</th><th class=\"l\">task</th><th class=\"l\">mode</th><th>problems</th>\
+        "<div class=\"scrolls\"><table><tr><th class=\"l\">stage</th><th class=\"l\">task</th><th class=\"l\">mode</th><th>problems</th>\
          <th>pass@1</th><th>pass@k</th><th>cons@k</th><th>greedy</th><th>tokens</th><th>thought, right</th>\
          <th>thought, wrong</th><th>attempts</th><th>format</th><th>cut off</th><th>false claims</th></tr>"
     );
@@ -114,7 +115,7 @@ fn overview(html: &mut String, run: &RunFiles) {
     }
     let _ = writeln!(
         html,
-        "</table><p><small>95 % intervals over problems. pass@k: chance that one of k answers is right; \
+        "</table></div><p><small>95 % intervals over problems. pass@k: chance that one of k answers is right; \
          cons@k: the majority's answer is right. False claims: of the thoughts that end by claiming success, the share \
          before wrong answers.</small></p>"
     );
@@ -144,7 +145,7 @@ fn differences(html: &mut String, rows: &[(&StageFiles, &TaskReport)]) {
         }
         let heads: String =
             alike.iter().map(|(stage, report)| format!("<th>{}</th>", escape(&bar_name(stage, report)))).collect();
-        let _ = writeln!(html, "<table><tr><th class=\"l\">{}</th>{heads}</tr>", escape(mode.0));
+        let _ = writeln!(html, "<div class=\"scrolls\"><table><tr><th class=\"l\">{}</th>{heads}</tr>", escape(mode.0));
         for (stage, report) in &alike {
             let cell = |(_, other): &&(&StageFiles, &TaskReport)| match report.gain_over(other) {
                 Some(gain) if !std::ptr::eq(*report, *other) => format!("<td>{}</td>", interval(&gain)),
@@ -153,7 +154,7 @@ fn differences(html: &mut String, rows: &[(&StageFiles, &TaskReport)]) {
             let cells: String = alike.iter().map(cell).collect();
             let _ = writeln!(html, "<tr><td class=\"l\">{}</td>{cells}</tr>", escape(&bar_name(stage, report)));
         }
-        let _ = writeln!(html, "</table>");
+        let _ = writeln!(html, "</table></div>");
     }
     let _ = writeln!(html, "</details>");
 }
@@ -186,7 +187,7 @@ fn row(html: &mut String, stage: &StageFiles, report: &TaskReport) {
 }
 
 /// How a model was asked.
-pub(super) fn mode(report: &TaskReport) -> String {
+pub(crate) fn mode(report: &TaskReport) -> String {
     let Some(config) = &report.config else { return "given".into() };
     let sampled = match config.temperature {
         0.0 => "greedy".to_owned(),
@@ -241,20 +242,21 @@ fn section(html: &mut String, stage: &StageFiles) {
 
 /// Why a reward may not have risen: in how many steps of a stage of reinforcement learning each reason held.
 fn reasons(html: &mut String, stage: &StageFiles) {
-    let rows: String = Reason::ALL
-        .into_iter()
-        .filter_map(|reason| {
-            let holds = |line: &&Value| reason.holds(|name| line[name].as_f64(), stage.format_is_rewarded);
-            let steps = stage.metrics.iter().filter(holds).filter_map(|line| line[metric::STEP].as_u64());
-            let steps: Vec<u64> = steps.collect();
-            let (first, last) = (steps.first()?, steps.last()?);
-            let (name, count) = (reason.name(), steps.len());
-            Some(format!("<tr><td class=\"l\">{name}</td><td>{count}</td><td>{first}</td><td>{last}</td></tr>\n"))
+    let mut tally = Tally::default();
+    for line in &stage.metrics {
+        if let Some(step) = line[metric::STEP].as_u64() {
+            tally.step(step, |name| line[name].as_f64(), stage.format_is_rewarded);
+        }
+    }
+    let rows: String = tally
+        .findings()
+        .map(|Finding { reason, steps, first, last, .. }| {
+            format!("<tr><td class=\"l\">{}</td><td>{steps}</td><td>{first}</td><td>{last}</td></tr>\n", reason.name())
         })
         .collect();
     if stage.kind == "grpo" && !rows.is_empty() {
         let head = "<tr><th class=\"l\">why a reward may not rise</th><th>steps</th><th>first</th><th>last</th></tr>";
-        let _ = writeln!(html, "<table>{head}\n{rows}</table>");
+        let _ = writeln!(html, "<div class=\"scrolls\"><table>{head}\n{rows}</table></div>");
     }
 }
 
@@ -280,15 +282,16 @@ pub(super) fn answer(html: &mut String, transcript: &Transcript) {
     );
 }
 
-pub(super) fn interval(interval: &Interval) -> String {
-    format!("{} [{}, {}]", percent(interval.mean), percent(interval.low), percent(interval.high))
-}
-
-pub(super) fn percent(share: f64) -> String {
-    format!("{:.1}", 100.0 * share)
-}
-
-/// Text that HTML shows as it is.
-pub(super) fn escape(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
+#[cfg(test)]
+mod tests {
+    /// The report and the pages of a server look alike: what they call by the same name is the same.
+    #[test]
+    fn the_report_has_the_colours_of_the_pages() {
+        let page = concat!(env!("CARGO_MANIFEST_DIR"), "/../server/page/src/");
+        let read = |name: &str| std::fs::read_to_string(format!("{page}{name}")).unwrap();
+        let sheets = read("tokens.css") + &read("dashboard.css");
+        let named = super::STYLE.lines().map(str::trim).filter(|line| line.starts_with("--"));
+        let missing: Vec<&str> = named.clone().filter(|line| !sheets.contains(line)).collect();
+        assert!(missing.is_empty() && named.count() > 10, "not as in the pages: {missing:?}");
+    }
 }

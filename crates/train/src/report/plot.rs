@@ -3,7 +3,17 @@
 use plotters::coord::Shift;
 use plotters::prelude::*;
 
-const SIZE: (u32, u32) = (560, 300);
+const SIZE: (u32, u32) = (480, 260);
+/// Heights of the title and of a row of names above the curves.
+const TITLE: i32 = 26;
+const LEGEND: i32 = 18;
+/// Sizes of text; what is written has four fifths of them as pixels.
+const TITLE_FONT: i32 = 17;
+const LABEL_FONT: i32 = 15;
+/// Width of a character of a name, at most.
+const CHARACTER: i32 = 7;
+const INK: RGBColor = BLACK;
+const RULE: RGBColor = RGBColor(0xe3, 0xdf, 0xd5);
 /// The palette of Okabe and Ito, which colour-blind readers can tell apart.
 const COLORS: [RGBColor; 6] = [
     RGBColor(0, 114, 178),
@@ -22,16 +32,6 @@ pub struct Series {
     pub points: Vec<(f64, f64)>,
 }
 
-/// A named value with its interval.
-pub struct Bar {
-    /// What stands below it.
-    pub name: String,
-    /// Its height.
-    pub value: f64,
-    /// Lower and upper end of the interval.
-    pub interval: (f64, f64),
-}
-
 /// Curves over steps as SVG; nothing if there is no finite point.
 pub fn lines(title: &str, series: &[Series]) -> Option<String> {
     let finite = |p: &&(f64, f64)| p.0.is_finite() && p.1.is_finite();
@@ -47,83 +47,62 @@ pub fn lines(title: &str, series: &[Series]) -> Option<String> {
     Some(svg)
 }
 
-/// Shares between 0 and 1 with their intervals as SVG; nothing if there are none.
-pub fn bars(title: &str, bars: &[Bar]) -> Option<String> {
-    if bars.is_empty() {
-        return None;
-    }
-    let mut svg = String::new();
-    {
-        let width = (bars.len() as u32 * 120 + 120).max(SIZE.0);
-        let area = SVGBackend::with_string(&mut svg, (width, SIZE.1)).into_drawing_area();
-        draw_bars(&area, title, bars).ok()?;
-        area.present().ok()?;
-    }
-    Some(svg)
-}
-
 type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
 type Drawn = Result<(), Box<dyn std::error::Error>>;
 type Ranges = ((f64, f64), (f64, f64));
 
 fn draw_lines(area: &Area<'_>, title: &str, series: &[Series], ((x0, x1), (y0, y1)): Ranges) -> Drawn {
-    let mut chart = ChartBuilder::on(area)
-        .caption(title, ("sans-serif", 15))
-        .margin(8)
-        .x_label_area_size(28)
-        .y_label_area_size(52)
+    let legend = legend(series);
+    let rows = legend.iter().map(|(_, row, _)| row + 1).max().unwrap_or(0);
+    let (head, body) = area.split_vertically(TITLE + rows * LEGEND);
+    let text = |size: i32| ("sans-serif", size).into_font().color(&INK);
+    head.draw(&Text::new(title.to_owned(), (4, 4), text(TITLE_FONT))).map_err(|e| e.to_string())?;
+    for ((left, row, name), color) in legend.iter().zip(COLORS.iter().cycle()) {
+        let (x, y) = (*left, TITLE + row * LEGEND);
+        let mark = PathElement::new([(x, y + 8), (x + 14, y + 8)], color.stroke_width(3));
+        head.draw(&mark).map_err(|e| e.to_string())?;
+        head.draw(&Text::new(name.clone(), (x + 19, y + 1), text(LABEL_FONT))).map_err(|e| e.to_string())?;
+    }
+    let mut chart = ChartBuilder::on(&body)
+        .margin(4)
+        .margin_right(12)
+        .x_label_area_size(24)
+        .y_label_area_size(56)
         .build_cartesian_2d(x0..x1.max(x0 + 1.0), y0..y1)
         .map_err(|e| e.to_string())?;
-    let mesh = chart.configure_mesh().light_line_style(WHITE).x_labels(6).y_labels(6).draw();
-    mesh.map_err(|e| e.to_string())?;
-    for (i, line) in series.iter().enumerate() {
-        let color = COLORS[i % COLORS.len()];
-        let points = line.points.iter().copied().filter(|p| p.0.is_finite() && p.1.is_finite());
-        let drawn = chart.draw_series(LineSeries::new(points, color.stroke_width(2))).map_err(|e| e.to_string())?;
-        drawn.label(&line.name).legend(move |(x, y)| PathElement::new([(x, y), (x + 14, y)], color.stroke_width(2)));
-    }
-    if series.len() > 1 {
-        let mut labels = chart.configure_series_labels();
-        let styled = labels.background_style(WHITE.mix(0.8)).border_style(BLACK.mix(0.3));
-        styled.position(legend(series, (x0 + x1) / 2.0)).draw().map_err(|e| e.to_string())?;
-    }
-    Ok(())
-}
-
-/// The upper corner on the side where the curves are lower.
-fn legend(series: &[Series], middle: f64) -> SeriesLabelPosition {
-    let mean = |left: bool| {
-        let points = series.iter().flat_map(|s| &s.points).filter(|p| p.1.is_finite() && (p.0 < middle) == left);
-        let (sum, count) = points.fold((0.0, 0), |(sum, count), p| (sum + p.1, count + 1));
-        sum / f64::from(count.max(1))
-    };
-    if mean(true) > mean(false) { SeriesLabelPosition::UpperRight } else { SeriesLabelPosition::UpperLeft }
-}
-
-fn draw_bars(area: &Area<'_>, title: &str, bars: &[Bar]) -> Drawn {
-    let name = |x: &SegmentValue<usize>| match x {
-        SegmentValue::CenterOf(i) => bars.get(*i).map_or(String::new(), |bar| bar.name.clone()),
-        SegmentValue::Exact(_) | SegmentValue::Last => String::new(),
-    };
-    let mut chart = ChartBuilder::on(area)
-        .caption(title, ("sans-serif", 15))
-        .margin(8)
-        .x_label_area_size(28)
-        .y_label_area_size(44)
-        .build_cartesian_2d((0..bars.len()).into_segmented(), 0.0..1.0)
-        .map_err(|e| e.to_string())?;
     let mut mesh = chart.configure_mesh();
-    let styled = mesh.disable_x_mesh().light_line_style(WHITE).x_labels(bars.len()).x_label_formatter(&name);
-    styled.y_label_formatter(&|y| format!("{:.0} %", 100.0 * y)).draw().map_err(|e| e.to_string())?;
-    let heights = bars.iter().enumerate().map(|(i, bar)| (i, bar.value));
-    let body = Histogram::vertical(&chart).style(COLORS[0].mix(0.6).filled()).margin(16).data(heights);
-    chart.draw_series(body).map_err(|e| e.to_string())?;
-    let whiskers = bars.iter().enumerate().map(|(i, bar)| {
-        let x = SegmentValue::CenterOf(i);
-        PathElement::new([(x.clone(), bar.interval.0), (x, bar.interval.1)], BLACK.stroke_width(2))
-    });
-    chart.draw_series(whiskers).map_err(|e| e.to_string())?;
+    let styled = mesh.max_light_lines(0).disable_x_mesh().bold_line_style(RULE).axis_style(INK);
+    let styled = styled.x_labels(6).y_labels(5).label_style(text(LABEL_FONT));
+    styled.x_label_formatter(&|x| step_label(*x)).draw().map_err(|e| e.to_string())?;
+    for (line, color) in series.iter().zip(COLORS.iter().cycle()) {
+        let points = line.points.iter().copied().filter(|p| p.0.is_finite() && p.1.is_finite());
+        chart.draw_series(LineSeries::new(points, color.stroke_width(2))).map_err(|e| e.to_string())?;
+    }
     Ok(())
+}
+
+/// A step on the axis: whole.
+fn step_label(x: f64) -> String {
+    if (x - x.round()).abs() < 1e-6 { format!("{x:.0}") } else { String::new() }
+}
+
+/// Where the name of each curve stands above the curves: how far from the left, and in which row. A curve alone is what the
+/// title says.
+fn legend(series: &[Series]) -> Vec<(i32, i32, String)> {
+    if series.len() < 2 {
+        return Vec::new();
+    }
+    let (mut left, mut row) = (4, 0);
+    let place = |line: &Series| {
+        let width = 19 + 14 + CHARACTER * line.name.chars().count() as i32;
+        if left > 4 && left + width > SIZE.0 as i32 {
+            (left, row) = (4, row + 1);
+        }
+        let placed = (left, row, line.name.clone());
+        left += width;
+        placed
+    };
+    series.iter().map(place).collect()
 }
 
 /// The least and the largest value.
