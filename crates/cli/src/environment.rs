@@ -58,6 +58,11 @@ pub fn api_key() -> Option<String> {
     variable(API_KEY)
 }
 
+/// The key of an endpoint, from the variable that a run names.
+pub fn key(name: &str) -> Option<String> {
+    variable(name)
+}
+
 /// How many threads to take, as it was written.
 pub fn threads() -> Option<String> {
     variable(THREADS)

@@ -122,6 +122,7 @@ fn of_train(error: &minke_train::Error) -> Exit {
     match error {
         Error::Config(_) | Error::BadFile { .. } | Error::Read { .. } => Exit::BadFile,
         Error::Interrupted { .. } => Exit::Interrupted,
+        Error::Endpoint { .. } => Exit::Network,
         Error::Weights(error) => of_weights(error),
         Error::Text(error) => of_text(error),
         Error::Eval(error) => of_eval(error),

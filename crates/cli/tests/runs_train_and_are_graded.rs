@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::{Done, RUN, command, minke};
+use common::{Done, RUN, command, minke, minke_with_input};
 use std::process::{Command, Stdio};
 
 fn folder_with_run() -> tempfile::TempDir {
@@ -67,6 +67,26 @@ fn a_run_is_trained_graded_and_reported() {
     assert_eq!(minke(at, &["report", "elsewhere"]).out, "elsewhere/report.html\n");
     let page = std::fs::read_to_string(at.join("elsewhere/report.html")).unwrap();
     assert!(page.contains("<svg") && page.contains("tuned"));
+}
+
+#[test]
+fn conversations_come_through_a_pipe() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    let (head, _) = RUN.split_once("data = [").unwrap();
+    let data = "data = [{ kind = \"file\", path = \"-\" }]\ntraining = { batch_tokens = 512, mtp_weight = 0.0 }\n";
+    std::fs::write(at.join("small.toml"), format!("{head}{data}")).unwrap();
+    let turn = |role: &str, text: &str| serde_json::json!({ "role": role, "content": text });
+    let line = serde_json::json!({ "messages": [turn("user", "make 7 from 3 4"), turn("assistant", "3+4")] });
+    let train = |text: &str| minke_with_input(at, &["train", "small.toml"], text);
+    let nothing = train("");
+    assert!(nothing.code == 4 && nothing.err.contains("standard input, and nothing was given"), "{nothing:?}");
+    let conversations = format!("{line}\n");
+    assert_eq!(train(&conversations).code, 0);
+    let again = train(&conversations);
+    assert!(again.code == 0 && again.err.contains("tuned: was finished before"), "{again:?}");
+    let other = train(&conversations.repeat(2));
+    assert!(other.code == 4 && other.err.contains("begun with other data on standard input"), "{other:?}");
 }
 
 #[test]

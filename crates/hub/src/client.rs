@@ -1,13 +1,11 @@
 //! Requests to a server: one at a time, a few attempts each; redirects are followed here, so that a token never leaves its host.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use ureq::http::{Response, StatusCode, Uri};
-use ureq::tls::{TlsConfig, TlsProvider};
 use ureq::{Agent, Body};
 
-use crate::{Error, Result};
+use crate::{Error, Result, tls};
 
 /// Attempts in a row that bring nothing.
 pub(crate) const ATTEMPTS: u32 = 6;
@@ -46,16 +44,12 @@ impl Hub {
         let uri = endpoint.parse::<Uri>().ok().filter(|uri| uri.host().is_some());
         match uri.as_ref().and_then(Uri::scheme_str) {
             Some("http") => {}
-            Some("https") if can_encrypt() => {}
+            Some("https") if tls::is_possible() => {}
             Some("https") => return Err(refused(&endpoint, "needs encryption, for which this processor is too old")),
             _ => return Err(refused(&endpoint, "is not the address of a server; write it as https://huggingface.co")),
         }
-        let tls = TlsConfig::builder()
-            .provider(TlsProvider::Rustls)
-            .unversioned_rustls_crypto_provider(Arc::new(rustls_graviola::default_provider()))
-            .build();
         let agent = Agent::config_builder()
-            .tls_config(tls)
+            .tls_config(tls::config())
             .max_redirects(0)
             .max_redirects_will_error(false)
             .http_status_as_error(false)
@@ -195,21 +189,6 @@ fn origin(address: &str) -> Option<(String, String, u16)> {
 fn encoded(text: &str) -> String {
     let keep = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
     text.bytes().map(|byte| if keep(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") }).collect()
-}
-
-/// Whether the processor has the instructions that the library of encryption is written in.
-fn can_encrypt() -> bool {
-    #[cfg(target_arch = "x86_64")]
-    {
-        is_x86_feature_detected!("adx")
-            && is_x86_feature_detected!("aes")
-            && is_x86_feature_detected!("avx2")
-            && is_x86_feature_detected!("bmi1")
-            && is_x86_feature_detected!("bmi2")
-            && is_x86_feature_detected!("pclmulqdq")
-    }
-    #[cfg(not(target_arch = "x86_64"))]
-    true
 }
 
 #[cfg(test)]

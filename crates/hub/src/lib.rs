@@ -11,6 +11,7 @@ mod error;
 mod name;
 mod preview;
 mod pull;
+pub mod tls;
 
 pub use cache::{Absent, Cache, CachedModel, Removed};
 pub use client::Hub;

@@ -17,6 +17,7 @@
 //! Whole programs stand in this crate's `examples/`: generate, grade, train a tiny model, add a task.
 
 pub use minke_chat as chat;
+pub use minke_endpoint as endpoint;
 pub use minke_engine as engine;
 pub use minke_eval as eval;
 pub use minke_hub as hub;
@@ -46,6 +47,9 @@ pub enum Error {
     /// Opening a model, or answering with it.
     #[error(transparent)]
     Chat(#[from] minke_chat::Error),
+    /// Answers of endpoints.
+    #[error(transparent)]
+    Endpoint(#[from] minke_endpoint::Error),
     /// Generation.
     #[error(transparent)]
     Engine(#[from] minke_engine::Error),

@@ -1,4 +1,4 @@
-//! The published models that a run starts from: their files, and what turns text into ids and back.
+//! What a run takes from outside: the published models that it starts from, with what turns text into ids and back, and keys.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -24,9 +24,14 @@ pub struct Base {
     pub template: ChatTemplate,
 }
 
-/// The published models of a run, by what its TOML calls them.
+/// What a run takes from outside: published models by what its TOML calls them, keys of endpoints by the variables that it names, and
+/// standard input.
 #[derive(Default)]
-pub struct Bases(BTreeMap<String, (Base, String)>);
+pub struct Bases {
+    models: BTreeMap<String, (Base, String)>,
+    keys: BTreeMap<String, String>,
+    stdin: Option<String>,
+}
 
 impl Bases {
     /// Takes over a model, and reads its files once to know them again.
@@ -35,8 +40,37 @@ impl Bases {
     /// If a file of its adapter cannot be read.
     pub fn add(&mut self, name: &str, base: Base) -> Result<()> {
         let identity = base.identity()?;
-        self.0.insert(name.to_owned(), (base, identity));
+        self.models.insert(name.to_owned(), (base, identity));
         Ok(())
+    }
+
+    /// Takes over the key of an endpoint, under the name of the variable that held it. It is in no file and no message of the run.
+    pub fn add_key(&mut self, variable: &str, key: String) {
+        self.keys.insert(variable.to_owned(), key);
+    }
+
+    /// Takes over what a run with `path = "-"` learns from.
+    ///
+    /// # Errors
+    /// If it is no text.
+    pub fn set_stdin(&mut self, bytes: Vec<u8>) -> Result<()> {
+        let no_text = |error: std::string::FromUtf8Error| {
+            let at = error.utf8_error().valid_up_to();
+            Error::Config(format!("standard input: is no UTF-8 at byte {at}; give JSON Lines"))
+        };
+        let text = String::from_utf8(bytes).map_err(no_text)?;
+        self.stdin = Some(text).filter(|text| !text.is_empty());
+        Ok(())
+    }
+
+    /// What came from standard input.
+    pub(crate) fn stdin(&self) -> Option<&str> {
+        self.stdin.as_deref()
+    }
+
+    /// The key that a variable held.
+    pub(crate) fn key(&self, variable: &str) -> Option<&str> {
+        self.keys.get(variable).map(String::as_str)
     }
 
     /// The model that a TOML calls so.
@@ -51,7 +85,7 @@ impl Bases {
 
     fn entry(&self, name: &str) -> Result<&(Base, String)> {
         let reason = || Error::Config(format!("from = {name:?}: neither an earlier stage nor a model that was found"));
-        self.0.get(name).ok_or_else(reason)
+        self.models.get(name).ok_or_else(reason)
     }
 }
 

@@ -1,16 +1,18 @@
 //! The configuration of a run: a seed, a model, tasks, and a list of stages that start from each other, as one TOML.
 
+use std::borrow::Cow;
 use std::path::Path;
 
 use minke_spec::{ModelConfig, Precision};
 use serde::{Deserialize, Serialize};
 
 use crate::data::{NamedTask, unknown_task};
-use crate::files::sha256;
+use crate::files::{STDIN, sha256};
 use crate::grpo::GrpoConfig;
 use crate::reject::RejectConfig;
 use crate::stage::StageSettings;
 use crate::supervised::{DistillConfig, PretrainConfig, SftConfig};
+use crate::teacher::TeacherConfig;
 use crate::{Error, Result};
 
 /// A run, resolved: every default is filled in, everything is checked.
@@ -123,6 +125,24 @@ impl StageConfig {
         self.settings().trains()
     }
 
+    /// The settings of a stage whose questions an endpoint answers: such a stage has no weights.
+    pub(crate) fn asked(&self) -> Option<(&RejectConfig, &TeacherConfig)> {
+        match self {
+            Self::Reject(settings) => Some((settings, settings.teacher.as_ref()?)),
+            _ => None,
+        }
+    }
+
+    /// The stage without what its result does not depend on: where an endpoint is, and how patiently it is asked.
+    fn identity(&self) -> Cow<'_, Self> {
+        match self.asked() {
+            Some((settings, teacher)) => {
+                Cow::Owned(Self::Reject(RejectConfig { teacher: Some(teacher.identity()), ..settings.clone() }))
+            }
+            None => Cow::Borrowed(self),
+        }
+    }
+
     /// Checks everything that a stage can be wrong about on its own.
     fn validate(&self, tasks: &[NamedTask]) -> Result<()> {
         let settings = self.settings();
@@ -228,7 +248,8 @@ impl RunConfig {
             };
             stage.settings().from().map_or(Ok(()), |from| find(from, true))?;
             stage.settings().data().into_iter().try_for_each(|data| find(data, false))?;
-            let starts_anew = stage.settings().from().is_none() || stage.settings().own_model().is_some();
+            let has_no_parent = stage.settings().from().is_none() && stage.asked().is_none();
+            let starts_anew = has_no_parent || stage.settings().own_model().is_some();
             if self.model.is_none() && starts_anew {
                 return refuse(format!(
                     "stage {name}: starts from random weights, and there is no [model]; give one, or from = a published model"
@@ -266,6 +287,20 @@ impl RunConfig {
     /// The published models that the run starts from, as its TOML calls them.
     pub fn published(&self) -> Vec<&str> {
         let mut names: Vec<&str> = self.stages.iter().filter_map(|stage| self.published_of(stage)).collect();
+        names.sort_unstable();
+        names.dedup();
+        names
+    }
+
+    /// Whether a stage learns from standard input.
+    pub fn reads_stdin(&self) -> bool {
+        self.stages.iter().any(|stage| stage.settings().files().contains(&Path::new(STDIN)))
+    }
+
+    /// The variables that have the keys of endpoints.
+    pub fn key_variables(&self) -> Vec<&str> {
+        let asked = self.stages.iter().filter_map(StageConfig::asked);
+        let mut names: Vec<&str> = asked.filter_map(|(_, teacher)| teacher.key_env.as_deref()).collect();
         names.sort_unstable();
         names.dedup();
         names
@@ -311,13 +346,25 @@ impl RunConfig {
     /// A hash of everything that the result of a stage depends on: seed, precision, tokenizer, tasks, the stage, and the
     /// stages that it starts or learns from. Editing another stage leaves it as it is.
     pub(crate) fn hash_of(&self, stage: &StageConfig) -> String {
-        let lineage: Vec<(&StageConfig, Option<&ModelConfig>)> =
-            self.lineage(stage).into_iter().map(|stage| (stage, self.model_of(stage))).collect();
+        if stage.asked().is_some() {
+            // No model and no tokenizer has a part in what an endpoint answers.
+            return hash(&(self.seed, &self.tasks, stage.identity()));
+        }
+        let lineage: Vec<(Cow<'_, StageConfig>, Option<&ModelConfig>)> =
+            self.lineage(stage).into_iter().map(|stage| (stage.identity(), self.model_of(stage))).collect();
         match self.precision {
             // Without the precision, as runs had it that were begun before there was a choice.
             Precision::F32 => hash(&(self.tokenizer_hash(), lineage)),
             precision => hash(&(self.tokenizer_hash(), lineage, precision)),
         }
+    }
+
+    /// A hash of everything that the answers of an endpoint depend on. How many are wanted is no part of it: more of them are asked for
+    /// behind those that are there.
+    pub(crate) fn hash_of_answers(&self, settings: &RejectConfig, teacher: &TeacherConfig) -> String {
+        let teacher = Some(teacher.identity());
+        let settings = RejectConfig { teacher, questions: 0, samples: 0, keep: 0, thought: true, ..settings.clone() };
+        hash(&(self.seed, &self.tasks, settings))
     }
 
     /// A hash of everything that the tokenizer depends on.

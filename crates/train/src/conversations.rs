@@ -15,6 +15,7 @@ use serde::Deserialize;
 
 use crate::base::Base;
 use crate::document::Document;
+use crate::files::STDIN;
 use crate::stage::Context;
 use crate::{Error, Result};
 
@@ -52,7 +53,11 @@ pub(crate) fn read(context: &Context<'_>, path: &Path, roles: &[Role], limit: Li
     let own = ChatTemplate::r1_unforced();
     let template = context.published.map_or(&own, |base| &base.template);
     let renderer = Renderer { tokenizer: context.tokenizer, template, end_ids: context.end_ids()? };
-    let text = std::fs::read_to_string(path).map_err(Error::read(path))?;
+    let is_stdin = path == Path::new(STDIN);
+    let (text, path) = match context.stdin.filter(|_| is_stdin) {
+        Some(text) => (Cow::Borrowed(text), Path::new("standard input")),
+        None => (Cow::Owned(std::fs::read_to_string(path).map_err(Error::read(path))?), path),
+    };
     let mut documents = Vec::new();
     for (number, line) in text.lines().enumerate() {
         let refuse =

@@ -223,7 +223,7 @@ pub enum ExampleSource {
     },
     /// Conversations in a file of the user.
     File {
-        /// The file: JSON Lines, each with `messages` as the OpenAI API writes them.
+        /// The file: JSON Lines, each with `messages` as the OpenAI API writes them; `-` is standard input.
         path: PathBuf,
         /// Whose messages count; by default the assistant's.
         #[serde(default = "assistant_alone")]
@@ -386,6 +386,7 @@ mod tests {
                 tokenizer: &tokenizer,
                 published: None,
                 stages: Path::new(""),
+                stdin: None,
             };
             Corpus::new(context, &[], 256).unwrap().documents(cursor, 500).unwrap()
         };
@@ -429,6 +430,7 @@ mod tests {
             tokenizer: &tokenizer,
             published: None,
             stages: folder.path(),
+            stdin: None,
         };
         let mut questions: Vec<String> = Vec::new();
         // Pre-training in all styles.

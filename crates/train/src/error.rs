@@ -55,6 +55,16 @@ pub enum Error {
         /// The last step that was done.
         step: u64,
     },
+    /// An endpoint does not answer a stage's questions.
+    #[error("stage {stage}: {source}; the {kept} answers so far are kept, and the same command asks for the rest")]
+    Endpoint {
+        /// The stage.
+        stage: String,
+        /// Answers that are kept.
+        kept: u64,
+        /// What the endpoint did.
+        source: minke_endpoint::Error,
+    },
     /// The model failed.
     #[error(transparent)]
     Model(#[from] minke_model::Error),

@@ -10,6 +10,9 @@ use sha2::{Digest, Sha256};
 
 use crate::{Error, Result};
 
+/// The path that stands for standard input.
+pub(crate) const STDIN: &str = "-";
+
 /// Makes a file hold a value as JSON.
 pub(crate) fn replace_json(path: &Path, value: &impl Serialize) -> Result<()> {
     Ok(atomic::replace(path, &json(value))?)

@@ -4,6 +4,7 @@
 //! any point and started again, it ends with the same bytes. Step k of a stage is a function of weights, optimizer state,
 //! configuration, seed and k, and nothing else.
 
+mod asked;
 mod base;
 pub mod checkpoint;
 pub mod config;
@@ -18,6 +19,7 @@ mod lora;
 pub mod metric;
 mod observer;
 pub mod optimizer;
+mod problems;
 pub mod publish;
 pub mod record;
 pub mod reject;
@@ -30,6 +32,7 @@ mod stage_loop;
 mod start;
 pub mod supervised;
 mod task;
+pub mod teacher;
 #[cfg(test)]
 mod testing;
 pub mod trainer;

@@ -69,6 +69,8 @@ pub const GOLD_UNUSABLE_RATIO: &str = "gold_unusable_ratio";
 pub const KEPT: &str = "kept";
 /// Share of answers that rejection sampling kept.
 pub const KEPT_RATIO: &str = "kept_ratio";
+/// Answers that an endpoint did not give.
+pub const UNANSWERED: &str = "unanswered";
 
 /// Seconds of a step.
 pub const STEP_TIME: &str = "step_time";

@@ -14,6 +14,11 @@ pub trait Observer {
         ControlFlow::Continue(())
     }
 
+    /// A stage waits for others, a few times a second. To break ends the run as in [`step`](Self::step).
+    fn waiting(&mut self) -> ControlFlow<()> {
+        ControlFlow::Continue(())
+    }
+
     /// A stage is finished, now or in an earlier call.
     fn stage_finished(&mut self, _stage: &str) {}
 

@@ -1,4 +1,5 @@
-//! Rejection sampling: of a model's own answers those are kept to learn from that are right, well formed and readable.
+//! Rejection sampling: of a model's answers those are kept to learn from that are right, well formed and readable. The model is one
+//! of the run, or a [teacher](crate::teacher) behind an endpoint.
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -16,11 +17,12 @@ use crate::grpo::types::Scored;
 use crate::grpo::{EngineSizes, PromptForm, RewardWeights, reward};
 use crate::record::{Logs, Metrics};
 use crate::stage::{Context, Progress, Stage, StageSettings, StepRecord};
+use crate::teacher::TeacherConfig;
 use crate::trainer::Trainer;
 use crate::{Result, metric};
 
-/// A stage of rejection sampling: the model of a stage answers training questions, and what passes is kept in
-/// `data.jsonl`. The model itself does not change.
+/// A stage of rejection sampling: the model of a stage, or a teacher behind an endpoint, answers training questions, and what passes
+/// is kept in `data.jsonl`. The model itself does not change.
 ///
 /// # Paper
 /// - R1 2.3.3 (data by rejection sampling from the checkpoint of the RL stage)
@@ -30,7 +32,11 @@ pub struct RejectConfig {
     /// Name of the stage.
     pub name: String,
     /// The stage whose model answers, or a published model.
-    pub from: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from: Option<String>,
+    /// The endpoint that answers instead.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub teacher: Option<TeacherConfig>,
     /// Questions in all.
     pub questions: usize,
     /// Answers drawn to each.
@@ -95,7 +101,7 @@ impl StageSettings for RejectConfig {
     }
 
     fn from(&self) -> Option<&str> {
-        Some(&self.from)
+        self.from.as_deref()
     }
 
     fn tasks(&self) -> Vec<&str> {
@@ -122,7 +128,18 @@ impl StageSettings for RejectConfig {
         if let Some((field, _)) = counts.iter().find(|(_, value)| *value == 0) {
             return Some(format!("{field} is 0; choose at least 1"));
         }
-        let reason = if !(self.temperature > 0.0 && self.temperature.is_finite()) {
+        let with_teacher = "belongs to a model that answers here, and the teacher is an endpoint; remove it";
+        let reason = if self.from.is_some() == self.teacher.is_some() {
+            "give either `from`, a model that answers here, or `teacher`, an endpoint"
+        } else if let Some(fault) = self.teacher.as_ref().and_then(TeacherConfig::fault) {
+            return Some(format!("teacher: {fault}"));
+        } else if self.teacher.is_some() && self.prompt != PromptForm::default() {
+            return Some(format!("prompt {with_teacher}"));
+        } else if self.teacher.is_some() && self.engine != EngineSizes::default() {
+            return Some(format!("engine {with_teacher}"));
+        } else if self.teacher.is_some() && self.checkpoint_every != defaults::checkpoint_every() {
+            "checkpoint_every belongs to a model that answers here; every answer of a teacher is kept as it comes: remove it"
+        } else if !(self.temperature > 0.0 && self.temperature.is_finite()) {
             "temperature must be positive: greedy answers to a question are all the same"
         } else if self.tasks.values().any(|share| !(*share > 0.0 && share.is_finite())) {
             "tasks must have positive shares; leave a task out to give it none"

@@ -8,6 +8,7 @@
 //! OUT/stages/NAME/checkpoints/   the two newest
 //! OUT/stages/NAME/model/         what the stage made, as published on the Hub; of a stage with lora
 //! OUT/stages/NAME/adapter/       instead: the adapter, as PEFT loads it
+//! OUT/stages/NAME/answers.jsonl  of a stage whose questions an endpoint answers: every answer as it came
 //! OUT/stages/NAME/done.json      the stage is finished
 //! ```
 
@@ -19,9 +20,11 @@ use minke_tensor::Device;
 use minke_text::{Tokenizer, TrainOptions};
 use serde::{Deserialize, Serialize};
 
+use crate::asked::Asking;
 use crate::base::Bases;
 use crate::config::{RunConfig, StageConfig, TokenizerConfig};
 use crate::data::tokenizer_texts;
+use crate::files::STDIN;
 use crate::observer::Observer;
 use crate::stage::Context;
 use crate::stage_loop::StageLoop;
@@ -68,23 +71,35 @@ pub fn execute_with(
     files::make_folder(out)?;
     let _lock = lock(out)?;
     // Before anything is written: what is there must be of this run.
+    let stdin = bases.stdin().filter(|_| config.reads_stdin()).map(|text| files::sha256(text.as_bytes()));
     same_precision(config, out)?;
+    same_stdin(stdin.as_deref(), out)?;
     for (stage, hash) in config.stages.iter().zip(&hashes) {
         is_done(stage, hash, out)?;
     }
     let machine = serde_json::json!({
         "arch": std::env::consts::ARCH, "os": std::env::consts::OS, "isa": device.name(), "threads": device.threads(),
     });
-    let record = serde_json::json!({
+    let mut record = serde_json::json!({
         "name": config.name, "seed": config.seed, "version": env!("CARGO_PKG_VERSION"), "commit": commit,
         "machine": machine, "config": config,
     });
+    if let Some(sum) = stdin {
+        record["stdin_sha256"] = sum.into();
+    }
     files::replace_json(&out.join("run.json"), &record)?;
     let own = config.tokenizer.map(|settings| tokenizer(config, settings, out)).transpose()?;
     let stages = out.join("stages");
     for (stage, hash) in config.stages.iter().zip(&hashes) {
         if !is_done(stage, hash, out)? {
             let name = stage.name();
+            if let Some((settings, teacher)) = stage.asked() {
+                let folder = stages.join(name);
+                let steps = Asking::new(config, settings, teacher, bases, &folder)?.run(observer)?;
+                leave_done(&folder, hash, steps)?;
+                observer.stage_finished(name);
+                continue;
+            }
             let published = config.published_of(stage).map(|name| bases.get(name)).transpose()?;
             let tokenizer = match (&own, published) {
                 (_, Some(base)) => &base.tokenizer,
@@ -92,8 +107,8 @@ pub fn execute_with(
                 (None, None) => unreachable!("invariant: a run has a tokenizer or starts from a published model"),
             };
             let tasks = &config.tasks;
-            let context =
-                Context { device, seed: config.seed, stage: name, tasks, tokenizer, published, stages: &stages };
+            let (seed, stages, stdin) = (config.seed, &*stages, bases.stdin());
+            let context = Context { device, seed, stage: name, tasks, tokenizer, published, stages, stdin };
             let start = Start::of(config, stage, context)?;
             let mut stage_loop = prepare(config, stage, context, &start, hash)?;
             observer.message(&start.summary(name, &stage_loop.trainer().model));
@@ -115,7 +130,14 @@ fn hash_of(config: &RunConfig, stage: &StageConfig, bases: &Bases) -> Result<Str
             outside.push(bases.identity(name)?.to_owned());
         }
         for path in stage.settings().files() {
-            outside.push(files::sha256(&std::fs::read(path).map_err(Error::read(path))?));
+            outside.push(match (path == Path::new(STDIN), bases.stdin()) {
+                (true, Some(text)) => files::sha256(text.as_bytes()),
+                (true, None) => {
+                    let reason = "learns from standard input, and nothing was given; give its data as in: < data.jsonl";
+                    return Err(Error::Config(format!("stage {}: {reason}", stage.name())));
+                }
+                (false, _) => files::sha256(&std::fs::read(path).map_err(Error::read(path))?),
+            });
         }
     }
     let hash = config.hash_of(stage);
@@ -137,6 +159,21 @@ fn same_precision(config: &RunConfig, out: &Path) -> Result<()> {
     }
     let reason = format!("the run was begun with precision = \"{have}\", not \"{want}\"; choose another folder");
     Err(Error::BadFile { path, reason })
+}
+
+/// Refuses a folder whose run read something else from standard input.
+fn same_stdin(sum: Option<&str>, out: &Path) -> Result<()> {
+    let path = out.join("run.json");
+    let Some(sum) = sum.filter(|_| path.exists()) else { return Ok(()) };
+    let record: serde_json::Value = files::read_json(&path)?;
+    match record["stdin_sha256"].as_str() {
+        Some(have) if have != sum => {
+            let reason =
+                "the run was begun with other data on standard input; give it the same, or choose another folder";
+            Err(Error::BadFile { path, reason: reason.into() })
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Keeps other processes out of the folder until it is dropped or the process ends.
@@ -209,6 +246,10 @@ fn finish(
     if stage.trains() {
         publish::publish(config, stage, context, start, &done.trainer().model, &folder)?;
     }
-    let done = Done { config_hash: hash.to_owned(), steps: done.total_steps() };
-    files::replace_json(&folder.join("done.json"), &done)
+    leave_done(&folder, hash, done.total_steps())
+}
+
+/// Leaves the file that says a stage is finished.
+fn leave_done(folder: &Path, hash: &str, steps: u64) -> Result<()> {
+    files::replace_json(&folder.join("done.json"), &Done { config_hash: hash.to_owned(), steps })
 }

@@ -31,6 +31,8 @@ pub struct Context<'a> {
     pub published: Option<&'a Base>,
     /// The folder of all stages: `stages/` in the output folder.
     pub stages: &'a Path,
+    /// What came from standard input, if the run reads it.
+    pub stdin: Option<&'a str>,
 }
 
 impl Context<'_> {
@@ -56,7 +58,7 @@ pub trait StageSettings {
     /// The name of the stage.
     fn name(&self) -> &str;
 
-    /// The stage or the published model that it starts from; nothing for random weights.
+    /// The stage or the published model that it starts from; nothing for random weights, and where an endpoint answers.
     fn from(&self) -> Option<&str>;
 
     /// The adapter that it trains; none if it trains the weights themselves.
@@ -64,7 +66,7 @@ pub trait StageSettings {
         None
     }
 
-    /// The files of the user that it learns from.
+    /// The files of the user that it learns from; `-` is standard input.
     fn files(&self) -> Vec<&Path> {
         Vec::new()
     }

@@ -72,6 +72,43 @@ fn every_mistake_is_named() {
 }
 
 #[test]
+fn a_teacher_is_obeyed_or_refused() {
+    let kept = |more: &str| {
+        let stage = "[[stage]]\nkind = \"reject\"\nname = \"kept\"\nquestions = 3\nmax_tokens = 9\n";
+        format!("{HEAD}{TASKS}{BASE}{stage}{more}\n")
+    };
+    let of = |more: &str| format!("teacher = {{ url = \"http://127.0.0.1:1\", model = \"m\"{more} }}\n");
+    RunConfig::from_toml(&kept(&of(""))).unwrap();
+    // Nor is any model needed.
+    RunConfig::from_toml(&kept(&of("")).replace(HEAD, "name = \"x\"\n").replace(BASE, "")).unwrap();
+    check(&kept(""), "stage kept: give either `from`, a model that answers here, or `teacher`, an endpoint");
+    check(&kept(&format!("from = \"base\"\n{}", of(""))), "stage kept: give either `from`");
+    check(&kept("teacher = { model = \"m\" }"), "[[stage]] 2 \"kept\": missing field `url`");
+    check(&kept("teacher = { url = \"http://127.0.0.1:1\" }"), "missing field `model`");
+    check(&kept(&of(", key = \"sk\"")), "unknown field `key`");
+    check(&kept(&of(", requests = 0")), "stage kept: teacher: requests must lie between 1 and 1024");
+    check(&kept(&of(", body = { seed = 3 }")), "stage kept: teacher: body: seed is the stage's to set");
+    check(&kept("teacher = { url = \"localhost:1\", model = \"m\" }"), "stage kept: teacher: url: ");
+    for (field, value) in
+        [("prompt", "\"forced_thought\""), ("engine", "{ max_sequences = 3 }"), ("checkpoint_every", "9")]
+    {
+        let more = format!("{field} = {value}\n{}", of(""));
+        check(&kept(&more), &format!("stage kept: {field} belongs to a model that answers here"));
+    }
+}
+
+#[test]
+fn the_run_on_the_page_about_endpoints_is_one() {
+    let page = include_str!("../../../docs/endpoints.md");
+    let text = page.split("```toml\n").nth(1).unwrap().split("```").next().unwrap();
+    // Its problems are in files that are not here.
+    let (head, rest) = text.split_once("[[task]]").unwrap();
+    let (_, stages) = rest.split_once("[[stage]]").unwrap();
+    let run = RunConfig::from_toml(&format!("{head}{TASKS}[[stage]]{stages}")).unwrap();
+    assert_eq!((run.key_variables(), run.published()), (vec!["TEACHER_KEY"], vec!["r1-distill-qwen-1.5b"]));
+}
+
+#[test]
 fn what_the_toml_leaves_out_is_filled_in_and_survives_a_round_trip() {
     let run = RunConfig::from_toml(&format!("{HEAD}{TASKS}{BASE}")).unwrap();
     let model = run.model.clone().unwrap();

@@ -27,7 +27,16 @@ fn context<'a>(
     config: &'a minke_train::RunConfig,
     (seed, stage): (u64, &'a str),
 ) -> Context<'a> {
-    Context { device, seed, stage, tasks: &config.tasks, tokenizer, published: None, stages: Path::new("stages") }
+    Context {
+        device,
+        seed,
+        stage,
+        tasks: &config.tasks,
+        tokenizer,
+        published: None,
+        stages: Path::new("stages"),
+        stdin: None,
+    }
 }
 
 impl Drawn {

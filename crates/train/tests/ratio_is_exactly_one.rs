@@ -86,7 +86,8 @@ fn rollouts(model: &Transformer, params: &SamplingParams) -> Vec<Group> {
     let tokenizer = Tokenizer::train(texts.iter(), &options).unwrap();
     let stages = std::path::Path::new("stages");
     let (stage, tasks) = ("zero", &config.tasks[..]);
-    let context = Context { device: &device, seed: 3, stage, tasks, tokenizer: &tokenizer, published: None, stages };
+    let context =
+        Context { device: &device, seed: 3, stage, tasks, tokenizer: &tokenizer, published: None, stages, stdin: None };
     let sampler = QuestionSampler::new(context, &Default::default(), PromptForm::ForcedThought);
     let sizes = EngineSizes { max_sequences: 20, cache_tokens: 1024, chunk_tokens: 16 };
     let mut engines = sizes.engines(&device, model.config()).unwrap();

@@ -1,5 +1,6 @@
 //! `minke train`: a bar per stage, its most telling numbers on one line, and a clean end on Ctrl-C.
 
+use std::io::{IsTerminal, Read};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
@@ -13,7 +14,7 @@ use super::print_json;
 use crate::args::Train;
 use crate::interrupt::Interrupt;
 use crate::progress::Bar;
-use crate::{live, locate, runs};
+use crate::{environment, live, locate, runs};
 
 /// The numbers of a step that are worth a look, and what they are called on the line.
 const SHOWN: [(&str, &str); 6] = [
@@ -70,7 +71,8 @@ pub fn run(args: &Train) -> Result<()> {
     Ok(())
 }
 
-/// The published models that a run starts from, each where `minke run` would find it.
+/// What a run takes from outside: the published models that it starts from, each where `minke run` would find it, the keys of
+/// endpoints from the variables that it names, and standard input.
 fn bases(config: &RunConfig) -> Result<Bases> {
     let mut bases = Bases::default();
     for name in config.published() {
@@ -92,6 +94,17 @@ fn bases(config: &RunConfig) -> Result<Bases> {
             false => std::path::absolute(&path)?.to_string_lossy().into_owned(),
         };
         bases.add(name, Base { name: known_as, archive, adapter, tokenizer, template })?;
+    }
+    for name in config.key_variables() {
+        if let Some(key) = environment::key(name) {
+            bases.add_key(name, key);
+        }
+    }
+    // Of a terminal nothing is read: a person who forgot the data would wait for the end of it.
+    if config.reads_stdin() && !std::io::stdin().is_terminal() {
+        let mut bytes = Vec::new();
+        std::io::stdin().lock().read_to_end(&mut bytes).context("cannot read standard input")?;
+        bases.set_stdin(bytes)?;
     }
     Ok(bases)
 }
@@ -119,6 +132,10 @@ impl Observer for Watcher {
         if let Some(bar) = &mut self.bar {
             bar.set(view.step, &self.last);
         }
+        self.waiting()
+    }
+
+    fn waiting(&mut self) -> ControlFlow<()> {
         if self.interrupt.is_raised() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     }
 

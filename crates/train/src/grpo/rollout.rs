@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 
 use minke_engine::{Replicas, SamplingParams};
-use minke_eval::{Prompt, TrainingProblem, prompt};
+use minke_eval::{Prompt, prompt};
 use minke_model::Transformer;
 use minke_spec::draw::{Domain, draw, hash_name};
 use minke_text::{ChatTemplate, Tokenizer};
@@ -14,6 +14,7 @@ use super::config::PromptForm;
 use super::types::{Group, Question, Rollout};
 use crate::Result;
 use crate::data::NamedTask;
+use crate::problems::Problems;
 use crate::stage::Context;
 
 /// The model that answers.
@@ -30,20 +31,15 @@ pub struct QuestionSampler<'a> {
     context: Context<'a>,
     /// R1's template in its open form, for models from random weights; a forced thought is appended to it.
     own_template: ChatTemplate,
-    /// The tasks of the stage with their shares, in the order of the run.
-    tasks: Vec<(&'a NamedTask, f64)>,
+    problems: Problems<'a>,
     form: PromptForm,
 }
 
 impl<'a> QuestionSampler<'a> {
     /// The sampler of a stage with these shares of the run's tasks; without any, all count alike.
     pub fn new(context: Context<'a>, shares: &BTreeMap<String, f64>, form: PromptForm) -> Self {
-        let share = |task: &'a NamedTask| match shares.is_empty() {
-            true => Some((task, 1.0)),
-            false => Some((task, *shares.get(&task.name)?)),
-        };
-        let tasks = context.tasks.iter().filter_map(share).collect();
-        Self { context, own_template: ChatTemplate::r1_unforced(), tasks, form }
+        let problems = Problems::new(context.seed, context.stage, context.tasks, shares);
+        Self { context, own_template: ChatTemplate::r1_unforced(), problems, form }
     }
 
     /// Text to ids and back.
@@ -67,12 +63,12 @@ impl<'a> QuestionSampler<'a> {
 
     /// The tasks of the stage, in the order of the run.
     pub fn tasks(&self) -> impl Iterator<Item = &'a NamedTask> {
-        self.tasks.iter().map(|(task, _)| *task)
+        self.problems.tasks()
     }
 
     /// The task of a question.
     pub fn task(&self, question: &Question) -> &'a NamedTask {
-        self.tasks[question.task].0
+        self.problems.task(question.task)
     }
 
     /// The questions with these numbers of the step's data `cursor`: a function of the run's seed, the stage's name and these.
@@ -83,17 +79,8 @@ impl<'a> QuestionSampler<'a> {
     /// # Errors
     /// If the template refuses a question.
     pub fn questions(&self, cursor: u64, numbers: Range<u64>) -> Result<Vec<Question>> {
-        let total: f64 = self.tasks.iter().map(|(_, share)| share).sum();
-        let (seed, stage) = (self.context.seed, hash_name(self.context.stage));
         let question = |number: u64| {
-            let mut stream = draw(seed, Domain::Data, &[stage, cursor, number]);
-            let mut left = stream.uniform() * total;
-            let taken = self.tasks.iter().position(|(_, share)| {
-                left -= share;
-                left < 0.0
-            });
-            let task = taken.unwrap_or(self.tasks.len() - 1);
-            let problem = TrainingProblem::draw(&self.tasks[task].0.task, seed, stream.bits());
+            let (task, problem) = self.problems.draw(cursor, number);
             let forced = self.form == PromptForm::ForcedThought;
             let Prompt { text, token_ids, .. } = prompt(self.template(), self.tokenizer(), &problem, forced)?;
             Ok(Question { number, task, problem, prompt: text, token_ids })
