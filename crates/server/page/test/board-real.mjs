@@ -35,7 +35,7 @@ try {
   lags.sort((a, b) => a - b);
   console.log(`lag of a line: median ${lags[10]} ms, largest ${lags[19]} ms`);
 
-  await page.click('.views a[href*="rollouts"]');
+  await (await page.waitForSelector('.views a[href*="rollouts"]')).click();
   await page.waitForSelector(".group-row");
   const summary = () => page.$eval(".list .note", (note) => note.innerText);
   console.log(await summary());

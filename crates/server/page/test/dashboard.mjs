@@ -90,14 +90,14 @@ const CASES = {
     await page.waitForFunction(() => document.querySelectorAll(".group-row").length === 6);
   },
   async "many groups come page by page"({ page }) {
-    await page.click('.views a[href*="rollouts"]');
+    await (await page.waitForSelector('.views a[href*="rollouts"]')).click();
     for (const count of [40, 80, 120]) {
       await page.waitForFunction((wanted) => document.querySelectorAll(".group-row").length === wanted, {}, count);
       await page.click(".more-rows");
     }
   },
   async "groups that come later are shown when they are asked for"({ page, stub }) {
-    await page.click('.views a[href*="rollouts"]');
+    await (await page.waitForSelector('.views a[href*="rollouts"]')).click();
     await page.waitForSelector(".group-row");
     stub.groups.push(group(90, "7", "A new question.", ["yes", "no"]));
     stub.say();
@@ -116,7 +116,7 @@ const CASES = {
     stub.say();
     await page.evaluate(() => (window.ran = () => (window.didRun = true)));
     await page.waitForSelector(".advice.broken");
-    await page.click('.views a[href*="rollouts"]');
+    await (await page.waitForSelector('.views a[href*="rollouts"]')).click();
     await page.waitForSelector(".group-row");
     for (let i = 0; i < STRINGS.length; i++) {
       await page.evaluate((number) => (location.hash = `#view=rollouts&group=${number}`), i);

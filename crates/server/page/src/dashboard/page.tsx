@@ -25,7 +25,12 @@ function preferred(run: Run): string {
 export function Page({ watch }: { watch: Watch }) {
   const [, redraw] = useReducer<number, void>((n) => n + 1, 0);
   const [place, setPlace] = useState(() => placeOf(location.hash));
-  useEffect(() => watch.listen(() => redraw()), [watch]);
+  useEffect(() => {
+    const stop = watch.listen(() => redraw());
+    // What came before anybody listened.
+    redraw();
+    return stop;
+  }, [watch]);
   useEffect(() => {
     const moved = () => setPlace(placeOf(location.hash));
     addEventListener("hashchange", moved);

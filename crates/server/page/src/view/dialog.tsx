@@ -1,5 +1,5 @@
 import type { ComponentChildren } from "preact";
-import { useEffect, useRef } from "preact/hooks";
+import { useLayoutEffect, useRef } from "preact/hooks";
 
 interface Props {
   class: string;
@@ -11,7 +11,8 @@ interface Props {
 /** A modal dialog; the browser keeps the focus in it, closes it on Escape and gives the focus back. */
 export function Dialog({ class: className, label, close, children }: Props) {
   const dialog = useRef<HTMLDialogElement>(null);
-  useEffect(() => {
+  // In the moment in which it is shown: a key pressed before would be lost.
+  useLayoutEffect(() => {
     const element = dialog.current!;
     const before = document.activeElement;
     element.showModal();
