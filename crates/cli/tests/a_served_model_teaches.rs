@@ -4,38 +4,13 @@
 mod common;
 
 use std::fs;
-use std::io::{BufRead, BufReader};
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 
-use common::{Done, command};
+use common::{Done, Serving, command};
 use serde_json::Value;
 
 const KEY: &str = "key-of-a-teacher";
-
-/// A server that ends with its test.
-struct Serving(Child, String);
-
-impl Serving {
-    fn start(folder: &Path) -> Self {
-        let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models/first-light");
-        fs::write(folder.join("keys"), format!("{KEY}\n")).unwrap();
-        let arguments = ["serve", model.to_str().unwrap(), "--port", "0", "--disk-cache-bytes", "0", "--threads", "1"];
-        let named = ["--key-file", "keys", "--model-name", "teacher"];
-        let mut child = command(folder, &[&arguments[..], &named].concat()).stderr(Stdio::piped()).spawn().unwrap();
-        let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
-        let line = lines.find(|line| line.as_ref().unwrap().contains(" at http://")).unwrap().unwrap();
-        let url = line.split(" at ").nth(1).and_then(|rest| rest.split([',', ' ']).next()).unwrap();
-        Self(child, url.trim_end_matches('/').to_owned())
-    }
-}
-
-impl Drop for Serving {
-    fn drop(&mut self) {
-        self.0.kill().unwrap();
-        self.0.wait().unwrap();
-    }
-}
 
 /// A run whose teacher is at an address; without a student there is no model in it at all.
 fn run(url: &str, student: bool) -> String {
@@ -78,7 +53,9 @@ fn lines(path: &Path) -> Vec<Value> {
 fn a_student_learns_what_a_served_model_said() {
     let folder = tempfile::tempdir().unwrap();
     let at = folder.path();
-    let server = Serving::start(at);
+    let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models/first-light");
+    fs::write(at.join("keys"), format!("{KEY}\n")).unwrap();
+    let server = Serving::start(at, model.to_str().unwrap(), &["--key-file", "keys", "--model-name", "teacher"]);
     let kept = at.join("out/taught/stages/kept");
     let one_line = |done: &Done, code: i32, says: &str| {
         let last = done.err.trim_end().lines().last().unwrap_or_default();

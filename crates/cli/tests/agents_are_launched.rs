@@ -4,35 +4,11 @@
 mod common;
 
 use std::fs;
-use std::io::{BufRead, BufReader};
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 
-use common::{Done, command, minke, thinker};
+use common::{Done, Serving, command, minke, thinker};
 use serde_json::{Value, json};
-
-/// A server that ends with its test.
-struct Serving(Child, String);
-
-impl Serving {
-    fn start(folder: &Path, arguments: &[&str]) -> Self {
-        let all =
-            [&["serve", "thinker", "--port", "0", "--disk-cache-bytes", "0", "--threads", "1"], arguments].concat();
-        let mut child = command(folder, &all).stderr(Stdio::piped()).spawn().unwrap();
-        let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
-        let line = lines.find(|line| line.as_ref().unwrap().contains(" at http://")).unwrap().unwrap();
-        let url = line.split(" at ").nth(1).and_then(|rest| rest.split([',', ' ']).next()).unwrap();
-        Self(child, url.trim_end_matches('/').to_owned())
-    }
-}
-
-impl Drop for Serving {
-    fn drop(&mut self) {
-        self.0.kill().unwrap();
-        self.0.wait().unwrap();
-    }
-}
 
 /// The variables that a shell has behind these lines.
 fn variables(lines: &str, name: &str) -> String {
@@ -46,8 +22,8 @@ fn what_is_printed_sets_agents_up() {
     let folder = tempfile::tempdir().unwrap();
     thinker(folder.path());
     fs::write(folder.path().join("keys"), "key-of-a-person\n").unwrap();
-    let server = Serving::start(folder.path(), &["--key-file", "keys", "--model-name", "a 'quoted' name"]);
-    let Serving(_, url) = &server;
+    let server = Serving::start(folder.path(), "thinker", &["--key-file", "keys", "--model-name", "a 'quoted' name"]);
+    let url = &server.1;
     let print = |agent: &str| {
         let mut command = command(folder.path(), &["launch", agent, "--print", "--url", url]);
         let done = Done::of(command.env("MINKE_API_KEY", "key-of-a-person").output().unwrap());
@@ -98,8 +74,8 @@ fn what_is_printed_sets_agents_up() {
 fn an_agent_is_started_with_the_same() {
     let folder = tempfile::tempdir().unwrap();
     thinker(folder.path());
-    let server = Serving::start(folder.path(), &[]);
-    let Serving(_, url) = &server;
+    let server = Serving::start(folder.path(), "thinker", &[]);
+    let url = &server.1;
     let home = folder.path().join("home");
     let bin = folder.path().join("bin");
     fs::create_dir_all(&bin).unwrap();

@@ -5,9 +5,9 @@
 #[path = "../../../chat/tests/common/mod.rs"]
 mod scripted;
 
-use std::io::Write;
+use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 
 use minke_spec::Format;
 
@@ -47,6 +47,28 @@ pub fn command(folder: &Path, args: &[&str]) -> Command {
     }
     command.stdin(Stdio::null());
     command
+}
+
+/// A server that ends with its test, and where it is.
+pub struct Serving(Child, pub String);
+
+impl Serving {
+    /// Serves a model on a free port with one thread, and waits until it says where.
+    pub fn start(folder: &Path, model: &str, arguments: &[&str]) -> Self {
+        let all = [&["serve", model, "--port", "0", "--disk-cache-bytes", "0", "--threads", "1"], arguments].concat();
+        let mut child = command(folder, &all).stderr(Stdio::piped()).spawn().unwrap();
+        let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
+        let line = lines.find(|line| line.as_ref().unwrap().contains(" at http://")).unwrap().unwrap();
+        let url = line.split(" at ").nth(1).and_then(|rest| rest.split([',', ' ']).next()).unwrap();
+        Self(child, url.trim_end_matches('/').to_owned())
+    }
+}
+
+impl Drop for Serving {
+    fn drop(&mut self) {
+        self.0.kill().unwrap();
+        self.0.wait().unwrap();
+    }
 }
 
 pub fn minke(folder: &Path, args: &[&str]) -> Done {
