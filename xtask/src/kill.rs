@@ -25,11 +25,7 @@ const FILES: f64 = 4.0;
 /// # Errors
 /// If a run fails, a file differs, or the control does not.
 pub fn run(root: &Path, toml: &str, points: usize) -> Result<()> {
-    let status =
-        Command::new("cargo").args(["build", "--quiet", "--release", "-p", "minke-cli"]).current_dir(root).status()?;
-    if !status.success() {
-        bail!("minke does not build");
-    }
+    build(root)?;
     let out = std::env::temp_dir().join(format!("minke-kill-{}", std::process::id()));
     let peaceful = out.join("peaceful");
     let began = Instant::now();
@@ -61,6 +57,16 @@ pub fn run(root: &Path, toml: &str, points: usize) -> Result<()> {
     }
     println!("control without its data cursor: {log} differs, as it must");
     std::fs::remove_dir_all(&out)?;
+    Ok(())
+}
+
+/// Builds the program as it is run here.
+pub(crate) fn build(root: &Path) -> Result<()> {
+    let status =
+        Command::new("cargo").args(["build", "--quiet", "--release", "-p", "minke-cli"]).current_dir(root).status()?;
+    if !status.success() {
+        bail!("minke does not build");
+    }
     Ok(())
 }
 
