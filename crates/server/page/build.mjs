@@ -12,8 +12,8 @@ const katex = join(here, "node_modules/katex/dist");
 
 /** The pages: where each begins, and how many bytes of it are stored at most. Files of one are not served with the other. */
 const PAGES = [
-  { name: "chat", script: "app", entry: "src/main.tsx", html: "index.html", most: 300_000 },
-  { name: "dashboard", script: "dashboard", entry: "src/dashboard/main.tsx", html: "dashboard.html", most: 40_000 },
+  { name: "chat", title: "Minke", script: "app", entry: "src/main.tsx", html: "index.html", most: 300_000 },
+  { name: "dashboard", title: "Run · Minke", script: "dashboard", entry: "src/dashboard/main.tsx", html: "dashboard.html", most: 40_000 },
 ];
 
 /** KaTeX has twenty faces; these are the ones that ordinary formulas use. Others fall back to the main face. */
@@ -121,7 +121,8 @@ async function filesOf(page) {
   const sheet = await style(own);
   const sheetName = named(`${page.script}.css`, sheet);
   files.set(sheetName, sheet);
-  files.set(page.html, Buffer.from(source(page.html).replace("{{style}}", sheetName).replace("{{script}}", entry)));
+  const filled = { title: page.title, style: sheetName, script: entry };
+  files.set(page.html, Buffer.from(source("page.html").replace(/\{\{(\w+)\}\}/g, (_, name) => filled[name])));
   for (const [name, bytes] of fonts) files.set(name, bytes);
   return [...files].map(([name, bytes]) => ({ name, bytes, page: page.name }));
 }

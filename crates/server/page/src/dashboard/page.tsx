@@ -1,5 +1,5 @@
 import { useEffect, useMemo, useReducer, useState } from "preact/hooks";
-import { setTheme, theme, THEMES, type Theme } from "../theme";
+import { ThemeSelect } from "../view/theme";
 import { Chart } from "./chart";
 import { panels } from "./panels";
 import { hashOf, placeOf, type Place } from "./place";
@@ -61,7 +61,10 @@ export function Page({ watch }: { watch: Watch }) {
         <span class="name">Minke</span>
         <h1>{title}</h1>
         <Status watch={watch} />
-        <ThemeChoice />
+        <label class="theme">
+          <span class="off-screen">Colours</span>
+          <ThemeSelect />
+        </label>
       </header>
       <main id="main" tabIndex={-1}>
         {watch.problem !== null && <p class="advice broken" role="alert">{watch.problem}</p>}
@@ -128,29 +131,6 @@ function Status({ watch }: { watch: Watch }) {
       {word}
       {since}
     </span>
-  );
-}
-
-function ThemeChoice() {
-  const [chosen, choose] = useState(theme());
-  return (
-    <label class="theme">
-      <span class="off-screen">Colours</span>
-      <select
-        value={chosen}
-        onChange={(event) => {
-          const value = event.currentTarget.value as Theme;
-          setTheme(value);
-          choose(value);
-        }}
-      >
-        {THEMES.map((name) => (
-          <option key={name} value={name}>
-            {name}
-          </option>
-        ))}
-      </select>
-    </label>
   );
 }
 

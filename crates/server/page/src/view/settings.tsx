@@ -1,8 +1,8 @@
 import { useState } from "preact/hooks";
 import type { App } from "../app";
 import type { Settings } from "../model";
-import { setTheme, theme, THEMES, type Theme } from "../theme";
 import { Dialog } from "./dialog";
+import { ThemeSelect } from "./theme";
 
 type NumberName = "temperature" | "top_p" | "top_k" | "min_p" | "seed" | "max_tokens" | "budget";
 
@@ -96,7 +96,10 @@ export function SettingsDrawer({ app, close }: { app: App; close(): void }) {
       </fieldset>
       <fieldset>
         <legend>Appearance</legend>
-        <ThemeField />
+        <label class="field">
+          <span>Theme</span>
+          <ThemeSelect />
+        </label>
       </fieldset>
     </Dialog>
   );
@@ -127,30 +130,6 @@ function NumberField(props: { field: Field; value: number | undefined; change(va
           if (valid) change(input.value === "" ? undefined : input.valueAsNumber);
         }}
       />
-    </label>
-  );
-}
-
-function ThemeField() {
-  const [chosen, setChosen] = useState(theme());
-  return (
-    <label class="field">
-      <span>Theme</span>
-      <select
-        name="theme"
-        value={chosen}
-        onChange={(event) => {
-          const next = event.currentTarget.value as Theme;
-          setTheme(next);
-          setChosen(next);
-        }}
-      >
-        {THEMES.map((name) => (
-          <option key={name} value={name}>
-            {name}
-          </option>
-        ))}
-      </select>
     </label>
   );
 }
