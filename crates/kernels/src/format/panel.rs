@@ -20,6 +20,8 @@
 //!
 //! Rows behind the last one are zeros. Nothing is lost and nothing is computed anew, so a product has the same bits.
 
+use std::ops::Range;
+
 use minke_spec::Format;
 
 use super::{Coding, Stored, write_values};
@@ -33,8 +35,10 @@ pub const LAYOUT: u32 = 2;
 pub(crate) const DEPTH: usize = 256;
 /// The most lanes that a register has.
 pub(crate) const LANES: usize = 16;
-/// Bytes of interleaved rows that are fetched ahead.
-const AHEAD: usize = 1024;
+/// How far ahead of what is read interleaved rows are fetched: what a thread reads while memory answers.
+pub(crate) const AHEAD: usize = 4096;
+/// Bytes of a line of the cache.
+pub(crate) const LINE: usize = 64;
 /// Columns of which the codes lie together.
 pub(crate) const UNIT: usize = 32;
 
@@ -128,7 +132,7 @@ impl Panel {
     }
 
     /// The codes of interleaved rows of W as they lie, BITS registers for each unit of 32 columns, with scales and shifts in the
-    /// panel; nothing if the rows do not lie so, or their codes are replaced by what they stand for.
+    /// panel, and those of a later one fetched; nothing if the rows do not lie so, or their codes are replaced by what they stand for.
     #[inline(always)]
     pub fn packed_codes<'a, S: Simd>(
         &mut self,
@@ -140,18 +144,25 @@ impl Panel {
         if w.lanes != S::LANES || !first.is_multiple_of(S::LANES) || coding.values.is_some() {
             return None;
         }
+        let part = w.interleaved_part(coding, first / S::LANES, self.from, self.depth);
         // Not in a closure, which would be compiled without the path's instructions.
-        Some(unpack_head(s, coding, w.interleaved_part(coding, first / S::LANES, self.from, self.depth), self))
+        let codes = unpack_head(s, coding, part, self);
+        for line in (0..part.len() - codes.len()).step_by(LINE) {
+            s.prefetch(part.as_ptr().wrapping_add(AHEAD + line));
+        }
+        Some(codes)
     }
 
-    /// The bytes of which the panel of the columns behind these is filled, if rows of W from row `first` on are interleaved.
+    /// As many bytes as the panel is filled of, [`AHEAD`] or all of those ahead of them, if rows of W from row `first` on are
+    /// interleaved; fewer at the end of W.
     #[inline(always)]
-    pub fn bytes_behind<'a>(&self, coding: &Coding, w: Stored<'a>, first: usize) -> &'a [u8] {
-        let from = self.from + self.depth;
-        if w.lanes == 0 || !first.is_multiple_of(w.lanes) || from >= w.k {
+    pub fn bytes_ahead<'a>(&self, coding: &Coding, w: Stored<'a>, first: usize) -> &'a [u8] {
+        if w.lanes == 0 || !first.is_multiple_of(w.lanes) {
             return &[];
         }
-        w.interleaved_part(coding, first / w.lanes, from, DEPTH.min(w.k - from))
+        let Range { start, end } = w.interleaved_range(coding, first / w.lanes, self.from, self.depth);
+        let (ahead, last) = ((end - start).max(AHEAD), w.bytes.len());
+        &w.bytes[(start + ahead).min(last)..(end + ahead).min(last)]
     }
 
     /// As [`Panel::fill`], with codes that are not replaced by what they stand for.
@@ -223,9 +234,15 @@ impl<'a> Stored<'a> {
     /// Columns from a multiple of 256 on, of a group of interleaved rows.
     #[inline(always)]
     fn interleaved_part(&self, coding: &Coding, group: usize, from: usize, depth: usize) -> &'a [u8] {
+        &self.bytes[self.interleaved_range(coding, group, from, depth)]
+    }
+
+    /// Where they lie in the bytes of W.
+    #[inline(always)]
+    fn interleaved_range(&self, coding: &Coding, group: usize, from: usize, depth: usize) -> Range<usize> {
         let bytes = |depth| self.lanes * coding.interleaved_bytes(depth).map_or(0, |(_, bytes)| bytes);
         let start = group * (self.k / DEPTH * bytes(DEPTH) + bytes(self.k % DEPTH)) + from / DEPTH * bytes(DEPTH);
-        &self.bytes[start..start + bytes(depth)]
+        start..start + bytes(depth)
     }
 }
 
@@ -536,16 +553,13 @@ unsafe fn unpack_codes<S: Simd, const BITS: usize>(s: S, from: *const u8, units:
     }
 }
 
-/// Writes the codes of a unit, and fetches some that come later.
+/// Writes the codes of a unit.
 ///
 /// # Safety
 /// `from` is valid for BITS registers, `to` for eight.
 #[inline(always)]
 pub(crate) unsafe fn unpack_unit<S: Simd, const BITS: usize>(s: S, from: *const u8, to: *mut u8) {
     let (register, planes) = (4 * S::LANES, const { Planes::of(BITS) });
-    for line in (0..BITS * register).step_by(64) {
-        s.prefetch(from.wrapping_add(AHEAD + line));
-    }
     let (mut pairs, mut singles) = ([s.splat_int(0); 2], s.splat_int(0));
     // SAFETY: the caller's promise.
     unsafe {

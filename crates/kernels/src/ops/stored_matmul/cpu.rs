@@ -7,7 +7,7 @@ use minke_spec::Format;
 
 use crate::amx::{Configured, SIDE, Tiles};
 use crate::device::{Buffer, Cpu, Parts};
-use crate::format::panel::{DEPTH, LANES, Panel, UNIT, unpack_unit};
+use crate::format::panel::{AHEAD, DEPTH, LANES, LINE, Panel, UNIT, unpack_unit};
 use crate::format::{Coding, Stored, decode_rows};
 use crate::isa::Isa;
 use crate::ops::bf16_matmul;
@@ -27,8 +27,6 @@ const FLOAT_DEPTH: usize = 128;
 const TASK: usize = 1 << 16;
 /// Rows of x from which on a tile, which has 16, takes less time than they do by themselves.
 const TILED: usize = 12;
-/// Bytes of a line of the cache.
-const LINE: usize = 64;
 /// Panels of 16 columns that rows of x pass over together.
 const PANELS: usize = 2;
 /// Tasks per thread, at most: few enough that what a task begins with costs nothing, enough that threads end together.
@@ -418,7 +416,7 @@ simd_fn! {
                             all_rows::<S, SUB, BITS, SHIFTED>(s, x, rest_first, x_step, rest, codes, panel, &[], y, y_row);
                         }
                         take_zero(s.isa(), &x.coding, panel);
-                        tiled.behind[count] = panel.bytes_behind(&x.coding, w, first + at);
+                        tiled.ahead[count] = panel.bytes_ahead(&x.coding, w, first + at);
                         count += 1;
                     }
                     // SAFETY: the caller's promise, for the columns of the panels.
@@ -435,20 +433,20 @@ simd_fn! {
                 let y = y.pointer(y_first + at);
                 let as_they_lie = m == 1 || x.coding.bits == 8;
                 let packed = if as_they_lie { panel.packed_codes(s, &x.coding, w, first + at) } else { None };
-                // One row fetches ahead by itself.
-                let behind = if m > 1 { panel.bytes_behind(&x.coding, w, first + at) } else { &[] };
+                // One row fetches by itself.
+                let ahead = if m > 1 { panel.bytes_ahead(&x.coding, w, first + at) } else { &[] };
                 // SAFETY: the caller's promise, for the panel's columns.
                 unsafe {
                     match packed {
                         Some(packed) if m == 1 => one_row::<S, SUB, BITS, SHIFTED>(s, x, x_first, packed, &panel, y),
                         // Codes of 8 bits lie as they are multiplied.
                         Some(packed) => {
-                            all_rows::<S, SUB, BITS, SHIFTED>(s, x, x_first, x_step, m, packed, &panel, behind, y, y_row);
+                            all_rows::<S, SUB, BITS, SHIFTED>(s, x, x_first, x_step, m, packed, &panel, ahead, y, y_row);
                         }
                         None => {
                             fill(s.isa(), &x.coding, w, first + at, &mut panel);
                             let codes = &panel.codes;
-                            all_rows::<S, SUB, BITS, SHIFTED>(s, x, x_first, x_step, m, codes, &panel, behind, y, y_row);
+                            all_rows::<S, SUB, BITS, SHIFTED>(s, x, x_first, x_step, m, codes, &panel, ahead, y, y_row);
                         }
                     }
                 }
@@ -512,7 +510,7 @@ unsafe fn float_columns(
 }
 
 /// Multiplies m rows of x, `step` apart, with a panel of these codes, as many at a time as the registers hold, and continues their sums
-/// in y if it is not the first. The bytes of the panel behind this one are fetched meanwhile.
+/// in y if it is not the first. Bytes of a later panel are fetched meanwhile.
 ///
 /// # Safety
 /// y has these rows, `y_row` apart, with the panel's columns, and they are this call's alone.
@@ -526,24 +524,24 @@ unsafe fn all_rows<S: Simd, const SUB: usize, const BITS: usize, const SHIFTED: 
     m: usize,
     codes: &[u8],
     panel: &Panel,
-    behind: &[u8],
+    ahead: &[u8],
     y: *mut f32,
     y_row: usize,
 ) {
     let mut i = 0;
     while i < m {
-        let (row, y, behind) = (row + i * step, y.wrapping_add(i * y_row), if i == 0 { behind } else { &[] });
+        let (row, y, ahead) = (row + i * step, y.wrapping_add(i * y_row), if i == 0 { ahead } else { &[] });
         // Tiles of one or two rows are slow: 5 rows are 3 and 2, not 4 and 1.
         // SAFETY: the caller's promise.
         unsafe {
             i += match m - i {
                 8.. if S::TILE_ROWS >= 12 => {
-                    rows::<S, 8, SUB, BITS, SHIFTED>(s, x, row, step, codes, panel, behind, y, y_row)
+                    rows::<S, 8, SUB, BITS, SHIFTED>(s, x, row, step, codes, panel, ahead, y, y_row)
                 }
-                1 => rows::<S, 1, SUB, BITS, SHIFTED>(s, x, row, step, codes, panel, behind, y, y_row),
-                2 => rows::<S, 2, SUB, BITS, SHIFTED>(s, x, row, step, codes, panel, behind, y, y_row),
-                3 | 5 | 6 | 9 => rows::<S, 3, SUB, BITS, SHIFTED>(s, x, row, step, codes, panel, behind, y, y_row),
-                _ => rows::<S, 4, SUB, BITS, SHIFTED>(s, x, row, step, codes, panel, behind, y, y_row),
+                1 => rows::<S, 1, SUB, BITS, SHIFTED>(s, x, row, step, codes, panel, ahead, y, y_row),
+                2 => rows::<S, 2, SUB, BITS, SHIFTED>(s, x, row, step, codes, panel, ahead, y, y_row),
+                3 | 5 | 6 | 9 => rows::<S, 3, SUB, BITS, SHIFTED>(s, x, row, step, codes, panel, ahead, y, y_row),
+                _ => rows::<S, 4, SUB, BITS, SHIFTED>(s, x, row, step, codes, panel, ahead, y, y_row),
             };
         }
     }
@@ -598,6 +596,9 @@ unsafe fn packed_row<S: Simd, const PACKED: usize, const SUB: usize, const BITS:
         sums[0] = unsafe { s.load_ptr_n(y, panel.columns) };
     }
     for (unit, packed) in packed.chunks_exact(PACKED * 4 * S::LANES).enumerate() {
+        for line in (0..PACKED * 4 * S::LANES).step_by(LINE) {
+            s.prefetch(packed.as_ptr().wrapping_add(AHEAD + line));
+        }
         // Registers, once this is compiled.
         let mut words = [0u8; UNIT * LANES];
         // SAFETY: there are PACKED registers, and room for eight.
@@ -676,7 +677,7 @@ unsafe fn tiled_rows<S: Simd, const SUB: usize, const SHIFTED: bool>(
     y: *mut f32,
     y_row: usize,
 ) {
-    let Tiled { panels, behind, integers, scales, constants, sizes } = tiled;
+    let Tiled { panels, ahead, integers, scales, constants, sizes } = tiled;
     let Panel { from, depth, .. } = panels[0];
     let subs = depth / SUB;
     assert!(row + (m - 1) * step < x.m && step * (SIDE - 1) <= x.spare);
@@ -693,9 +694,9 @@ unsafe fn tiled_rows<S: Simd, const SUB: usize, const SHIFTED: bool>(
             }
         }
         for (at, panel) in panels[..count].iter().enumerate() {
-            let share = behind[at].len().div_ceil(m.div_ceil(SIDE)).next_multiple_of(LINE);
+            let share = ahead[at].len().div_ceil(m.div_ceil(SIDE)).next_multiple_of(LINE);
             for line in (0..share).step_by(LINE) {
-                s.prefetch(behind[at].as_ptr().wrapping_add(i / SIDE * share + line));
+                s.prefetch(ahead[at].as_ptr().wrapping_add(i / SIDE * share + line));
             }
             let y = y.wrapping_add(i * y_row + at * SIDE);
             let mut sums = [s.splat(0.0); SIDE];
@@ -750,8 +751,8 @@ struct Tiled<'a> {
     scales: [[f32; SIDE]; SIDE],
     constants: [[f32; SIDE]; SIDE],
     panels: [Panel; PANELS],
-    /// Bytes of the panels behind these, which are fetched meanwhile.
-    behind: [&'a [u8]; PANELS],
+    /// Bytes of later panels, which are fetched meanwhile.
+    ahead: [&'a [u8]; PANELS],
     sizes: Configured,
 }
 
@@ -762,7 +763,7 @@ impl Tiled<'_> {
             scales: [[0.0; SIDE]; SIDE],
             constants: [[0.0; SIDE]; SIDE],
             panels: std::array::from_fn(|_| Panel::new()),
-            behind: [&[]; PANELS],
+            ahead: [&[]; PANELS],
             sizes: tiles.configure(SIDE, sub / 4),
         }
     }
@@ -781,7 +782,7 @@ unsafe fn rows<S: Simd, const R: usize, const SUB: usize, const BITS: usize, con
     step: usize,
     codes: &[u8],
     panel: &Panel,
-    behind: &[u8],
+    ahead: &[u8],
     y: *mut f32,
     y_row: usize,
 ) -> usize {
@@ -797,10 +798,10 @@ unsafe fn rows<S: Simd, const R: usize, const SUB: usize, const BITS: usize, con
             *sum = unsafe { s.load_ptr_n(y.wrapping_add(r * y_row), panel.columns) };
         }
     }
-    let share = behind.len().div_ceil(depth / SUB).next_multiple_of(LINE);
+    let share = ahead.len().div_ceil(depth / SUB).next_multiple_of(LINE);
     for sub in 0..depth / SUB {
-        for line in (sub * share..behind.len().min((sub + 1) * share)).step_by(LINE) {
-            s.prefetch(behind.as_ptr().wrapping_add(line));
+        for line in (sub * share..ahead.len().min((sub + 1) * share)).step_by(LINE) {
+            s.prefetch(ahead.as_ptr().wrapping_add(line));
         }
         let w = codes[sub * SUB * S::LANES..][..SUB * S::LANES].as_ptr();
         // SAFETY: the panel has LANES words of four codes for every four terms.
