@@ -27,6 +27,8 @@ const FLOAT_DEPTH: usize = 128;
 const TASK: usize = 1 << 16;
 /// Rows of x from which on a tile, which has 16, takes less time than they do by themselves.
 const TILED: usize = 12;
+/// Rows of x up to which codes are unpacked for every tile of them.
+const FEW: usize = 16;
 /// Panels of 16 columns that rows of x pass over together.
 const PANELS: usize = 2;
 /// Tasks per thread, at most: few enough that what a task begins with costs nothing, enough that threads end together.
@@ -124,6 +126,16 @@ impl Codes {
             });
         }
         Self { coding, m, k, spare, codes, scales, constants }
+    }
+
+    /// R rows, `step` apart, in the columns of a panel.
+    #[inline(always)]
+    fn rows_of<const R: usize, const SUB: usize>(&self, row: usize, step: usize, panel: &Panel) -> [Columns<'_>; R] {
+        let mut columns = [Columns::default(); R];
+        for (r, columns) in columns.iter_mut().enumerate() {
+            *columns = self.columns::<SUB>(row + r * step, panel.from, panel.depth);
+        }
+        columns
     }
 
     /// A row in the columns of a panel.
@@ -431,14 +443,18 @@ simd_fn! {
             for from in (0..x.k).step_by(DEPTH) {
                 (panel.from, panel.depth) = (from, DEPTH.min(x.k - from));
                 let y = y.pointer(y_first + at);
-                let as_they_lie = m == 1 || x.coding.bits == 8;
+                // Few rows take their codes from where they lie, which costs less than to store and load a panel.
+                let few = m == 1 || S::TILE_ROWS >= 12 && m <= FEW && x.coding.bits < 8;
+                let as_they_lie = few || x.coding.bits == 8;
                 let packed = if as_they_lie { panel.packed_codes(s, &x.coding, w, first + at) } else { None };
-                // One row fetches by itself.
-                let ahead = if m > 1 { panel.bytes_ahead(&x.coding, w, first + at) } else { &[] };
+                // They fetch by themselves.
+                let ahead = if !few { panel.bytes_ahead(&x.coding, w, first + at) } else { &[] };
                 // SAFETY: the caller's promise, for the panel's columns.
                 unsafe {
                     match packed {
-                        Some(packed) if m == 1 => one_row::<S, SUB, BITS, SHIFTED>(s, x, x_first, packed, &panel, y),
+                        Some(packed) if few => {
+                            few_rows::<S, SUB, BITS, SHIFTED>(s, x, x_first, x_step, m, packed, &panel, y, y_row);
+                        }
                         // Codes of 8 bits lie as they are multiplied.
                         Some(packed) => {
                             all_rows::<S, SUB, BITS, SHIFTED>(s, x, x_first, x_step, m, packed, &panel, ahead, y, y_row);
@@ -547,57 +563,109 @@ unsafe fn all_rows<S: Simd, const SUB: usize, const BITS: usize, const SHIFTED: 
     }
 }
 
-/// Multiplies one row of x with columns of interleaved rows of W, whose codes are multiplied as they are unpacked.
+/// Multiplies a few rows of x with columns of interleaved rows of W, whose codes are multiplied as they are unpacked.
 ///
 /// # Safety
-/// `packed` are the codes of these columns, those of the panel, whose scales and shifts they have; y is valid for the panel's columns
-/// and this call's alone.
+/// As [`all_rows`]; `packed` are the codes of these columns, those of the panel, whose scales and shifts they have.
 #[inline(always)]
-unsafe fn one_row<S: Simd, const SUB: usize, const BITS: usize, const SHIFTED: bool>(
+#[allow(clippy::too_many_arguments)]
+unsafe fn few_rows<S: Simd, const SUB: usize, const BITS: usize, const SHIFTED: bool>(
     s: S,
     x: &Codes,
     row: usize,
+    step: usize,
+    m: usize,
     packed: &[u8],
     panel: &Panel,
     y: *mut f32,
+    y_row: usize,
 ) {
-    // SAFETY: the caller's promise.
-    unsafe {
-        match x.coding.bits {
-            2 if BITS == 4 => packed_row::<S, 2, SUB, BITS, SHIFTED>(s, x, row, packed, panel, y),
-            3 if BITS == 4 => packed_row::<S, 3, SUB, BITS, SHIFTED>(s, x, row, packed, panel, y),
-            4 if BITS == 4 => packed_row::<S, 4, SUB, BITS, SHIFTED>(s, x, row, packed, panel, y),
-            5 if BITS == 5 => packed_row::<S, 5, SUB, BITS, SHIFTED>(s, x, row, packed, panel, y),
-            6 if BITS == 6 => packed_row::<S, 6, SUB, BITS, SHIFTED>(s, x, row, packed, panel, y),
-            8 if BITS == 8 => packed_row::<S, 8, SUB, BITS, SHIFTED>(s, x, row, packed, panel, y),
-            bits => unreachable!("codes of {bits} bits are interleaved and summed as such of {BITS}"),
+    let mut i = 0;
+    while i < m {
+        let (row, y, first) = (row + i * step, y.wrapping_add(i * y_row), i == 0);
+        // SAFETY: the caller's promise.
+        unsafe {
+            i += match m - i {
+                1 => packed_rows::<S, 1, SUB, BITS, SHIFTED>(s, x, row, step, packed, panel, first, y, y_row),
+                8.. if S::TILE_ROWS >= 12 => {
+                    packed_rows::<S, 8, SUB, BITS, SHIFTED>(s, x, row, step, packed, panel, first, y, y_row)
+                }
+                2 if S::TILE_ROWS >= 12 => {
+                    packed_rows::<S, 2, SUB, BITS, SHIFTED>(s, x, row, step, packed, panel, first, y, y_row)
+                }
+                3 | 5 | 6 if S::TILE_ROWS >= 12 => {
+                    packed_rows::<S, 3, SUB, BITS, SHIFTED>(s, x, row, step, packed, panel, first, y, y_row)
+                }
+                _ if S::TILE_ROWS >= 12 => {
+                    packed_rows::<S, 4, SUB, BITS, SHIFTED>(s, x, row, step, packed, panel, first, y, y_row)
+                }
+                _ => unreachable!("few rows are one where registers are few"),
+            };
         }
     }
 }
 
-/// [`one_row`] for codes that lie in PACKED bits.
+/// Computes R of a few rows, continuing their sums if the panel is not the first, and returns R. The `first` ones fetch.
 ///
 /// # Safety
-/// As [`one_row`].
+/// As [`few_rows`].
 #[inline(always)]
-unsafe fn packed_row<S: Simd, const PACKED: usize, const SUB: usize, const BITS: usize, const SHIFTED: bool>(
+#[allow(clippy::too_many_arguments)]
+unsafe fn packed_rows<S: Simd, const R: usize, const SUB: usize, const BITS: usize, const SHIFTED: bool>(
     s: S,
     x: &Codes,
     row: usize,
+    step: usize,
     packed: &[u8],
     panel: &Panel,
+    first: bool,
     y: *mut f32,
-) {
-    let columns = [x.columns::<SUB>(row, panel.from, panel.depth)];
-    assert_eq!(packed.len(), panel.depth / UNIT * PACKED * 4 * S::LANES);
-    let mut sums = [s.splat(0.0)];
-    if panel.from > 0 {
-        // SAFETY: the caller's promise.
-        sums[0] = unsafe { s.load_ptr_n(y, panel.columns) };
+    y_row: usize,
+) -> usize {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let columns = x.rows_of::<R, SUB>(row, step, panel);
+        let mut sums = load_sums(s, panel, y, y_row);
+        let sums_of = (&columns, &mut sums);
+        match x.coding.bits {
+            2 if BITS == 4 => add_packed::<S, R, 2, SUB, BITS, SHIFTED>(s, packed, panel, first, sums_of),
+            3 if BITS == 4 => add_packed::<S, R, 3, SUB, BITS, SHIFTED>(s, packed, panel, first, sums_of),
+            4 if BITS == 4 => add_packed::<S, R, 4, SUB, BITS, SHIFTED>(s, packed, panel, first, sums_of),
+            5 if BITS == 5 => add_packed::<S, R, 5, SUB, BITS, SHIFTED>(s, packed, panel, first, sums_of),
+            6 if BITS == 6 => add_packed::<S, R, 6, SUB, BITS, SHIFTED>(s, packed, panel, first, sums_of),
+            8 if BITS == 8 && R == 1 => add_packed::<S, R, 8, SUB, BITS, SHIFTED>(s, packed, panel, first, sums_of),
+            bits => unreachable!("codes of {bits} bits are interleaved and summed as such of {BITS}"),
+        }
+        store_sums(s, &sums, panel, y, y_row);
     }
+    R
+}
+
+/// Adds the products of R rows of x with codes that lie in PACKED bits to their sums.
+///
+/// # Safety
+/// `packed` are the codes of the panel.
+#[inline(always)]
+unsafe fn add_packed<
+    S: Simd,
+    const R: usize,
+    const PACKED: usize,
+    const SUB: usize,
+    const BITS: usize,
+    const SHIFTED: bool,
+>(
+    s: S,
+    packed: &[u8],
+    panel: &Panel,
+    first: bool,
+    (columns, sums): (&[Columns<'_>; R], &mut [S::V; R]),
+) {
+    assert_eq!(packed.len(), panel.depth / UNIT * PACKED * 4 * S::LANES);
     for (unit, packed) in packed.chunks_exact(PACKED * 4 * S::LANES).enumerate() {
-        for line in (0..PACKED * 4 * S::LANES).step_by(LINE) {
-            s.prefetch(packed.as_ptr().wrapping_add(AHEAD + line));
+        if R == 1 || first {
+            for line in (0..PACKED * 4 * S::LANES).step_by(LINE) {
+                s.prefetch(packed.as_ptr().wrapping_add(AHEAD + line));
+            }
         }
         // Registers, once this is compiled.
         let mut words = [0u8; UNIT * LANES];
@@ -606,21 +674,38 @@ unsafe fn packed_row<S: Simd, const PACKED: usize, const SUB: usize, const BITS:
         for part in 0..UNIT / SUB {
             let (w, sub) = (words[part * SUB * S::LANES..].as_ptr(), unit * (UNIT / SUB) + part);
             // SAFETY: these are the words of a sub-block.
-            unsafe { sub_block::<S, 1, SUB, BITS, SHIFTED>(s, w, panel, sub, &columns, &mut sums) };
+            unsafe { sub_block::<S, R, SUB, BITS, SHIFTED>(s, w, panel, sub, columns, sums) };
         }
     }
-    // SAFETY: the caller's promise.
-    unsafe { store_columns(s, sums[0], panel.columns, y) };
 }
 
-/// Writes the sums of so many columns. Masked stores are slow where the whole register is meant.
+/// The sums of R rows of y so far: zeros for the first panel.
 ///
 /// # Safety
-/// y is valid for these columns.
+/// As [`all_rows`].
 #[inline(always)]
-unsafe fn store_columns<S: Simd>(s: S, sums: S::V, columns: usize, y: *mut f32) {
-    // SAFETY: the caller's promise.
-    unsafe { if columns == S::LANES { s.store_ptr(sums, y) } else { s.store_ptr_n(sums, y, columns) } }
+unsafe fn load_sums<S: Simd, const R: usize>(s: S, panel: &Panel, y: *const f32, y_row: usize) -> [S::V; R] {
+    let mut sums = [s.splat(0.0); R];
+    if panel.from > 0 {
+        for (r, sum) in sums.iter_mut().enumerate() {
+            // SAFETY: the caller's promise.
+            *sum = unsafe { s.load_ptr_n(y.wrapping_add(r * y_row), panel.columns) };
+        }
+    }
+    sums
+}
+
+/// Writes the sums of R rows of y. Masked stores are slow where the whole register is meant.
+///
+/// # Safety
+/// As [`all_rows`].
+#[inline(always)]
+unsafe fn store_sums<S: Simd>(s: S, sums: &[S::V], panel: &Panel, y: *mut f32, y_row: usize) {
+    for (r, &sum) in sums.iter().enumerate() {
+        let y = y.wrapping_add(r * y_row);
+        // SAFETY: the caller's promise.
+        unsafe { if panel.columns == S::LANES { s.store_ptr(sum, y) } else { s.store_ptr_n(sum, y, panel.columns) } }
+    }
 }
 
 /// Adds the products of a sub-block to the sums of R rows of x, of which these are the panel's columns.
@@ -732,12 +817,8 @@ unsafe fn tiled_rows<S: Simd, const SUB: usize, const SHIFTED: bool>(
                     }
                 }
             }
-            for (r, &sum) in sums.iter().enumerate() {
-                if r < rows {
-                    // SAFETY: the caller's promise.
-                    unsafe { store_columns(s, sum, panel.columns, y.wrapping_add(r * y_row)) };
-                }
-            }
+            // SAFETY: the caller's promise.
+            unsafe { store_sums(s, &sums[..rows], panel, y, y_row) };
         }
     }
 }
@@ -786,18 +867,10 @@ unsafe fn rows<S: Simd, const R: usize, const SUB: usize, const BITS: usize, con
     y: *mut f32,
     y_row: usize,
 ) -> usize {
-    let (from, depth) = (panel.from, panel.depth);
-    let mut columns = [Columns::default(); R];
-    for (r, columns) in columns.iter_mut().enumerate() {
-        *columns = x.columns::<SUB>(row + r * step, from, depth);
-    }
-    let mut sums = [s.splat(0.0); R];
-    if from > 0 {
-        for (r, sum) in sums.iter_mut().enumerate() {
-            // SAFETY: the caller's promise.
-            *sum = unsafe { s.load_ptr_n(y.wrapping_add(r * y_row), panel.columns) };
-        }
-    }
+    let depth = panel.depth;
+    let columns = x.rows_of::<R, SUB>(row, step, panel);
+    // SAFETY: the caller's promise.
+    let mut sums = unsafe { load_sums::<S, R>(s, panel, y, y_row) };
     let share = ahead.len().div_ceil(depth / SUB).next_multiple_of(LINE);
     for sub in 0..depth / SUB {
         for line in (sub * share..ahead.len().min((sub + 1) * share)).step_by(LINE) {
@@ -807,9 +880,7 @@ unsafe fn rows<S: Simd, const R: usize, const SUB: usize, const BITS: usize, con
         // SAFETY: the panel has LANES words of four codes for every four terms.
         unsafe { sub_block::<S, R, SUB, BITS, SHIFTED>(s, w, panel, sub, &columns, &mut sums) };
     }
-    for (r, &sum) in sums.iter().enumerate() {
-        // SAFETY: the caller's promise.
-        unsafe { store_columns(s, sum, panel.columns, y.wrapping_add(r * y_row)) };
-    }
+    // SAFETY: the caller's promise.
+    unsafe { store_sums(s, &sums, panel, y, y_row) };
     R
 }
