@@ -93,30 +93,32 @@ pub(crate) struct Panel {
     pub codes: [u8; LANES * DEPTH],
     pub scales: [f32; LANES * 16],
     pub shifts: [f32; LANES * 16],
-    /// As they were expanded: [LANES, 256] and [LANES, 16].
-    row_codes: [u8; LANES * DEPTH],
-    row_scales: [f32; LANES * 16],
-    row_shifts: [f32; LANES * 16],
+    /// As they were expanded, if they do not lie side by side in W.
+    rows: Option<Rows>,
     /// First column, and how many; rows.
     pub from: usize,
     pub depth: usize,
     pub columns: usize,
 }
 
+/// The same columns row by row: [LANES, 256] and [LANES, 16].
+#[repr(C, align(64))]
+struct Rows {
+    codes: [u8; LANES * DEPTH],
+    scales: [f32; LANES * 16],
+    shifts: [f32; LANES * 16],
+}
+
+impl Rows {
+    fn new() -> Self {
+        Self { codes: [0; LANES * DEPTH], scales: [0.0; LANES * 16], shifts: [0.0; LANES * 16] }
+    }
+}
+
 impl Panel {
     pub fn new() -> Self {
         let (codes, scales) = ([0; LANES * DEPTH], [0.0; LANES * 16]);
-        Self {
-            codes,
-            scales,
-            shifts: scales,
-            row_codes: codes,
-            row_scales: scales,
-            row_shifts: scales,
-            from: 0,
-            depth: 0,
-            columns: 0,
-        }
+        Self { codes, scales, shifts: scales, rows: None, from: 0, depth: 0, columns: 0 }
     }
 
     /// Makes it that of rows of W from row `first` on, of the columns that it says.
@@ -177,7 +179,8 @@ impl Panel {
             take_rows(s.isa(), coding, w, first, self);
         } else {
             let (rows, columns) = (first..first + self.columns, (self.from, self.from + self.depth));
-            (coding.expand)(s.isa(), w, rows, columns, &mut self.row_codes, &mut self.row_scales, &mut self.row_shifts);
+            let Rows { codes, scales, shifts } = self.rows.get_or_insert_with(Rows::new);
+            (coding.expand)(s.isa(), w, rows, columns, codes, scales, shifts);
         }
         turn(s, coding, self);
     }
@@ -362,13 +365,14 @@ simd_fn! {
 #[inline(always)]
 fn turn<S: Simd>(s: S, coding: &Coding, panel: &mut Panel) {
     let (words, count) = (panel.depth / 4, coding.subs(panel.depth));
+    let Some(rows) = &panel.rows else { return };
     // SAFETY: there are LANES rows of 64 words, and of 16 scales and shifts; what is asked for, rounded up to LANES, lies
     // in the rows, and side by side in the panel.
     unsafe {
-        side_by_side(s, panel.row_codes.as_ptr().cast(), DEPTH / 4, words, panel.codes.as_mut_ptr().cast());
-        side_by_side(s, panel.row_scales.as_ptr().cast(), 16, count, panel.scales.as_mut_ptr().cast());
+        side_by_side(s, rows.codes.as_ptr().cast(), DEPTH / 4, words, panel.codes.as_mut_ptr().cast());
+        side_by_side(s, rows.scales.as_ptr().cast(), 16, count, panel.scales.as_mut_ptr().cast());
         if coding.zero.is_none() {
-            side_by_side(s, panel.row_shifts.as_ptr().cast(), 16, count, panel.shifts.as_mut_ptr().cast());
+            side_by_side(s, rows.shifts.as_ptr().cast(), 16, count, panel.shifts.as_mut_ptr().cast());
         }
     }
 }
@@ -377,13 +381,14 @@ fn turn<S: Simd>(s: S, coding: &Coding, panel: &mut Panel) {
 #[cold]
 fn take_rows(isa: Isa, coding: &Coding, w: Stored<'_>, first: usize, panel: &mut Panel) {
     let mut group = Panel { from: panel.from, depth: panel.depth, columns: w.lanes, ..Panel::new() };
+    let rows = panel.rows.get_or_insert_with(Rows::new);
     for lane in 0..panel.columns {
         let row = first + lane;
         lay(isa, coding, w, row - row % w.lanes, &mut group);
         let out = (
-            &mut panel.row_codes[DEPTH * lane..][..DEPTH],
-            &mut panel.row_scales[16 * lane..][..16],
-            &mut panel.row_shifts[16 * lane..][..16],
+            &mut rows.codes[DEPTH * lane..][..DEPTH],
+            &mut rows.scales[16 * lane..][..16],
+            &mut rows.shifts[16 * lane..][..16],
         );
         group.row(coding, w.lanes, row % w.lanes, out);
     }

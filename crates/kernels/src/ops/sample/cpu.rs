@@ -2,6 +2,7 @@
 
 use super::{NOT_FINITE, NOTHING_ALLOWED, SampleOutputs, SampleRow, SampleRows};
 use crate::device::{Cpu, Parts};
+use crate::isa::Isa;
 use crate::ops::log_prob::{cpu::row as log_prob_row, of_logit};
 use crate::simd::simd_fn;
 
@@ -18,6 +19,20 @@ simd_fn! {
             let z = s.mul(s.sub(s.load_partial(z), largest), s.splat(inverse_temperature));
             s.store_partial(s.exp(z), weight);
         }
+    }
+}
+
+simd_fn! {
+    /// The sum of weights, as sixteen sums of every sixteenth.
+    fn total<S>(_s: S, weights: &[f32]) -> f64 {
+        let (chunks, tail) = weights.as_chunks::<16>();
+        let mut sums = [0.0; 16];
+        for chunk in chunks {
+            for (sum, &weight) in sums.iter_mut().zip(chunk) {
+                *sum += f64::from(weight);
+            }
+        }
+        sums.iter().sum::<f64>() + tail.iter().map(|&weight| f64::from(weight)).sum::<f64>()
     }
 }
 
@@ -113,7 +128,7 @@ fn draw(cpu: &Cpu, logits: &[f32], row: &SampleRow) -> u32 {
     let weights = weights.as_mut_slice::<f32>();
     weigh(cpu.isa(), logits, SampleRow::inverse_temperature(row.temperature), weights);
     let token = if row.top_k > 0 || row.top_p < 1.0 || row.min_p > 0.0 {
-        let kept = filter(logits, weights, row);
+        let kept = filter(cpu.isa(), logits, weights, row);
         walk(row.uniform, || kept.iter().map(|&id| (id, weights[id as usize])))
     } else {
         walk(row.uniform, || (0..).zip(weights.iter().copied()))
@@ -137,18 +152,26 @@ fn walk<I: Iterator<Item = (u32, f32)>>(uniform: f64, tokens: impl Fn() -> I) ->
 }
 
 /// The tokens that `top_k`, `top_p` and `min_p` leave, by id; `weights` are probabilities over the largest one.
-pub(super) fn filter(logits: &[f32], weights: &[f32], row: &SampleRow) -> Vec<u32> {
+pub(super) fn filter(isa: Isa, logits: &[f32], weights: &[f32], row: &SampleRow) -> Vec<u32> {
     let weight = |&id: &u32| f64::from(weights[id as usize]);
-    let mut kept: Vec<u32> = if row.top_k > 0 && row.top_k < logits.len() {
-        let mut kept = most_likely(logits, row.top_k);
+    let all = || 0..logits.len() as u32;
+    let mut kept: Vec<u32>;
+    if row.top_k > 0 && row.top_k < logits.len() {
+        kept = most_likely(logits, row.top_k);
         // The order of sums below must not depend on the logits.
         kept.sort_unstable();
-        kept
+        if row.top_p < 1.0 {
+            let total = kept.iter().map(weight).sum();
+            keep_top_p(logits, weights, row, total, &mut kept);
+        }
+    } else if row.top_p < 1.0 {
+        let total = total(isa, weights);
+        // All that are smaller have together at most half of what top_p leaves out.
+        let least = (0.5 * (1.0 - f64::from(row.top_p)) * total / logits.len() as f64) as f32;
+        kept = all().filter(|&id| weights[id as usize] >= least).collect();
+        keep_top_p(logits, weights, row, total, &mut kept);
     } else {
-        (0..logits.len() as u32).collect()
-    };
-    if row.top_p < 1.0 {
-        keep_top_p(logits, weights, row, &mut kept);
+        kept = all().collect();
     }
     if row.min_p > 0.0 {
         kept.retain(|id| weight(id) >= f64::from(row.min_p));
@@ -156,11 +179,11 @@ pub(super) fn filter(logits: &[f32], weights: &[f32], row: &SampleRow) -> Vec<u3
     kept
 }
 
-/// Keeps the fewest of the largest tokens whose weights reach `top_p` of the sum of all of them.
+/// Keeps the fewest of the largest tokens whose weights reach `top_p` of `total`.
 ///
 /// Tokens are added up by how far their logit is below the largest. Only those are ranked that are as far below as the last
 /// one kept: of flat distributions, in which most tokens are kept, a few hundred of a hundred thousand.
-fn keep_top_p(logits: &[f32], weights: &[f32], row: &SampleRow, kept: &mut Vec<u32>) {
+fn keep_top_p(logits: &[f32], weights: &[f32], row: &SampleRow, total: f64, kept: &mut Vec<u32>) {
     const STEPS: usize = 2048;
     const STEPS_PER_NAT: f32 = 64.0;
     let logit = |id: u32| logits[id as usize];
@@ -172,7 +195,7 @@ fn keep_top_p(logits: &[f32], weights: &[f32], row: &SampleRow, kept: &mut Vec<u
     for &id in kept.iter() {
         sums[step(id)] += weight(id);
     }
-    let wanted = f64::from(row.top_p) * sums.iter().sum::<f64>();
+    let wanted = f64::from(row.top_p) * total;
     let (mut sum, mut last) = (0.0, 0);
     while last + 1 < STEPS && sum + sums[last] < wanted {
         sum += sums[last];

@@ -156,7 +156,7 @@ fn the_nucleus_is_that_of_a_plain_sort() {
         let none = SampleRows { rows: &[], edits: &[], masks: &[] };
         let want = reference::distribution(&logits, &row, &none).unwrap();
         let want: Vec<u32> = (0..count).filter(|&id| want[id as usize] > 0.0).collect();
-        assert_eq!(filter(&logits, &scaled, &row), want, "case {case}, {top_p}");
+        assert_eq!(filter(Isa::detect(), &logits, &scaled, &row), want, "case {case}, {top_p}");
     }
 }
 
