@@ -7,8 +7,15 @@ use anyhow::Result;
 use crate::source::read;
 
 /// Pages that describe the project as it is. Decision records and the log describe it as it was.
-const PAGES: [&str; 6] =
-    ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "docs/vocabulary.md", "docs/kernels.md", "docs/planner.md"];
+const PAGES: [&str; 7] = [
+    "README.md",
+    "ARCHITECTURE.md",
+    "CONTRIBUTING.md",
+    "docs/vocabulary.md",
+    "docs/kernels.md",
+    "docs/planner.md",
+    "docs/clusters.md",
+];
 /// A word in backticks is a path of the repository if it begins with one of these.
 const FOLDERS: [&str; 7] = ["crates/", "xtask/", "docs/", "testdata/", "bench/", "runs/", "models/"];
 

@@ -68,6 +68,37 @@ pub fn threads() -> Option<String> {
     variable(THREADS)
 }
 
+/// A process that was started as one of several.
+pub struct Launched {
+    /// Its rank, as it was written.
+    pub rank: String,
+    /// The number of ranks, as it was written.
+    pub ranks: String,
+    /// The variable that says so.
+    pub variable: &'static str,
+}
+
+/// Which rank this process is, if it was started as one of several: by mpirun of Open MPI, mpirun of MPICH and its relatives, srun,
+/// torchrun, or as a pod of a LeaderWorkerSet.
+pub fn launched() -> Option<Launched> {
+    const LAUNCHERS: [(&str, &str); 5] = [
+        ("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE"),
+        ("PMI_RANK", "PMI_SIZE"),
+        // Not SLURM_NTASKS: a batch script has it too, and is one process.
+        ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS"),
+        ("RANK", "WORLD_SIZE"),
+        ("LWS_WORKER_INDEX", "LWS_GROUP_SIZE"),
+    ];
+    LAUNCHERS
+        .iter()
+        .find_map(|(rank, ranks)| Some(Launched { rank: variable(rank)?, ranks: variable(ranks)?, variable: ranks }))
+}
+
+/// The plugin for MPI, if one was named.
+pub fn mpi_plugin() -> Option<PathBuf> {
+    variable("MINKE_MPI").map(PathBuf::from)
+}
+
 /// Whether output may be coloured.
 pub fn may_colour() -> bool {
     variable("NO_COLOR").is_none()

@@ -1,5 +1,6 @@
 //! Ctrl-C: the first one stops what runs at its next clean point; the second ends the program at once.
 
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -43,6 +44,11 @@ impl Interrupt {
     /// Whether the flag is up.
     pub fn is_raised(&self) -> bool {
         self.0.load(Ordering::SeqCst)
+    }
+
+    /// What an observer answers: to stop if the flag is up.
+    pub fn flow(&self) -> ControlFlow<()> {
+        if self.is_raised() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     }
 
     /// Takes the flag down, and returns whether it was up.

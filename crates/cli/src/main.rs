@@ -14,6 +14,7 @@ mod metadata;
 mod printer;
 mod progress;
 mod published;
+mod ranks;
 mod repl;
 mod runs;
 mod verdict;

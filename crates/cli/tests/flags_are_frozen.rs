@@ -25,7 +25,7 @@ fn every_verb_has_exactly_its_flags() {
              port share-cache socket threads tls-cert tls-key",
         ),
         ("launch", "help print url"),
-        ("train", "dashboard help json out set threads"),
+        ("train", "dashboard expert-parallel help json out pipeline-parallel set threads"),
         (
             "eval",
             "adapter answers compare data examples force-thought help json max-tokens out problems samples seed shots task temperature threads",

@@ -89,6 +89,11 @@ impl Block {
         }
     }
 
+    /// Its number.
+    pub(crate) fn layer(&self) -> usize {
+        self.layer
+    }
+
     /// The output, and what a gate reports. x [T, D] -> [T, D]
     pub(crate) fn forward(
         &self,

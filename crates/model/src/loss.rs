@@ -83,7 +83,25 @@ impl Transformer {
         targets: &Targets,
         factors: LossWeights,
     ) -> Result<(Losses, Output)> {
-        let output = self.forward(pass, batch, None, factors.mtp != 0.0)?;
+        self.loss_behind(pass, batch, None, targets, factors)
+    }
+
+    /// [`loss`](Self::loss) of the last stage of a pipeline, behind what the stage before it handed on.
+    ///
+    /// # Shapes
+    /// x [T, D], unless there is no stage before
+    ///
+    /// # Errors
+    /// If the batch does not fit the model.
+    pub fn loss_behind(
+        &self,
+        pass: Pass<'_>,
+        batch: &Batch,
+        x: Option<&Tensor>,
+        targets: &Targets,
+        factors: LossWeights,
+    ) -> Result<(Losses, Output)> {
+        let output = self.forward_behind(pass, batch, x, None, factors.mtp != 0.0)?;
         let cross_entropy = |hidden: &Tensor, ids: &Indices, weights: &Tensor| -> Result<Tensor> {
             let log_prob = self.log_probs(pass, hidden, ids, 1.0)?.log_prob;
             Ok(log_prob.weighted_sum(pass, weights)?.scale(pass, -1.0)?)

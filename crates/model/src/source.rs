@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use minke_spec::{ParamSpec, Placement};
+use minke_spec::{ModelConfig, ParamSpec, Placement, parameters};
 use minke_tensor::{Param, Weight};
 
 /// Parameters that wait to be taken by the modules they belong to.
@@ -11,14 +11,15 @@ pub(crate) struct ParamSource {
 }
 
 impl ParamSource {
-    /// The parameters of the table, with values from `value`, in the order of the table.
+    /// The parameters of the table that a rank holds, with values from `value`, in the order of the table.
     pub(crate) fn new<W: Into<Weight>, E>(
-        specs: &[ParamSpec],
+        config: &ModelConfig,
         placement: &Placement,
         mut value: impl FnMut(&ParamSpec, &[usize]) -> Result<W, E>,
     ) -> Result<Self, E> {
+        let specs = parameters(config);
         let mut waiting = HashMap::with_capacity(specs.len());
-        for (id, spec) in specs.iter().enumerate() {
+        for (id, spec) in specs.iter().enumerate().filter(|(_, spec)| placement.holds(config, spec)) {
             let shape = spec.local_shape(placement);
             waiting.insert(spec.name.clone(), Param::new(&spec.name, id, value(spec, &shape)?));
         }

@@ -15,15 +15,18 @@ use crate::rope::Rope;
 use crate::source::{HasParams, ParamSource, params};
 use crate::{Batch, Result};
 
-/// A transformer with its parameters.
+/// A transformer with its parameters, or a stage of one in a pipeline.
 #[derive(Clone)]
 pub struct Transformer {
     id: ModelId,
     config: ModelConfig,
     rope: Rope,
-    embed_tokens: Param,
+    /// Of the first stage, and of the last if that needs it.
+    embed_tokens: Option<Param>,
     blocks: Vec<Block>,
-    norm: Param,
+    /// Of the last stage.
+    norm: Option<Param>,
+    /// Of the last stage, unless the embedding is the head.
     lm_head: Option<Param>,
     mtp: Vec<Mtp>,
 }
@@ -80,7 +83,28 @@ impl Transformer {
     /// # Errors
     /// If a shape cannot be shared out as `placement` says.
     pub fn random(device: &Device, config: &ModelConfig, placement: &Placement, seed: u64) -> Result<Self> {
-        Self::new(config, placement, |spec, shape| Ok(initial(device, config, spec, shape, seed)))
+        Self::new(config, placement, |spec, shape| {
+            let values = initial(config, spec, seed);
+            Ok(Tensor::from_slice(device, shape, &values[spec.local_elements(placement)]))
+        })
+    }
+
+    /// The part of a whole model that one rank holds, its weights in F32.
+    ///
+    /// # Panics
+    /// If a weight stays as it lies in a file, or the model is not whole.
+    pub fn part(&self, device: &Device, placement: &Placement) -> Self {
+        let params = self.params();
+        let part = Self::new(&self.config, placement, |spec, shape| {
+            let whole = params.iter().find(|param| param.name() == spec.name);
+            let values = whole.expect("invariant: the whole model has every row of the table").value().read();
+            Ok::<_, std::convert::Infallible>(Tensor::from_slice(
+                device,
+                shape,
+                &values[spec.local_elements(placement)],
+            ))
+        });
+        part.expect("invariant: nothing fails")
     }
 
     /// A model whose weights are given by `value(spec, local shape)`, called in the order of the table.
@@ -92,16 +116,19 @@ impl Transformer {
         placement: &Placement,
         value: impl FnMut(&ParamSpec, &[usize]) -> std::result::Result<W, E>,
     ) -> std::result::Result<Self, E> {
-        let mut source = ParamSource::new(&parameters(config), placement, value)?;
+        let mut source = ParamSource::new(config, placement, value)?;
         let layers = config.num_hidden_layers;
         let model = Self {
             id: ModelId::new(),
             rope: Rope::new(config),
-            embed_tokens: source.take("model.embed_tokens.weight"),
-            blocks: (0..layers).map(|layer| Block::new(config, &mut source, layer)).collect(),
-            norm: source.take("model.norm.weight"),
+            embed_tokens: source.take_if_any("model.embed_tokens.weight"),
+            blocks: placement.layers(layers).map(|layer| Block::new(config, &mut source, layer)).collect(),
+            norm: source.take_if_any("model.norm.weight"),
             lm_head: source.take_if_any("lm_head.weight"),
-            mtp: (0..config.num_nextn_predict_layers).map(|i| Mtp::new(config, &mut source, layers + i)).collect(),
+            mtp: (0..config.num_nextn_predict_layers)
+                .filter(|_| placement.is_last())
+                .map(|i| Mtp::new(config, &mut source, layers + i))
+                .collect(),
             config: config.clone(),
         };
         debug_assert!(source.left_over().is_empty(), "nobody took {:?}", source.left_over());
@@ -153,36 +180,72 @@ impl Transformer {
     ///
     /// # Errors
     /// If the batch does not fit the model.
-    pub fn forward(&self, pass: Pass<'_>, batch: &Batch, mut cache: Option<&mut KvCache>, mtp: bool) -> Result<Output> {
-        let cos_sin = self.rope.cos_sin(pass, batch.positions());
-        let mut routed = Vec::new();
-        let mut x = Tensor::embed(pass, &self.embed_tokens, batch.token_ids())?;
-        for block in &self.blocks {
-            let (y, of_layer) = block.forward(pass, &x, batch, &cos_sin, cache.as_deref_mut())?;
-            routed.extend(of_layer);
-            x = y;
-        }
-        let hidden = x.rms_norm(pass, &self.norm, self.config.rms_norm_eps)?;
+    pub fn forward(&self, pass: Pass<'_>, batch: &Batch, cache: Option<&mut KvCache>, mtp: bool) -> Result<Output> {
+        self.forward_behind(pass, batch, None, cache, mtp)
+    }
+
+    /// [`forward`](Self::forward) of the last stage of a pipeline, behind what the stage before it handed on.
+    ///
+    /// # Shapes
+    /// x [T, D], unless there is no stage before
+    pub(crate) fn forward_behind(
+        &self,
+        pass: Pass<'_>,
+        batch: &Batch,
+        x: Option<&Tensor>,
+        cache: Option<&mut KvCache>,
+        mtp: bool,
+    ) -> Result<Output> {
+        let (x, mut routed) = self.through_blocks(pass, batch, x, cache)?;
+        let norm = self.norm.as_ref().expect("invariant: the last stage has the final norm");
+        let hidden = x.rms_norm(pass, norm, self.config.rms_norm_eps)?;
         let mut mtp_output = None;
         if let Some(module) = self.mtp.first().filter(|_| mtp) {
             let MtpRows { batch, rows, next_ids, target_ids } = batch.mtp_rows(pass.device);
             let cos_sin = self.rope.cos_sin(pass, batch.positions());
             let states = hidden.gather_rows(pass, &Indices::from_slice(pass.device, &rows))?;
-            let next = Tensor::embed(pass, &self.embed_tokens, &next_ids)?;
+            let next = Tensor::embed(pass, self.embedding(), &next_ids)?;
             let (hidden, of_layer) = module.forward(pass, &states, &next, &batch, &cos_sin, None)?;
             routed.extend(of_layer);
             mtp_output = Some(MtpOutput { hidden, target_ids, rows });
         }
-        let mut balance: Option<Tensor> = None;
-        for layer in &routed {
-            balance = Some(match balance {
-                Some(sum) => sum.add(pass, &layer.balance)?,
-                None => layer.balance.clone(),
-            });
-        }
-        // The host looks at the loads when everything is computed.
-        let loads = routed.iter().map(Routed::load).collect();
+        let (balance, loads) = reports(pass, &routed)?;
         Ok(Output { hidden, mtp: mtp_output, balance, loads })
+    }
+
+    /// Computes what a stage of a pipeline hands on to the next, behind what the one before it did. For all but the last stage.
+    ///
+    /// # Shapes
+    /// x [T, D], unless there is no stage before; [`Output::hidden`] [T, D] is what is handed on, in front of any norm
+    ///
+    /// # Errors
+    /// If the batch does not fit the model.
+    pub fn forward_stage(&self, pass: Pass<'_>, batch: &Batch, x: Option<&Tensor>) -> Result<Output> {
+        let (hidden, routed) = self.through_blocks(pass, batch, x, None)?;
+        let (balance, loads) = reports(pass, &routed)?;
+        Ok(Output { hidden, mtp: None, balance, loads })
+    }
+
+    /// What the blocks make of states, or of tokens where no stage is before them.
+    fn through_blocks(
+        &self,
+        pass: Pass<'_>,
+        batch: &Batch,
+        x: Option<&Tensor>,
+        mut cache: Option<&mut KvCache>,
+    ) -> Result<(Tensor, Vec<Routed>)> {
+        let cos_sin = self.rope.cos_sin(pass, batch.positions());
+        let mut routed = Vec::new();
+        let mut x = match x {
+            Some(x) => x.clone(),
+            None => Tensor::embed(pass, self.embedding(), batch.token_ids())?,
+        };
+        for block in &self.blocks {
+            let (y, of_layer) = block.forward(pass, &x, batch, &cos_sin, cache.as_deref_mut())?;
+            routed.extend(of_layer);
+            x = y;
+        }
+        Ok((x, routed))
     }
 
     /// Runs the multi-token prediction module alone, behind a forward: the states from which the head predicts one token
@@ -212,14 +275,18 @@ impl Transformer {
         let module = self.mtp.first().expect("a model with multi-token prediction");
         let cos_sin = self.rope.cos_sin(pass, batch.positions());
         let states = hidden.gather_rows(pass, rows)?;
-        let next = Tensor::embed(pass, &self.embed_tokens, batch.token_ids())?;
+        let next = Tensor::embed(pass, self.embedding(), batch.token_ids())?;
         let (hidden, _) = module.forward(pass, &states, &next, batch, &cos_sin, Some(cache))?;
         Ok(hidden)
     }
 
+    fn embedding(&self) -> &Param {
+        self.embed_tokens.as_ref().expect("invariant: the stages that look tokens up have the embedding")
+    }
+
     /// The head: the embedding if they are tied.
     fn head(&self) -> &Param {
-        self.lm_head.as_ref().unwrap_or(&self.embed_tokens)
+        self.lm_head.as_ref().unwrap_or_else(|| self.embedding())
     }
 
     /// The logits of states.
@@ -259,18 +326,34 @@ impl Transformer {
         let layers = self.config.num_hidden_layers;
         for load in loads {
             let block = match load.layer.checked_sub(layers) {
-                None => &mut self.blocks[load.layer],
-                Some(i) => &mut self.mtp[i].block,
+                None => self.blocks.iter_mut().find(|block| block.layer() == load.layer),
+                Some(i) => self.mtp.get_mut(i).map(|module| &mut module.block),
             };
-            block.balance(device, load, gamma);
+            // The layers of other stages are theirs.
+            if let Some(block) = block {
+                block.balance(device, load, gamma);
+            }
         }
     }
 }
 
+/// The balance loss and the loads of layers with experts.
+fn reports(pass: Pass<'_>, routed: &[Routed]) -> Result<(Option<Tensor>, Vec<ExpertLoad>)> {
+    let mut balance: Option<Tensor> = None;
+    for layer in routed {
+        balance = Some(match balance {
+            Some(sum) => sum.add(pass, &layer.balance)?,
+            None => layer.balance.clone(),
+        });
+    }
+    // The host looks at the loads when everything is computed.
+    Ok((balance, routed.iter().map(Routed::load).collect()))
+}
+
 /// The initial values of a parameter: a function of the seed and the parameter's name.
-fn initial(device: &Device, config: &ModelConfig, spec: &ParamSpec, shape: &[usize], seed: u64) -> Tensor {
-    let elements = shape.iter().product();
-    let values = match spec.role {
+fn initial(config: &ModelConfig, spec: &ParamSpec, seed: u64) -> Vec<f32> {
+    let elements = spec.elements();
+    match spec.role {
         ParamRole::Norm => vec![1.0; elements],
         ParamRole::Bias | ParamRole::CorrectionBias => vec![0.0; elements],
         ParamRole::Embedding | ParamRole::Head | ParamRole::Matrix | ParamRole::Experts | ParamRole::Router => {
@@ -278,6 +361,5 @@ fn initial(device: &Device, config: &ModelConfig, spec: &ParamSpec, shape: &[usi
             let deviation = f64::from(config.initializer_range);
             (0..elements).map(|_| (stream.normal() * deviation) as f32).collect()
         }
-    };
-    Tensor::from_slice(device, shape, &values)
+    }
 }

@@ -1,10 +1,11 @@
 //! Services of the operating system: files as memory ([`Bytes`]), files that appear whole ([`atomic`]), how the allocator
-//! shares out memory ([`few_arenas`]), processes that may do little ([`confine`]).
+//! shares out memory ([`few_arenas`]), processes that may do little ([`confine`]), other processes of the same job ([`mpi`]).
 //!
 //! With `kernels` the only crate with `unsafe`.
 
 pub mod atomic;
 pub mod confine;
+pub mod mpi;
 
 use std::fs::File;
 use std::io;

@@ -32,6 +32,14 @@ impl Gradients {
         self.by_param.iter().enumerate().filter_map(|(id, gradient)| Some((id, gradient.as_ref()?)))
     }
 
+    /// Replaces the gradient of a parameter by values of the host.
+    ///
+    /// # Panics
+    /// If there is another number of values.
+    pub fn write(&mut self, device: &Device, param: &Param, values: &[f32]) {
+        self.of(device, param).write(values);
+    }
+
     /// Sets all gradients to zero, keeping their memory.
     pub fn clear(&mut self, device: &Device) {
         for gradient in self.by_param.iter_mut().flatten() {
@@ -54,13 +62,33 @@ impl Gradients {
 /// # Errors
 /// If the tensor is not a recorded scalar, or the tape holds an operation of the inference path.
 pub fn backward(device: &Device, loss: &Tensor, gradients: &mut Gradients) -> Result<()> {
+    walk(device, loss, gradients).map(|_| ())
+}
+
+/// The same, and the gradient of a [`leaf`](Tensor::leaf): zeros if the scalar does not depend on it.
+///
+/// # Errors
+/// As [`backward`].
+///
+/// # Panics
+/// If the tensor is no leaf.
+pub fn backward_to(device: &Device, loss: &Tensor, gradients: &mut Gradients, leaf: &Tensor) -> Result<Tensor> {
+    let mut slots = walk(device, loss, gradients)?;
+    let node = leaf.node.as_ref().expect("a leaf");
+    let found = slots.index.contains_key(&Arc::as_ptr(node)).then(|| slots.of(node).take()).flatten();
+    Ok(found.unwrap_or_else(|| Tensor::zeros(device, leaf.shape().dims())))
+}
+
+/// Walks the tape; what is left are the gradients of its leaves.
+fn walk(device: &Device, loss: &Tensor, gradients: &mut Gradients) -> Result<Slots> {
     let Some(node) = &loss.node else { return Err(Error::NotALoss("a tensor without history".into())) };
     if loss.shape().elements() != 1 {
         return Err(Error::NotALoss(format!("a tensor of shape {}", loss.shape())));
     }
     let seed = Tensor::from_slice(device, loss.shape().dims(), &[1.0]);
     let mut walk = Walk { pass: Pass::recording(device), slots: Slots::default(), made_again: None, gradients };
-    walk.run(node, seed)
+    walk.run(node, seed)?;
+    Ok(walk.slots)
 }
 
 /// Gradients of intermediate results on their way.
@@ -213,7 +241,7 @@ impl Walk<'_> {
                 self.give(x.node.as_ref(), frozen::grouped_matmul_nn(device, d, w, plan, x.shape)?)?;
             }
             Op::GroupedMatmul { x, w, plan } => {
-                let (shape, offsets) = (w.shape(), plan.offsets.view());
+                let (shape, offsets) = (w.shape(), plan.row_offsets().view());
                 let size = Size { m: x.shape().rows(), n: shape.dims()[1], k: shape.width() };
                 match &self.operand(OP, x, w)? {
                     Operand::F32(x) => {
@@ -344,6 +372,8 @@ impl Walk<'_> {
             }
             Op::Dispatch { x, plan } => {
                 let width = x.shape.width();
+                let own = plan.exchange.as_ref().map(|exchange| exchange.back(device, dy)).transpose()?;
+                let d = own.as_ref().unwrap_or(dy).view(OP)?;
                 self.give_with(x.node.as_ref(), |device, dx| {
                     route::gather_backward(device, d, plan.slot_of.view(), plan.per_token, width, dx);
                 })?;
@@ -353,6 +383,9 @@ impl Walk<'_> {
                 let (mut dys, mut dweights) = (self.like(ys.shape()), self.like(weights.shape()));
                 let (from, w, slots) = (ys.view(OP)?, weights.view(OP)?, plan.slot_of.view());
                 route::combine_backward(device, from, w, slots, d, width, dys.view_mut(), dweights.view_mut());
+                if let Some(exchange) = &plan.exchange {
+                    dys = exchange.there(device, &dys)?;
+                }
                 self.give(ys.node.as_ref(), dys)?;
                 self.give(weights.node.as_ref(), dweights)?;
             }

@@ -60,6 +60,15 @@ pub enum Error {
         /// The error of the source.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+    /// A rank that others wait for has ended.
+    #[error("rank {rank} has ended")]
+    RankEnded {
+        /// The rank.
+        rank: usize,
+    },
+    /// MPI cannot be used.
+    #[error(transparent)]
+    Mpi(#[from] minke_sys::mpi::MpiError),
     /// `backward` was called on something that is not a recorded scalar.
     #[error("backward starts from a recorded scalar, not from {0}")]
     NotALoss(String),

@@ -59,10 +59,10 @@ pub(crate) fn grouped_matmul_nn(
         && let Floats::F32(values) = dense.value.floats()
     {
         let size = Size { m: shape.rows(), n, k };
-        grouped_matmul::grouped_matmul_nn(device, dy, values, plan.offsets.view(), size, dx.view_mut());
+        grouped_matmul::grouped_matmul_nn(device, dy, values, plan.row_offsets().view(), size, dx.view_mut());
         return Ok(dx);
     }
-    let (offsets, mut out) = (plan.offsets.read(), dx.view_mut());
+    let (offsets, mut out) = (plan.row_offsets().read(), dx.view_mut());
     for (expert, rows) in offsets.windows(2).map(|pair| pair[0] as usize..pair[1] as usize).enumerate() {
         if rows.is_empty() {
             continue;

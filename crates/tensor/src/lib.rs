@@ -7,7 +7,9 @@
 
 mod adapter;
 mod backward;
+mod comm;
 mod error;
+mod exchange;
 mod experts;
 mod frozen;
 mod ops;
@@ -17,7 +19,8 @@ mod shape;
 mod stored;
 mod tensor;
 
-pub use backward::{Gradients, backward};
+pub use backward::{Gradients, backward, backward_to};
+pub use comm::{Comm, MpiError, PLUGIN_FILE, Plain};
 pub use error::Error;
 pub use experts::{ExpertSource, FetchedExperts};
 pub use minke_kernels::ops::attention::Span;

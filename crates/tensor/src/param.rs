@@ -238,7 +238,6 @@ pub mod optimize {
     use minke_kernels::{Device, FloatsMut, ViewMut};
 
     use super::Param;
-    use crate::backward::Gradients;
     use crate::tensor::Tensor;
     pub use minke_kernels::ops::adamw::AdamW;
     pub use minke_kernels::ops::muon::Muon;
@@ -304,9 +303,9 @@ pub mod optimize {
         updates.into_iter().for_each(|(update, _)| round(device, update.param, update.master));
     }
 
-    /// The Euclidean norm of all gradients, for the host, summed in the order of the table.
-    pub fn gradient_norm(device: &Device, gradients: &Gradients) -> f64 {
-        let all = gradients.iter().map(|(_, g)| g.view("gradient_norm").expect("invariant: gradients are F32"));
-        minke_kernels::ops::pointwise::sum_squares(device, all).sqrt()
+    /// The sum of the squares of a gradient, for the host.
+    pub fn sum_squares(device: &Device, gradient: &Tensor) -> f64 {
+        let gradient = gradient.view("sum_squares").expect("invariant: gradients are F32");
+        minke_kernels::ops::pointwise::sum_squares(device, std::iter::once(gradient))
     }
 }

@@ -13,6 +13,7 @@ use minke_kernels::{Bf16, Buffer, Device, Dtype, Floats, FloatsMut, View, ViewMu
 
 use minke_spec::Precision;
 
+use crate::comm::Comm;
 use crate::error::Error;
 use crate::experts::ExpertSource;
 use crate::shape::Shape;
@@ -354,7 +355,7 @@ impl Indices {
 type Listener<'a> = dyn Fn(Tap<'_>, &Tensor) + 'a;
 
 /// The circumstances of one forward: device, whether a tape is recorded, the listener to intermediate values, the source of
-/// experts that are not in memory.
+/// experts that are not in memory, the ranks that have the others.
 #[derive(Clone, Copy)]
 pub struct Pass<'a> {
     /// Where it runs.
@@ -365,22 +366,29 @@ pub struct Pass<'a> {
     pub recompute: bool,
     pub(crate) tap: Option<&'a Listener<'a>>,
     pub(crate) experts: Option<&'a dyn ExpertSource>,
+    pub(crate) expert_ranks: Option<&'a Comm>,
 }
 
 impl<'a> Pass<'a> {
     /// A pass that computes values only.
     pub fn inference(device: &'a Device) -> Self {
-        Self { device, record: false, recompute: false, tap: None, experts: None }
+        Self { device, record: false, recompute: false, tap: None, experts: None, expert_ranks: None }
     }
 
     /// A pass that records a tape.
     pub fn recording(device: &'a Device) -> Self {
-        Self { device, record: true, recompute: false, tap: None, experts: None }
+        Self { record: true, ..Self::inference(device) }
     }
 
     /// The same pass with a source of experts that are not in memory.
     pub fn with_experts(self, source: &'a dyn ExpertSource) -> Self {
         Self { experts: Some(source), ..self }
+    }
+
+    /// The same pass on one of several ranks that share out the experts of every layer in their order: rows are sent to the rank of
+    /// their expert, and back. All ranks do the same passes.
+    pub fn with_expert_ranks(self, ranks: &'a Comm) -> Self {
+        Self { expert_ranks: Some(ranks), ..self }
     }
 
     /// The same pass with recomputation of blocks switched on or off.
@@ -488,6 +496,21 @@ pub struct Dispatch {
     pub slot_of: Indices,
     /// Choices per token, K.
     pub per_token: usize,
+    /// The way to experts of other ranks, if there are any.
+    pub(crate) exchange: Option<Arc<Exchange>>,
+}
+
+/// The way of the rows of one layer and one pass to the experts of other ranks.
+pub(crate) struct Exchange {
+    pub ranks: Comm,
+    /// Rows for each rank.
+    pub sent: Vec<usize>,
+    /// Rows from each rank.
+    pub received: Vec<usize>,
+    /// Of each row here, sorted by expert: its place among the rows as they come.
+    pub sorted: Vec<u32>,
+    /// First row here of each expert of this rank, and the end.
+    pub offsets: Indices,
 }
 
 /// One recorded operation.

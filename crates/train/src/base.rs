@@ -8,6 +8,7 @@ use minke_weights::{ADAPTER_CONFIG_FILE, ADAPTER_FILE, Archive};
 use sha2::{Digest, Sha256};
 
 use crate::files::hexadecimal;
+use crate::ranks::Ranks;
 use crate::{Error, Result};
 
 /// A published model. Whoever starts a run finds it and hands it over.
@@ -24,13 +25,14 @@ pub struct Base {
     pub template: ChatTemplate,
 }
 
-/// What a run takes from outside: published models by what its TOML calls them, keys of endpoints by the variables that it names, and
-/// standard input.
+/// What a run takes from outside: published models by what its TOML calls them, keys of endpoints by the variables that it names,
+/// standard input, and the ranks that share it.
 #[derive(Default)]
 pub struct Bases {
     models: BTreeMap<String, (Base, String)>,
     keys: BTreeMap<String, String>,
     stdin: Option<String>,
+    ranks: Ranks,
 }
 
 impl Bases {
@@ -61,6 +63,16 @@ impl Bases {
         let text = String::from_utf8(bytes).map_err(no_text)?;
         self.stdin = Some(text).filter(|text| !text.is_empty());
         Ok(())
+    }
+
+    /// Takes over the ranks that share the run; without them it has one.
+    pub fn set_ranks(&mut self, ranks: Ranks) {
+        self.ranks = ranks;
+    }
+
+    /// The ranks that share the run.
+    pub(crate) fn ranks(&self) -> &Ranks {
+        &self.ranks
     }
 
     /// What came from standard input.

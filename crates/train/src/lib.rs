@@ -21,12 +21,14 @@ mod observer;
 pub mod optimizer;
 mod problems;
 pub mod publish;
+mod ranks;
 pub mod record;
 pub mod reject;
 pub mod report;
 mod run;
 pub mod schedule;
 pub mod scores;
+mod shares;
 pub mod stage;
 mod stage_loop;
 mod start;
@@ -42,6 +44,7 @@ pub use config::{RunConfig, StageConfig, TokenizerConfig};
 pub use error::Error;
 pub use lora::LoraConfig;
 pub use observer::{Observer, Silent, StepView};
+pub use ranks::Ranks;
 pub use run::{execute, execute_with};
 
 /// The result of a fallible operation of this crate.

@@ -74,6 +74,8 @@ pub const UNANSWERED: &str = "unanswered";
 
 /// Seconds of a step.
 pub const STEP_TIME: &str = "step_time";
+/// Of every rank, seconds of a step in forwards and backwards, with what it waited there for other ranks, but not for their gradients.
+pub const RANK_TIMES: &str = "rank_times";
 /// Tokens of a step over its seconds.
 pub const TOKENS_PER_SECOND: &str = "tokens_per_second";
 /// Tokens drawn over the seconds of drawing them.

@@ -1,10 +1,14 @@
 //! The optimizers: Muon for matrices, AdamW for everything else, one clip over all of it.
 
 use minke_model::Transformer;
-use minke_spec::{ParamRole, parameters};
-use minke_tensor::optimize::{AdamW, Muon, Update, adamw_step, gradient_norm, master, muon_step};
+use minke_spec::{ParamRole, ParamSpec, parameters};
+use minke_tensor::optimize::{AdamW, Muon, Update, adamw_step, master, muon_step};
 use minke_tensor::{Device, Gradients, Param, Tensor};
 use serde::{Deserialize, Serialize};
+
+use crate::Result;
+use crate::ranks::Ranks;
+use crate::shares::{self, Shares, Trained};
 
 /// The learning rates of the two groups of parameters.
 ///
@@ -112,58 +116,93 @@ impl State {
     }
 }
 
-/// The optimizers of a model: state by parameter, and the number of updates so far.
+/// Which optimizer moves a parameter.
+enum Rule {
+    Muon,
+    AdamW { decays: bool },
+}
+
+impl Rule {
+    /// That of a parameter; nothing for one that is not trained.
+    fn of(param: &Param, spec: Option<&ParamSpec>, rates: LearningRates, mtp_layers: Option<usize>) -> Option<Self> {
+        if param.is_frozen() {
+            return None;
+        }
+        // Without a row in the table it is of an adapter.
+        let Some(spec) = spec else { return Some(Self::AdamW { decays: true }) };
+        if spec.role == ParamRole::CorrectionBias || mtp_layers.is_some_and(|first| spec.layer >= Some(first)) {
+            return None;
+        }
+        let matrix = matches!(spec.role, ParamRole::Matrix | ParamRole::Experts);
+        Some(match matrix && rates.muon.is_some() {
+            true => Self::Muon,
+            false => Self::AdamW { decays: !matches!(spec.role, ParamRole::Norm | ParamRole::Bias) },
+        })
+    }
+
+    /// The state of a parameter before its first update.
+    fn state(self, device: &Device, param: &Param) -> State {
+        let zeros = || Tensor::zeros(device, param.shape().dims());
+        let kind = match self {
+            Self::Muon => Kind::Muon { momentum: zeros() },
+            Self::AdamW { decays } => Kind::AdamW { first: zeros(), second: zeros(), decays },
+        };
+        State { master: master(device, param), kind }
+    }
+}
+
+/// The optimizers of a model: state by parameter, and the number of updates so far. Ranks share it: each has the state of the
+/// parameters that it owns.
 pub struct Optimizer {
     config: OptimizerConfig,
-    /// By row of the table of parameters; nothing for parameters that are not trained.
+    /// By row of the table of parameters; nothing for parameters that are not trained, or not here.
     states: Vec<Option<State>>,
+    shares: Shares,
     updates: u64,
 }
 
 impl Optimizer {
-    /// The optimizer of a model, its state still zero. What is frozen has none. Correction biases have no gradient and are never
-    /// trained; the parameters of multi-token prediction are if `train_mtp` says so.
+    /// The optimizer of a model, its state still zero, shared by ranks that have equal models or their parts. What is frozen has none.
+    /// Correction biases have no gradient and are never trained; the parameters of multi-token prediction are if `train_mtp` says so.
     pub fn new(
         device: &Device,
         model: &Transformer,
         rates: LearningRates,
         config: OptimizerConfig,
         train_mtp: bool,
+        ranks: &Ranks,
     ) -> Self {
         let (layers, specs) = (model.config().num_hidden_layers, parameters(model.config()));
-        let zeros = |shape: &[usize]| Tensor::zeros(device, shape);
-        let state = |param: &&Param| {
-            if param.is_frozen() {
-                return None;
-            }
-            let Some(spec) = specs.get(param.id()) else {
-                // Of an adapter.
-                let (first, second) = (zeros(param.shape().dims()), zeros(param.shape().dims()));
-                return Some(State {
-                    master: master(device, param),
-                    kind: Kind::AdamW { first, second, decays: true },
-                });
-            };
-            if spec.role == ParamRole::CorrectionBias || (!train_mtp && spec.layer.is_some_and(|id| id >= layers)) {
-                return None;
-            }
-            let matrix = matches!(spec.role, ParamRole::Matrix | ParamRole::Experts);
-            let kind = if matrix && rates.muon.is_some() {
-                Kind::Muon { momentum: zeros(&spec.shape) }
-            } else {
-                let decays = !matches!(spec.role, ParamRole::Norm | ParamRole::Bias);
-                Kind::AdamW { first: zeros(&spec.shape), second: zeros(&spec.shape), decays }
-            };
-            Some(State { master: master(device, param), kind })
-        };
-        let states = model.params().iter().map(state).collect();
-        Self { config, states, updates: 0 }
+        let left_out = (!train_mtp).then_some(layers);
+        let params = model.params();
+        let rule = |param: &Param| Rule::of(param, specs.get(param.id()), rates, left_out);
+        let shares_embedding = ranks.ends().is_some()
+            && (model.config().num_nextn_predict_layers > 0 || model.config().tie_word_embeddings);
+        let trained = params.iter().filter(|param| rule(param).is_some()).map(|param| Trained {
+            id: param.id(),
+            elements: param.shape().elements(),
+            kind: match specs.get(param.id()).map(|spec| spec.role) {
+                Some(ParamRole::Experts) => shares::Kind::Experts,
+                Some(ParamRole::Embedding) if shares_embedding => shares::Kind::Ends,
+                _ => shares::Kind::Whole,
+            },
+        });
+        let shares = Shares::new(ranks, &trained.collect::<Vec<_>>());
+        let state =
+            |param: &&Param| rule(param).filter(|_| shares.owns(param.id())).map(|rule| rule.state(device, param));
+        let mut states = Vec::new();
+        for param in &params {
+            states.resize_with(states.len().max(param.id() + 1), || None);
+            states[param.id()] = state(param);
+        }
+        Self { config, states, shares, updates: 0 }
     }
 
     /// An optimizer that trains nothing.
     pub fn frozen(model: &Transformer) -> Self {
         let states = model.params().iter().map(|_| None).collect();
-        Self { config: OptimizerConfig::default(), states, updates: 0 }
+        let shares = Shares::new(&Ranks::default(), &[]);
+        Self { config: OptimizerConfig::default(), states, shares, updates: 0 }
     }
 
     /// The number of updates so far.
@@ -171,18 +210,22 @@ impl Optimizer {
         self.updates
     }
 
-    /// Moves the weights of a model, with gradients scaled down to the clip norm, and returns their norm before that.
-    /// Nothing moves if the norm is not finite.
+    /// Moves the weights of a model, with gradients scaled down to the clip norm, and returns their norm before that. The gradients are
+    /// the sums over all ranks. Nothing moves if the norm is not finite.
+    ///
+    /// # Errors
+    /// If another rank has ended.
     pub fn step(
         &mut self,
         device: &Device,
         model: &mut Transformer,
-        gradients: &Gradients,
+        gradients: &mut Gradients,
         rates: LearningRates,
-    ) -> f64 {
-        let norm = gradient_norm(device, gradients);
+    ) -> Result<f64> {
+        self.shares.sum(device, model, gradients)?;
+        let norm = self.shares.norm(device, model, gradients)?;
         if !norm.is_finite() {
-            return norm;
+            return Ok(norm);
         }
         self.updates += 1;
         let config = &self.config;
@@ -221,10 +264,11 @@ impl Optimizer {
             grad_scale: grad_scale as f32,
         };
         muon_step(device, matrices, &settings);
-        norm
+        self.shares.hand_out(device, model)?;
+        Ok(norm)
     }
 
-    /// The whole state, by the name under which it is saved.
+    /// The state that this rank has, by the name under which it is saved.
     pub fn tensors(&self, model: &Transformer) -> Vec<(String, &Tensor)> {
         let of_param = |param: &'_ Param| {
             let (state, name) = (self.states[param.id()].as_ref(), param.name().to_owned());
@@ -233,7 +277,7 @@ impl Optimizer {
         model.params().into_iter().flat_map(of_param).collect()
     }
 
-    /// Takes over what was saved; `value` is called with every name of [`Optimizer::tensors`], in that order.
+    /// Takes over what was saved; `value` is called with every name of [`Optimizer::tensors`] and its parameter, in that order.
     ///
     /// # Errors
     /// Those of `value`.
@@ -241,12 +285,12 @@ impl Optimizer {
         &mut self,
         model: &Transformer,
         updates: u64,
-        mut value: impl FnMut(&str, &[usize]) -> Result<Tensor, E>,
-    ) -> Result<(), E> {
+        mut value: impl FnMut(&str, &Param) -> std::result::Result<Tensor, E>,
+    ) -> std::result::Result<(), E> {
         for param in model.params() {
-            let (name, shape) = (param.name(), param.shape());
+            let name = param.name();
             for (what, tensor) in self.states[param.id()].iter_mut().flat_map(State::tensors_mut) {
-                *tensor = value(&format!("{name}.{what}"), shape.dims())?;
+                *tensor = value(&format!("{name}.{what}"), param)?;
             }
         }
         self.updates = updates;
@@ -335,8 +379,9 @@ mod tests {
             let mut model = crate::testing::model(&device);
             let specs = parameters(model.config());
             let before = weights(&model);
-            let mut optimizer = Optimizer::new(&device, &model, rates, config, true);
-            assert_eq!(optimizer.step(&device, &mut model, &Gradients::default(), rates), 0.0);
+            let mut optimizer = Optimizer::new(&device, &model, rates, config, true, &Ranks::default());
+            let norm = optimizer.step(&device, &mut model, &mut Gradients::default(), rates).unwrap();
+            assert_eq!(norm, 0.0);
             for ((spec, (name, before)), (_, after)) in specs.iter().zip(&before).zip(weights(&model)) {
                 let rate = match spec.role {
                     ParamRole::Norm | ParamRole::Bias | ParamRole::CorrectionBias => 0.0,

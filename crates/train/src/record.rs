@@ -65,7 +65,8 @@ impl Serialize for Metrics {
 /// A file of JSON lines that only grows; every line reaches the operating system when it is appended.
 pub struct Log {
     path: PathBuf,
-    file: File,
+    /// None where another rank writes the file.
+    file: Option<File>,
     bytes: u64,
 }
 
@@ -89,7 +90,7 @@ impl Log {
                 format!("has {have} bytes, the checkpoint recorded {bytes}; start the stage in another folder");
             return Err(Error::BadFile { path: path.to_path_buf(), reason });
         }
-        Ok(Self { path: path.to_path_buf(), file, bytes })
+        Ok(Self { path: path.to_path_buf(), file: Some(file), bytes })
     }
 
     /// Appends one line.
@@ -97,9 +98,10 @@ impl Log {
     /// # Errors
     /// If the file cannot be written.
     pub fn append(&mut self, line: &impl Serialize) -> Result<()> {
+        let Some(file) = &mut self.file else { return Ok(()) };
         let mut text = serde_json::to_vec(line).expect("invariant: lines are plain JSON");
         text.push(b'\n');
-        self.file.write_all(&text).map_err(Error::io("write", &self.path))?;
+        file.write_all(&text).map_err(Error::io("write", &self.path))?;
         self.bytes += text.len() as u64;
         Ok(())
     }
@@ -114,7 +116,7 @@ impl Log {
     /// # Errors
     /// If the disk reports an error.
     pub fn sync(&self) -> Result<()> {
-        self.file.sync_data().map_err(Error::io("sync", &self.path))
+        self.file.as_ref().map_or(Ok(()), |file| file.sync_data().map_err(Error::io("sync", &self.path)))
     }
 }
 
@@ -138,6 +140,12 @@ impl Logs {
     pub(crate) fn open(folder: &Path, bytes: [u64; 4]) -> Result<Self> {
         let open = |i: usize| Log::open(&folder.join(LOG_FILES[i]), bytes[i]);
         Ok(Self { metrics: open(0)?, rollouts: open(1)?, timings: open(2)?, data: open(3)? })
+    }
+
+    /// The logs of a rank that leaves them to the first.
+    pub(crate) fn elsewhere() -> Self {
+        let log = || Log { path: PathBuf::new(), file: None, bytes: 0 };
+        Self { metrics: log(), rollouts: log(), timings: log(), data: log() }
     }
 
     /// The lengths of the logs once all lines are on the disk.

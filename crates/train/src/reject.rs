@@ -15,6 +15,7 @@ use crate::data::Example;
 use crate::grpo::rollout::{Policy, QuestionSampler};
 use crate::grpo::types::Scored;
 use crate::grpo::{EngineSizes, PromptForm, RewardWeights, reward};
+use crate::ranks::Ranks;
 use crate::record::{Logs, Metrics};
 use crate::stage::{Context, Progress, Stage, StageSettings, StepRecord};
 use crate::teacher::TeacherConfig;
@@ -149,7 +150,7 @@ impl StageSettings for RejectConfig {
         Some(reason.into())
     }
 
-    fn trainer(&self, device: &Device, model: Transformer) -> Trainer {
+    fn trainer(&self, device: &Device, model: Transformer, _ranks: &Ranks) -> Trainer {
         Trainer::frozen(device, model)
     }
 

@@ -11,6 +11,8 @@
 //! OUT/stages/NAME/answers.jsonl  of a stage whose questions an endpoint answers: every answer as it came
 //! OUT/stages/NAME/done.json      the stage is finished
 //! ```
+//!
+//! Several ranks may share a run. All of them read the folder, so it lies where all see it; the first alone writes there.
 
 use std::fs::{File, TryLockError};
 use std::path::Path;
@@ -26,10 +28,11 @@ use crate::config::{RunConfig, StageConfig, TokenizerConfig};
 use crate::data::tokenizer_texts;
 use crate::files::STDIN;
 use crate::observer::Observer;
+use crate::ranks::Ranks;
 use crate::stage::Context;
 use crate::stage_loop::StageLoop;
 use crate::start::Start;
-use crate::{Error, Result, files, publish};
+use crate::{Error, Result, checkpoint, files, publish};
 
 /// The file that says a stage is finished.
 #[derive(Serialize, Deserialize)]
@@ -58,7 +61,8 @@ pub fn execute(
 ///
 /// # Errors
 /// If the folder is in use or cannot be written, a stage there was made by another configuration, the observer breaks,
-/// or the run diverges.
+/// or the run diverges. If the ranks do not see the same folder and configuration, another rank has ended, or they come to a stage that
+/// one rank must do alone.
 pub fn execute_with(
     config: &RunConfig,
     bases: &Bases,
@@ -68,8 +72,14 @@ pub fn execute_with(
     observer: &mut dyn Observer,
 ) -> Result<()> {
     let hashes: Vec<String> = config.stages.iter().map(|stage| hash_of(config, stage, bases)).collect::<Result<_>>()?;
+    let ranks = bases.ranks();
+    if ranks.count() > 1 && config.reads_stdin() {
+        let reason =
+            "the run learns from standard input, which only one of several ranks has; name a file in its place";
+        return Err(Error::Config(reason.into()));
+    }
     files::make_folder(out)?;
-    let _lock = lock(out)?;
+    let _lock = ranks.is_first().then(|| lock(out)).transpose()?;
     // Before anything is written: what is there must be of this run.
     let stdin = bases.stdin().filter(|_| config.reads_stdin()).map(|text| files::sha256(text.as_bytes()));
     same_precision(config, out)?;
@@ -77,9 +87,12 @@ pub fn execute_with(
     for (stage, hash) in config.stages.iter().zip(&hashes) {
         is_done(stage, hash, out)?;
     }
-    let machine = serde_json::json!({
+    let mut machine = serde_json::json!({
         "arch": std::env::consts::ARCH, "os": std::env::consts::OS, "isa": device.name(), "threads": device.threads(),
     });
+    if ranks.count() > 1 {
+        machine["ranks"] = ranks.count().into();
+    }
     let mut record = serde_json::json!({
         "name": config.name, "seed": config.seed, "version": env!("CARGO_PKG_VERSION"), "commit": commit,
         "machine": machine, "config": config,
@@ -87,18 +100,36 @@ pub fn execute_with(
     if let Some(sum) = stdin {
         record["stdin_sha256"] = sum.into();
     }
-    files::replace_json(&out.join("run.json"), &record)?;
-    let own = config.tokenizer.map(|settings| tokenizer(config, settings, out)).transpose()?;
+    ranks.agree(&hashes.concat(), "has another configuration, other files or other models than rank 0")?;
+    let path = out.join("run.json");
+    ranks.first(|| files::replace_json(&path, &record))?;
+    let seen = std::fs::read_to_string(&path).unwrap_or_default();
+    let other = "sees another folder than rank 0: it must be on a file system that all ranks share";
+    ranks.agree(&seen, &format!("{other} ({})", out.display()))?;
+    let own = config.tokenizer.map(|settings| {
+        ranks.first(|| tokenizer(config, settings, out).map(|_| ()))?;
+        tokenizer(config, settings, out)
+    });
+    let own = own.transpose()?;
     let stages = out.join("stages");
     for (stage, hash) in config.stages.iter().zip(&hashes) {
         if !is_done(stage, hash, out)? {
             let name = stage.name();
             if let Some((settings, teacher)) = stage.asked() {
                 let folder = stages.join(name);
-                let steps = Asking::new(config, settings, teacher, bases, &folder)?.run(observer)?;
-                leave_done(&folder, hash, steps)?;
+                ranks.first(|| {
+                    let steps = Asking::new(config, settings, teacher, bases, &folder)?.run(observer)?;
+                    leave_done(&folder, hash, steps)
+                })?;
                 observer.stage_finished(name);
                 continue;
+            }
+            if ranks.count() > 1 && !stage.settings().is_shared() {
+                return Err(Error::Config(format!(
+                    "stage {name}: a stage of kind {} is not shared by ranks; what is before it is done: start the same command once, \
+                     without mpirun or srun, and it goes on here",
+                    stage.kind()
+                )));
             }
             let published = config.published_of(stage).map(|name| bases.get(name)).transpose()?;
             let tokenizer = match (&own, published) {
@@ -110,7 +141,7 @@ pub fn execute_with(
             let (seed, stages, stdin) = (config.seed, &*stages, bases.stdin());
             let context = Context { device, seed, stage: name, tasks, tokenizer, published, stages, stdin };
             let start = Start::of(config, stage, context)?;
-            let mut stage_loop = prepare(config, stage, context, &start, hash)?;
+            let mut stage_loop = prepare(config, stage, context, &start, hash, ranks)?;
             observer.message(&start.summary(name, &stage_loop.trainer().model));
             stage_loop.run(observer)?;
             finish(config, stage, context, &start, hash, &stage_loop)?;
@@ -224,11 +255,28 @@ fn prepare<'a>(
     context: Context<'a>,
     start: &Start<'_>,
     hash: &str,
+    ranks: &Ranks,
 ) -> Result<StageLoop<'a>> {
     let settings = stage.settings();
-    let weights = start.weights(config, stage, context.device)?;
+    let mut weights = start.weights(config, stage, context.device)?;
+    if ranks.have_parts() {
+        let refuse = |reason: &str| Err(Error::Config(format!("stage {}: {reason}", stage.name())));
+        if settings.lora().is_some() {
+            return refuse(
+                "lora trains beside whole weights, which are shared out; leave out --expert-parallel and --pipeline-parallel",
+            );
+        }
+        if weights.config().num_hidden_layers < ranks.pipeline().ranks() {
+            return refuse("the model has fewer layers than stages are to share them; leave out --pipeline-parallel");
+        }
+        let experts = ranks.experts().ranks();
+        if experts > 1 && weights.config().moe.as_ref().is_none_or(|moe| moe.n_routed_experts < experts) {
+            return refuse("the model has fewer experts than ranks are to share them; leave out --expert-parallel");
+        }
+        weights = weights.part(context.device, &ranks.placement()).with_precision(context.device, config.precision);
+    }
     let work = settings.start(context, weights.config())?;
-    let trainer = settings.trainer(context.device, weights);
+    let trainer = settings.trainer(context.device, weights, ranks);
     let folder = context.stages.join(settings.name());
     Ok(StageLoop::new(settings.name(), folder, hash.to_owned(), settings.checkpoint_every(), work, trainer))
 }
@@ -243,10 +291,13 @@ fn finish(
     done: &StageLoop<'_>,
 ) -> Result<()> {
     let folder = context.stages.join(stage.name());
-    if stage.trains() {
-        publish::publish(config, stage, context, start, &done.trainer().model, &folder)?;
-    }
-    leave_done(&folder, hash, done.total_steps())
+    let model = checkpoint::whole_model(done.trainer())?;
+    done.trainer().ranks.first(|| {
+        if let Some(model) = model.filter(|_| stage.trains()) {
+            publish::publish(config, stage, context, start, &model, &folder)?;
+        }
+        leave_done(&folder, hash, done.total_steps())
+    })
 }
 
 /// Leaves the file that says a stage is finished.

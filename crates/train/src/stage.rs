@@ -9,6 +9,7 @@ use minke_text::Tokenizer;
 
 use crate::base::Base;
 use crate::lora::LoraConfig;
+use crate::ranks::Ranks;
 use crate::record::{Logs, Metrics};
 use crate::task::NamedTask;
 use crate::trainer::Trainer;
@@ -102,8 +103,13 @@ pub trait StageSettings {
     /// What is wrong with the settings on their own, if anything.
     fn fault(&self) -> Option<String>;
 
-    /// The model with the optimizer that the stage begins with.
-    fn trainer(&self, device: &Device, model: Transformer) -> Trainer;
+    /// Whether several ranks can share its work.
+    fn is_shared(&self) -> bool {
+        false
+    }
+
+    /// The model with the optimizer that the stage begins with, on one of the ranks that share it.
+    fn trainer(&self, device: &Device, model: Transformer, ranks: &Ranks) -> Trainer;
 
     /// The stage, ready for any of its steps, for a model of this configuration.
     ///

@@ -54,7 +54,10 @@ impl<'a> StageLoop<'a> {
     pub(crate) fn run(&mut self, observer: &mut dyn Observer) -> Result<()> {
         let total = self.stage.total_steps();
         let mut state = self.begin(observer)?;
-        let mut logs = Logs::open(&self.folder, state.log_bytes)?;
+        let mut logs = match self.trainer.ranks.is_first() {
+            true => Logs::open(&self.folder, state.log_bytes)?,
+            false => Logs::elsewhere(),
+        };
         observer.stage_started(self.name, state.step, total);
         let mut rollbacks = 0;
         while state.step < total {
@@ -67,7 +70,7 @@ impl<'a> StageLoop<'a> {
             state.cursor += 1;
             state.skipped_in_a_row = if record.skipped { state.skipped_in_a_row + 1 } else { 0 };
             let save = state.step.is_multiple_of(self.checkpoint_every) || state.step == total;
-            if state.skipped_in_a_row >= SKIPPED_AT_MOST || (save && !self.trainer.is_finite()) {
+            if state.skipped_in_a_row >= SKIPPED_AT_MOST || (save && !self.trainer.is_finite()?) {
                 rollbacks += 1;
                 state = self.roll_back(&state, rollbacks, &mut logs, observer)?;
                 continue;
@@ -82,7 +85,8 @@ impl<'a> StageLoop<'a> {
                 observer.message(&format!("stage {}, step {}: {advice}", self.name, state.step));
             }
             let view = StepView { stage: self.name, step: state.step, total, metrics: &metrics, timings: &timings };
-            if observer.step(&view).is_break() && state.step < total {
+            let stops = observer.step(&view).is_break();
+            if self.trainer.ranks.any(stops)? && state.step < total {
                 return Err(Error::Interrupted { stage: self.name.to_owned(), step: state.step });
             }
         }
@@ -241,7 +245,7 @@ mod tests {
         let mut stage = Fragile { broken: 5..6, seen: Vec::new(), poisons: true };
         let (result, trainer, messages, _) = drive(&mut stage);
         result.unwrap();
-        assert!(messages.len() == 1 && trainer.is_finite());
+        assert!(messages.len() == 1 && trainer.is_finite().unwrap());
         assert_eq!(weights(&trainer.model), undisturbed());
     }
 

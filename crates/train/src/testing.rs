@@ -2,11 +2,12 @@
 
 use minke_model::Transformer;
 use minke_spec::{ModelConfig, Placement};
-use minke_tensor::Device;
+use minke_tensor::{Comm, Device};
 
 use crate::Result;
 use crate::data::Document;
 use crate::optimizer::{LearningRates, OptimizerConfig};
+use crate::ranks::Ranks;
 use crate::record::Logs;
 use crate::schedule::Schedule;
 use crate::stage::{Progress, Stage, StepRecord};
@@ -35,6 +36,23 @@ pub(crate) fn model(device: &Device) -> Transformer {
 pub(crate) fn trainer(train_mtp: bool) -> Trainer {
     let device = device();
     Trainer::new(&device, model(&device), RATES, OptimizerConfig::default(), train_mtp)
+}
+
+/// The same trainer on so many ranks, each a thread, in `stages` stages within which `experts` share out the experts; what `work` makes of
+/// each.
+pub(crate) fn on_ranks<T: Send>([count, experts, stages]: [usize; 3], work: impl Fn(Trainer) -> T + Sync) -> Vec<T> {
+    std::thread::scope(|scope| {
+        let start = |comm| {
+            scope.spawn(|| {
+                let (device, config) = (device(), OptimizerConfig::default());
+                let ranks = Ranks::sharing(comm, experts, stages).unwrap();
+                let part = model(&device).part(&device, &ranks.placement());
+                work(Trainer::shared(&device, part, RATES, config, true, &ranks))
+            })
+        };
+        let threads: Vec<_> = Comm::threads(count).into_iter().map(start).collect();
+        threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+    })
 }
 
 /// Documents of different lengths; of every other one only the end counts.

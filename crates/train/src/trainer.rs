@@ -3,7 +3,9 @@
 use minke_model::{ExpertLoad, Transformer};
 use minke_tensor::{Device, Gradients};
 
+use crate::Result;
 use crate::optimizer::{LearningRates, Optimizer, OptimizerConfig};
+use crate::ranks::Ranks;
 
 /// Everything that a training stage changes, and everything that a checkpoint holds of it.
 pub struct Trainer {
@@ -17,6 +19,8 @@ pub struct Trainer {
     pub optimizer: Optimizer,
     /// Gradients since the last update; their memory is kept.
     pub gradients: Gradients,
+    /// The ranks that share the work.
+    pub ranks: Ranks,
 }
 
 /// How one update went.
@@ -37,32 +41,49 @@ impl Trainer {
         config: OptimizerConfig,
         train_mtp: bool,
     ) -> Self {
-        let optimizer = Optimizer::new(device, &model, rates, config, train_mtp);
-        Self { device: device.clone(), model, reference: None, optimizer, gradients: Gradients::default() }
+        Self::shared(device, model, rates, config, train_mtp, &Ranks::default())
+    }
+
+    /// The same, of one of several ranks, which begin with equal models or with the parts of one.
+    pub fn shared(
+        device: &Device,
+        model: Transformer,
+        rates: LearningRates,
+        config: OptimizerConfig,
+        train_mtp: bool,
+        ranks: &Ranks,
+    ) -> Self {
+        let optimizer = Optimizer::new(device, &model, rates, config, train_mtp, ranks);
+        Self { optimizer, ranks: ranks.clone(), ..Self::frozen(device, model) }
     }
 
     /// A trainer that leaves its model as it is.
     pub fn frozen(device: &Device, model: Transformer) -> Self {
-        let optimizer = Optimizer::frozen(&model);
-        Self { device: device.clone(), model, reference: None, optimizer, gradients: Gradients::default() }
+        let (optimizer, gradients) = (Optimizer::frozen(&model), Gradients::default());
+        Self { device: device.clone(), model, reference: None, optimizer, gradients, ranks: Ranks::default() }
     }
 
-    /// Moves the weights along the gradients collected so far and clears them. If the loss or a gradient is not finite,
-    /// the weights stay as they are.
-    pub fn apply(&mut self, loss: f64, rates: LearningRates) -> StepOutcome {
+    /// Moves the weights along the gradients that all ranks collected so far and clears them. If the loss or a gradient is not finite,
+    /// the weights stay as they are. All ranks give the same loss.
+    ///
+    /// # Errors
+    /// If another rank has ended.
+    pub fn apply(&mut self, loss: f64, rates: LearningRates) -> Result<StepOutcome> {
         let grad_norm = if loss.is_finite() {
-            self.optimizer.step(&self.device, &mut self.model, &self.gradients, rates)
+            self.optimizer.step(&self.device, &mut self.model, &mut self.gradients, rates)?
         } else {
             f64::NAN
         };
         self.gradients.clear(&self.device);
-        StepOutcome { grad_norm, skipped: !grad_norm.is_finite() }
+        Ok(StepOutcome { grad_norm, skipped: !grad_norm.is_finite() })
     }
 
-    /// Whether every weight that is trained is a finite number.
-    pub(crate) fn is_finite(&self) -> bool {
+    /// Whether every weight that is trained is a finite number, on all ranks.
+    pub(crate) fn is_finite(&self) -> Result<bool> {
         let params = self.model.params();
-        params.iter().filter(|param| !param.is_frozen()).all(|param| param.value().all_finite(&self.device))
+        let mut trained = params.iter().filter(|param| !param.is_frozen());
+        let broken = trained.any(|param| !param.value().all_finite(&self.device));
+        Ok(!self.ranks.any(broken)?)
     }
 
     /// Moves the selection biases of the experts by what all forwards of an update saw together; beside an adapter they stay as they

@@ -73,7 +73,7 @@ fn the_loss_falls_as_with_peft_and_torch() {
             let got = losses.next;
             assert!((got / want - 1.0).abs() < 1e-3, "{name}: loss {got} before step {step}, PEFT {want}");
             backward(&device, &losses.total, &mut trainer.gradients).unwrap();
-            trainer.apply(f64::from(losses.next), rates);
+            trainer.apply(f64::from(losses.next), rates).unwrap();
         }
     }
 }

@@ -152,6 +152,12 @@ pub struct Train {
     /// Replace a value of the TOML, such as seed=2 or stage.base.steps=100; may be given again
     #[arg(long = "set", value_name = "KEY=VALUE", value_parser = values::set)]
     pub sets: Vec<(String, String)>,
+    /// Of the ranks that mpirun or srun started, so many that follow each other share out the experts of every layer [default: 1]
+    #[arg(long, value_name = "RANKS", default_value_t = 1, hide_default_value = true, value_parser = values::at_least::<1>)]
+    pub expert_parallel: usize,
+    /// Of the same ranks, make so many stages that share out the layers [default: 1]
+    #[arg(long, value_name = "STAGES", default_value_t = 1, hide_default_value = true, value_parser = values::at_least::<1>)]
+    pub pipeline_parallel: usize,
     /// Show the run in a browser while it goes on, on this address of the machine [default: 127.0.0.1:8090]
     #[arg(long, value_name = "ADDRESS", num_args = 0..=1, default_missing_value = crate::live::ADDRESS, value_parser = values::address)]
     pub dashboard: Option<SocketAddr>,

@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use minke_chat::{template, tokenizer};
-use minke_train::{Base, Bases, Observer, RunConfig, StepView, metric};
+use minke_tensor::Comm;
+use minke_train::{Base, Bases, Observer, Ranks, RunConfig, StepView, metric};
 use minke_weights::Archive;
 use serde::Serialize;
 
@@ -14,7 +15,7 @@ use super::print_json;
 use crate::args::Train;
 use crate::interrupt::Interrupt;
 use crate::progress::Bar;
-use crate::{environment, live, locate, runs};
+use crate::{environment, live, locate, ranks, runs};
 
 /// The numbers of a step that are worth a look, and what they are called on the line.
 const SHOWN: [(&str, &str); 6] = [
@@ -43,19 +44,33 @@ struct StageSummary<'a> {
     model: Option<PathBuf>,
 }
 
-/// Runs `minke train`.
+/// Runs `minke train`, perhaps as one of several ranks.
 pub fn run(args: &Train) -> Result<()> {
+    let comm = ranks::join()?;
+    train(args, &comm).inspect_err(|error| ranks::end_all(&comm, error))
+}
+
+fn train(args: &Train, comm: &Comm) -> Result<()> {
+    let is_first = comm.rank() == 0;
     let config = runs::load(&args.run, &args.sets)?;
     let out = args.folder.of(&config);
-    let bases = bases(&config)?;
+    let mut bases = bases(&config, is_first)?;
+    bases.set_ranks(Ranks::sharing(comm.clone(), args.expert_parallel, args.pipeline_parallel)?);
     let device = args.compute.device()?;
-    let mut watcher = Watcher { interrupt: Interrupt::install()?, bar: None, last: String::new() };
+    let interrupt = Interrupt::install()?;
+    let mut watcher: Box<dyn Observer> = match is_first {
+        true => Box::new(Watcher { interrupt, bar: None, last: String::new() }),
+        false => Box::new(Listener { interrupt }),
+    };
     let commit = option_env!("MINKE_COMMIT");
     // Behind the handler of Ctrl-C, and before anything is computed.
-    if let Some(address) = args.dashboard {
+    if let Some(address) = args.dashboard.filter(|_| is_first) {
         live::beside(&out, address);
     }
-    minke_train::execute_with(&config, &bases, &out, &device, commit, &mut watcher)?;
+    minke_train::execute_with(&config, &bases, &out, &device, commit, &mut *watcher)?;
+    if !is_first {
+        return Ok(());
+    }
     if args.output.json {
         let stages = config.stages.iter().map(|stage| StageSummary {
             name: stage.name(),
@@ -72,8 +87,13 @@ pub fn run(args: &Train) -> Result<()> {
 }
 
 /// What a run takes from outside: the published models that it starts from, each where `minke run` would find it, the keys of
-/// endpoints from the variables that it names, and standard input.
-fn bases(config: &RunConfig) -> Result<Bases> {
+/// endpoints from the variables that it names, and standard input. What is to be said about them is said by the first rank.
+fn bases(config: &RunConfig, is_first: bool) -> Result<Bases> {
+    let say = |note: &String| {
+        if is_first {
+            eprintln!("minke: {note}");
+        }
+    };
     let mut bases = Bases::default();
     for name in config.published() {
         let found = locate::model(Path::new(name))
@@ -84,10 +104,10 @@ fn bases(config: &RunConfig) -> Result<Bases> {
         };
         let archive = Archive::open(&path)?;
         archive.check_weights()?;
-        archive.notes.iter().for_each(|note| eprintln!("minke: {note}"));
+        archive.notes.iter().for_each(say);
         let tokenizer = tokenizer(&archive)?;
         let (template, note) = template(&archive, &tokenizer)?;
-        note.iter().for_each(|note| eprintln!("minke: {note}"));
+        note.iter().for_each(say);
         // A name of the Hub stays one; a path is the same from every folder.
         let known_as = match adapter.is_none() && !Path::new(name).exists() {
             true => name.to_owned(),
@@ -107,6 +127,21 @@ fn bases(config: &RunConfig) -> Result<Bases> {
         bases.set_stdin(bytes)?;
     }
     Ok(bases)
+}
+
+/// A rank that leaves it to the first to show the run.
+struct Listener {
+    interrupt: Interrupt,
+}
+
+impl Observer for Listener {
+    fn step(&mut self, _view: &StepView<'_>) -> ControlFlow<()> {
+        self.waiting()
+    }
+
+    fn waiting(&mut self) -> ControlFlow<()> {
+        self.interrupt.flow()
+    }
 }
 
 /// Shows a run on stderr.
@@ -136,7 +171,7 @@ impl Observer for Watcher {
     }
 
     fn waiting(&mut self) -> ControlFlow<()> {
-        if self.interrupt.is_raised() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        self.interrupt.flow()
     }
 
     fn stage_finished(&mut self, stage: &str) {

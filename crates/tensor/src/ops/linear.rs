@@ -173,11 +173,11 @@ impl Tensor {
         let (x, shape) = (self.shape(), w.shape());
         let refuse = || mismatch("grouped_matmul", ("x", &x), (w.name(), &shape));
         let &[experts, n, k] = shape.dims() else { return Err(refuse()) };
-        if x.width() != k || plan.offsets.len() != experts + 1 || plan.token_of.len() != x.rows() {
+        if x.width() != k || plan.row_offsets().len() != experts + 1 || plan.rows() != x.rows() {
             return Err(refuse());
         }
         trainable(pass, "grouped_matmul", w)?;
-        let (device, from, offsets) = (pass.device, self.view("grouped_matmul")?, plan.offsets.view());
+        let (device, from, offsets) = (pass.device, self.view("grouped_matmul")?, plan.row_offsets().view());
         if pass.tap.is_some() {
             // What each expert is given, by expert.
             let (rows, starts) = (from.read(), offsets.read());
@@ -188,7 +188,9 @@ impl Tensor {
             }
         }
         match &w.weight {
-            Weight::Stored(stored) if !stored.is_whole() => fetched.check(stored, w.name(), &plan.offsets.read())?,
+            Weight::Stored(stored) if !stored.is_whole() => {
+                fetched.check(stored, w.name(), &plan.row_offsets().read())?
+            }
             _ => {}
         }
         let (mut y, size) = (Tensor::unwritten(device, x.with_width(n)), Size { m: x.rows(), n, k });

@@ -1,5 +1,7 @@
 //! Operations that send tokens to experts and back. Shapes depend on sizes, never on the choices.
 
+use std::sync::Arc;
+
 use minke_kernels::ops::attention::Span;
 use minke_kernels::ops::route::{self, Routing};
 use minke_kernels::ops::rows;
@@ -8,7 +10,7 @@ use super::expect_below;
 use crate::error::{Error, mismatch};
 use crate::experts::FetchedExperts;
 use crate::shape::Shape;
-use crate::tensor::{Dispatch, Indices, Op, Pass, Result, Tensor};
+use crate::tensor::{Dispatch, Exchange, Indices, Op, Pass, Result, Tensor};
 
 impl Dispatch {
     /// The plan for the given choices.
@@ -17,7 +19,7 @@ impl Dispatch {
     /// indices [T, K] of experts below `experts`
     ///
     /// # Errors
-    /// If there are fewer experts.
+    /// If there are fewer experts, or a rank that has some of them has ended.
     pub fn new(pass: Pass<'_>, indices: &Indices, per_token: usize, experts: usize) -> Result<Self> {
         expect_below("dispatch", indices, experts)?;
         let (device, slots) = (pass.device, indices.len());
@@ -26,7 +28,21 @@ impl Dispatch {
         let mut slot_of = Indices::unwritten(device, slots, slots);
         let to = (offsets.view_mut(), token_of.view_mut(), slot_of.view_mut());
         route::plan(device, indices.view(), per_token, to.0, to.1, to.2);
-        Ok(Self { offsets, token_of, slot_of, per_token })
+        let exchange = match pass.expert_ranks.filter(|ranks| ranks.ranks() > 1) {
+            Some(ranks) => Some(Arc::new(Exchange::new(device, ranks, &offsets)?)),
+            None => None,
+        };
+        Ok(Self { offsets, token_of, slot_of, per_token, exchange })
+    }
+
+    /// The number of rows that the experts here multiply.
+    pub(crate) fn rows(&self) -> usize {
+        self.exchange.as_ref().map_or(self.token_of.len(), |exchange| exchange.rows())
+    }
+
+    /// First row of each of the experts here, and the end.
+    pub(crate) fn row_offsets(&self) -> &Indices {
+        self.exchange.as_ref().map_or(&self.offsets, |exchange| &exchange.offsets)
     }
 
     /// Fetches the experts of a layer that rows are sent to from the source of the pass, if it has one.
@@ -35,7 +51,7 @@ impl Dispatch {
     /// If the source fails.
     pub fn fetch_experts(&self, pass: Pass<'_>, layer: usize) -> Result<FetchedExperts> {
         let Some(source) = pass.experts else { return Ok(FetchedExperts::default()) };
-        let offsets = self.offsets.read();
+        let offsets = self.row_offsets().read();
         let with_rows = (0..).zip(offsets.windows(2)).filter(|(_, rows)| rows[0] < rows[1]);
         let experts: Vec<u32> = with_rows.map(|(expert, _)| expert).collect();
         if experts.is_empty() {
@@ -72,13 +88,14 @@ impl Indices {
 }
 
 impl Tensor {
-    /// The tokens' rows in the order of slots.
+    /// The tokens' rows in the order of slots, T K of them; where ranks share out the experts, the rows of all ranks for the experts
+    /// here.
     ///
     /// # Shapes
-    /// x [T, D] -> [T * K, D]
+    /// x [T, D] -> [S, D]
     ///
     /// # Errors
-    /// If the plan is for another number of tokens.
+    /// If the plan is for another number of tokens, or another rank has ended.
     pub fn dispatch(&self, pass: Pass<'_>, plan: &Dispatch) -> Result<Tensor> {
         let x = self.shape();
         if x.rows() * plan.per_token != plan.token_of.len() {
@@ -88,27 +105,37 @@ impl Tensor {
         let y = Tensor::write(pass.device, Shape::new(&[plan.token_of.len(), x.width()]), |y| {
             rows::gather_rows(pass.device, from, x.width(), plan.token_of.view(), y);
         });
+        let y = match &plan.exchange {
+            Some(exchange) => exchange.there(pass.device, &y)?,
+            None => y,
+        };
         Ok(y.made_by(pass, self.recorded(), || Op::Dispatch { x: self.origin(), plan: plan.clone() }))
     }
 
     /// For each token the weighted sum of its slots' rows, in the order of its choices.
     ///
     /// # Shapes
-    /// ys [T * K, D], weights [T, K] -> [T, D]
+    /// ys [S, D], weights [T, K] -> [T, D]
     ///
     /// # Errors
-    /// If the shapes do not fit the plan.
+    /// If the shapes do not fit the plan, or another rank has ended.
     pub fn combine(&self, pass: Pass<'_>, weights: &Tensor, plan: &Dispatch) -> Result<Tensor> {
         let (ys, w) = (self.shape(), weights.shape());
-        if ys.rows() != plan.slot_of.len() || w.elements() != ys.rows() || w.width() != plan.per_token {
+        if ys.rows() != plan.rows() || w.elements() != plan.slot_of.len() || w.width() != plan.per_token {
             return Err(mismatch("combine", ("ys", &ys), ("weights", &w)));
         }
-        let (from, factors) = (self.view("combine")?, weights.view("combine")?);
+        let own = match &plan.exchange {
+            Some(exchange) => exchange.back(pass.device, self)?,
+            None => self.detach(),
+        };
+        let (from, factors) = (own.view("combine")?, weights.view("combine")?);
         let y = Tensor::write(pass.device, Shape::new(&[w.rows(), ys.width()]), |y| {
             route::combine(pass.device, from, factors, plan.slot_of.view(), ys.width(), y);
         });
         let wanted = self.recorded() || weights.recorded();
-        Ok(y.made_by(pass, wanted, || Op::Combine { ys: self.clone(), weights: weights.clone(), plan: plan.clone() }))
+        let mut ys = own;
+        ys.node = self.node.clone();
+        Ok(y.made_by(pass, wanted, || Op::Combine { ys, weights: weights.clone(), plan: plan.clone() }))
     }
 
     /// `x[t, indices[t, k]]`.

@@ -41,6 +41,7 @@ pub use reasons::{Finding, Reason, Tally};
 pub use record::{GroupRecord, RolloutRecord};
 
 use crate::lora::LoraConfig;
+use crate::ranks::Ranks;
 use crate::record::{Logs, Metrics};
 use crate::stage::{Context, Progress, Stage, StageSettings, StepRecord};
 use crate::trainer::{StepOutcome, Trainer, load_violation, merge_loads};
@@ -81,7 +82,7 @@ impl StageSettings for GrpoConfig {
         self.fault()
     }
 
-    fn trainer(&self, device: &Device, model: Transformer) -> Trainer {
+    fn trainer(&self, device: &Device, model: Transformer, _ranks: &Ranks) -> Trainer {
         Trainer::new(device, model, self.learning_rate, self.optimizer, false)
     }
 
@@ -139,7 +140,7 @@ impl Stage for Grpo<'_> {
         let mut updates = Updates::default();
         for minibatch in minibatches(&lessons, config.minibatches) {
             let (loss, seen, loads) = self.accumulate(trainer, &minibatch, inverse_temperature)?;
-            let outcome = trainer.apply(loss, rates);
+            let outcome = trainer.apply(loss, rates)?;
             if !outcome.skipped {
                 trainer.balance_experts(&loads, config.bias_gamma);
             }

@@ -11,6 +11,7 @@ use crate::Result;
 use crate::data::{ExampleSource, load};
 use crate::lora::LoraConfig;
 use crate::optimizer::LearningRates;
+use crate::ranks::Ranks;
 use crate::schedule::Schedule;
 use crate::stage::{Context, Stage, StageSettings};
 use crate::trainer::Trainer;
@@ -98,8 +99,12 @@ impl StageSettings for DistillConfig {
         Some(reason.into())
     }
 
-    fn trainer(&self, device: &Device, model: Transformer) -> Trainer {
-        self.training.trainer(device, model, self.learning_rate)
+    fn is_shared(&self) -> bool {
+        true
+    }
+
+    fn trainer(&self, device: &Device, model: Transformer, ranks: &Ranks) -> Trainer {
+        self.training.trainer(device, model, self.learning_rate, ranks)
     }
 
     /// # Paper

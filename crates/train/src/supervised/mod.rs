@@ -3,12 +3,17 @@
 //! An update adds up the gradients of all micro-batches; its losses are means over the whole update.
 
 mod distill;
+mod pipeline;
 mod pretrain;
 mod sft;
 
-use minke_model::{Batch, ExpertLoad, LossWeights, Targets, Transformer};
-use minke_tensor::{Device, Pass, backward};
+use std::time::Instant;
+
+use minke_model::{Batch, ExpertLoad, Targets, Transformer};
+use minke_tensor::{Comm, Device};
 use serde::{Deserialize, Serialize};
+
+use pipeline::Passes;
 
 pub use distill::DistillConfig;
 pub use pretrain::PretrainConfig;
@@ -17,6 +22,7 @@ pub use sft::SftConfig;
 use crate::data::Document;
 use crate::lora::LoraConfig;
 use crate::optimizer::{LearningRates, OptimizerConfig};
+use crate::ranks::Ranks;
 use crate::record::{Logs, Metrics};
 use crate::schedule::Schedule;
 use crate::stage::{Progress, Stage, StepRecord};
@@ -76,34 +82,39 @@ impl SupervisedConfig {
     }
 
     /// The model with the optimizer of these settings.
-    fn trainer(&self, device: &Device, model: Transformer, rates: LearningRates) -> Trainer {
-        Trainer::new(device, model, rates, self.optimizer, self.mtp_weight != 0.0)
+    fn trainer(&self, device: &Device, model: Transformer, rates: LearningRates, ranks: &Ranks) -> Trainer {
+        Trainer::shared(device, model, rates, self.optimizer, self.mtp_weight != 0.0, ranks)
     }
 
-    /// Adds the gradients of documents to those of a trainer.
+    /// Adds the gradients of this rank's share of documents to those of a trainer, and returns the losses of all documents.
     fn accumulate(&self, trainer: &mut Trainer, documents: &[Document]) -> Result<Losses> {
-        let device = trainer.device.clone();
-        let parts = micro_batches(documents, self.micro_batch_tokens);
+        let began = Instant::now();
+        let (device, comm) = (trainer.device.clone(), trainer.ranks.comm().clone());
+        let stage = trainer.ranks.stage().clone();
+        let parts_of = |rank| micro_batches(share(documents, rank, stage.ranks()), self.micro_batch_tokens);
+        let mut parts = parts_of(stage.rank());
+        let own = parts.len();
+        let filler = [Document::counting_from(4, vec![0; 4])];
+        if trainer.ranks.experts().ranks() > 1 {
+            // Ranks that send each other rows do the same number of passes; one with fewer documents fills up with some that count nothing.
+            let most = (0..stage.ranks()).map(|rank| parts_of(rank).len()).max().unwrap_or(0);
+            parts.resize(most, &filler);
+        }
         let prepared: Vec<(Batch, Vec<f32>)> = parts.iter().map(|part| pack(&device, part)).collect();
         let mut totals = (0.0, 0.0);
         for (batch, counts) in &prepared {
             let (next, mtp) = Targets::count(batch, counts);
             totals = (totals.0 + next, totals.1 + mtp);
         }
-        let mut sum = Losses::default();
-        for ((batch, counts), part) in prepared.iter().zip(&parts) {
-            // The balance loss is a mean over sequences: a micro-batch counts as much as it has of them.
-            let share = part.len() as f32 / documents.len() as f32;
-            let factors = LossWeights { mtp: self.mtp_weight, balance: self.balance_weight * share };
-            let targets = Targets::next_tokens(&device, batch, counts, totals);
-            let pass = Pass::recording(&device).with_recompute(self.recompute);
-            let (losses, output) = trainer.model.loss(pass, batch, &targets, factors)?;
-            backward(&device, &losses.total, &mut trainer.gradients)?;
-            sum.next += f64::from(losses.next);
-            sum.mtp = add(sum.mtp, losses.mtp, 1.0);
-            sum.balance = add(sum.balance, losses.balance, share);
-            merge_loads(&mut sum.loads, output.loads);
-        }
+        // Counts are whole numbers: their sums are exact in any order.
+        let of_ranks = stage.all_gather(&[totals.0, totals.1])?;
+        totals = of_ranks.iter().fold((0.0, 0.0), |sum, of_rank| (sum.0 + of_rank[0], sum.1 + of_rank[1]));
+        // The balance loss is a mean over sequences: a micro-batch counts as much as it has of them.
+        let share = |part: &[Document]| part.len() as f32 / documents.len() as f32;
+        let shares = parts.iter().enumerate().map(|(i, part)| if i < own { share(part) } else { 0.0 }).collect();
+        let mut sum = Passes::new(self, trainer, prepared, shares, totals).run()?;
+        sum.seconds.push(began.elapsed().as_secs_f64());
+        let mut sum = sum.of_all(&comm)?;
         sum.total = sum.next
             + f64::from(self.mtp_weight) * sum.mtp.unwrap_or_default()
             + f64::from(self.balance_weight) * sum.balance.unwrap_or_default();
@@ -125,9 +136,40 @@ struct Losses {
     balance: Option<f64>,
     loads: Vec<ExpertLoad>,
     tokens: usize,
+    /// Of each rank, in forwards and backwards, and in waiting for rows and for other stages.
+    seconds: Vec<f64>,
 }
 
 impl Losses {
+    /// Those of all ranks together, added up in the order of ranks.
+    fn of_all(self, comm: &Comm) -> Result<Self> {
+        if comm.ranks() == 1 {
+            return Ok(self);
+        }
+        let seconds = comm.all_gather(&self.seconds)?.concat();
+        let mut sum = Self { seconds, ..Self::default() };
+        sum.next = comm.all_gather(&[self.next])?.concat().into_iter().sum();
+        // A rank without documents has none of the others.
+        sum.mtp = comm.all_gather(self.mtp.as_slice())?.concat().into_iter().reduce(|sum, part| sum + part);
+        sum.balance = comm.all_gather(self.balance.as_slice())?.concat().into_iter().reduce(|sum, part| sum + part);
+        // Layer, number of experts, tokens by expert; all of them whole numbers that f64 has.
+        let line = |load: &ExpertLoad| -> Vec<f64> {
+            let head = [load.layer as f64, load.tokens.len() as f64];
+            head.into_iter().chain(load.tokens.iter().map(|&tokens| tokens as f64)).collect()
+        };
+        let own: Vec<f64> = self.loads.iter().flat_map(line).collect();
+        for of_rank in comm.all_gather(&own)? {
+            let mut rest = &of_rank[..];
+            while let [layer, experts, tokens @ ..] = rest {
+                let (tokens, behind) = tokens.split_at(*experts as usize);
+                let tokens = tokens.iter().map(|&tokens| tokens as u64).collect();
+                merge_loads(&mut sum.loads, vec![ExpertLoad { layer: *layer as usize, tokens }]);
+                rest = behind;
+            }
+        }
+        Ok(sum)
+    }
+
     fn record(&self, outcome: StepOutcome, rates: LearningRates) -> StepRecord {
         let mut metrics = Metrics::new();
         metrics
@@ -140,13 +182,11 @@ impl Losses {
             .set(metric::NUM_TOKENS, self.tokens)
             .set(metric::SKIPPED, u64::from(outcome.skipped))
             .set_if(metric::MAX_VIOLATION, load_violation(&self.loads));
-        StepRecord {
-            metrics,
-            timings: Metrics::new(),
-            tokens: self.tokens as u64,
-            skipped: outcome.skipped,
-            advice: None,
+        let mut timings = Metrics::new();
+        if self.seconds.len() > 1 {
+            timings.set(metric::RANK_TIMES, self.seconds.clone());
         }
+        StepRecord { metrics, timings, tokens: self.tokens as u64, skipped: outcome.skipped, advice: None }
     }
 }
 
@@ -178,7 +218,7 @@ impl Stage for Supervised<'_> {
         let documents = self.documents.at(progress.cursor)?;
         let rates = self.learning_rate.scaled(self.schedule.factor(progress.step, self.total_steps()));
         let losses = self.training.accumulate(trainer, &documents)?;
-        let outcome = trainer.apply(losses.total, rates);
+        let outcome = trainer.apply(losses.total, rates)?;
         if !outcome.skipped {
             trainer.balance_experts(&losses.loads, self.training.bias_gamma);
         }
@@ -197,8 +237,28 @@ fn fault(
     lora.or(rates.fault()).or(schedule.fault()).or(training.fault()).map(str::to_owned)
 }
 
-fn add(sum: Option<f64>, part: Option<f32>, share: f32) -> Option<f64> {
-    part.map(|part| sum.unwrap_or_default() + f64::from(part) * f64::from(share)).or(sum)
+fn add(sum: Option<f64>, part: Option<f64>) -> Option<f64> {
+    part.map(|part| sum.unwrap_or_default() + part).or(sum)
+}
+
+/// The documents that a rank learns from: some that follow each other, with about as many tokens as those of every other rank.
+fn share(documents: &[Document], rank: usize, ranks: usize) -> &[Document] {
+    let length = |document: &Document| document.token_ids.len();
+    let total: usize = documents.iter().map(length).sum();
+    // A document belongs to the rank in whose part of the tokens its middle lies.
+    let first_of = |rank: usize| {
+        let mut before = 0;
+        let is_earlier = |document: &&Document| {
+            let middle = 2 * before + length(document);
+            before += length(document);
+            middle * ranks < 2 * total * rank
+        };
+        documents.iter().take_while(is_earlier).count()
+    };
+    match rank + 1 == ranks {
+        true => &documents[first_of(rank)..],
+        false => &documents[first_of(rank)..first_of(rank + 1)],
+    }
 }
 
 /// Runs of documents of at most `tokens` tokens; a longer document is a run of its own.
@@ -211,7 +271,9 @@ fn micro_batches(documents: &[Document], tokens: usize) -> Vec<&[Document]> {
         }
         filled += document.token_ids.len();
     }
-    parts.push(&documents[start..]);
+    if start < documents.len() {
+        parts.push(&documents[start..]);
+    }
     parts
 }
 
@@ -227,6 +289,8 @@ fn pack(device: &Device, documents: &[Document]) -> (Batch, Vec<f32>) {
 
 #[cfg(test)]
 mod tests {
+    use minke_tensor::Pass;
+
     use super::*;
     use crate::testing::{RATES, documents, trainer, update, weights};
 
@@ -283,7 +347,7 @@ mod tests {
         trainer.model.params_mut()[3].update(&device, |values| values[0] = f32::NAN);
         let before = weights(&trainer.model);
         let record = update(&training(1000), &mut trainer, &documents(), RATES).unwrap();
-        assert!(record.skipped && !trainer.is_finite());
+        assert!(record.skipped && !trainer.is_finite().unwrap());
         assert_eq!((record.metrics.number("skipped"), record.metrics.number("loss")), (Some(1.0), None));
         let bits = |all: &[(String, Vec<f32>)]| -> Vec<u32> {
             all.iter().flat_map(|(_, values)| values).map(|value| value.to_bits()).collect()

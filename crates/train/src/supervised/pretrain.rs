@@ -10,6 +10,7 @@ use crate::Result;
 use crate::data::{Corpus, Document, TaskShare};
 use crate::lora::LoraConfig;
 use crate::optimizer::LearningRates;
+use crate::ranks::Ranks;
 use crate::schedule::Schedule;
 use crate::stage::{Context, Stage, StageSettings};
 use crate::trainer::Trainer;
@@ -100,8 +101,12 @@ impl StageSettings for PretrainConfig {
         Some(reason.into())
     }
 
-    fn trainer(&self, device: &Device, model: Transformer) -> Trainer {
-        self.training.trainer(device, model, self.learning_rate)
+    fn is_shared(&self) -> bool {
+        true
+    }
+
+    fn trainer(&self, device: &Device, model: Transformer, ranks: &Ranks) -> Trainer {
+        self.training.trainer(device, model, self.learning_rate, ranks)
     }
 
     fn start<'a>(&'a self, context: Context<'a>, model: &ModelConfig) -> Result<Box<dyn Stage + 'a>> {

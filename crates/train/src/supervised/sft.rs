@@ -12,6 +12,7 @@ use super::{Documents, Supervised, SupervisedConfig, fault};
 use crate::data::{Document, ExampleSource, load};
 use crate::lora::LoraConfig;
 use crate::optimizer::LearningRates;
+use crate::ranks::Ranks;
 use crate::schedule::Schedule;
 use crate::stage::{Context, Stage, StageSettings};
 use crate::trainer::Trainer;
@@ -109,8 +110,12 @@ impl StageSettings for SftConfig {
         Some(reason.into())
     }
 
-    fn trainer(&self, device: &Device, model: Transformer) -> Trainer {
-        self.training.trainer(device, model, self.learning_rate)
+    fn is_shared(&self) -> bool {
+        true
+    }
+
+    fn trainer(&self, device: &Device, model: Transformer, ranks: &Ranks) -> Trainer {
+        self.training.trainer(device, model, self.learning_rate, ranks)
     }
 
     /// # Paper

@@ -66,7 +66,7 @@ pub fn violations(device: &Device, gamma: f32) -> Result<Vec<f64>> {
         let factors = LossWeights { mtp: 0.0, balance: 0.0 };
         let (losses, output) = trainer.model.loss(Pass::recording(device), &batch, &targets, factors)?;
         backward(device, &losses.total, &mut trainer.gradients)?;
-        trainer.apply(f64::from(losses.next), RATES);
+        trainer.apply(f64::from(losses.next), RATES)?;
         trainer.balance_experts(&output.loads, gamma);
         let load = &output.loads[0].tokens;
         let mean = load.iter().sum::<u64>() as f64 / load.len() as f64;

@@ -4,8 +4,8 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use minke_tensor::Device;
-use minke_train::RunConfig;
+use minke_tensor::{Comm, Device};
+use minke_train::{Ranks, RunConfig};
 
 pub fn device() -> Device {
     Device::open("cpu", 2).unwrap()
@@ -106,4 +106,16 @@ pub fn metric(out: &Path, stage: &str, name: &str) -> Vec<f64> {
     let text = std::fs::read_to_string(out.join("stages").join(stage).join("metrics.jsonl")).unwrap();
     let line = |line: &str| serde_json::from_str::<serde_json::Value>(line).unwrap()[name].as_f64();
     text.lines().filter_map(line).collect()
+}
+
+/// Does the same work as so many ranks, each a thread with a device of its own, in `stages` stages within which `experts` share
+/// out the experts; returns what each found.
+pub fn on_ranks<T: Send>([count, experts, stages]: [usize; 3], work: impl Fn(Ranks, &Device) -> T + Sync) -> Vec<T> {
+    std::thread::scope(|scope| {
+        let start = |comm| {
+            scope.spawn(|| work(Ranks::sharing(comm, experts, stages).unwrap(), &Device::open("cpu", 1).unwrap()))
+        };
+        let threads: Vec<_> = Comm::threads(count).into_iter().map(start).collect();
+        threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+    })
 }
