@@ -85,6 +85,9 @@ pub enum Error {
         /// Why not.
         source: std::io::Error,
     },
+    /// Other weights than a worker's that do not fit in their place.
+    #[error("the weights are of another model than the one that is served; start the server anew for it")]
+    AnotherModel,
     /// The engine's thread could not be started.
     #[error("cannot start the thread of the engine: {0}")]
     Thread(std::io::Error),

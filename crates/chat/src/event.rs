@@ -2,6 +2,7 @@
 
 use minke_engine::{Finish, Token};
 use minke_text::{FunctionCall, ReasoningEvent, ToolEvent};
+use minke_weights::PolicyVersion;
 
 /// A piece of an answer, told apart.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,6 +48,8 @@ impl From<ToolEvent> for Piece {
 pub struct Event {
     /// Counts and times so far.
     pub usage: Usage,
+    /// Which version of a policy answers, if the model is one.
+    pub policy_version: Option<PolicyVersion>,
     /// The token of this step; none while the prompt is computed.
     pub token: Option<Token>,
     /// New pieces of text; none while the prompt is computed, or while a character or a tag is incomplete.

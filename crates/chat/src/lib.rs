@@ -33,3 +33,5 @@ pub use request::{Prompt, Request};
 pub use text_files::{template, tokenizer};
 pub use units::gigabytes;
 pub use worker::{ENGINE_THREAD, Events, PrefixCache, Ticket, Worker, WorkerConfig};
+
+pub use minke_weights::PolicyVersion;

@@ -8,7 +8,7 @@ use minke_model::Transformer;
 use minke_spec::cost::parameter_counts;
 use minke_tensor::{Device, Tensor};
 use minke_text::{ChatTemplate, Message, RenderOptions, THINK_CLOSE, Tokenizer};
-use minke_weights::{Archive, load_adapter};
+use minke_weights::{Archive, PolicyVersion, load_adapter};
 use sha2::{Digest, Sha256};
 
 use crate::machine::memory;
@@ -62,6 +62,8 @@ pub struct ChatModel {
     pub identity: Identity,
     /// What it is.
     pub summary: Summary,
+    /// Which version of a policy it is, if it is one that a run publishes.
+    pub policy_version: Option<PolicyVersion>,
     /// What a person should know about the files, a line each.
     pub notes: Vec<String>,
 }
@@ -97,7 +99,8 @@ impl ChatModel {
         let summary = summary(&archive, &tokenizer, &template);
         let model = planner.load(&device)?;
         let notes = archive.notes.iter().cloned().chain(note).chain(packed_note).collect();
-        Ok(Self { device, model, tokenizer, template, generation, context, identity, summary, notes })
+        let policy_version = None;
+        Ok(Self { device, model, tokenizer, template, generation, context, identity, summary, policy_version, notes })
     }
 
     /// The same model with an adapter beside its weights, unmerged.
@@ -117,6 +120,12 @@ impl ChatModel {
         self.identity = sum.finalize().into();
         self.model.attach(&lora).map_err(minke_weights::Error::from)?;
         Ok(self)
+    }
+
+    /// The same model, known as a version of a policy.
+    #[must_use]
+    pub fn with_policy_version(self, version: PolicyVersion) -> Self {
+        Self { policy_version: Some(version), ..self }
     }
 
     /// How to sample: what the request says, else what the model's makers say.

@@ -1,14 +1,15 @@
 //! One thread that owns an engine and works on many requests at once.
 //!
 //! The thread steps while there is work and sleeps otherwise. Between two steps it takes in what was submitted, and ends
-//! what was cancelled or whose receiver is gone. Who runs and who waits is the engine's matter. What panics in the work for
+//! what was cancelled or whose receiver is gone. Who runs and who waits is the engine's matter. Other weights take the place of the
+//! model's when no request is under way: those that are, end with the weights that they began with, and those that come wait for it. What panics in the work for
 //! one request ends that request.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender, SyncSender, TryRecvError};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -16,6 +17,7 @@ use minke_engine::{Completion, Engine, EngineConfig, SequenceId, Speculation, St
 use minke_tensor::{Dtype, PAGE_TOKENS};
 
 use crate::decoder::Decoder;
+use crate::machine::memory;
 use crate::prefix_store::{DiskCache, PageKey, PrefixStore};
 use crate::thought::constraint;
 use crate::{CACHE_DTYPE, CHUNK_TOKENS, ChatModel, Error, Event, FinishReason, Reply, Request, Result, Usage};
@@ -37,6 +39,9 @@ pub struct WorkerConfig {
     pub speculation: Speculation,
     /// Where the beginnings of prompts are kept when the process ends; none for nowhere.
     pub disk_cache: Option<DiskCache>,
+    /// Whether answers are rollouts for a trainer: their log-probabilities are the trainer's to the bit ([`EngineConfig::exact`]),
+    /// and the cache has room for all requests that are worked on at once, as far as half of the memory reaches.
+    pub rollouts: bool,
 }
 
 impl Default for WorkerConfig {
@@ -48,6 +53,7 @@ impl Default for WorkerConfig {
             chunk_tokens: CHUNK_TOKENS,
             speculation: Speculation::WhereItPays,
             disk_cache: None,
+            rollouts: false,
         }
     }
 }
@@ -77,6 +83,12 @@ impl WorkerConfig {
         Self { speculation, ..self }
     }
 
+    /// Sets [`rollouts`](Self::rollouts).
+    #[must_use]
+    pub fn for_rollouts(self) -> Self {
+        Self { rollouts: true, ..self }
+    }
+
     /// Sets [`disk_cache`](Self::disk_cache).
     #[must_use]
     pub fn with_disk_cache(self, disk_cache: DiskCache) -> Self {
@@ -87,7 +99,8 @@ impl WorkerConfig {
 /// A model and the thread that answers with it. Dropped, it ends what it works on as cancelled, and waits for the end of the
 /// step that is under way.
 pub struct Worker {
-    model: Arc<ChatModel>,
+    /// Shared with the thread, which puts another in its place.
+    model: Arc<RwLock<Arc<ChatModel>>>,
     /// Longest sequence, in tokens.
     limit: usize,
     /// Requests that have not ended, and most that may be.
@@ -104,6 +117,8 @@ enum Command {
     Submit(Box<Submission>),
     /// A request whose beginning was looked for on disk.
     Loaded(Box<Loaded>),
+    /// Other weights, which take the place of the model's.
+    Replace(Arc<ChatModel>),
     /// Something to be done between two steps.
     Call(Box<dyn FnOnce(&mut Engine) + Send>),
     /// The worker is dropped.
@@ -208,6 +223,7 @@ impl Worker {
             .with_chunk_tokens(config.chunk_tokens)
             .with_cache_dtype(CACHE_DTYPE)
             .with_speculation(config.speculation);
+        let sizes = if config.rollouts { for_rollouts(&model, sizes)? } else { sizes };
         let engine = Engine::new(&model.device, model.model.config(), sizes.clone())?;
         let limit = engine.limit();
         let stats = Arc::new(Mutex::new(engine.stats()));
@@ -220,14 +236,24 @@ impl Worker {
             }
             None => None,
         };
-        let (running, shared) = (BTreeMap::new(), stats.clone());
-        let mut own = EngineThread { model: model.clone(), engine, sizes, running, disk, stats: shared };
+        let shared = Arc::new(RwLock::new(model.clone()));
+        let mut own = EngineThread {
+            model,
+            shared: shared.clone(),
+            next: None,
+            held: VecDeque::new(),
+            engine,
+            sizes,
+            running: BTreeMap::new(),
+            disk,
+            stats: stats.clone(),
+        };
         let thread = std::thread::Builder::new()
             .name(ENGINE_THREAD.into())
             .spawn(move || own.run(&receiver))
             .map_err(Error::Thread)?;
         Ok(Self {
-            model,
+            model: shared,
             limit,
             unfinished: Arc::default(),
             most_unfinished: config.max_running.saturating_add(config.max_waiting),
@@ -237,9 +263,24 @@ impl Worker {
         })
     }
 
-    /// The model.
-    pub fn model(&self) -> &ChatModel {
-        &self.model
+    /// The model as it is now.
+    pub fn model(&self) -> Arc<ChatModel> {
+        self.model.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Puts other weights in the place of the model's: once the requests that are under way have ended, with the weights that they
+    /// began with. Those that come from now on wait for it.
+    ///
+    /// # Errors
+    /// If they are of another model, or the thread has ended.
+    pub fn replace_model(&self, model: Arc<ChatModel>) -> Result<()> {
+        let have = self.model();
+        let same_text =
+            model.tokenizer.vocab_size() == have.tokenizer.vocab_size() && model.end_ids() == have.end_ids();
+        if model.model.config() != have.model.config() || !same_text {
+            return Err(Error::AnotherModel);
+        }
+        self.commands().send(Command::Replace(model)).map_err(|_| Error::Stopped)
     }
 
     /// The longest sequence, in tokens: the model's context, or what the cache holds.
@@ -481,9 +522,25 @@ struct Running {
     first_token: Option<Instant>,
 }
 
+/// The sizes of an engine whose answers are rollouts.
+fn for_rollouts(model: &ChatModel, sizes: EngineConfig) -> Result<EngineConfig> {
+    let sizes = sizes.exact();
+    let of_one_page =
+        Engine::new(&model.device, model.model.config(), sizes.clone().with_pages(1))?.page_bytes() as u64;
+    let room = memory().map_or(u64::MAX, |memory| memory.available) / 2 / of_one_page.max(1);
+    let wanted = sizes.pages.saturating_mul(sizes.max_sequences);
+    Ok(sizes.with_pages(wanted.min(usize::try_from(room).unwrap_or(usize::MAX)).max(1)))
+}
+
 /// What the thread owns.
 struct EngineThread {
     model: Arc<ChatModel>,
+    /// The model, for those who look at the worker.
+    shared: Arc<RwLock<Arc<ChatModel>>>,
+    /// The model that takes its place when nothing runs.
+    next: Option<Arc<ChatModel>>,
+    /// Requests that wait for that.
+    held: VecDeque<Submission>,
     engine: Engine,
     sizes: EngineConfig,
     running: BTreeMap<SequenceId, Running>,
@@ -496,6 +553,9 @@ impl EngineThread {
     fn run(&mut self, commands: &Receiver<Command>) {
         loop {
             let saves = self.disk.as_ref().is_some_and(|disk| !disk.saves.is_empty());
+            if self.running.is_empty() {
+                self.take_next_model();
+            }
             let command = match (self.running.is_empty(), saves) {
                 (true, false) => commands.recv().map_err(|_| TryRecvError::Disconnected),
                 _ => commands.try_recv(),
@@ -503,6 +563,7 @@ impl EngineThread {
             match command {
                 Ok(Command::Submit(submission)) => self.look_up(*submission),
                 Ok(Command::Loaded(loaded)) => self.take_loaded(*loaded),
+                Ok(Command::Replace(model)) => self.next = Some(model),
                 Ok(Command::Call(work)) => work(&mut self.engine),
                 Err(TryRecvError::Empty) => {
                     if !self.running.is_empty() {
@@ -566,6 +627,18 @@ impl EngineThread {
         }
     }
 
+    /// Goes over to the next model, if there is one, and starts what waited for it.
+    fn take_next_model(&mut self) {
+        let Some(next) = self.next.take() else { return };
+        // What is on disk is of the model before, and is found under its identity alone.
+        self.disk = None;
+        *self.shared.write().unwrap_or_else(PoisonError::into_inner) = next.clone();
+        self.model = next;
+        for submission in std::mem::take(&mut self.held) {
+            self.start(submission);
+        }
+    }
+
     /// Starts a request, or has its beginning read from disk first, if more of it is there than in memory.
     fn look_up(&mut self, submission: Submission) {
         let Some(disk) = &self.disk else { return self.start(submission) };
@@ -602,6 +675,9 @@ impl EngineThread {
     }
 
     fn start(&mut self, submission: Submission) {
+        if self.next.is_some() {
+            return self.held.push_back(submission);
+        }
         let Submission { request, channel, submitted } = submission;
         let token_ids = &request.prompt.token_ids;
         let mut params = self.model.params(&request.options);
@@ -669,7 +745,8 @@ impl EngineThread {
         if token.is_some() || running.usage.prefilled_tokens > before {
             let (pieces, thought_closed) = running.decoder.take();
             let (usage, token) = (running.usage, token.cloned());
-            running.channel.send(Event { usage, token, pieces, thought_closed, finish: None });
+            let policy_version = self.model.policy_version;
+            running.channel.send(Event { usage, policy_version, token, pieces, thought_closed, finish: None });
         }
     }
 
@@ -685,7 +762,8 @@ impl EngineThread {
         let mut running = self.running.remove(&id).expect("invariant: asked for one that runs");
         running.count();
         let (usage, (pieces, thought_closed)) = (running.usage, running.decoder.finish());
-        running.channel.send(Event { usage, token, pieces, thought_closed, finish: Some(finish) });
+        let policy_version = self.model.policy_version;
+        running.channel.send(Event { usage, policy_version, token, pieces, thought_closed, finish: Some(finish) });
         self.keep(running.prefixes, running.token_ids);
     }
 

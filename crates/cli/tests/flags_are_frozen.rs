@@ -22,7 +22,7 @@ fn every_verb_has_exactly_its_flags() {
         (
             "serve",
             "adapter allowed-host base-path config cors-origin disk-cache disk-cache-bytes help host key-file log max-running max-waiting model-alias model-name \
-             port share-cache socket threads tls-cert tls-key",
+             port share-cache socket threads tls-cert tls-key watch",
         ),
         ("launch", "help print url"),
         ("train", "dashboard expert-parallel help json out pipeline-parallel set threads"),

@@ -11,7 +11,7 @@ use ureq::http::header::{CONTENT_TYPE, RETRY_AFTER};
 use ureq::http::{Response, Uri};
 use ureq::{Agent, Body, Timeout};
 
-use crate::reply::{Reply, message_in};
+use crate::reply::{Completion, Reply, message_in, policy_version_in};
 use crate::{Error, Result};
 
 /// Most bytes of a body that are read.
@@ -30,8 +30,10 @@ const WAIT_AT_MOST: Duration = Duration::from_secs(60);
 const RETRY_AFTER_AT_MOST: Duration = Duration::from_secs(15 * 60);
 /// How often a wait looks whether it should end.
 const GLANCE: Duration = Duration::from_millis(50);
-/// Where chat completions lie below the base of an address.
+/// Where chat completions, completions of ids and the list of models lie below the base of an address.
 const CHAT: &str = "/chat/completions";
+const COMPLETIONS: &str = "/completions";
+const MODELS: &str = "/models";
 
 /// Where an endpoint is, and how patiently it is asked.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -80,11 +82,11 @@ impl EndpointSettings {
     }
 }
 
-/// An endpoint that answers chat completions. Many threads may ask it at once.
+/// An endpoint that answers. Many threads may ask it at once.
 pub struct Endpoint {
     agent: Agent,
     settings: EndpointSettings,
-    /// Where requests go; also what errors call the endpoint.
+    /// What stands before the paths of requests.
     address: String,
     key: Option<String>,
     /// Until when every request waits, as the endpoint asked.
@@ -114,7 +116,7 @@ impl Endpoint {
     /// # Errors
     /// If the address is none, the key cannot stand in a header, or the processor lacks what encryption needs.
     pub fn new(settings: EndpointSettings, key: Option<String>) -> Result<Self> {
-        let address = format!("{}{CHAT}", base(&settings.url)?);
+        let address = base(&settings.url)?;
         let key = key.map(|key| key.trim().to_owned()).filter(|key| !key.is_empty());
         if key.as_ref().is_some_and(|key| !key.bytes().all(|byte| (0x21..0x7f).contains(&byte))) {
             return Err(Error::Settings("the key has characters that no key has; set it again".into()));
@@ -135,37 +137,72 @@ impl Endpoint {
         Ok(Self { agent, settings, address, key, pause: Mutex::new(None) })
     }
 
-    /// Where requests go.
+    /// What stands before the paths of requests.
     pub fn address(&self) -> &str {
         &self.address
     }
 
-    /// The answer to a request: the body without `model` and `stream`. Waits, and asks again, as the settings say; raising `stop`
-    /// ends a wait.
+    /// The answer to messages: `request` is the body without `model` and `stream`. Waits, and asks again, as the settings say; raising
+    /// `stop` ends a wait.
     ///
     /// # Errors
     /// [`Error::Refused`] if no request will be answered, [`Error::Unanswered`] if this one is not.
     pub fn chat(&self, request: &Map<String, Value>, stop: &AtomicBool) -> Result<Reply> {
-        let mut body = request.clone();
-        body.insert("model".into(), self.settings.model.clone().into());
-        body.insert("stream".into(), false.into());
-        let body = Value::Object(body).to_string();
+        self.ask(CHAT, Some(request), Reply::parse, stop)
+    }
+
+    /// The continuation of a prompt of ids, as ids with their log-probabilities. Otherwise as [`Endpoint::chat`].
+    ///
+    /// # Errors
+    /// As [`Endpoint::chat`].
+    pub fn complete(&self, request: &Map<String, Value>, stop: &AtomicBool) -> Result<Completion> {
+        let mut request = request.clone();
+        request.insert("return_token_ids".into(), true.into());
+        request.insert("logprobs".into(), 0.into());
+        self.ask(COMPLETIONS, Some(&request), Completion::parse, stop)
+    }
+
+    /// Which version of a policy the endpoint serves now, as `minke serve --watch` says it; nothing while it loads its first.
+    ///
+    /// # Errors
+    /// As [`Endpoint::chat`]; also if what it serves has no version.
+    pub fn policy_version(&self, stop: &AtomicBool) -> Result<Option<String>> {
+        match self.ask(MODELS, None, policy_version_in, stop)? {
+            Ok(version) => Ok(version),
+            Err(reason) => Err(self.refused(&self.address, reason)),
+        }
+    }
+
+    /// What `parse` makes of the answer to a request, which is a POST if it has a body.
+    fn ask<T>(
+        &self,
+        path: &str,
+        request: Option<&Map<String, Value>>,
+        parse: fn(&[u8]) -> std::result::Result<T, String>,
+        stop: &AtomicBool,
+    ) -> Result<T> {
+        let body = request.map(|request| {
+            let mut body = request.clone();
+            body.insert("model".into(), self.settings.model.clone().into());
+            body.insert("stream".into(), false.into());
+            Value::Object(body).to_string()
+        });
+        let address = format!("{}{path}", self.address);
         let attempts = self.settings.attempts.max(1);
         let mut last = String::new();
         for attempt in 0..attempts {
             let wait = if attempt == 0 { Duration::ZERO } else { self.backoff(attempt - 1) };
-            self.wait(wait, stop)?;
-            match self.attempt(&body) {
-                Ok(reply) => return Ok(reply),
-                Err(Miss::Refused(reason)) => return Err(self.refused(&reason)),
-                Err(Miss::Final(reason)) => return Err(self.unanswered(&reason)),
+            self.wait(wait, &address, stop)?;
+            match self.attempt(&address, body.as_deref(), parse) {
+                Ok(answer) => return Ok(answer),
+                Err(Miss::Refused(reason)) => return Err(self.refused(&address, &reason)),
+                Err(Miss::Final(reason)) => return Err(self.unanswered(&address, &reason)),
                 Err(Miss::Later(reason, wanted)) => {
                     if let Some(wanted) = wanted {
                         if wanted > RETRY_AFTER_AT_MOST {
                             let seconds = wanted.as_secs();
-                            return Err(
-                                self.refused(&format!("{reason}; it asks to wait {seconds} s: come back later"))
-                            );
+                            let reason = format!("{reason}; it asks to wait {seconds} s: come back later");
+                            return Err(self.refused(&address, &reason));
                         }
                         self.pause_until(Instant::now() + wanted);
                     }
@@ -173,16 +210,28 @@ impl Endpoint {
                 }
             }
         }
-        Err(self.unanswered(&format!("{last}; {attempts} attempts")))
+        Err(self.unanswered(&address, &format!("{last}; {attempts} attempts")))
     }
 
-    fn attempt(&self, body: &str) -> std::result::Result<Reply, Miss> {
-        let mut request =
-            self.agent.post(&self.address).content_type("application/json").header("Accept", "application/json");
-        if let Some(key) = &self.key {
-            request = request.header("Authorization", format!("Bearer {key}"));
-        }
-        let mut response = request.send(body).map_err(|error| self.miss(&error))?;
+    fn attempt<T>(
+        &self,
+        address: &str,
+        body: Option<&str>,
+        parse: fn(&[u8]) -> std::result::Result<T, String>,
+    ) -> std::result::Result<T, Miss> {
+        let accept = ("Accept", "application/json");
+        let key = self.key.as_ref().map(|key| ("Authorization", format!("Bearer {key}")));
+        let sent = match body {
+            Some(body) => {
+                let request = self.agent.post(address).content_type("application/json").header(accept.0, accept.1);
+                key.into_iter().fold(request, |request, (name, value)| request.header(name, value)).send(body)
+            }
+            None => {
+                let request = self.agent.get(address).header(accept.0, accept.1);
+                key.into_iter().fold(request, |request, (name, value)| request.header(name, value)).call()
+            }
+        };
+        let mut response = sent.map_err(|error| self.miss(&error))?;
         let status = response.status();
         if !status.is_success() {
             return Err(refusal(&mut response));
@@ -191,7 +240,7 @@ impl Endpoint {
         let content_type = content_type.unwrap_or("no content type").to_owned();
         let bytes = response.body_mut().with_config().limit(BODY_AT_MOST).read_to_vec();
         let bytes = bytes.map_err(|error| self.miss(&error))?;
-        Reply::parse(&bytes).map_err(|reason| match content_type.contains("json") {
+        parse(&bytes).map_err(|reason| match content_type.contains("json") {
             true => Miss::Later(reason, None),
             false => Miss::Final(format!("it answers {content_type}, not JSON: is this the address of the API?")),
         })
@@ -217,11 +266,11 @@ impl Endpoint {
     }
 
     /// Waits, and as long as the endpoint asked everyone to.
-    fn wait(&self, least: Duration, stop: &AtomicBool) -> Result<()> {
+    fn wait(&self, least: Duration, address: &str, stop: &AtomicBool) -> Result<()> {
         let least = Instant::now() + least;
         loop {
             if stop.load(Ordering::SeqCst) {
-                return Err(Error::Stopped { address: self.address.clone() });
+                return Err(Error::Stopped { address: address.to_owned() });
             }
             let until =
                 self.pause.lock().unwrap_or_else(PoisonError::into_inner).map_or(least, |pause| pause.max(least));
@@ -238,12 +287,12 @@ impl Endpoint {
         *pause = Some(pause.map_or(until, |have| have.max(until)));
     }
 
-    fn refused(&self, reason: &str) -> Error {
-        Error::Refused { address: self.address.clone(), reason: self.shown(reason) }
+    fn refused(&self, address: &str, reason: &str) -> Error {
+        Error::Refused { address: address.to_owned(), reason: self.shown(reason) }
     }
 
-    fn unanswered(&self, reason: &str) -> Error {
-        Error::Unanswered { address: self.address.clone(), reason: self.shown(reason) }
+    fn unanswered(&self, address: &str, reason: &str) -> Error {
+        Error::Unanswered { address: address.to_owned(), reason: self.shown(reason) }
     }
 
     /// A text of the endpoint in one line, without the key, which some endpoints repeat.

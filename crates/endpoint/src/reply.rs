@@ -67,6 +67,83 @@ impl Reply {
     }
 }
 
+/// A continuation, token by token.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Completion {
+    /// The tokens, that which ended it included.
+    pub token_ids: Vec<u32>,
+    /// The log-probability of each at temperature 1.
+    pub log_probs: Vec<f32>,
+    /// Why it ended: `stop` if by itself, `length` if it was cut off.
+    pub finish_reason: Option<String>,
+    /// Which version of a policy it comes from, where the endpoint says it.
+    pub policy_version: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct CompletionBody {
+    #[serde(default)]
+    choices: Vec<CompletionChoice>,
+    error: Option<serde_json::Value>,
+}
+
+#[derive(Deserialize)]
+struct CompletionChoice {
+    token_ids: Option<Vec<u32>>,
+    logprobs: Option<TokenLogProbs>,
+    finish_reason: Option<String>,
+    policy_version: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct TokenLogProbs {
+    #[serde(default)]
+    token_logprobs: Vec<f64>,
+}
+
+impl Completion {
+    /// The continuation in a body of JSON.
+    ///
+    /// # Errors
+    /// What the body has instead.
+    pub(crate) fn parse(body: &[u8]) -> Result<Self, String> {
+        let CompletionBody { choices, error } =
+            serde_json::from_slice(body).map_err(|error| format!("the answer cannot be read: {error}"))?;
+        if let Some(error) = error.filter(|error| !error.is_null()) {
+            return Err(format!("the answer is an error: {}", message_of(&error)));
+        }
+        let choice = choices.into_iter().next().ok_or("the answer has no choices")?;
+        let CompletionChoice { token_ids, logprobs, finish_reason, policy_version } = choice;
+        let token_ids = token_ids.ok_or("the answer has no token_ids, which return_token_ids asks for")?;
+        let log_probs = logprobs.map(|logprobs| logprobs.token_logprobs).unwrap_or_default();
+        if log_probs.len() != token_ids.len() {
+            let (tokens, log_probs) = (token_ids.len(), log_probs.len());
+            return Err(format!("the answer has {tokens} token_ids and {log_probs} log-probabilities"));
+        }
+        let log_probs = log_probs.into_iter().map(|value| value as f32).collect();
+        Ok(Self { token_ids, log_probs, finish_reason, policy_version })
+    }
+}
+
+#[derive(Deserialize)]
+struct ModelList {
+    data: Vec<Model>,
+}
+
+#[derive(Deserialize)]
+struct Model {
+    policy_version: Option<String>,
+}
+
+/// Which version of a policy a list of models says is served: nothing while there is no model, and what is wrong if there is one without.
+pub(crate) fn policy_version_in(body: &[u8]) -> Result<Result<Option<String>, &'static str>, String> {
+    let ModelList { data } =
+        serde_json::from_slice(body).map_err(|error| format!("the list of models cannot be read: {error}"))?;
+    let Some(model) = data.into_iter().next() else { return Ok(Ok(None)) };
+    let without = "serves a model that is no version of a policy; start it with minke serve --watch FOLDER";
+    Ok(model.policy_version.map(Some).ok_or(without))
+}
+
 /// What the body of a refusal says: `error.message`, `error`, `message` or `detail`, or the text itself.
 pub(crate) fn message_in(body: &[u8]) -> String {
     let text = String::from_utf8_lossy(body);
@@ -116,6 +193,29 @@ mod tests {
         assert_eq!(reason("{\"error\": {\"message\": \"out of memory\"}}"), "the answer is an error: out of memory");
         assert!(reason("{\"choices\": [{\"message\": {\"content\": 7}}]}").contains("invalid type"));
         assert!(reason("[]").starts_with("the answer cannot be read: "));
+    }
+
+    #[test]
+    fn continuations_have_a_log_probability_for_each_token() {
+        let body = br#"{"choices":[{"index":0,"text":"ab","token_ids":[5,6,1],"finish_reason":"stop","policy_version":"3fa90c1b-12",
+            "logprobs":{"tokens":["a","b",""],"token_logprobs":[-0.5,-0.10000000149011612,0.0],"top_logprobs":[{},{},{}]}}]}"#;
+        let completion = Completion::parse(body).unwrap();
+        assert_eq!((&completion.token_ids[..], &completion.log_probs[..]), (&[5, 6, 1][..], &[-0.5, -0.1, 0.0][..]));
+        assert_eq!(completion.policy_version.as_deref(), Some("3fa90c1b-12"));
+        let reason = |body: &str| Completion::parse(body.as_bytes()).unwrap_err();
+        assert!(reason(r#"{"choices":[{"text":"a"}]}"#).contains("no token_ids"));
+        let uneven = r#"{"choices":[{"token_ids":[5,6],"logprobs":{"token_logprobs":[-0.5]}}]}"#;
+        assert_eq!(reason(uneven), "the answer has 2 token_ids and 1 log-probabilities");
+        assert_eq!(reason(r#"{"choices":[]}"#), "the answer has no choices");
+    }
+
+    #[test]
+    fn a_list_of_models_says_which_policy_is_served() {
+        let of = |body: &str| policy_version_in(body.as_bytes()).unwrap();
+        assert_eq!(of(r#"{"data":[]}"#), Ok(None));
+        assert_eq!(of(r#"{"data":[{"id":"policy","policy_version":"3fa90c1b-0"}]}"#), Ok(Some("3fa90c1b-0".into())));
+        assert!(of(r#"{"data":[{"id":"gpt"}]}"#).unwrap_err().contains("minke serve --watch"));
+        assert!(policy_version_in(b"{}").is_err());
     }
 
     #[test]

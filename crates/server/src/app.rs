@@ -93,6 +93,14 @@ impl App {
         let _ = self.served.set(Served { name, worker, vocabulary: OnceLock::new(), since: now() });
     }
 
+    /// Puts other weights in the place of the model's.
+    ///
+    /// # Errors
+    /// If they are of another model, or none is served.
+    pub(crate) fn replace(&self, model: ChatModel) -> minke_chat::Result<()> {
+        self.served.get().ok_or(minke_chat::Error::Stopped)?.worker.replace_model(Arc::new(model))
+    }
+
     /// The model.
     ///
     /// # Errors
@@ -181,7 +189,7 @@ impl App {
                 }
                 let (metrics, record) = (self.metrics.request(), record.clone());
                 if let Some(script) = &self.script {
-                    script.answer(worker.model(), &one, sink);
+                    script.answer(&worker.model(), &one, sink);
                     continue;
                 }
                 let ticket = worker.submit_to(one, move |event| {
@@ -207,7 +215,7 @@ impl App {
         let count = move || match request.input {
             Input::Tokens(token_ids) => Ok(token_ids.len()),
             Input::Conversation(conversation) => {
-                Ok(prompt(app.served()?.worker.model(), conversation)?.token_ids.len())
+                Ok(prompt(&app.served()?.worker.model(), conversation)?.token_ids.len())
             }
         };
         self.blocking(count).await
@@ -280,7 +288,7 @@ fn prepare(served: &Served, request: GenerationRequest, caller: Caller) -> Resul
                     .grammar(tools, choice, conversation.parallel_tool_calls)
                     .map_err(|error| ApiError::field("tools", error.to_string()))?;
             }
-            prompt(model, conversation)?
+            prompt(&model, conversation)?
         }
     };
     if let Some(calls) = &calls {

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use minke_chat::{ChatModel, Event, FinishReason, Piece, Request, SamplingOptions, Ticket, Usage};
+use minke_chat::{ChatModel, Event, FinishReason, Piece, PolicyVersion, Request, SamplingOptions, Ticket, Usage};
 use minke_engine::{Token, TokenLogProb};
 use minke_text::{FunctionCall, GrammarSource, Message, Tool, ToolChoice};
 use tokio::sync::Notify;
@@ -86,6 +86,8 @@ pub(crate) struct Update {
     pub pieces: Vec<Piece>,
     pub tokens: Vec<TokenReport>,
     pub usage: Usage,
+    /// Which version of a policy answers, if the model is one.
+    pub policy_version: Option<PolicyVersion>,
     pub end: Option<Result<Finish, ApiError>>,
 }
 
@@ -104,7 +106,8 @@ impl Mailbox {
             Some(waiting) => {
                 update.pieces.into_iter().for_each(|piece| append(&mut waiting.pieces, piece));
                 waiting.tokens.extend(update.tokens);
-                (waiting.usage, waiting.end) = (update.usage, update.end);
+                (waiting.usage, waiting.policy_version) = (update.usage, update.policy_version);
+                waiting.end = update.end;
             }
             None => updates.push_back(update),
         }
@@ -158,6 +161,7 @@ impl Sink {
                 pieces: Vec::new(),
                 tokens: Vec::new(),
                 usage: self.usage,
+                policy_version: None,
                 end: Some(Err(error.into())),
             },
         };
@@ -188,6 +192,7 @@ impl Sink {
             pieces: event.pieces,
             tokens: event.token.filter(|_| self.reports).map(report).into_iter().collect(),
             usage: event.usage,
+            policy_version: event.policy_version,
             end: event.finish.map(|finish| self.end(finish)),
         }
     }
@@ -313,6 +318,7 @@ pub(crate) struct Answer {
     pub calls: Vec<FunctionCall>,
     pub tokens: Vec<TokenReport>,
     pub usage: Usage,
+    pub policy_version: Option<PolicyVersion>,
     pub finish: Option<Finish>,
 }
 
@@ -340,7 +346,7 @@ impl Answer {
             }
         }
         self.tokens.extend(update.tokens);
-        self.usage = update.usage;
+        (self.usage, self.policy_version) = (update.usage, update.policy_version);
         if let Some(end) = update.end {
             self.finish = Some(end?);
         }
@@ -360,6 +366,7 @@ mod tests {
             pieces: pieces.to_vec(),
             tokens: Vec::new(),
             usage: Usage::default(),
+            policy_version: None,
             end: None,
         };
         for _ in 0..1000 {

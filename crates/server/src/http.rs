@@ -8,6 +8,7 @@ use axum::http::request::Parts;
 use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::response::Response;
 use http_body_util::BodyExt;
+use minke_chat::PolicyVersion;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::time::timeout;
@@ -19,6 +20,9 @@ use crate::error::{ApiError, Dialect, ErrorCode, Kind};
 pub(crate) const IGNORED: HeaderName = HeaderName::from_static("x-minke-ignored");
 /// Most bytes of that header.
 const IGNORED_BYTES: usize = 1024;
+
+/// Which version of a policy answered: the oldest, if several did.
+pub(crate) const POLICY_VERSION: HeaderName = HeaderName::from_static("x-minke-policy-version");
 
 /// A response of JSON.
 pub(crate) fn json(status: StatusCode, value: &impl Serialize) -> Response {
@@ -61,6 +65,14 @@ pub(crate) fn name_ignored(response: &mut Response, ignored: &[String]) {
     names.truncate(IGNORED_BYTES);
     if let (false, Ok(value)) = (names.is_empty(), HeaderValue::from_str(&names)) {
         response.headers_mut().insert(IGNORED, value);
+    }
+}
+
+/// Adds the header that says which version of a policy gave these answers, if one did.
+pub(crate) fn name_policy(response: &mut Response, answers: impl Iterator<Item = Option<PolicyVersion>>) {
+    let oldest = answers.flatten().min_by_key(|version| version.number);
+    if let Some(Ok(value)) = oldest.map(|version| HeaderValue::from_str(&version.to_string())) {
+        response.headers_mut().insert(POLICY_VERSION, value);
     }
 }
 

@@ -39,6 +39,9 @@ pub(crate) struct Ready {
     running: usize,
     /// Requests that wait.
     waiting: usize,
+    /// Which version of a policy answers, where the model is one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    policy_version: Option<String>,
 }
 
 /// `GET /ready`: whether a request would be taken now.
@@ -52,13 +55,17 @@ pub(crate) async fn ready(State(app): State<Arc<App>>) -> Response {
         let error = ApiError::new(Kind::Unavailable, "as many requests wait as may");
         return refusal(&error, Dialect::OpenAi);
     }
-    json(StatusCode::OK, &Ready { status: "ready", running: stats.running, waiting: stats.waiting })
+    let policy_version = served.worker.model().policy_version.map(String::from);
+    let ready = Ready { status: "ready", running: stats.running, waiting: stats.waiting, policy_version };
+    json(StatusCode::OK, &ready)
 }
 
 /// `GET /metrics`: counters for Prometheus.
 pub(crate) async fn metrics(State(app): State<Arc<App>>) -> Response {
-    let stats = app.served().ok().map(|served| served.worker.last_stats());
-    let mut response = app.metrics.text(stats.as_ref()).into_response();
+    let served = app.served().ok();
+    let stats = served.map(|served| served.worker.last_stats());
+    let policy = served.and_then(|served| served.worker.model().policy_version);
+    let mut response = app.metrics.text(stats.as_ref(), policy).into_response();
     let kind = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
     response.headers_mut().insert(header::CONTENT_TYPE, kind);
     response
@@ -80,6 +87,9 @@ pub(crate) struct Model {
     parameters: usize,
     architecture: String,
     thinking: Thinks,
+    /// Which version of a policy it is now, where it is one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    policy_version: Option<String>,
 }
 
 /// Whether a model thinks before it answers.
@@ -101,7 +111,8 @@ pub(crate) struct ModelList {
 }
 
 fn model(served: &Served, name: &str) -> Model {
-    let about = &served.worker.model().summary;
+    let model = served.worker.model();
+    let about = &model.summary;
     let thinking = match about.thinking {
         Thinking::Never => Thinks::None,
         Thinking::Optional => Thinks::Optional,
@@ -118,6 +129,7 @@ fn model(served: &Served, name: &str) -> Model {
         parameters: about.parameters,
         architecture: about.architecture.clone(),
         thinking,
+        policy_version: model.policy_version.map(String::from),
     }
 }
 
@@ -199,7 +211,8 @@ enum TokenPiece {
 /// `POST /tokenize`
 pub(crate) async fn tokenize(State(app): State<Arc<App>>, JsonBody(body): JsonBody<TokenizeBody>) -> Response {
     worked_out(app, move |served| {
-        let tokenizer = &served.worker.model().tokenizer;
+        let model = served.worker.model();
+        let tokenizer = &model.tokenizer;
         let mut ids = match (body.add_special, body.parse_special) {
             (true, true) => tokenizer.encode_prompt(&body.content),
             (false, true) => tokenizer.encode(&body.content),
@@ -239,7 +252,8 @@ pub(crate) struct Detokenized {
 /// `POST /detokenize`
 pub(crate) async fn detokenize(State(app): State<Arc<App>>, JsonBody(body): JsonBody<DetokenizeBody>) -> Response {
     worked_out(app, move |served| {
-        let tokenizer = &served.worker.model().tokenizer;
+        let model = served.worker.model();
+        let tokenizer = &model.tokenizer;
         if let Some(id) = body.tokens.iter().find(|id| **id as usize >= tokenizer.vocab_size()) {
             let message = format!("token {id} is not in the vocabulary of {}", tokenizer.vocab_size());
             return Err(ApiError::field("tokens", message));
@@ -277,7 +291,7 @@ pub(crate) async fn apply_template(State(app): State<Arc<App>>, JsonBody(body): 
         let tools = (!body.tools.is_empty()).then(|| Value::from(body.tools).to_string());
         let options =
             RenderOptions { add_generation_prompt: body.add_generation_prompt, tools, thinking: body.enable_thinking };
-        let rendered = rendered(served.worker.model(), &messages, &options)?;
+        let rendered = rendered(&served.worker.model(), &messages, &options)?;
         Ok(RenderedPrompt { prompt: rendered.text().to_owned() })
     })
     .await

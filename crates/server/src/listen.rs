@@ -9,7 +9,7 @@ use axum::Router;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
-use minke_chat::Worker;
+use minke_chat::{ChatModel, Worker};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::runtime::{Builder, Runtime};
@@ -233,6 +233,19 @@ impl Loader {
     /// Serves a model; `name` is what its file is called.
     pub fn serve(&self, worker: Worker, name: &str) {
         self.app.serve(worker, name);
+    }
+
+    /// Puts other weights in the place of those of the model that is served, as [`Worker::replace_model`].
+    ///
+    /// # Errors
+    /// If they are of another model, or none is served.
+    pub fn replace(&self, model: ChatModel) -> minke_chat::Result<()> {
+        self.app.replace(model)
+    }
+
+    /// Whether the server ends.
+    pub fn is_stopped(&self) -> bool {
+        *self.app.streaming.stop.borrow()
     }
 
     /// Ends the server, because there will be no model.

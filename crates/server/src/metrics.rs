@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
-use minke_chat::{Event, FinishReason};
+use minke_chat::{Event, FinishReason, PolicyVersion};
 use minke_engine::Stats;
 
 /// Upper ends of the buckets, in seconds.
@@ -66,8 +66,8 @@ impl Metrics {
         RequestMetrics { counters: self.0.clone(), state: Mutex::new(state) }
     }
 
-    /// All of it, and what the engine says, as text.
-    pub(crate) fn text(&self, stats: Option<&Stats>) -> String {
+    /// All of it, what the engine says, and which version of a policy answers, as text.
+    pub(crate) fn text(&self, stats: Option<&Stats>, policy: Option<PolicyVersion>) -> String {
         let counters = &*self.0;
         let mut out = String::new();
         let header = |out: &mut String, name: &str, kind: &str, help: &str| {
@@ -111,6 +111,11 @@ impl Metrics {
             }
             let _ = writeln!(out, "{name}_bucket{{le=\"+Inf\"}} {}", histogram.count);
             let _ = writeln!(out, "{name}_sum {}\n{name}_count {}", histogram.sum, histogram.count);
+        }
+        if let Some(PolicyVersion { run, number }) = policy {
+            let name = "minke_policy_version";
+            header(&mut out, name, "gauge", "Version of the policy that answers.");
+            let _ = writeln!(out, "{name}{{run=\"{run:08x}\"}} {number}");
         }
         let Some(stats) = stats else { return out };
         for (name, help, number) in [

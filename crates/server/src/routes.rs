@@ -19,7 +19,7 @@ use crate::app::{App, Caller};
 use crate::config::LogFormat;
 use crate::dialect::{chat, completions, messages, ollama, responses};
 use crate::error::{ApiError, Dialect, Kind};
-use crate::http::refusal;
+use crate::http::{POLICY_VERSION, refusal};
 use crate::openapi::{About, Object, Route};
 use crate::request_log::{self, Record, within};
 use crate::{info, openapi, page};
@@ -48,6 +48,7 @@ fn table() -> Vec<Route> {
                 .takes::<chat::Body>()
                 .gives::<chat::Completion<'_>>()
                 .streams_until_done::<chat::Chunk<'_>>()
+                .tells(POLICY_VERSION, ANSWERED_BY)
                 .refuses(GENERATES),
         ),
         Route::keyed("/v1/completions").post(
@@ -56,6 +57,7 @@ fn table() -> Vec<Route> {
                 .takes::<completions::Body>()
                 .gives::<completions::Completion<'_>>()
                 .streams_until_done::<completions::Completion<'_>>()
+                .tells(POLICY_VERSION, ANSWERED_BY)
                 .refuses(GENERATES),
         ),
         Route::keyed("/v1/models")
@@ -165,6 +167,10 @@ async fn document(State(app): State<Arc<App>>) -> Response {
     };
     ([(header::CONTENT_TYPE, "application/json")], app.document.get_or_init(make).clone()).into_response()
 }
+
+/// What the header with the version of a policy says.
+const ANSWERED_BY: &str =
+    "Version of the policy that answered, where the model is one; of a stream its last chunks say it.";
 
 /// Why a request may be refused that names a model, and one that asks it for an answer.
 const NAMES_MODEL: &[Kind] = &[Kind::NotFound, Kind::Unavailable];
@@ -350,4 +356,4 @@ const ALLOWED_HEADERS: &str = "authorization, content-type, x-api-key, anthropic
                                openai-organization, openai-project, x-stainless-arch, x-stainless-lang, x-stainless-os, \
                                x-stainless-package-version, x-stainless-retry-count, x-stainless-runtime, \
                                x-stainless-runtime-version, x-stainless-timeout, x-stainless-helper-method";
-const EXPOSED_HEADERS: &str = "x-minke-ignored, x-minke-response, retry-after";
+const EXPOSED_HEADERS: &str = "x-minke-ignored, x-minke-policy-version, x-minke-response, retry-after";

@@ -221,7 +221,10 @@ mod tests {
             let streaming = Streaming { stop: stop.subscribe(), stall, keepalive };
             let (sender, mut receiver) = mpsc::channel(1);
             let driver = tokio::spawn(drive(streaming, generation, Letters, sender));
-            let update = |pieces, end| Update { choice: 0, pieces, tokens: Vec::new(), usage: Usage::default(), end };
+            let update = |pieces, end| {
+                let (tokens, usage) = (Vec::new(), Usage::default());
+                Update { choice: 0, pieces, tokens, usage, policy_version: None, end }
+            };
             let feeder = tokio::spawn(async move {
                 for _ in 0..50 {
                     tokio::time::sleep(Duration::from_millis(5)).await;

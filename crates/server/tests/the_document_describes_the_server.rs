@@ -113,6 +113,13 @@ fn all_kinds_of_responses_are_as_described() {
             assert_eq!(response.status, 200, "{body}: {}", response.text());
         }
     }
+    let ids = server
+        .post("/v1/completions", &json!({"prompt": "8", "return_token_ids": true, "logprobs": 1, "temperature": 0}));
+    let choice = ids.json()["choices"][0].clone();
+    // `*`, `3` and the end, which has no text; behind the token that begins a text, and `8`.
+    let (token_ids, log_probs) = (choice["token_ids"].as_array().unwrap(), &choice["logprobs"]["token_logprobs"]);
+    assert_eq!((&choice["text"], token_ids.len(), token_ids.last()), (&json!("*3"), 3, Some(&json!(1))));
+    assert_eq!((log_probs.as_array().unwrap().len(), choice["prompt_token_ids"].as_array().unwrap().len()), (3, 2));
     for path in [
         "/health",
         "/v1/health",

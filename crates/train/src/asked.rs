@@ -5,11 +5,9 @@
 //! `data.jsonl` and `metrics.jsonl` are made of them at the end, in the order of the questions, so that they depend neither on the
 //! order in which answers came nor on interruptions.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
-use std::fs::File;
-use std::io::{BufRead, BufReader, Read, Seek, SeekFrom};
+use std::collections::{HashMap, HashSet};
 use std::ops::ControlFlow;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -22,6 +20,7 @@ use minke_text::{RepetitionRule, THINK_CLOSE, THINK_OPEN};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use crate::answers::Answers;
 use crate::base::Bases;
 use crate::config::RunConfig;
 use crate::data::Example;
@@ -43,16 +42,7 @@ const NAMED: u64 = 5;
 /// Where R1's control tokens begin: an answer that writes one out would teach it.
 const CONTROL: &str = "<｜";
 
-const ANSWERS: &str = "answers.jsonl";
-
-/// The first line of `answers.jsonl`: a hash of what answers depend on.
-#[derive(Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Head {
-    config_hash: String,
-}
-
-/// Any other line: what came of one request.
+/// A line of `answers.jsonl`: what came of one request.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Row {
@@ -111,16 +101,13 @@ type Place = (u64, u64);
 /// What is known of the answers so far.
 #[derive(Default)]
 struct Known {
-    /// Where the line of each lies.
-    lines: BTreeMap<Place, u64>,
     answered: u64,
     right: u64,
     tokens: u64,
 }
 
 impl Known {
-    fn add(&mut self, row: &Row, at: u64) {
-        self.lines.insert((row.question, row.sample), at);
+    fn add(&mut self, row: &Row) {
         if let Some(answer) = &row.answer {
             self.answered += 1;
             self.right += u64::from(answer.verdict == Verdict::Right);
@@ -178,11 +165,7 @@ impl<'a> Asking<'a> {
         folder: &'a Path,
     ) -> Result<Self> {
         let refuse = |reason: String| Error::Config(format!("stage {}: {reason}", config.name));
-        let key = |variable: &String| {
-            let reason = || refuse(format!("key_env names {variable}, which is not set; set it to the endpoint's key"));
-            bases.key(variable).map(str::to_owned).ok_or_else(reason)
-        };
-        let key = teacher.key_env.as_ref().map(key).transpose()?;
+        let key = bases.key_of(&config.name, teacher.key_env.as_deref())?;
         let endpoint = Endpoint::new(teacher.settings(), key).map_err(|error| refuse(error.to_string()))?;
         Ok(Self {
             config,
@@ -205,71 +188,32 @@ impl<'a> Asking<'a> {
     /// If the endpoint does not answer, a file cannot be read or written, or the observer breaks.
     pub(crate) fn run(&self, observer: &mut dyn Observer) -> Result<u64> {
         files::make_folder(self.folder)?;
-        let (mut log, mut known) = self.open()?;
+        let mut known = Known::default();
+        // More than are wanted now may be there.
+        let is_wanted =
+            |row: &Row| row.question < self.config.questions as u64 && row.sample < self.config.samples as u64;
+        let mut answers = Answers::open(self.folder, &self.hash, |row: &Row| {
+            let wanted = is_wanted(row).then_some((row.question, row.sample));
+            wanted.inspect(|_| known.add(row))
+        })?;
         let name = &self.config.name;
         observer.message(&format!("stage {name}: {} answers; no model is loaded", self.endpoint.address()));
-        observer.stage_started(name, known.lines.len() as u64, self.total());
-        self.ask(&mut log, &mut known, observer)?;
-        log.sync()?;
-        drop(log);
-        self.write_results(&known, observer)
+        observer.stage_started(name, answers.len() as u64, self.total());
+        self.ask(&mut answers, &mut known, observer)?;
+        answers.sync()?;
+        self.write_results(&mut answers, observer)
     }
 
     fn total(&self) -> u64 {
         (self.config.questions as u64).saturating_mul(self.config.samples as u64)
     }
 
-    fn path(&self) -> PathBuf {
-        self.folder.join(ANSWERS)
-    }
-
-    /// The answers so far. A last line without its end is cut off: it was being written when the process ended.
-    fn open(&self) -> Result<(Log, Known)> {
-        let path = self.path();
-        let mut known = Known::default();
-        let bad = |reason: String| Error::BadFile { path: path.clone(), reason };
-        let mut end = 0;
-        if path.exists() {
-            let mut reader = BufReader::new(File::open(&path).map_err(Error::read(&path))?);
-            let mut line = Vec::new();
-            for number in 1u64.. {
-                line.clear();
-                reader.read_until(b'\n', &mut line).map_err(Error::read(&path))?;
-                if line.last() != Some(&b'\n') {
-                    break;
-                }
-                let broken = |error| bad(format!("line {number}: {error}; remove the line, and it is asked for again"));
-                if number == 1 {
-                    let head: Head = serde_json::from_slice(&line).map_err(broken)?;
-                    if head.config_hash != self.hash {
-                        return Err(bad(
-                            "belongs to another configuration; choose another folder, or remove that of the stage"
-                                .into(),
-                        ));
-                    }
-                } else {
-                    let row: Row = serde_json::from_slice(&line).map_err(broken)?;
-                    // More than are wanted now may be there.
-                    if row.question < self.config.questions as u64 && row.sample < self.config.samples as u64 {
-                        known.add(&row, end);
-                    }
-                }
-                end += line.len() as u64;
-            }
-        }
-        let mut log = Log::open(&path, end)?;
-        if end == 0 {
-            log.append(&Head { config_hash: self.hash.clone() })?;
-        }
-        Ok((log, known))
-    }
-
     /// Asks for what is missing, with a bounded number of requests in flight.
-    fn ask(&self, log: &mut Log, known: &mut Known, observer: &mut dyn Observer) -> Result<()> {
+    fn ask(&self, answers: &mut Answers<Place>, known: &mut Known, observer: &mut dyn Observer) -> Result<()> {
         let samples = self.config.samples as u64;
         let mut places =
             (0..self.config.questions as u64).flat_map(|question| (0..samples).map(move |sample| (question, sample)));
-        let mut missing = self.total() - known.lines.len() as u64;
+        let mut missing = self.total() - answers.len() as u64;
         let workers = Workers::start(&self.endpoint, self.requests.min(missing.try_into().unwrap_or(usize::MAX)));
         let began = (Instant::now(), known.tokens);
         // What got no answer since the last answer: it counts as unanswered only if the endpoint answers something else.
@@ -279,7 +223,7 @@ impl<'a> Asking<'a> {
         loop {
             while failure.is_none()
                 && in_flight < self.requests
-                && let Some(place) = places.find(|place| !known.lines.contains_key(place))
+                && let Some(place) = places.find(|place| !answers.has(place))
             {
                 missing -= 1;
                 workers.jobs.send((place, self.request(place))).expect("invariant: the workers wait for jobs");
@@ -291,7 +235,7 @@ impl<'a> Asking<'a> {
             let ((question, sample), outcome) = match workers.answers.recv_timeout(GLANCE) {
                 Ok(answer) => answer,
                 Err(RecvTimeoutError::Timeout) => {
-                    self.go_on(observer.waiting(), known)?;
+                    self.go_on(observer.waiting(), answers)?;
                     continue;
                 }
                 Err(RecvTimeoutError::Disconnected) => unreachable!("invariant: a worker ends when it is told to"),
@@ -300,10 +244,10 @@ impl<'a> Asking<'a> {
             match outcome {
                 Ok(reply) => {
                     for row in unanswered.drain(..).filter(|_| failure.is_none()) {
-                        append(log, known, &row)?;
+                        append(answers, known, &row)?;
                     }
                     let answer = Some(self.grade(question, &reply)?);
-                    append(log, known, &Row { question, sample, answer, reason: None })?;
+                    append(answers, known, &Row { question, sample, answer, reason: None })?;
                 }
                 Err(error @ minke_endpoint::Error::Unanswered { .. }) => {
                     unanswered.push(Row { question, sample, answer: None, reason: Some(error.to_string()) });
@@ -325,26 +269,26 @@ impl<'a> Asking<'a> {
             let mut timings = Metrics::new();
             let seconds = began.0.elapsed().as_secs_f64().max(1e-9);
             timings.set(metric::TOKENS_PER_SECOND, (known.tokens - began.1) as f64 / seconds);
-            let (stage, step) = (&self.config.name, known.lines.len() as u64);
+            let (stage, step) = (&self.config.name, answers.len() as u64);
             let view = StepView { stage, step, total: self.total(), metrics: &metrics, timings: &timings };
             if step < self.total() {
-                self.go_on(observer.step(&view), known)?;
+                self.go_on(observer.step(&view), answers)?;
             }
         }
         match failure {
             Some(source) => {
-                log.sync()?;
+                answers.sync()?;
                 Err(Error::Endpoint { stage: self.config.name.clone(), kept: known.answered, source })
             }
-            None => unanswered.iter().try_for_each(|row| append(log, known, row)),
+            None => unanswered.iter().try_for_each(|row| append(answers, known, row)),
         }
     }
 
-    fn go_on(&self, flow: ControlFlow<()>, known: &Known) -> Result<()> {
+    fn go_on(&self, flow: ControlFlow<()>, answers: &Answers<Place>) -> Result<()> {
         match flow {
             ControlFlow::Continue(()) => Ok(()),
             ControlFlow::Break(()) => {
-                Err(Error::Interrupted { stage: self.config.name.clone(), step: known.lines.len() as u64 })
+                Err(Error::Interrupted { stage: self.config.name.clone(), step: answers.len() as u64 })
             }
         }
     }
@@ -398,9 +342,7 @@ impl<'a> Asking<'a> {
     }
 
     /// Writes `data.jsonl` and `metrics.jsonl`: a function of the answers.
-    fn write_results(&self, known: &Known, observer: &mut dyn Observer) -> Result<u64> {
-        let path = self.path();
-        let mut reader = BufReader::new(File::open(&path).map_err(Error::read(&path))?);
+    fn write_results(&self, answers: &mut Answers<Place>, observer: &mut dyn Observer) -> Result<u64> {
         let mut data = Log::open(&self.folder.join("data.jsonl"), 0)?;
         let mut lines = Log::open(&self.folder.join("metrics.jsonl"), 0)?;
         let (per_step, questions) = (self.config.questions_per_step as u64, self.config.questions as u64);
@@ -411,8 +353,7 @@ impl<'a> Asking<'a> {
             for question in step * per_step..questions.min((step + 1) * per_step) {
                 let (task, problem) = self.problem(question);
                 let mut seen = HashSet::new();
-                for (_, at) in known.lines.range((question, 0)..(question + 1, 0)) {
-                    let row = read_row(&mut reader, *at, &path)?;
+                for row in answers.range::<Row>((question, 0)..(question + 1, 0))? {
                     let Some(answer) = row.answer else {
                         sums.unanswered += 1;
                         missed += 1;
@@ -489,25 +430,13 @@ fn running(known: &Known) -> Metrics {
     metrics
 }
 
-fn append(log: &mut Log, known: &mut Known, row: &Row) -> Result<()> {
-    let at = log.bytes();
-    log.append(row)?;
-    known.add(row, at);
-    if (known.lines.len() as u64).is_multiple_of(LINES_PER_SYNC) {
-        log.sync()?;
+fn append(answers: &mut Answers<Place>, known: &mut Known, row: &Row) -> Result<()> {
+    answers.append((row.question, row.sample), row)?;
+    known.add(row);
+    if (answers.len() as u64).is_multiple_of(LINES_PER_SYNC) {
+        answers.sync()?;
     }
     Ok(())
-}
-
-fn read_row(reader: &mut BufReader<File>, at: u64, path: &Path) -> Result<Row> {
-    reader.seek(SeekFrom::Start(at)).map_err(Error::read(path))?;
-    let mut line = Vec::new();
-    reader.by_ref().read_until(b'\n', &mut line).map_err(Error::read(path))?;
-    let bad = |error| Error::BadFile {
-        path: path.into(),
-        reason: format!("at byte {at}: {error}; start over in another folder"),
-    };
-    serde_json::from_slice(&line).map_err(bad)
 }
 
 /// Thought and answer as R1 writes them. An endpoint that tells a thought apart gives it without its tags; one whose template

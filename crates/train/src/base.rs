@@ -80,9 +80,13 @@ impl Bases {
         self.stdin.as_deref()
     }
 
-    /// The key that a variable held.
-    pub(crate) fn key(&self, variable: &str) -> Option<&str> {
-        self.keys.get(variable).map(String::as_str)
+    /// The key that a stage's endpoint wants, if it wants one: what the variable held that its `key_env` names.
+    pub(crate) fn key_of(&self, stage: &str, key_env: Option<&str>) -> Result<Option<String>> {
+        let key = |variable: &str| {
+            let reason = format!("key_env names {variable}, which is not set; set it to the endpoint's key");
+            self.keys.get(variable).cloned().ok_or_else(|| Error::Config(format!("stage {stage}: {reason}")))
+        };
+        key_env.map(key).transpose()
     }
 
     /// The model that a TOML calls so.

@@ -135,11 +135,21 @@ impl StageConfig {
 
     /// The stage without what its result does not depend on: where an endpoint is, and how patiently it is asked.
     fn identity(&self) -> Cow<'_, Self> {
-        match self.asked() {
-            Some((settings, teacher)) => {
+        match (self.asked(), self) {
+            (Some((settings, teacher)), _) => {
                 Cow::Owned(Self::Reject(RejectConfig { teacher: Some(teacher.identity()), ..settings.clone() }))
             }
-            None => Cow::Borrowed(self),
+            (None, Self::Grpo(settings)) => Cow::Owned(Self::Grpo(settings.identity())),
+            (None, _) => Cow::Borrowed(self),
+        }
+    }
+
+    /// The variable that has the key of the endpoints that a stage asks.
+    fn key_variable(&self) -> Option<&str> {
+        match self {
+            Self::Reject(settings) => settings.teacher.as_ref()?.key_env.as_deref(),
+            Self::Grpo(settings) => settings.workers.as_ref()?.key_env.as_deref(),
+            _ => None,
         }
     }
 
@@ -299,8 +309,7 @@ impl RunConfig {
 
     /// The variables that have the keys of endpoints.
     pub fn key_variables(&self) -> Vec<&str> {
-        let asked = self.stages.iter().filter_map(StageConfig::asked);
-        let mut names: Vec<&str> = asked.filter_map(|(_, teacher)| teacher.key_env.as_deref()).collect();
+        let mut names: Vec<&str> = self.stages.iter().filter_map(StageConfig::key_variable).collect();
         names.sort_unstable();
         names.dedup();
         names

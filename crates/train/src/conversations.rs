@@ -54,7 +54,7 @@ pub(crate) fn read(context: &Context<'_>, path: &Path, roles: &[Role], limit: Li
     let template = context.published.map_or(&own, |base| &base.template);
     let renderer = Renderer { tokenizer: context.tokenizer, template, end_ids: context.end_ids()? };
     let is_stdin = path == Path::new(STDIN);
-    let (text, path) = match context.stdin.filter(|_| is_stdin) {
+    let (text, path) = match context.outside.stdin().filter(|_| is_stdin) {
         Some(text) => (Cow::Borrowed(text), Path::new("standard input")),
         None => (Cow::Owned(std::fs::read_to_string(path).map_err(Error::read(path))?), path),
     };

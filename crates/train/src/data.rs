@@ -356,6 +356,7 @@ pub(crate) fn tokenizer_texts(seed: u64, tasks: &[NamedTask], documents: usize) 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::stage::Outside;
     use crate::testing::device;
     use minke_text::{EOS, Tokenizer, TrainOptions, USER};
 
@@ -386,7 +387,7 @@ mod tests {
                 tokenizer: &tokenizer,
                 published: None,
                 stages: Path::new(""),
-                stdin: None,
+                outside: Outside::default(),
             };
             Corpus::new(context, &[], 256).unwrap().documents(cursor, 500).unwrap()
         };
@@ -430,7 +431,7 @@ mod tests {
             tokenizer: &tokenizer,
             published: None,
             stages: folder.path(),
-            stdin: None,
+            outside: Outside::default(),
         };
         let mut questions: Vec<String> = Vec::new();
         // Pre-training in all styles.

@@ -4,6 +4,7 @@
 //! any point and started again, it ends with the same bytes. Step k of a stage is a function of weights, optimizer state,
 //! configuration, seed and k, and nothing else.
 
+mod answers;
 mod asked;
 mod base;
 pub mod checkpoint;
@@ -12,6 +13,7 @@ pub mod conversations;
 pub mod data;
 mod document;
 mod error;
+mod export;
 mod files;
 pub mod grpo;
 pub mod live;

@@ -72,6 +72,27 @@ pub const KEPT_RATIO: &str = "kept_ratio";
 /// Answers that an endpoint did not give.
 pub const UNANSWERED: &str = "unanswered";
 
+/// Mean of the steps by which the policies were too old that drew what a step learned from, and the largest.
+pub const STALENESS_MEAN: &str = "sampling/staleness/mean";
+/// See [`STALENESS_MEAN`].
+pub const STALENESS_MAX: &str = "sampling/staleness/max";
+/// Mean importance weight of what workers drew, before weights are cut off, and the largest.
+pub const IMPORTANCE_MEAN: &str = "sampling/importance_sampling_ratio/mean";
+/// See [`IMPORTANCE_MEAN`].
+pub const IMPORTANCE_MAX: &str = "sampling/importance_sampling_ratio/max";
+/// Share of the importance weights that were cut off.
+pub const IMPORTANCE_CUT: &str = "sampling/importance_sampling_ratio/truncated";
+
+/// Requests that were lost with the workers that had them.
+pub const LOST_REQUESTS: &str = "sampling/lost_requests";
+/// Rollouts that were thrown away because their policy was too old.
+pub const STALE_ROLLOUTS: &str = "sampling/stale_rollouts";
+
+/// Rollouts of a worker, by its place in the list of the stage.
+pub fn rollouts_of_worker(worker: usize) -> String {
+    format!("sampling/worker_{worker}/rollouts")
+}
+
 /// Seconds of a step.
 pub const STEP_TIME: &str = "step_time";
 /// Of every rank, seconds of a step in forwards and backwards, with what it waited there for other ranks, but not for their gradients.

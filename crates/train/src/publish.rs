@@ -3,18 +3,13 @@
 use std::path::Path;
 
 use minke_model::Transformer;
-use minke_spec::{Format, ModelConfig};
+use minke_spec::ModelConfig;
 use minke_sys::atomic;
-use minke_text::ChatTemplate;
 
-use crate::base::Base;
 use crate::config::{RunConfig, StageConfig};
+use crate::export::write_weights;
 use crate::stage::Context;
-use crate::start::Start;
-use crate::{Error, Result, files, scores};
-
-/// Largest file of weights, in bytes: what transformers writes by default exceeds the limit of some file systems.
-const SHARD_BYTES: usize = 4 << 30;
+use crate::{Error, Result, scores};
 
 /// What a card says about data and use of a model from random weights.
 const OWN_DATA: &str =
@@ -26,35 +21,18 @@ const PUBLISHED_DATA: &str = "The files that the settings name, and problems tha
 const PUBLISHED_USE: &str =
     "The chat template is that of the published model.\n\n## Licence\n\nThat of the published model.";
 
-/// Writes the model of a finished stage into `model/` in its folder, or its adapter into `adapter/`: whole or not at all. Weights are
-/// F32 (under the precision `bf16` the rounded values that the model multiplied with), so that the next stage starts from exactly
-/// what was trained. What turns text into ids is the run's, whose prompt form is the open one in which the model was trained, or
-/// that of the published model.
+/// Writes the model of a finished stage into `model/` in its folder, or its adapter into `adapter/`: whole or not at all.
 pub(crate) fn publish(
     config: &RunConfig,
     stage: &StageConfig,
     context: Context<'_>,
-    start: &Start<'_>,
     model: &Transformer,
     folder: &Path,
 ) -> Result<()> {
     let card = card(config, stage, model.config(), folder);
-    if let (Some(lora), Start::Model { name, .. }) = (stage.settings().lora(), start) {
-        let adapter = model.adapter().expect("invariant: a stage with lora has an adapter");
-        return atomic::replace_folder(&folder.join("adapter"), |inside| {
-            minke_weights::save_adapter(inside, &lora.adapter(name), &adapter, model.config())?;
-            Ok(atomic::write_new(&inside.join("README.md"), card.as_bytes())?)
-        });
-    }
-    atomic::replace_folder(&folder.join("model"), |inside| {
-        minke_weights::save(model, inside, Format::F32, SHARD_BYTES)?;
-        context.tokenizer.save(inside)?;
-        match context.published {
-            Some(base) => base.template.save(inside)?,
-            None => ChatTemplate::r1_unforced().save(inside)?,
-        }
-        let advice = generation_config(model.config(), context.published);
-        atomic::write_new(&inside.join("generation_config.json"), &advice)?;
+    let name = if context.outside.adapter.is_some() { "adapter" } else { "model" };
+    atomic::replace_folder(&folder.join(name), |inside| {
+        write_weights(context, model, inside)?;
         Ok(atomic::write_new(&inside.join("README.md"), card.as_bytes())?)
     })
 }
@@ -73,20 +51,6 @@ pub fn refresh_card(config: &RunConfig, out: &Path, stage: &str) -> Result<()> {
     };
     let card = card(config, found, model, &folder);
     Ok(atomic::replace(&folder.join("model").join("README.md"), card.as_bytes())?)
-}
-
-/// How the model is meant to be sampled: R1's recommendation, and the tokens that end an answer.
-///
-/// # Paper
-/// - facts sheet 1.11 (temperature 0.6, top-p 0.95)
-fn generation_config(model: &ModelConfig, published: Option<&Base>) -> Vec<u8> {
-    files::json(&serde_json::json!({
-        "bos_token_id": model.bos_token_id,
-        "eos_token_id": published.map_or_else(|| model.eos_token_ids.clone(), Base::end_ids),
-        "do_sample": true,
-        "temperature": 0.6,
-        "top_p": 0.95,
-    }))
 }
 
 /// The model card: what the model is, from which recipe and data, how well it does, under which licence.

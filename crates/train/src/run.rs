@@ -8,6 +8,7 @@
 //! OUT/stages/NAME/checkpoints/   the two newest
 //! OUT/stages/NAME/model/         what the stage made, as published on the Hub; of a stage with lora
 //! OUT/stages/NAME/adapter/       instead: the adapter, as PEFT loads it
+//! OUT/stages/NAME/policy/        of a stage with workers: the policy, as it is published for them
 //! OUT/stages/NAME/answers.jsonl  of a stage whose questions an endpoint answers: every answer as it came
 //! OUT/stages/NAME/done.json      the stage is finished
 //! ```
@@ -29,7 +30,7 @@ use crate::data::tokenizer_texts;
 use crate::files::STDIN;
 use crate::observer::Observer;
 use crate::ranks::Ranks;
-use crate::stage::Context;
+use crate::stage::{Context, Outside};
 use crate::stage_loop::StageLoop;
 use crate::start::Start;
 use crate::{Error, Result, checkpoint, files, publish};
@@ -138,13 +139,16 @@ pub fn execute_with(
                 (None, None) => unreachable!("invariant: a run has a tokenizer or starts from a published model"),
             };
             let tasks = &config.tasks;
-            let (seed, stages, stdin) = (config.seed, &*stages, bases.stdin());
-            let context = Context { device, seed, stage: name, tasks, tokenizer, published, stages, stdin };
+            let (seed, stages) = (config.seed, &*stages);
+            let outside = Outside { bases: Some(bases), config_hash: hash, adapter: None };
+            let context = Context { device, seed, stage: name, tasks, tokenizer, published, stages, outside };
             let start = Start::of(config, stage, context)?;
+            let adapter = stage.settings().lora().zip(start.name());
+            let context = Context { outside: Outside { adapter, ..outside }, ..context };
             let mut stage_loop = prepare(config, stage, context, &start, hash, ranks)?;
             observer.message(&start.summary(name, &stage_loop.trainer().model));
             stage_loop.run(observer)?;
-            finish(config, stage, context, &start, hash, &stage_loop)?;
+            finish(config, stage, context, hash, &stage_loop)?;
         }
         observer.stage_finished(stage.name());
     }
@@ -286,7 +290,6 @@ fn finish(
     config: &RunConfig,
     stage: &StageConfig,
     context: Context<'_>,
-    start: &Start<'_>,
     hash: &str,
     done: &StageLoop<'_>,
 ) -> Result<()> {
@@ -294,7 +297,7 @@ fn finish(
     let model = checkpoint::whole_model(done.trainer())?;
     done.trainer().ranks.first(|| {
         if let Some(model) = model.filter(|_| stage.trains()) {
-            publish::publish(config, stage, context, start, &model, &folder)?;
+            publish::publish(config, stage, context, &model, &folder)?;
         }
         leave_done(&folder, hash, done.total_steps())
     })

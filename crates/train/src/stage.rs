@@ -7,7 +7,7 @@ use minke_spec::ModelConfig;
 use minke_tensor::Device;
 use minke_text::Tokenizer;
 
-use crate::base::Base;
+use crate::base::{Base, Bases};
 use crate::lora::LoraConfig;
 use crate::ranks::Ranks;
 use crate::record::{Logs, Metrics};
@@ -32,8 +32,31 @@ pub struct Context<'a> {
     pub published: Option<&'a Base>,
     /// The folder of all stages: `stages/` in the output folder.
     pub stages: &'a Path,
+    /// What only some stages need.
+    pub outside: Outside<'a>,
+}
+
+/// What a stage needs that reads or writes beyond its own folder.
+#[derive(Clone, Copy, Default)]
+pub struct Outside<'a> {
+    /// What came from standard input, and keys of endpoints; none where nothing of the like is needed.
+    pub bases: Option<&'a Bases>,
+    /// A hash of all that the result of the stage depends on.
+    pub config_hash: &'a str,
+    /// The adapter that the stage trains, and the model beside which it stands, as the adapter's files name it.
+    pub adapter: Option<(&'a LoraConfig, &'a str)>,
+}
+
+impl<'a> Outside<'a> {
     /// What came from standard input, if the run reads it.
-    pub stdin: Option<&'a str>,
+    pub(crate) fn stdin(&self) -> Option<&'a str> {
+        self.bases.and_then(Bases::stdin)
+    }
+
+    /// As [`Bases::key_of`].
+    pub(crate) fn key(&self, stage: &str, key_env: Option<&str>) -> Result<Option<String>> {
+        self.bases.unwrap_or(&Bases::default()).key_of(stage, key_env)
+    }
 }
 
 impl Context<'_> {
@@ -144,8 +167,8 @@ pub struct StepRecord {
 
 /// A stage that is at work.
 ///
-/// A step must be a function of the trainer, of the progress and of the settings: nothing that it keeps between steps may
-/// change what it does, because a resumed stage does not have it.
+/// A step must be a function of the trainer, of the progress, of the settings and of answers of endpoints that it wrote down: nothing
+/// else that it keeps between steps may change what it does, because a resumed stage does not have it.
 pub trait Stage {
     /// The number of steps.
     fn total_steps(&self) -> u64;

@@ -68,6 +68,14 @@ impl<'a> Start<'a> {
         Ok(Self::Model { name: path.to_string_lossy().into_owned(), archive, adapter: None })
     }
 
+    /// What an adapter calls the model; nothing for random numbers.
+    pub(crate) fn name(&self) -> Option<&str> {
+        match self {
+            Self::Random => None,
+            Self::Model { name, .. } => Some(name),
+        }
+    }
+
     /// The weights, all that is not trained frozen.
     ///
     /// # Errors

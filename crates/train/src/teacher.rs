@@ -76,29 +76,40 @@ impl TeacherConfig {
 
     /// What is wrong with the settings, if anything.
     pub(crate) fn fault(&self) -> Option<String> {
-        let of_name = |c: char| c.is_ascii_alphanumeric() || c == '_';
         if let Err(error) = self.settings().check() {
             return Some(format!("url: {error}"));
         }
         if let Some(field) = self.body.keys().find(|field| OWN_FIELDS.contains(&field.as_str())) {
             return Some(format!("body: {field} is the stage's to set; remove it"));
         }
-        let reason = if self.model.trim().is_empty() {
-            "model is empty; name it as the endpoint does (GET /v1/models)"
-        } else if self.key_env.as_ref().is_some_and(|name| name.is_empty() || !name.chars().all(of_name)) {
-            // The value is not shown: it may be the key itself.
-            "key_env must be the name of a variable of the environment, of letters, digits and '_', not the key"
-        } else if !(1..=REQUESTS_AT_MOST).contains(&self.requests) {
-            "requests must lie between 1 and 1024"
-        } else if !(1..=86_400).contains(&self.timeout_s) {
-            "timeout_s must lie between 1 and 86400"
-        } else if !(1..=100).contains(&self.attempts) {
-            "attempts must lie between 1 and 100"
-        } else {
-            return None;
-        };
-        Some(reason.into())
+        let fault = access_fault(&self.model, self.key_env.as_deref(), self.requests, self.timeout_s, self.attempts);
+        fault.map(Into::into)
     }
+}
+
+/// What is wrong with how an endpoint is asked, if anything: the field, and why.
+pub(crate) fn access_fault(
+    model: &str,
+    key_env: Option<&str>,
+    requests: usize,
+    timeout_s: u64,
+    attempts: u32,
+) -> Option<&'static str> {
+    let of_name = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    Some(if model.trim().is_empty() {
+        "model is empty; name it as the endpoint does (GET /v1/models)"
+    } else if key_env.is_some_and(|name| name.is_empty() || !name.chars().all(of_name)) {
+        // The value is not shown: it may be the key itself.
+        "key_env must be the name of a variable of the environment, of letters, digits and '_', not the key"
+    } else if !(1..=REQUESTS_AT_MOST).contains(&requests) {
+        "requests must lie between 1 and 1024"
+    } else if !(1..=86_400).contains(&timeout_s) {
+        "timeout_s must lie between 1 and 86400"
+    } else if !(1..=100).contains(&attempts) {
+        "attempts must lie between 1 and 100"
+    } else {
+        return None;
+    })
 }
 
 #[cfg(test)]

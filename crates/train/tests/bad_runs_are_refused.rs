@@ -50,6 +50,22 @@ fn every_mistake_is_named() {
     check(&whole("schedule = [{ to = 0.1 }, { to = 0.2 }]\n"), "only the last segment");
     check(&whole("[stage.training.optimizer]\nbeta1 = 1.5\n"), "stage base: optimizer: momentum, beta1");
 
+    let workers = |more: &str| {
+        let grpo = "[[stage]]\nkind = \"grpo\"\nname = \"z\"\nfrom = \"base\"\nsteps = 3\nmax_tokens = [[0, 9]]\n";
+        whole(&format!("{grpo}learning_rate = {{ adamw = 1e-3 }}\n{more}"))
+    };
+    let one = "[stage.workers]\nurls = [\"http://127.0.0.1:1\"]\n";
+    RunConfig::from_toml(&workers(one)).unwrap();
+    check(&workers("[stage.workers]\nurls = []\n"), "stage z: workers.urls is empty");
+    check(&workers("[stage.workers]\nurl = \"http://127.0.0.1:1\"\n"), "unknown field `url`");
+    check(&workers("[stage.workers]\nurls = [\"127.0.0.1\"]\n"), "stage z: workers.urls: ");
+    check(&workers("[stage.workers]\nurls = [\"http://a\", \"http://a\"]\n"), "\"http://a\" is there twice");
+    check(&workers(&format!("temperature = 0.7\n{one}")), "stage z: temperature must be 1 with workers");
+    check(&workers(&format!("{one}max_ratio = 0.5\n")), "stage z: workers.max_ratio must lie between 1");
+    check(&workers(&format!("{one}max_staleness = 1001\n")), "stage z: workers.max_staleness must be at most");
+    check(&workers(&format!("{one}requests = 0\n")), "stage z: workers.requests must lie between");
+    check(&workers(&format!("{one}key_env = \"a-key\"\n")), "stage z: workers.key_env must be the name");
+
     let sft = |from: &str, data: &str| {
         whole(&format!("[[stage]]\nkind = \"sft\"\nname = \"s\"\nfrom = \"{from}\"\ndata = [{data}]\n"))
     };
@@ -106,6 +122,25 @@ fn the_run_on_the_page_about_endpoints_is_one() {
     let (_, stages) = rest.split_once("[[stage]]").unwrap();
     let run = RunConfig::from_toml(&format!("{head}{TASKS}[[stage]]{stages}")).unwrap();
     assert_eq!((run.key_variables(), run.published()), (vec!["TEACHER_KEY"], vec!["r1-distill-qwen-1.5b"]));
+}
+
+#[test]
+fn the_stage_on_the_page_about_workers_is_one() {
+    let page = include_str!("../../../docs/rollout-workers.md");
+    let stage = page.split("```toml\n").nth(1).unwrap().split("```").next().unwrap();
+    let run = RunConfig::from_toml(&format!("{HEAD}{TASKS}{BASE}{stage}")).unwrap();
+    assert_eq!((run.key_variables(), run.stages.len()), (vec!["WORKERS_KEY"], 2));
+    // What it says beside the addresses are the defaults, but for the folder and the key.
+    let short = stage.lines().filter(|line| !line.starts_with("folder") && !line.starts_with("key_env"));
+    let end = |line: &&str| line.starts_with("model = ");
+    let short: Vec<&str> = short.take_while(|line| !end(line)).collect();
+    let short = RunConfig::from_toml(&format!("{HEAD}{TASKS}{BASE}{}", short.join("\n"))).unwrap();
+    let plain = |run: &RunConfig| {
+        let text = toml::to_string(&run.stages[1]).unwrap();
+        let lines = text.lines().filter(|line| !line.starts_with("folder") && !line.starts_with("key_env"));
+        lines.map(str::to_owned).collect::<Vec<_>>()
+    };
+    assert_eq!(plain(&run), plain(&short));
 }
 
 #[test]

@@ -12,7 +12,7 @@ use minke_text::{Tokenizer, TrainOptions};
 use minke_train::grpo::rollout::{Policy, QuestionSampler};
 use minke_train::grpo::types::Question;
 use minke_train::grpo::{EngineSizes, PromptForm};
-use minke_train::stage::Context;
+use minke_train::stage::{Context, Outside};
 
 /// What a random model says to the same questions in every stage and step.
 struct Drawn {
@@ -35,7 +35,7 @@ fn context<'a>(
         tokenizer,
         published: None,
         stages: Path::new("stages"),
-        stdin: None,
+        outside: Outside::default(),
     }
 }
 

@@ -109,6 +109,7 @@ fn pack(device: &Device, outputs: &[OracleOutput], tokens: usize, config: &Objec
             token_ids: (0..(prompt + length) as u32).collect(),
             loss_mask: (0..prompt + length).map(|t| t >= prompt).collect(),
             old_log_probs: narrow(&output.old),
+            importance: None,
             ref_log_probs: (config.kl_beta > 0.0).then(|| narrow(&output.reference)),
             advantage: output.advantage,
         }
@@ -255,6 +256,27 @@ fn packing_finds_the_rows_that_predict_outputs() {
 }
 
 #[test]
+fn importance_weights_are_of_the_gain_and_not_of_the_divergence() {
+    let (device, outputs) = (Device::open("cpu", 1).unwrap(), outputs());
+    let new: Vec<f32> = outputs.iter().flat_map(|output| &output.new).map(|&v| v as f32).collect();
+    for (config, ..) in cases() {
+        let loss = |kl_beta: f64, importance: Option<f32>| {
+            let config = Objective { kl_beta, ..config };
+            let mut batch = pack(&device, &outputs, 1000, &config).remove(0);
+            let units = batch.advantages.shape().elements();
+            batch.importance = importance.map(|weight| Tensor::from_slice(&device, &[units], &vec![weight; units]));
+            let pass = Pass::inference(&device);
+            let log_probs = Tensor::from_slice(&device, &[new.len()], &new);
+            f64::from(grpo(pass, &log_probs, &batch, &config).unwrap().item())
+        };
+        let (gain, divergence) = (loss(0.0, None), loss(config.kl_beta, None) - loss(0.0, None));
+        assert_near(loss(config.kl_beta, Some(0.5)), 0.5 * gain + divergence, 1e-6);
+        // A weight of one is no weight, to the bit.
+        assert_eq!(loss(config.kl_beta, Some(1.0)).to_bits(), loss(config.kl_beta, None).to_bits());
+    }
+}
+
+#[test]
 fn outputs_without_advantages_count_in_the_means() {
     // Two more outputs of the update, of groups that teach nothing, halve what these two weigh.
     let device = Device::open("cpu", 1).unwrap();
@@ -269,6 +291,7 @@ fn outputs_without_advantages_count_in_the_means() {
             token_ids: vec![0; 1 + length],
             loss_mask: (0..=length).map(|t| t > 0).collect(),
             old_log_probs: vec![-1.0; length],
+            importance: None,
             ref_log_probs: None,
             advantage: 1.0,
         };

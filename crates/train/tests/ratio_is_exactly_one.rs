@@ -12,7 +12,7 @@ use minke_train::grpo::loss::Diagnostics;
 use minke_train::grpo::rollout::{Policy, QuestionSampler};
 use minke_train::grpo::types::{Group, Sample, Totals, TrainBatch};
 use minke_train::grpo::{Aggregation, Clip, EngineSizes, KlEstimator, Objective, PromptForm};
-use minke_train::stage::Context;
+use minke_train::stage::{Context, Outside};
 
 #[test]
 fn every_step_of_a_run_starts_at_one() {
@@ -86,8 +86,16 @@ fn rollouts(model: &Transformer, params: &SamplingParams) -> Vec<Group> {
     let tokenizer = Tokenizer::train(texts.iter(), &options).unwrap();
     let stages = std::path::Path::new("stages");
     let (stage, tasks) = ("zero", &config.tasks[..]);
-    let context =
-        Context { device: &device, seed: 3, stage, tasks, tokenizer: &tokenizer, published: None, stages, stdin: None };
+    let context = Context {
+        device: &device,
+        seed: 3,
+        stage,
+        tasks,
+        tokenizer: &tokenizer,
+        published: None,
+        stages,
+        outside: Outside::default(),
+    };
     let sampler = QuestionSampler::new(context, &Default::default(), PromptForm::ForcedThought);
     let sizes = EngineSizes { max_sequences: 20, cache_tokens: 1024, chunk_tokens: 16 };
     let mut engines = sizes.engines(&device, model.config()).unwrap();

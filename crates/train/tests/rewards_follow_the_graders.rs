@@ -11,7 +11,7 @@ use minke_text::{ChatTemplate, Tokenizer, TrainOptions};
 use minke_train::grpo::rollout::QuestionSampler;
 use minke_train::grpo::types::{Group, Question, Rollout};
 use minke_train::grpo::{LanguageReward, OverlongPenalty, PromptForm, RewardWeights, reward};
-use minke_train::stage::Context;
+use minke_train::stage::{Context, Outside};
 
 /// Longest output.
 const CAP: usize = 64;
@@ -36,8 +36,16 @@ fn rewards_are_accuracy_plus_form() {
         Tokenizer::train(texts.iter(), &TrainOptions { vocab_size: 280, added_tokens: Vec::new() }).unwrap();
     let stages = std::path::Path::new("stages");
     let (stage, tasks) = ("zero", &config.tasks[..]);
-    let context =
-        Context { device: &device, seed: 0, stage, tasks, tokenizer: &tokenizer, published: None, stages, stdin: None };
+    let context = Context {
+        device: &device,
+        seed: 0,
+        stage,
+        tasks,
+        tokenizer: &tokenizer,
+        published: None,
+        stages,
+        outside: Outside::default(),
+    };
     for (form, completion, ended, verdict, expected) in cases {
         let sampler = QuestionSampler::new(context, &Default::default(), form);
         let problem = TrainingProblem::new(&tasks[0].task, Countdown::parse("make 48 from 3 8 2").unwrap()).unwrap();

@@ -18,6 +18,7 @@ mod importance;
 mod load;
 mod packed;
 mod plan;
+pub mod publication;
 pub mod recipe;
 mod shards;
 mod transcode;
@@ -35,6 +36,7 @@ pub use importance::Importance;
 pub use load::{load, load_dense};
 pub use packed::Packed;
 pub use plan::PlannedTensor;
+pub use publication::PolicyVersion;
 pub use transcode::TensorWriter;
 
 /// File of a folder's configuration.

@@ -22,6 +22,9 @@ pub struct Serve {
     pub model: Option<String>,
     #[command(flatten)]
     pub adapter: Adapter,
+    /// Serve the policy that a run publishes in this folder, and each that follows; MODEL is then the base of its adapter, if it is one
+    #[arg(long, value_name = "FOLDER", conflicts_with = "folder")]
+    pub watch: Option<PathBuf>,
     #[command(flatten)]
     pub settings: Settings,
     #[command(flatten)]

@@ -55,12 +55,25 @@ pub struct Serving(Child, pub String);
 impl Serving {
     /// Serves a model on a free port with one thread, and waits until it says where.
     pub fn start(folder: &Path, model: &str, arguments: &[&str]) -> Self {
-        let all = [&["serve", model, "--port", "0", "--disk-cache-bytes", "0", "--threads", "1"], arguments].concat();
+        Self::with(folder, &[&[model], arguments].concat())
+    }
+
+    /// The same with all arguments.
+    pub fn with(folder: &Path, arguments: &[&str]) -> Self {
+        let all = [&["serve", "--port", "0", "--disk-cache-bytes", "0", "--threads", "1"], arguments].concat();
         let mut child = command(folder, &all).stderr(Stdio::piped()).spawn().unwrap();
         let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
         let line = lines.find(|line| line.as_ref().unwrap().contains(" at http://")).unwrap().unwrap();
         let url = line.split(" at ").nth(1).and_then(|rest| rest.split([',', ' ']).next()).unwrap();
-        Self(child, url.trim_end_matches('/').to_owned())
+        let url = url.trim_end_matches('/').to_owned();
+        // What else it says is read, or it could not say it.
+        std::thread::spawn(move || lines.for_each(drop));
+        Self(child, url)
+    }
+
+    /// Ends it at once.
+    pub fn kill(&mut self) {
+        self.0.kill().unwrap();
     }
 }
 

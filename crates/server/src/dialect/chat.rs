@@ -6,7 +6,7 @@ use std::sync::Arc;
 use axum::Extension;
 use axum::extract::State;
 use axum::response::Response;
-use minke_chat::{Piece, Usage};
+use minke_chat::{Piece, PolicyVersion, Usage};
 use minke_text::{FunctionCall, Message, Tokenizer, ToolCall};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -20,7 +20,7 @@ use crate::app::{App, Caller, now};
 use crate::config::ReasoningField;
 use crate::error::{ApiError, Dialect};
 use crate::generation::{Answer, Conversation, Finish, GenerationRequest, Input, TokenReport, Update};
-use crate::http::{JsonBody, json_with_ignored, refusal};
+use crate::http::{JsonBody, json_with_ignored, name_policy, refusal};
 use crate::log_probs::LogProbs;
 use crate::stream::{StreamFormat, event, respond};
 
@@ -206,7 +206,10 @@ async fn answer(app: &Arc<App>, caller: Caller, body: Body) -> Result<Response, 
         return Ok(respond(&app.streaming, generation, format, &ignored));
     }
     let answers = generation.whole().await?;
-    Ok(json_with_ignored(&head.whole(answers, reports)?, &ignored))
+    let versions: Vec<Option<PolicyVersion>> = answers.iter().map(|answer| answer.policy_version).collect();
+    let mut response = json_with_ignored(&head.whole(answers, reports)?, &ignored);
+    name_policy(&mut response, versions.into_iter());
+    Ok(response)
 }
 
 /// Answers to a conversation.
@@ -230,6 +233,9 @@ struct Choice {
     message: AnswerMessage,
     logprobs: Option<ChoiceLogProbs>,
     finish_reason: Option<FinishReason>,
+    /// Which version of a policy answered, where the model is one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    policy_version: Option<String>,
 }
 
 /// What the model says. A thought is called as the server's settings name it.
@@ -269,6 +275,9 @@ struct ChunkChoice {
     delta: Delta,
     logprobs: Option<ChoiceLogProbs>,
     finish_reason: Option<FinishReason>,
+    /// In the last chunk of an answer: which version of a policy gave it, where the model is one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    policy_version: Option<String>,
 }
 
 /// What is new in a message.
@@ -442,7 +451,8 @@ impl Head {
 
     fn whole(&self, answers: Vec<Answer>, reports: bool) -> Result<Completion<'_>, ApiError> {
         let usages: Vec<Usage> = answers.iter().map(|answer| answer.usage).collect();
-        let tokenizer = &self.app.served()?.worker.model().tokenizer;
+        let model = self.app.served()?.worker.model();
+        let tokenizer = &model.tokenizer;
         let choice = |(index, answer): (usize, Answer)| {
             let reports = reports.then(|| LogProbs::whole(&answer, tokenizer));
             let only_calls = answer.content.is_empty() && !answer.calls.is_empty();
@@ -464,6 +474,7 @@ impl Head {
                 message,
                 logprobs: reports.map(|reports| ChoiceLogProbs::of(&reports, tokenizer)),
                 finish_reason: answer.finish.as_ref().map(FinishReason::from),
+                policy_version: answer.policy_version.map(String::from),
             }
         };
         Ok(Completion {
@@ -515,8 +526,10 @@ impl Stream {
         delta: Delta,
         logprobs: Option<ChoiceLogProbs>,
         finish_reason: Option<FinishReason>,
+        policy_version: Option<PolicyVersion>,
     ) -> String {
-        let choice = ChunkChoice { index, delta, logprobs, finish_reason };
+        let policy_version = policy_version.map(String::from);
+        let choice = ChunkChoice { index, delta, logprobs, finish_reason, policy_version };
         self.head.chunk(vec![choice], self.include_usage.then_some(None))
     }
 }
@@ -524,7 +537,7 @@ impl Stream {
 impl StreamFormat for Stream {
     fn start(&mut self) -> String {
         let delta = || Delta { role: Some("assistant"), content: Some(String::new()), ..Delta::default() };
-        (0..self.choices.len()).map(|index| self.chunk(index, delta(), None, None)).collect()
+        (0..self.choices.len()).map(|index| self.chunk(index, delta(), None, None, None)).collect()
     }
 
     fn update(&mut self, update: Update) -> String {
@@ -544,7 +557,8 @@ impl StreamFormat for Stream {
                     if self.reports
                         && let Ok(served) = self.head.app.served()
                     {
-                        let tokenizer = &served.worker.model().tokenizer;
+                        let model = served.worker.model();
+                        let tokenizer = &model.tokenizer;
                         log_probs = Some(ChoiceLogProbs::of(&choice.log_probs.cover(&text, tokenizer), tokenizer));
                     }
                     Delta { content: Some(text), ..Delta::default() }
@@ -564,10 +578,10 @@ impl StreamFormat for Stream {
                     Delta { tool_calls: vec![call], ..Delta::default() }
                 }
             };
-            out += &self.chunk(index, delta, log_probs, None);
+            out += &self.chunk(index, delta, log_probs, None, None);
         }
         if let Some(Ok(finish)) = &update.end {
-            out += &self.chunk(index, Delta::default(), None, Some(finish.into()));
+            out += &self.chunk(index, Delta::default(), None, Some(finish.into()), update.policy_version);
         }
         out
     }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use axum::Extension;
 use axum::extract::State;
 use axum::response::Response;
-use minke_chat::{Piece, Usage};
+use minke_chat::{Piece, PolicyVersion, Usage};
 use minke_text::Tokenizer;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -20,7 +20,7 @@ use super::fields::{
 use crate::app::{App, Caller, now};
 use crate::error::{ApiError, Dialect};
 use crate::generation::{Answer, GenerationRequest, Input, TokenReport, Update};
-use crate::http::{JsonBody, json_with_ignored, refusal};
+use crate::http::{JsonBody, json_with_ignored, name_policy, refusal};
 use crate::log_probs::LogProbs;
 use crate::stream::{StreamFormat, event, respond};
 
@@ -64,6 +64,11 @@ pub(crate) struct Body {
     /// Alternatives reported for each token.
     #[schema(maximum = 20)]
     logprobs: Option<u64>,
+    /// Whether the ids of prompt and answer are reported, as vLLM does; then log-probabilities are of all ids of the answer, its end
+    /// included. Not in a stream.
+    #[serde(default, deserialize_with = "null_is_default")]
+    #[schema(value_type = Option<bool>)]
+    return_token_ids: bool,
     #[serde(default, deserialize_with = "null_is_default")]
     #[schema(value_type = Option<bool>)]
     stream: bool,
@@ -87,6 +92,13 @@ enum Prompts {
     ManyTokens(Vec<Vec<u32>>),
 }
 
+/// A prompt of a request, as far as the answer repeats it.
+struct PromptText {
+    /// With what the answer's text begins.
+    text: String,
+    token_ids: Option<Vec<u32>>,
+}
+
 /// Most prompts of a request.
 const MOST_PROMPTS: usize = 64;
 /// What OpenAI's API generates where nothing is said.
@@ -106,7 +118,7 @@ impl Body {
     ///
     /// # Errors
     /// The first field that cannot be obeyed.
-    fn requests(mut self, tokenizer: &Tokenizer) -> Result<(Vec<GenerationRequest>, Vec<String>), ApiError> {
+    fn requests(mut self, tokenizer: &Tokenizer) -> Result<(Vec<GenerationRequest>, Vec<PromptText>), ApiError> {
         let prompts: Vec<Vec<u32>> = match self.prompt.take().unwrap_or(Prompts::Text(String::new())) {
             Prompts::Text(text) => vec![self.ids(&text, tokenizer)?],
             Prompts::Texts(texts) => texts.iter().map(|text| self.ids(text, tokenizer)).collect::<Result<_, _>>()?,
@@ -116,7 +128,12 @@ impl Body {
         if prompts.is_empty() || prompts.len() > MOST_PROMPTS {
             return Err(ApiError::field("prompt", format!("prompt must be 1 to {MOST_PROMPTS} texts")));
         }
-        let texts = prompts.iter().map(|ids| tokenizer.decode(ids, true)).collect();
+        let (echo, token_ids) = (self.echo, self.return_token_ids);
+        let text = |ids: &Vec<u32>| PromptText {
+            text: if echo { tokenizer.decode(ids, true) } else { String::new() },
+            token_ids: token_ids.then(|| ids.clone()),
+        };
+        let texts = prompts.iter().map(text).collect();
         let mut request = GenerationRequest::new(Input::Tokens(Vec::new()));
         let n = self.n.unwrap_or(1);
         if self.best_of.is_some_and(|best| best != n) {
@@ -128,6 +145,10 @@ impl Body {
                 "echo with logprobs is not supported: log-probabilities are of answers",
             ));
         }
+        if self.return_token_ids && self.stream {
+            let message = "return_token_ids with stream is not supported; ask for the whole answer";
+            return Err(ApiError::field("return_token_ids", message));
+        }
         let max_tokens = self.max_tokens.or(Some(MAX_TOKENS));
         let sampling = take_fields!(self => Sampling {
             temperature, top_p, top_k, min_p, ignore_eos, seed, presence_penalty, frequency_penalty, repetition_penalty, logit_bias,
@@ -135,7 +156,9 @@ impl Body {
         });
         Sampling { max_tokens, ..sampling }.apply(&mut request)?;
         request.format = response_format(self.response_format.take())?;
-        request.top_log_probs = self.logprobs.map(|count| usize::try_from(count).unwrap_or(usize::MAX));
+        // Ids come with their log-probabilities.
+        let log_probs = self.logprobs.or(self.return_token_ids.then_some(0));
+        request.top_log_probs = log_probs.map(|count| usize::try_from(count).unwrap_or(usize::MAX));
         let one = |token_ids| GenerationRequest { input: Input::Tokens(token_ids), ..request.clone() };
         Ok((prompts.into_iter().map(one).collect(), texts))
     }
@@ -169,24 +192,26 @@ pub(crate) async fn create(
 
 async fn answer(app: &Arc<App>, caller: Caller, body: Body) -> Result<Response, ApiError> {
     let served = app.check_model(body.model.as_deref())?;
-    let (stream, options, echo) = (body.stream, body.stream_options, body.echo);
+    let (stream, options, reports) = (body.stream, body.stream_options, body.logprobs.is_some());
     let ignored = ignored(&body.rest, &["user", "metadata", "store"]);
     let own = app.clone();
     let cut = move || body.requests(&own.served()?.worker.model().tokenizer);
     let (requests, prompts) = app.blocking(cut).await?;
-    let (n, reports) = (requests[0].n, requests[0].top_log_probs.is_some());
+    let n = requests[0].n;
     let mut generation = app.generate(requests, caller).await?;
     let ignored = [ignored, std::mem::take(&mut generation.notes)].concat();
     let head = Head { app: app.clone(), id: app.id("cmpl-"), created: now(), model: served.name.clone(), n };
-    let prompts = if echo { prompts } else { vec![String::new(); prompts.len()] };
     if stream {
-        let choice = |i: usize| Progress { offset: prompts[i / n].chars().count(), ..Progress::default() };
+        let choice = |i: usize| Progress { offset: prompts[i / n].text.chars().count(), ..Progress::default() };
         let choices = (0..prompts.len() * n).map(choice).collect();
         let format = Stream { head, include_usage: options.include_usage, reports, prompts, choices };
         return Ok(respond(&app.streaming, generation, format, &ignored));
     }
     let answers = generation.whole().await?;
-    Ok(json_with_ignored(&head.whole(answers, &prompts, reports)?, &ignored))
+    let versions: Vec<Option<PolicyVersion>> = answers.iter().map(|answer| answer.policy_version).collect();
+    let mut response = json_with_ignored(&head.whole(answers, &prompts, reports)?, &ignored);
+    name_policy(&mut response, versions.into_iter());
+    Ok(response)
 }
 
 /// Texts that were continued, or, in a stream, a part of them.
@@ -210,6 +235,13 @@ struct Choice<'a> {
     text: Cow<'a, str>,
     logprobs: Option<TextLogProbs>,
     finish_reason: Option<FinishReason>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    prompt_token_ids: Option<&'a [u32]>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    token_ids: Option<Vec<u32>>,
+    /// Which version of a policy answered, where the model is one; of a stream in the last chunk of an answer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    policy_version: Option<String>,
 }
 
 /// Log-probabilities in the older form, as parallel lists.
@@ -261,18 +293,30 @@ impl Head {
         }
     }
 
-    fn whole(&self, answers: Vec<Answer>, prompts: &[String], reports: bool) -> Result<Completion<'_>, ApiError> {
+    fn whole<'a>(
+        &'a self,
+        answers: Vec<Answer>,
+        prompts: &'a [PromptText],
+        reports: bool,
+    ) -> Result<Completion<'a>, ApiError> {
         let usages: Vec<Usage> = answers.iter().map(|answer| answer.usage).collect();
-        let tokenizer = &self.app.served()?.worker.model().tokenizer;
+        let model = self.app.served()?.worker.model();
+        let tokenizer = &model.tokenizer;
         let choice = |(index, answer): (usize, Answer)| {
-            let prompt = &prompts[index / self.n];
+            let PromptText { text: prompt, token_ids } = &prompts[index / self.n];
             let mut offset = prompt.chars().count();
-            let whole = || LogProbs::whole(&answer, tokenizer);
+            let whole = || match token_ids {
+                Some(_) => answer.tokens.clone(),
+                None => LogProbs::whole(&answer, tokenizer),
+            };
             Choice {
                 index,
                 text: format!("{prompt}{}", answer.content).into(),
                 logprobs: reports.then(|| TextLogProbs::of(&whole(), tokenizer, &mut offset)),
                 finish_reason: answer.finish.as_ref().map(FinishReason::from),
+                prompt_token_ids: token_ids.as_deref(),
+                token_ids: token_ids.as_ref().map(|_| answer.tokens.iter().map(|token| token.id).collect()),
+                policy_version: answer.policy_version.map(String::from),
             }
         };
         let choices = answers.into_iter().enumerate().map(choice).collect();
@@ -284,8 +328,7 @@ struct Stream {
     head: Head,
     include_usage: bool,
     reports: bool,
-    /// Texts with which the answers begin.
-    prompts: Vec<String>,
+    prompts: Vec<PromptText>,
     choices: Vec<Progress>,
 }
 
@@ -303,9 +346,17 @@ impl Stream {
         index: usize,
         text: &str,
         logprobs: Option<TextLogProbs>,
-        finish_reason: Option<FinishReason>,
+        end: Option<(FinishReason, Option<PolicyVersion>)>,
     ) -> String {
-        let choice = Choice { index, text: text.into(), logprobs, finish_reason };
+        let choice = Choice {
+            index,
+            text: text.into(),
+            logprobs,
+            finish_reason: end.map(|(reason, _)| reason),
+            prompt_token_ids: None,
+            token_ids: None,
+            policy_version: end.and_then(|(_, version)| version).map(String::from),
+        };
         event(None, &self.head.object(vec![choice], None))
     }
 }
@@ -313,7 +364,7 @@ impl Stream {
 impl StreamFormat for Stream {
     fn start(&mut self) -> String {
         let echo = |index: usize| {
-            let prompt = &self.prompts[index / self.head.n];
+            let prompt = &self.prompts[index / self.head.n].text;
             if prompt.is_empty() { String::new() } else { self.chunk(index, prompt, None, None) }
         };
         (0..self.choices.len()).map(echo).collect()
@@ -331,7 +382,8 @@ impl StreamFormat for Stream {
             if self.reports
                 && let Ok(served) = self.head.app.served()
             {
-                let tokenizer = &served.worker.model().tokenizer;
+                let model = served.worker.model();
+                let tokenizer = &model.tokenizer;
                 let choice = &mut self.choices[index];
                 let covered = choice.log_probs.cover(&text, tokenizer);
                 reported = Some(TextLogProbs::of(&covered, tokenizer, &mut choice.offset));
@@ -339,7 +391,7 @@ impl StreamFormat for Stream {
             out += &self.chunk(index, &text, reported, None);
         }
         if let Some(Ok(finish)) = &update.end {
-            out += &self.chunk(index, "", None, Some(finish.into()));
+            out += &self.chunk(index, "", None, Some((finish.into(), update.policy_version)));
         }
         out
     }

@@ -8,6 +8,7 @@ use minke_spec::ModelConfig;
 use minke_tensor::{Device, PAGE_TOKENS};
 use serde::{Deserialize, Serialize};
 
+use super::workers::config::WorkersConfig;
 use crate::Result;
 use crate::lora::LoraConfig;
 use crate::optimizer::{LearningRates, OptimizerConfig};
@@ -312,6 +313,9 @@ pub struct GrpoConfig {
     /// Sizes of the engine.
     #[serde(default)]
     pub engine: EngineSizes,
+    /// Who draws the rollouts in place of the engine; that one if the table is absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub workers: Option<WorkersConfig>,
     /// Step by which the selection bias of experts moves.
     #[serde(default)]
     pub bias_gamma: f32,
@@ -403,6 +407,8 @@ impl GrpoConfig {
             && self.kl_beta.is_finite())
         {
             "clip or kl_beta is out of range; choose clip > 0 and kl_beta >= 0"
+        } else if self.workers.is_some() && self.temperature != 1.0 {
+            "temperature must be 1 with workers, whose log-probabilities are of that"
         } else if self.resample > 100 {
             "resample must be at most 100"
         } else if !rising || caps.iter().any(|(_, cap)| *cap == 0) {
@@ -414,9 +420,16 @@ impl GrpoConfig {
         } else {
             let lora = self.lora.as_ref().and_then(|lora| lora.fault_with(self.learning_rate));
             let rates = lora.or(self.learning_rate.fault()).or(self.optimizer.fault());
-            rates.or(self.schedule.fault()).or(self.engine.fault())?
+            let sizes = rates.or(self.schedule.fault()).or(self.engine.fault());
+            let Some(fault) = sizes else { return self.workers.as_ref().and_then(WorkersConfig::fault) };
+            fault
         };
         Some(reason.into())
+    }
+
+    /// What of the settings the result of the stage depends on.
+    pub(crate) fn identity(&self) -> Self {
+        Self { workers: self.workers.as_ref().map(WorkersConfig::identity), ..self.clone() }
     }
 
     /// The longest completion at a step, in tokens.

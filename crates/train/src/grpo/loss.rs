@@ -12,11 +12,11 @@ use crate::Result;
 /// ```text
 /// rho_i = pi(o_i) / pi_old(o_i)
 /// D_i   = pi_ref(o_i) / pi(o_i) - ln(pi_ref(o_i) / pi(o_i)) - 1
-/// J     = sum_i w_i (min(rho_i A_i, clip(rho_i, 1 - low, 1 + high) A_i) - beta D_i)
+/// J     = sum_i w_i (m_i min(rho_i A_i, clip(rho_i, 1 - low, 1 + high) A_i) - beta D_i)
 /// ```
 ///
 /// where i counts tokens, or whole outputs in R1's printed form and in GSPO's; there D is that of its tokens, in the mean. The
-/// weights w are those of [`super::Aggregation`].
+/// weights w are those of [`super::Aggregation`]; m is 1, or what makes up for another sampler ([`super::importance`]).
 ///
 /// # Shapes
 /// log_probs `[A]` of the policy -> scalar
@@ -36,6 +36,9 @@ pub fn grpo(pass: Pass<'_>, log_probs: &Tensor, batch: &TrainBatch, config: &Obj
     let clipped = ratio.clamp(pass, (1.0 - config.clip.low) as f32, (1.0 + config.clip.high) as f32)?;
     let (free, held) = (ratio.mul(pass, &batch.advantages)?, clipped.mul(pass, &batch.advantages)?);
     let mut objective = free.min(pass, &held)?;
+    if let Some(importance) = &batch.importance {
+        objective = objective.mul(pass, importance)?;
+    }
 
     // Eq. 2: the divergence from the reference.
     if let Some(ref_log_probs) = &batch.ref_log_probs {

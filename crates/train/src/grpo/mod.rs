@@ -17,6 +17,7 @@
 
 pub mod advantage;
 pub mod config;
+pub mod importance;
 pub mod loss;
 pub mod oracle;
 mod reasons;
@@ -24,6 +25,7 @@ mod record;
 pub mod reward;
 pub mod rollout;
 pub mod types;
+mod workers;
 
 use std::time::Instant;
 
@@ -31,7 +33,7 @@ use minke_engine::{Replicas, SamplingParams};
 use minke_eval::{EvalConfig, Evaluator};
 use minke_model::{ExpertLoad, Transformer};
 use minke_spec::ModelConfig;
-use minke_tensor::{Device, Pass, backward};
+use minke_tensor::{Device, Pass, TokenDistribution, backward};
 
 pub use config::{
     Aggregation, Clip, EngineSizes, GrpoConfig, KlEstimator, LanguageReward, Objective, OverlongPenalty, PromptForm,
@@ -39,6 +41,7 @@ pub use config::{
 };
 pub use reasons::{Finding, Reason, Tally};
 pub use record::{GroupRecord, RolloutRecord};
+pub use workers::config::WorkersConfig;
 
 use crate::lora::LoraConfig;
 use crate::ranks::Ranks;
@@ -47,11 +50,13 @@ use crate::stage::{Context, Progress, Stage, StageSettings, StepRecord};
 use crate::trainer::{StepOutcome, Trainer, load_violation, merge_loads};
 use crate::{Result, metric};
 use advantage::group_relative;
+use importance::Ratios;
 use loss::Diagnostics;
 use reasons::Watch;
-use record::{Rollouts, Updates};
+use record::{Rollouts, Updates, drawn_elsewhere};
 use rollout::{Policy, QuestionSampler};
-use types::{Sample, Scored, ScoredGroup, Totals, TrainBatch};
+use types::{Group, Question, Sample, Scored, ScoredGroup, Totals, TrainBatch};
+use workers::{Asked, Pool};
 
 impl StageSettings for GrpoConfig {
     fn kind(&self) -> &'static str {
@@ -89,7 +94,9 @@ impl StageSettings for GrpoConfig {
     fn start<'a>(&'a self, context: Context<'a>, model: &ModelConfig) -> Result<Box<dyn Stage + 'a>> {
         let sampler = QuestionSampler::new(context, &self.tasks, self.prompt);
         let engines = self.engine.engines(context.device, model)?;
-        Ok(Box::new(Grpo { config: self, context, sampler, engines, watch: Watch::default() }))
+        let pool = |workers| Pool::new(workers, context, model.vocab_size);
+        let workers = self.workers.as_ref().map(pool).transpose()?;
+        Ok(Box::new(Grpo { config: self, context, sampler, engines, workers, watch: Watch::default() }))
     }
 }
 
@@ -99,6 +106,8 @@ struct Grpo<'a> {
     context: Context<'a>,
     sampler: QuestionSampler<'a>,
     engines: Replicas,
+    /// Who draws the rollouts in place of the engines, if that is somebody else.
+    workers: Option<Pool<'a>>,
     watch: Watch,
 }
 
@@ -125,16 +134,22 @@ impl Stage for Grpo<'_> {
         clock.lap("eval");
 
         let params = self.sampler.sampling(config.temperature, config.cap(progress.step))?;
+        if let Some(workers) = &mut self.workers {
+            workers.begin(progress);
+        }
         let (scored, advantages) = self.graded_rollouts(trainer, progress, &params, &mut clock)?;
         for (group, advantages) in scored.iter().zip(&advantages) {
             let task = &self.sampler.task(&group.question).name;
             logs.rollouts.append(&GroupRecord::new(progress.step, task, group, advantages.as_deref()))?;
         }
         clock.lap("scoring");
+        self.look_ahead(trainer, progress)?;
+        clock.lap("rollout");
 
         // Eqs. 1 and 2: the loss, and up its gradient; minibatches of whole groups, each one update.
         let inverse_temperature = params.inverse_temperature();
         let mut lessons = lessons(config, &scored, &advantages, config.cap(progress.step));
+        let drawn = self.look_up_old(trainer, &mut lessons, inverse_temperature)?;
         self.look_up_reference(trainer, &mut lessons, inverse_temperature)?;
         let rates = config.learning_rate.scaled(config.schedule.factor(progress.step, config.steps));
         let mut updates = Updates::default();
@@ -148,12 +163,23 @@ impl Stage for Grpo<'_> {
         }
         clock.lap("training");
 
-        let rollouts = Rollouts::of(&scored, &advantages, config.std);
-        let metrics = rollouts.metrics(&updates, rates, config.kl_beta > 0.0).followed_by(&held_out);
-        let advice = self.watch.step(&metrics, config);
+        let mut rollouts = Rollouts::of(&scored, &advantages, config.std);
+        let mut elsewhere = Metrics::new();
+        if let Some((ratios, entropy)) = drawn {
+            rollouts.entropy = entropy;
+            elsewhere = drawn_elsewhere(&scored, progress.cursor, &ratios);
+        }
+        let metrics = rollouts.metrics(&updates, rates, config.kl_beta > 0.0);
+        let metrics = metrics.followed_by(&elsewhere).followed_by(&held_out);
+        let trouble = self.workers.as_ref().and_then(Pool::trouble);
+        let advice = self.watch.step(&metrics, config).or(trouble);
         let drawn = scored.iter().flat_map(|group| &group.outputs).map(|output| output.rollout.token_ids.len());
         let tokens = drawn.sum::<usize>() as u64;
-        Ok(StepRecord { metrics, timings: clock.timings(tokens), tokens, skipped: updates.skipped > 0, advice })
+        let mut timings = clock.timings(tokens);
+        if let Some(workers) = &mut self.workers {
+            timings = timings.followed_by(&workers.timings());
+        }
+        Ok(StepRecord { metrics, timings, tokens, skipped: updates.skipped > 0, advice })
     }
 }
 
@@ -180,9 +206,7 @@ impl Grpo<'_> {
             // A group of outputs for every question, from the policy as it is.
             let first = all.len() as u64;
             let questions = self.sampler.questions(cursor, first..first + missing as u64)?;
-            let policy = Policy { model: &trainer.model, version: trainer.optimizer.updates() };
-            let engines = &mut self.engines;
-            let groups = self.sampler.rollouts(engines, policy, questions, params, config.group_size, cursor)?;
+            let groups = self.groups(trainer, questions, params, cursor)?;
             clock.lap("rollout");
 
             // Rewards by rule, and eq. 3.
@@ -199,26 +223,90 @@ impl Grpo<'_> {
         Ok((all, advantages))
     }
 
+    /// A group of outputs for every question, by the policy as it is, or by workers and a policy that is not much older.
+    fn groups(
+        &mut self,
+        trainer: &Trainer,
+        questions: Vec<Question>,
+        params: &SamplingParams,
+        cursor: u64,
+    ) -> Result<Vec<Group>> {
+        let (policy, n) = (Policy { model: &trainer.model, version: cursor }, self.config.group_size);
+        match &mut self.workers {
+            Some(workers) => workers.groups(policy, questions, Asked { params, n, cursor }),
+            None => self.sampler.rollouts(&mut self.engines, policy, questions, params, n, cursor),
+        }
+    }
+
+    /// Has workers draw the rollouts of the next step while this one is trained, if the policy of this one may.
+    fn look_ahead(&mut self, trainer: &Trainer, progress: Progress) -> Result<()> {
+        let (config, next) = (self.config, progress.step + 1);
+        let Some(workers) = self.workers.as_mut().filter(|workers| workers.looks_ahead() && next < config.steps) else {
+            return Ok(());
+        };
+        let (cursor, n) = (progress.cursor + 1, config.group_size);
+        let questions = self.sampler.questions(cursor, 0..config.questions_per_step as u64)?;
+        let params = &self.sampler.sampling(config.temperature, config.cap(next))?;
+        let policy = Policy { model: &trainer.model, version: progress.cursor };
+        workers.ask(policy, &questions, Asked { params, n, cursor })
+    }
+
+    /// Gives every sample that a worker drew its log-probabilities under the policy as it is, and its importance weights; returns what
+    /// these were like, and the mean entropy of that policy's distributions.
+    fn look_up_old(
+        &self,
+        trainer: &Trainer,
+        lessons: &mut [Lesson],
+        inverse_temperature: f32,
+    ) -> Result<Option<(Ratios, f64)>> {
+        let Some(workers) = &self.config.workers else { return Ok(None) };
+        let aggregation = self.config.aggregation;
+        let (found, entropy) = self.look_up(trainer, &trainer.model, lessons, inverse_temperature)?;
+        let mut seen = Ratios::default();
+        for (sample, old) in lessons.iter_mut().flat_map(|lesson| &mut lesson.samples).zip(found) {
+            let drawn = std::mem::replace(&mut sample.old_log_probs, old);
+            let old = &sample.old_log_probs;
+            seen.add(&importance::ratios(old, &drawn, aggregation), workers.max_ratio);
+            sample.importance = Some(importance::truncated(old, &drawn, aggregation, workers.max_ratio));
+        }
+        Ok(Some((seen, entropy)))
+    }
+
     /// Gives every sample its log-probabilities under the reference, if that has a part in the loss.
     ///
     /// # Paper
     /// - R1 2.2.1 eq. 2 (pi_ref)
     fn look_up_reference(&self, trainer: &Trainer, lessons: &mut [Lesson], inverse_temperature: f32) -> Result<()> {
         let Some(reference) = trainer.reference.as_ref().filter(|_| self.config.kl_beta > 0.0) else { return Ok(()) };
-        let device = &trainer.device;
-        let pass = Pass::inference(device);
-        let mut found = Vec::new();
-        let Lesson { samples, totals, .. } = Lesson::of(lessons);
-        for batch in TrainBatch::pack(device, &samples, totals, self.config.micro_batch_tokens, self.config.aggregation)
-        {
-            let hidden = reference.forward(pass, &batch.batch, None, false)?.hidden.gather_rows(pass, &batch.rows)?;
-            let log_probs = reference.log_probs(pass, &hidden, &batch.targets, inverse_temperature)?.log_prob;
-            let log_probs = log_probs.read();
-            found.extend(batch.outputs.iter().map(|output| log_probs[output.clone()].to_vec()));
-        }
+        let (found, _) = self.look_up(trainer, reference, lessons, inverse_temperature)?;
         let samples = lessons.iter_mut().flat_map(|lesson| &mut lesson.samples);
         samples.zip(found).for_each(|(sample, found)| sample.ref_log_probs = Some(found));
         Ok(())
+    }
+
+    /// The log-probabilities of all samples under a model, and the mean entropy of its distributions.
+    fn look_up(
+        &self,
+        trainer: &Trainer,
+        model: &Transformer,
+        lessons: &[Lesson],
+        inverse_temperature: f32,
+    ) -> Result<(Vec<Vec<f32>>, f64)> {
+        let device = &trainer.device;
+        let pass = Pass::inference(device);
+        let (mut found, mut entropy, mut tokens) = (Vec::new(), 0.0, 0);
+        let Lesson { samples, totals, .. } = Lesson::of(lessons);
+        for batch in TrainBatch::pack(device, &samples, totals, self.config.micro_batch_tokens, self.config.aggregation)
+        {
+            let hidden = model.forward(pass, &batch.batch, None, false)?.hidden.gather_rows(pass, &batch.rows)?;
+            let TokenDistribution { log_prob, entropy: entropies } =
+                model.log_probs(pass, &hidden, &batch.targets, inverse_temperature)?;
+            let log_probs = log_prob.read();
+            entropy += entropies.read().iter().map(|&nats| f64::from(nats)).sum::<f64>();
+            tokens += log_probs.len();
+            found.extend(batch.outputs.iter().map(|output| log_probs[output.clone()].to_vec()));
+        }
+        Ok((found, entropy / tokens.max(1) as f64))
     }
 
     /// Adds the gradients of a minibatch to those of a trainer; returns its loss, and what its forwards saw.
@@ -438,6 +526,7 @@ mod tests {
             token_ids: vec![group, member],
             loss_mask: vec![false, true],
             old_log_probs: vec![-1.0],
+            importance: None,
             ref_log_probs: None,
             advantage: 1.0,
         };

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::advantage::{deviation, mean};
 use super::config::Std;
+use super::importance::Ratios;
 use super::loss::Diagnostics;
 use super::types::{Scored, ScoredGroup};
 use crate::metric;
@@ -110,7 +111,7 @@ pub(super) struct Rollouts {
     format: f64,
     /// Mean share of words in the language, if that is rewarded.
     language: Option<f64>,
-    entropy: f64,
+    pub entropy: f64,
     mean_length: f64,
     truncated: f64,
     /// Of outputs whose tasks have attempts.
@@ -192,6 +193,20 @@ impl Rollouts {
             .set_if(metric::MAX_VIOLATION, updates.load_violation);
         metrics
     }
+}
+
+/// What workers drew: how old their policies were, and by how much its weights differ from 1.
+pub(super) fn drawn_elsewhere(scored: &[ScoredGroup], cursor: u64, ratios: &Ratios) -> Metrics {
+    let rollouts = scored.iter().flat_map(|group| &group.outputs).map(|output| &output.rollout);
+    let staleness: Vec<u64> = rollouts.map(|rollout| cursor.saturating_sub(rollout.policy_version)).collect();
+    let mut metrics = Metrics::new();
+    metrics
+        .set(metric::STALENESS_MEAN, staleness.iter().sum::<u64>() as f64 / staleness.len().max(1) as f64)
+        .set(metric::STALENESS_MAX, staleness.iter().copied().max().unwrap_or(0))
+        .set(metric::IMPORTANCE_MEAN, ratios.sum / ratios.count.max(1) as f64)
+        .set(metric::IMPORTANCE_MAX, ratios.max)
+        .set(metric::IMPORTANCE_CUT, share(ratios.cut, ratios.count));
+    metrics
 }
 
 fn share(part: usize, of: usize) -> f64 {

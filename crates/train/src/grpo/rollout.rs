@@ -22,7 +22,7 @@ use crate::stage::Context;
 pub struct Policy<'a> {
     /// Its weights.
     pub model: &'a Transformer,
-    /// Number of updates that it has seen.
+    /// How many steps of data it has gone through.
     pub version: u64,
 }
 

@@ -39,9 +39,9 @@ pub struct Rollout {
     pub token_ids: Vec<u32>,
     /// Log-probability of each when it was drawn, under pi_old at the sampler's temperature. [|o|]
     pub log_probs: Vec<f32>,
-    /// Entropy of the distribution that each was drawn from, in nats. [|o|]
+    /// Entropy of the distribution that each was drawn from, in nats; none if a worker drew them. `[|o|]` or `[0]`
     pub entropies: Vec<f32>,
-    /// Number of updates that the policy had seen.
+    /// How many steps of data the policy had gone through.
     pub policy_version: u64,
     /// Why it ended.
     pub finish: Finish,
@@ -118,8 +118,11 @@ pub struct Sample {
     pub token_ids: Vec<u32>,
     /// Which tokens the policy chose. `[S]`
     pub loss_mask: Vec<bool>,
-    /// Log-probabilities of the chosen tokens when they were drawn. [|o|]
+    /// Log-probabilities of the chosen tokens under the policy in front of the step's updates: those of the rollout, unless a worker
+    /// drew it. [|o|]
     pub old_log_probs: Vec<f32>,
+    /// What the gain of each unit counts, if a worker drew it: see [`super::importance`]. `[|o|]` or `[1]`
+    pub importance: Option<Vec<f32>>,
     /// The same under the reference; none where it has no part in the loss. [|o|]
     pub ref_log_probs: Option<Vec<f32>>,
     /// How much better than its group.
@@ -134,6 +137,7 @@ impl Sample {
             token_ids: [&question.token_ids[..], &rollout.token_ids].concat(),
             loss_mask,
             old_log_probs: rollout.log_probs.clone(),
+            importance: None,
             ref_log_probs: None,
             advantage,
         }
@@ -179,12 +183,14 @@ pub struct TrainBatch {
     pub outputs: Vec<Range<usize>>,
     /// Advantage of each output. `[N]`
     pub output_advantages: Vec<f64>,
-    /// Log-probabilities under the policy that drew. `[A]`
+    /// Log-probabilities under the policy in front of the step's updates. `[A]`
     pub old_log_probs: Tensor,
     /// Log-probabilities under the reference, if it has a part in the loss. `[A]`
     pub ref_log_probs: Option<Tensor>,
     /// Advantage of each unit. `[A]` or `[N]`
     pub advantages: Tensor,
+    /// Importance weight of each unit, if workers drew them. `[A]` or `[N]`
+    pub importance: Option<Tensor>,
     /// What each unit counts in the objective. `[A]` or `[N]`
     pub weights: Tensor,
     aggregation: Aggregation,
@@ -253,6 +259,7 @@ impl TrainBatch {
             old_log_probs: of(&concat(|s| Some(&s.old_log_probs)).unwrap_or_default()),
             ref_log_probs: concat(|s| s.ref_log_probs.as_deref()).map(|values| of(&values)),
             advantages: of(&advantages),
+            importance: concat(|s| s.importance.as_deref()).map(|values| of(&values)),
             weights: of(&weights),
             aggregation,
         }

@@ -223,8 +223,7 @@ pub(crate) async fn generate(
         let ignored = ignored(&body.rest, HARMLESS);
         no_images(&body.images, "images")?;
         let input = if body.raw {
-            let tokenizer = &own.served()?.worker.model().tokenizer;
-            Input::Tokens(tokenizer.encode_prompt(&body.prompt))
+            Input::Tokens(own.served()?.worker.model().tokenizer.encode_prompt(&body.prompt))
         } else {
             let system = Some(body.system).filter(|system| !system.is_empty()).map(Message::system);
             let messages = system.into_iter().chain([Message::user(body.prompt)]).collect();

@@ -30,7 +30,8 @@ struct Details {
 
 impl Details {
     fn of(served: &Served) -> Self {
-        let about = &served.worker.model().summary;
+        let model = served.worker.model();
+        let about = &model.summary;
         Self {
             parent_model: "",
             format: "gguf",
