@@ -22,7 +22,7 @@ pub(crate) fn device() -> Device {
 
 pub(crate) fn model(device: &Device) -> Transformer {
     let config = serde_json::json!({
-        "model_type": "deepseek_v3", "vocab_size": 40, "hidden_size": 16, "num_hidden_layers": 2,
+        "model_type": "deepseek_v3", "vocab_size": 40, "hidden_size": 16, "num_hidden_layers": 4,
         "num_attention_heads": 2, "intermediate_size": 32, "max_position_embeddings": 64, "q_lora_rank": 8,
         "kv_lora_rank": 8, "qk_nope_head_dim": 8, "qk_rope_head_dim": 4, "v_head_dim": 8, "n_routed_experts": 4,
         "n_shared_experts": 1, "num_experts_per_tok": 2, "moe_intermediate_size": 8, "first_k_dense_replace": 1,

@@ -373,7 +373,7 @@ mod tests {
         let distance = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| (a - b).powi(2)).sum::<f64>().sqrt();
         let size = |a: &[f64]| distance(a, &vec![0.0; a.len()]);
 
-        let module = "model.layers.2.eh_proj.weight";
+        let module = "model.layers.4.eh_proj.weight";
         let of = |mtp_weight| momentum(&SupervisedConfig { mtp_weight, ..plain.clone() }, module);
         let (none, once, twice) = (of(0.0), of(0.1), of(0.2));
         let doubled: Vec<f64> = once.iter().map(|value| 2.0 * value).collect();
