@@ -31,8 +31,9 @@ const TILED: usize = 12;
 const FEW: usize = 16;
 /// Panels of 16 columns that rows of x pass over together.
 const PANELS: usize = 2;
-/// Tasks per thread, at most: few enough that what a task begins with costs nothing, enough that threads end together.
-const TASKS: usize = 16;
+/// Tasks per thread, at most, of products with few rows and with more: few enough that what a task begins with costs nothing, enough
+/// that threads end together.
+const TASKS: [usize; 2] = [16, 64];
 
 /// One of the products of a call: some rows of a matrix with some rows of x.
 struct Product<'a> {
@@ -325,7 +326,8 @@ fn run(cpu: &Cpu, x: &Prepared<'_>, products: &[Product<'_>], y: &Parts<'_, f32>
     let Some(k) = products.first().map(|product| product.w.shape()[1]) else { return };
     let products: Vec<&Product<'_>> = products.iter().filter(|product| product.m > 0).collect();
     let columns: usize = products.iter().map(|product| product.n).sum();
-    let group = (TASK / k.max(1)).max(columns / (TASKS * cpu.threads())).max(1).next_multiple_of(2 * LANES);
+    let tasks = TASKS[usize::from(products.iter().any(|product| product.m > FEW))];
+    let group = (TASK / k.max(1)).max(columns / (tasks * cpu.threads())).max(1).next_multiple_of(2 * LANES);
     let starts: Vec<(usize, usize)> = products
         .iter()
         .enumerate()
