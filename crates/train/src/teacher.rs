@@ -48,7 +48,8 @@ pub struct TeacherConfig {
     pub body: BTreeMap<String, Value>,
 }
 
-mod defaults {
+/// How an endpoint is asked if a run does not say it; workers are asked so too.
+pub(crate) mod defaults {
     pub fn requests() -> usize {
         16
     }

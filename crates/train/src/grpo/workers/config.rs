@@ -6,7 +6,7 @@ use std::time::Duration;
 use minke_endpoint::EndpointSettings;
 use serde::{Deserialize, Serialize};
 
-use crate::teacher::access_fault;
+use crate::teacher::{self, access_fault};
 
 /// The settings of workers: the table `[stage.workers]`.
 ///
@@ -30,13 +30,13 @@ pub struct WorkersConfig {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key_env: Option<String>,
     /// Requests that each has at once, at most.
-    #[serde(default = "defaults::requests")]
+    #[serde(default = "teacher::defaults::requests")]
     pub requests: usize,
     /// Seconds that one answer may take, and a version to arrive.
-    #[serde(default = "defaults::timeout_s")]
+    #[serde(default = "teacher::defaults::timeout_s")]
     pub timeout_s: u64,
     /// Failures in a row after which a worker is given up; the stage ends when all are.
-    #[serde(default = "defaults::attempts")]
+    #[serde(default = "teacher::defaults::attempts")]
     pub attempts: u32,
     /// Where versions of the policy are published; `policy/` in the folder of the stage if it is not given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -52,15 +52,6 @@ pub struct WorkersConfig {
 mod defaults {
     pub fn model() -> String {
         "policy".into()
-    }
-    pub fn requests() -> usize {
-        16
-    }
-    pub fn timeout_s() -> u64 {
-        600
-    }
-    pub fn attempts() -> u32 {
-        6
     }
     pub fn max_staleness() -> u64 {
         1
