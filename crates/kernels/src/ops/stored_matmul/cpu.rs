@@ -1,5 +1,5 @@
 //! The tuned product: a few hundred columns of 8 to 32 rows of W are laid side by side as the registers take them; then every
-//! row of x passes over that panel.
+//! row of x passes over that panel. Where rows of W lie so already, few rows of x take them from there.
 
 use std::ops::Range;
 
@@ -527,6 +527,17 @@ unsafe fn float_columns(
     }
 }
 
+/// Rows of x in the next tile, if so many are left. Tiles of one or two are slow: 5 rows are 3 and 2, not 4 and 1.
+#[inline(always)]
+fn tile_rows<S: Simd>(left: usize) -> usize {
+    match left {
+        8.. if S::TILE_ROWS >= 12 => 8,
+        1 | 2 => left,
+        3 | 5 | 6 | 9 => 3,
+        _ => 4,
+    }
+}
+
 /// Multiplies m rows of x, `step` apart, with a panel of these codes, as many at a time as the registers hold, and continues their sums
 /// in y if it is not the first. Bytes of a later panel are fetched meanwhile.
 ///
@@ -549,16 +560,15 @@ unsafe fn all_rows<S: Simd, const SUB: usize, const BITS: usize, const SHIFTED: 
     let mut i = 0;
     while i < m {
         let (row, y, ahead) = (row + i * step, y.wrapping_add(i * y_row), if i == 0 { ahead } else { &[] });
-        // Tiles of one or two rows are slow: 5 rows are 3 and 2, not 4 and 1.
         // SAFETY: the caller's promise.
         unsafe {
-            i += match m - i {
-                8.. if S::TILE_ROWS >= 12 => {
+            i += match tile_rows::<S>(m - i) {
+                8 if S::TILE_ROWS >= 12 => {
                     rows::<S, 8, SUB, BITS, SHIFTED>(s, x, row, step, codes, panel, ahead, y, y_row)
                 }
                 1 => rows::<S, 1, SUB, BITS, SHIFTED>(s, x, row, step, codes, panel, ahead, y, y_row),
                 2 => rows::<S, 2, SUB, BITS, SHIFTED>(s, x, row, step, codes, panel, ahead, y, y_row),
-                3 | 5 | 6 | 9 => rows::<S, 3, SUB, BITS, SHIFTED>(s, x, row, step, codes, panel, ahead, y, y_row),
+                3 => rows::<S, 3, SUB, BITS, SHIFTED>(s, x, row, step, codes, panel, ahead, y, y_row),
                 _ => rows::<S, 4, SUB, BITS, SHIFTED>(s, x, row, step, codes, panel, ahead, y, y_row),
             };
         }
@@ -587,15 +597,15 @@ unsafe fn few_rows<S: Simd, const SUB: usize, const BITS: usize, const SHIFTED: 
         let (row, y, first) = (row + i * step, y.wrapping_add(i * y_row), i == 0);
         // SAFETY: the caller's promise.
         unsafe {
-            i += match m - i {
+            i += match tile_rows::<S>(m - i) {
                 1 => packed_rows::<S, 1, SUB, BITS, SHIFTED>(s, x, row, step, packed, panel, first, y, y_row),
-                8.. if S::TILE_ROWS >= 12 => {
+                8 if S::TILE_ROWS >= 12 => {
                     packed_rows::<S, 8, SUB, BITS, SHIFTED>(s, x, row, step, packed, panel, first, y, y_row)
                 }
                 2 if S::TILE_ROWS >= 12 => {
                     packed_rows::<S, 2, SUB, BITS, SHIFTED>(s, x, row, step, packed, panel, first, y, y_row)
                 }
-                3 | 5 | 6 if S::TILE_ROWS >= 12 => {
+                3 if S::TILE_ROWS >= 12 => {
                     packed_rows::<S, 3, SUB, BITS, SHIFTED>(s, x, row, step, packed, panel, first, y, y_row)
                 }
                 _ if S::TILE_ROWS >= 12 => {
