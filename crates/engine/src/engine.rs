@@ -213,7 +213,7 @@ impl Engine {
         if drafts == Drafts::Used {
             self.scheduler.add_drafts(&mut plan);
         }
-        let Some((hidden, samples)) = self.compute(model, &mut plan)? else { return Ok(Vec::new()) };
+        let Some((hidden, samples)) = self.compute(model, &mut plan, drafts)? else { return Ok(Vec::new()) };
         let tokens = self.commit(&plan, samples);
         let without_module = start.elapsed();
         if drafts != Drafts::None {
@@ -391,30 +391,40 @@ impl Engine {
         }
     }
 
-    /// Runs the model over the planned tokens and samples where a sequence's last one is among them: the states of all rows,
-    /// and one result for every sampler and every draft of the plan, in order. Drafts that cannot be sampled leave the plan.
-    fn compute(&mut self, model: &Transformer, plan: &mut Plan) -> Result<Option<(Tensor, Vec<Outcome>)>> {
+    /// Runs the model over the planned tokens and samples where a sequence's last one is among them: the states of all rows if
+    /// there are to be drafts, else of those that are sampled from, and one result for every sampler and every draft of the plan,
+    /// in order. Drafts that cannot be sampled leave the plan.
+    fn compute(
+        &mut self,
+        model: &Transformer,
+        plan: &mut Plan,
+        drafts: Drafts,
+    ) -> Result<Option<(Tensor, Vec<Outcome>)>> {
         if plan.work.is_empty() {
             return Ok(None);
         }
         plan.copies.iter().for_each(|&(from, to)| self.cache.copy_page(&self.device, from, to));
         let (sequences, vocab_size) = (&self.scheduler.sequences, self.config.vocab_size);
-        let mut rows = 0;
+        // Rows whose states are asked for, of each work and before it.
+        let (mut asked, mut rows) = (Vec::with_capacity(plan.work.len()), 0);
         self.sampler.clear();
         for work in &mut plan.work {
-            rows += work.rows;
+            let first = rows;
+            rows += if drafts == Drafts::None { usize::from(!work.samplers.is_empty()) } else { work.rows };
             work.samplers.iter().for_each(|id| self.sampler.add(&sequences[id], rows - 1, vocab_size));
             let sequence = &sequences[&work.id];
             work.draft = work.draft.filter(|&draft| self.sampler.add_behind(sequence, rows, draft, vocab_size));
             rows += usize::from(work.draft.is_some());
+            asked.push(rows - first);
         }
         let token_ids = |work: &Work| {
             let known = &sequences[&work.id].token_ids[work.first..work.first + work.rows];
             known.iter().copied().chain(work.draft).collect::<Vec<u32>>()
         };
         let token_ids: Vec<Vec<u32>> = plan.work.iter().map(token_ids).collect();
-        let chunks = plan.work.iter().zip(&token_ids).map(|(work, token_ids)| Chunk {
+        let chunks = plan.work.iter().zip(&token_ids).zip(asked).map(|((work, token_ids), asked)| Chunk {
             token_ids,
+            asked,
             first_position: work.first,
             pages: &sequences[&work.id].pages[..(work.first + token_ids.len()).div_ceil(PAGE_TOKENS)],
         });
@@ -495,6 +505,7 @@ impl Engine {
                 token_ids: &sequence.token_ids[first + 1..=end],
                 first_position: first - of.window,
                 pages: &sequence.pages[of.window / PAGE_TOKENS..end.div_ceil(PAGE_TOKENS)],
+                asked: end - first,
             }
         };
         let batch = Batch::paged(&self.device, &drafted.iter().map(chunk).collect::<Vec<_>>())?;

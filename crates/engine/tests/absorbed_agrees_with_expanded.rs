@@ -21,7 +21,8 @@ fn logits(
     let pages = [4, 0, 8, 2, 6];
     let (mut all, mut first) = (vec![], 0);
     for &rows in chunks {
-        let chunk = Chunk { token_ids: &tokens[first..first + rows], first_position: first, pages: &pages };
+        let chunk =
+            Chunk { token_ids: &tokens[first..first + rows], first_position: first, pages: &pages, asked: rows };
         let batch = Batch::paged(device, &[chunk]).unwrap();
         let hidden = model.forward(pass, &batch, Some(&mut cache), false).unwrap().hidden;
         all.extend(model.logits(pass, &hidden).unwrap().read());

@@ -27,7 +27,7 @@ fn naive(
             Dtype::Bf16 => {
                 let pages: Vec<u32> = (0..tokens.len().div_ceil(PAGE_TOKENS) as u32).collect();
                 let mut cache = KvCache::new(device, model.config(), pages.len(), MlaForm::Expanded, dtype);
-                let chunk = Chunk { token_ids: &tokens, first_position: 0, pages: &pages };
+                let chunk = Chunk { token_ids: &tokens, first_position: 0, pages: &pages, asked: tokens.len() };
                 model.forward(pass, &Batch::paged(device, &[chunk]).unwrap(), Some(&mut cache), false)
             }
         };

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use minke_tensor::{Device, Error, Indices, PAGE_TOKENS, Places, Span};
+use minke_tensor::{Device, Error, Indices, PAGE_TOKENS, Places, Span, Tensor};
 
 use crate::Result;
 
@@ -31,6 +31,25 @@ pub struct Batch {
     spans: Arc<[Span]>,
     page_table: Arc<[u32]>,
     places: Places,
+    asked: Option<Arc<Asked>>,
+}
+
+/// The rows of a batch whose states are asked for, where those are not all: in the last layer the others end with their keys and
+/// values.
+pub(crate) struct Asked {
+    /// Which rows these are. `[R]`
+    pub rows: Indices,
+    /// They alone. They write nothing: their keys and values are those of the whole batch.
+    pub batch: Batch,
+}
+
+/// Rows that attend, or whose keys and values are attended to.
+pub(crate) struct Rows<'a> {
+    /// Their states as attention reads them. [T, D]
+    pub x: &'a Tensor,
+    pub batch: &'a Batch,
+    /// [T, R]
+    pub cos_sin: &'a Tensor,
 }
 
 /// Neighbouring tokens of one sequence whose keys and values live in pages.
@@ -41,6 +60,8 @@ pub struct Chunk<'a> {
     pub first_position: usize,
     /// Pages of the whole sequence so far, these tokens included.
     pub pages: &'a [u32],
+    /// How many of the last tokens' states are asked for.
+    pub asked: usize,
 }
 
 /// What multi-token prediction computes: the rows of a batch that have two more tokens behind them in their sequence.
@@ -71,16 +92,18 @@ impl Batch {
             spans: spans.into(),
             page_table: Arc::default(),
             places: Places::default(),
+            asked: None,
         }
     }
 
     /// A batch of chunks that read and write pages.
     ///
     /// # Errors
-    /// If a chunk has too few pages for its tokens, or two chunks would write to the same place.
+    /// If a chunk has too few pages for its tokens or is asked for more states than it has, or two chunks would write to the same
+    /// place.
     pub fn paged(device: &Device, chunks: &[Chunk<'_>]) -> Result<Self> {
         let (mut ids, mut positions, mut spans) = (Vec::new(), Vec::new(), Vec::new());
-        let (mut page_table, mut places) = (Vec::new(), Vec::new());
+        let (mut page_table, mut places, mut asked) = (Vec::new(), Vec::new(), Vec::new());
         for chunk in chunks {
             let rows = chunk.token_ids.len();
             let end = chunk.first_position + rows;
@@ -88,6 +111,11 @@ impl Batch {
                 let (left, right) = (format!("a sequence of {end} tokens"), format!("{} pages", chunk.pages.len()));
                 return Err(Error::Shape { op: "batch", left, right }.into());
             }
+            let Some(not_asked) = rows.checked_sub(chunk.asked) else {
+                let (left, right) = (format!("{} states", chunk.asked), format!("{rows} tokens"));
+                return Err(Error::Shape { op: "batch", left, right }.into());
+            };
+            asked.extend(ids.len() + not_asked..ids.len() + rows);
             spans.push(Span {
                 first_row: ids.len(),
                 rows,
@@ -100,14 +128,46 @@ impl Batch {
             places.extend((chunk.first_position..end).map(place));
             page_table.extend_from_slice(chunk.pages);
         }
-        Ok(Self {
+        let mut batch = Self {
             token_ids: Indices::from_slice(device, &ids),
             tokens: ids.into(),
             positions: Indices::from_slice(device, &positions),
             spans: spans.into(),
             page_table: page_table.into(),
             places: Places::new(places).map_err(Error::from)?,
-        })
+            asked: None,
+        };
+        if asked.len() < batch.rows() {
+            batch.asked = Some(batch.last_rows(device, &asked, chunks).into());
+        }
+        Ok(batch)
+    }
+
+    /// The rows that are asked for: the last ones of each chunk.
+    fn last_rows(&self, device: &Device, rows: &[usize], chunks: &[Chunk<'_>]) -> Asked {
+        let of = |list: &[u32]| -> Vec<u32> { rows.iter().map(|&row| list[row]).collect() };
+        let mut first_row = 0;
+        let spans = self.spans.iter().zip(chunks).map(|(span, chunk)| {
+            first_row += chunk.asked;
+            Span {
+                first_row: first_row - chunk.asked,
+                rows: chunk.asked,
+                first_position: span.first_position + span.rows - chunk.asked,
+                first_tile: span.first_tile,
+            }
+        });
+        let ids = of(&self.tokens);
+        let batch = Self {
+            token_ids: Indices::from_slice(device, &ids),
+            tokens: ids.into(),
+            positions: Indices::from_slice(device, &of(&self.positions.read())),
+            spans: spans.filter(|span| span.rows > 0).collect(),
+            page_table: Arc::clone(&self.page_table),
+            places: Places::default(),
+            asked: None,
+        };
+        let rows: Vec<u32> = rows.iter().map(|&row| row as u32).collect();
+        Asked { rows: Indices::from_slice(device, &rows), batch }
     }
 
     /// The number of rows, T.
@@ -145,6 +205,11 @@ impl Batch {
         &self.places
     }
 
+    /// The rows whose states are asked for, if they are not all.
+    pub(crate) fn asked(&self) -> Option<&Asked> {
+        self.asked.as_deref()
+    }
+
     /// The rows for multi-token prediction. Only for batches of whole sequences.
     pub(crate) fn mtp_rows(&self, device: &Device) -> MtpRows {
         let range = |s: &Span| s.first_row..s.first_row + s.rows.saturating_sub(2);
@@ -168,9 +233,11 @@ mod tests {
     #[test]
     fn what_does_not_fit_is_refused_when_a_batch_is_made() {
         let device = Device::open("cpu", 1).unwrap();
-        let chunk = |first_position, pages: &'static [u32]| Chunk { token_ids: &[1, 2], first_position, pages };
+        let chunk =
+            |first_position, pages: &'static [u32]| Chunk { token_ids: &[1, 2], first_position, pages, asked: 2 };
         let refused = |chunks: &[Chunk<'_>]| Batch::paged(&device, chunks).err().unwrap().to_string();
         assert_eq!(refused(&[chunk(31, &[4])]), "batch: a sequence of 33 tokens does not fit 1 pages");
+        assert_eq!(refused(&[Chunk { asked: 3, ..chunk(0, &[4]) }]), "batch: 3 states does not fit 2 tokens");
         // The second token of the first chunk and the first of the second.
         assert_eq!(refused(&[chunk(2, &[4]), chunk(3, &[4])]), "two tokens would go to row 3 of page 4");
         let batch = Batch::paged(&device, &[chunk(31, &[4, 0]), chunk(0, &[7])]).unwrap();

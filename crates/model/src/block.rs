@@ -4,6 +4,7 @@ use minke_spec::ModelConfig;
 use minke_spec::config::AttentionConfig;
 use minke_tensor::{Device, Param, Pass, Tap, Tensor, recompute};
 
+use crate::batch::{Asked, Rows};
 use crate::cache::KvCache;
 use crate::gqa::Gqa;
 use crate::mla::Mla;
@@ -94,12 +95,13 @@ impl Block {
         self.layer
     }
 
-    /// The output, and what a gate reports. x [T, D] -> [T, D]
+    /// The output, and what a gate reports. x [T, D] -> [T, D], or the rows that are `asked` for
     pub(crate) fn forward(
         &self,
         pass: Pass<'_>,
         x: &Tensor,
         batch: &Batch,
+        asked: Option<&Asked>,
         cos_sin: &Tensor,
         cache: Option<&mut KvCache>,
     ) -> Result<(Tensor, Option<Routed>)> {
@@ -108,11 +110,14 @@ impl Block {
         let x = if again {
             let (block, batch, cos_sin) = (self.clone(), batch.clone(), cos_sin.clone());
             recompute(pass, vec![x.clone()], move |inputs, pass| {
-                block.attend(pass, &inputs[0], &batch, &cos_sin, None).map_err(only_tensor)
+                block.attend(pass, &inputs[0], &batch, None, &cos_sin, None).map_err(only_tensor)
             })?
         } else {
-            self.attend(pass, x, batch, cos_sin, cache)?
+            self.attend(pass, x, batch, asked, cos_sin, cache)?
         };
+        if x.shape().rows() == 0 {
+            return Ok((x, None));
+        }
         let (y, report) = match &self.feed_forward {
             FeedForward::Mlp(_) if again => {
                 let block = self.clone();
@@ -121,6 +126,7 @@ impl Block {
             }
             FeedForward::Mlp(_) => (self.feed_dense(pass, &x)?, None),
             FeedForward::Moe(moe) => {
+                let batch = asked.map_or(batch, |asked| &asked.batch);
                 let (y, report) =
                     moe.forward(pass, &x.rms_norm(pass, &self.post_attention_layernorm, self.epsilon)?, batch)?;
                 (x.add(pass, &y)?, report)
@@ -130,21 +136,26 @@ impl Block {
         Ok((y, report))
     }
 
-    /// `x + attention(norm(x))`.
+    /// `x + attention(norm(x))`, of the rows that are `asked` for, or of all.
     fn attend(
         &self,
         pass: Pass<'_>,
         x: &Tensor,
         batch: &Batch,
+        asked: Option<&Asked>,
         cos_sin: &Tensor,
         cache: Option<&mut KvCache>,
     ) -> Result<Tensor> {
         let normed = x.rms_norm(pass, &self.input_layernorm, self.epsilon)?;
-        let y = match &self.attention {
-            Attention::Mla(mla) => mla.forward(pass, &normed, batch, cos_sin, cache)?,
-            Attention::Gqa(gqa) => gqa.forward(pass, &normed, batch, cos_sin, cache)?,
+        let all = Rows { x: &normed, batch, cos_sin };
+        let forward = |queries: &Rows<'_>| match &self.attention {
+            Attention::Mla(mla) => mla.forward(pass, queries, &all, cache),
+            Attention::Gqa(gqa) => gqa.forward(pass, queries, &all, cache),
         };
-        Ok(x.add(pass, &y)?)
+        let Some(Asked { rows, batch }) = asked else { return Ok(x.add(pass, &forward(&all)?)?) };
+        let (normed, cos_sin) = (normed.gather_rows(pass, rows)?, cos_sin.gather_rows(pass, rows)?);
+        let y = forward(&Rows { x: &normed, batch, cos_sin: &cos_sin })?;
+        Ok(x.gather_rows(pass, rows)?.add(pass, &y)?)
     }
 
     /// `x + mlp(norm(x))`.

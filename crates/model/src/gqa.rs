@@ -4,11 +4,12 @@ use minke_spec::config::GqaConfig;
 use minke_spec::{ModelConfig, rope};
 use minke_tensor::{Param, Pass, Tensor};
 
+use crate::Result;
+use crate::batch::Rows;
 use crate::cache::KvCache;
 use crate::projection::Projection;
 use crate::rope::Rope;
 use crate::source::{ParamSource, params};
-use crate::{Batch, Result};
 
 /// Grouped-query attention.
 #[derive(Clone)]
@@ -48,38 +49,39 @@ impl Gqa {
         }
     }
 
-    /// The output of attention.
+    /// The output of attention for `queries`, rows of `all` or the same: without a cache, the same.
     ///
     /// # Shapes
-    /// x [T, D] -> [T, D]
+    /// queries [R, D], all [T, D] -> [R, D]
     pub(crate) fn forward(
         &self,
         pass: Pass<'_>,
-        x: &Tensor,
-        batch: &Batch,
-        cos_sin: &Tensor,
+        queries: &Rows<'_>,
+        all: &Rows<'_>,
         cache: Option<&mut KvCache>,
     ) -> Result<Tensor> {
-        let (tokens, width, groups) = (batch.rows(), self.sizes.head_dim, self.sizes.num_key_value_heads);
-        let rotated = |projection: &Projection, norm: &Option<Param>, heads: usize| -> Result<Tensor> {
-            let y = projection.forward(pass, x)?.reshape(&[tokens, heads, width])?;
-            let y = match norm {
-                Some(norm) => y.rms_norm(pass, norm, self.epsilon)?,
-                None => y,
+        let (width, groups) = (self.sizes.head_dim, self.sizes.num_key_value_heads);
+        let rotated =
+            |rows: &Rows<'_>, projection: &Projection, norm: &Option<Param>, heads: usize| -> Result<Tensor> {
+                let y = projection.forward(pass, rows.x)?.reshape(&[rows.batch.rows(), heads, width])?;
+                let y = match norm {
+                    Some(norm) => y.rms_norm(pass, norm, self.epsilon)?,
+                    None => y,
+                };
+                Ok(y.rope(pass, rows.cos_sin, 0, self.rope.layout)?)
             };
-            Ok(y.rope(pass, cos_sin, 0, self.rope.layout)?)
-        };
-        let q = rotated(&self.q_proj, &self.q_norm, self.heads)?;
-        let k = rotated(&self.k_proj, &self.k_norm, groups)?;
-        let v = self.v_proj.forward(pass, x)?.reshape(&[tokens, groups, width])?;
+        let q = rotated(queries, &self.q_proj, &self.q_norm, self.heads)?;
+        let k = rotated(all, &self.k_proj, &self.k_norm, groups)?;
+        let v = self.v_proj.forward(pass, all.x)?.reshape(&[all.batch.rows(), groups, width])?;
+        let batch = queries.batch;
         let out = match cache {
             None => Tensor::attention(pass, &q, &k, &v, batch.spans(), self.scale)?,
             Some(cache) => {
                 let pages = cache.layer(self.layer);
-                pages.append(pass, &k, Some(&v), batch.places())?;
+                pages.append(pass, &k, Some(&v), all.batch.places())?;
                 pages.attention(pass, &q, batch.spans(), batch.page_table(), self.scale)?
             }
         };
-        Ok(self.o_proj.forward(pass, &out.reshape(&[tokens, self.heads * width])?)?)
+        Ok(self.o_proj.forward(pass, &out.reshape(&[batch.rows(), self.heads * width])?)?)
     }
 }

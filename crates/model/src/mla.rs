@@ -7,6 +7,7 @@ use minke_spec::config::{AttentionConfig, MlaConfig};
 use minke_spec::{ModelConfig, rope};
 use minke_tensor::{Param, Pass, Tap, Tensor};
 
+use crate::batch::Rows;
 use crate::cache::{KvCache, MlaForm};
 use crate::rope::Rope;
 use crate::source::{ParamSource, params};
@@ -57,10 +58,10 @@ impl Mla {
         }
     }
 
-    /// The output of attention.
+    /// The output of attention for `queries`, rows of `all` or the same: without a cache, the same.
     ///
     /// # Shapes
-    /// x [T, D] -> [T, D]
+    /// queries [R, D], all [T, D] -> [R, D]
     ///
     /// # Paper
     /// - V3 2.1.1 eqs. 1-11 (latents, decoupled rotary keys, attention)
@@ -69,26 +70,26 @@ impl Mla {
     pub(crate) fn forward(
         &self,
         pass: Pass<'_>,
-        x: &Tensor,
-        batch: &Batch,
-        cos_sin: &Tensor,
+        queries: &Rows<'_>,
+        all: &Rows<'_>,
         cache: Option<&mut KvCache>,
     ) -> Result<Tensor> {
         let MlaConfig { kv_lora_rank: c, qk_nope_head_dim: n, qk_rope_head_dim: r, v_head_dim: v, .. } = self.sizes;
-        let (tokens, heads) = (batch.rows(), self.heads);
-        let q = self.queries(pass, x)?.reshape(&[tokens, heads, n + r])?.rope(pass, cos_sin, n, self.rope.layout)?;
-        let compressed = x.matmul(pass, &self.kv_a_proj_with_mqa)?;
+        let (asked, tokens, heads) = (queries.batch.rows(), all.batch.rows(), self.heads);
+        let q = self.queries(pass, queries.x)?.reshape(&[asked, heads, n + r])?;
+        let q = q.rope(pass, queries.cos_sin, n, self.rope.layout)?;
+        let compressed = all.x.matmul(pass, &self.kv_a_proj_with_mqa)?;
         let c_kv = compressed.columns(pass, 0, c)?.rms_norm(pass, &self.kv_a_layernorm, INNER_EPSILON)?;
         pass.tap(Tap::Layer { layer: self.layer, value: "c_kv" }, &c_kv);
         let k_rope = compressed.columns(pass, c, r)?.reshape(&[tokens, 1, r])?;
-        let k_rope = k_rope.rope(pass, cos_sin, 0, self.rope.layout)?.reshape(&[tokens, r])?;
+        let k_rope = k_rope.rope(pass, all.cos_sin, 0, self.rope.layout)?.reshape(&[tokens, r])?;
         let out = match cache {
             Some(cache) if cache.form() == MlaForm::Absorbed => {
-                self.absorbed(pass, &q, &c_kv, &k_rope, batch, cache)?
+                self.absorbed(pass, &q, &c_kv, &k_rope, (queries.batch, all.batch), cache)?
             }
-            cache => self.expanded(pass, &q, &c_kv, &k_rope, batch, cache)?,
+            cache => self.expanded(pass, &q, &c_kv, &k_rope, (queries.batch, all.batch), cache)?,
         };
-        Ok(out.reshape(&[tokens, heads * v])?.matmul(pass, &self.o_proj)?)
+        Ok(out.reshape(&[asked, heads * v])?.matmul(pass, &self.o_proj)?)
     }
 
     /// The queries of all heads before rotation. x [T, D] -> [T, H * (N + R)]
@@ -104,25 +105,25 @@ impl Mla {
         }
     }
 
-    /// Attends with keys and values of every head. q [T, H, N + R], c_kv [T, C], k_rope [T, R] -> [T, H, V]
+    /// Attends with keys and values of every head. q [R, H, N + R], c_kv [T, C], k_rope [T, R] -> [R, H, V]
     fn expanded(
         &self,
         pass: Pass<'_>,
         q: &Tensor,
         c_kv: &Tensor,
         k_rope: &Tensor,
-        batch: &Batch,
+        (batch, all): (&Batch, &Batch),
         cache: Option<&mut KvCache>,
     ) -> Result<Tensor> {
         let (n, v) = (self.sizes.qk_nope_head_dim, self.sizes.v_head_dim);
-        let kv = c_kv.matmul(pass, &self.kv_b_proj)?.reshape(&[batch.rows(), self.heads, n + v])?;
+        let kv = c_kv.matmul(pass, &self.kv_b_proj)?.reshape(&[all.rows(), self.heads, n + v])?;
         let k = kv.columns(pass, 0, n)?.append_shared(pass, k_rope)?;
         let v = kv.columns(pass, n, v)?;
         let Some(cache) = cache else {
             return Ok(Tensor::attention(pass, q, &k, &v, batch.spans(), self.scale)?);
         };
         let pages = cache.layer(self.layer);
-        pages.append(pass, &k, Some(&v), batch.places())?;
+        pages.append(pass, &k, Some(&v), all.places())?;
         Ok(pages.attention(pass, q, batch.spans(), batch.page_table(), self.scale)?)
     }
 
@@ -133,15 +134,19 @@ impl Mla {
         q: &Tensor,
         c_kv: &Tensor,
         k_rope: &Tensor,
-        batch: &Batch,
+        (batch, all): (&Batch, &Batch),
         cache: &mut KvCache,
     ) -> Result<Tensor> {
         let (n, r) = (self.sizes.qk_nope_head_dim, self.sizes.qk_rope_head_dim);
         let pages = cache.layer(self.layer);
-        pages.append(pass, &c_kv.concat_columns(pass, k_rope)?, None, batch.places())?;
-        let q_latent = q.columns(pass, 0, n)?.heads_matmul_nn(pass, &self.kv_b_proj, 0)?;
-        let q_latent = q_latent.concat_columns(pass, &q.columns(pass, n, r)?)?;
-        let z = pages.attention(pass, &q_latent, batch.spans(), batch.page_table(), self.scale)?;
+        pages.append(pass, &c_kv.concat_columns(pass, k_rope)?, None, all.places())?;
+        // States of latent width are the largest there are: each goes as soon as the next is made.
+        let q = q
+            .columns(pass, 0, n)?
+            .heads_matmul_nn(pass, &self.kv_b_proj, 0)?
+            .concat_columns(pass, &q.columns(pass, n, r)?)?;
+        let z = pages.attention(pass, &q, batch.spans(), batch.page_table(), self.scale)?;
+        drop(q);
         Ok(z.heads_matmul(pass, &self.kv_b_proj, n)?)
     }
 }

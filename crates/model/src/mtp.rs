@@ -52,7 +52,7 @@ impl Mtp {
         let next = next.rms_norm(pass, &self.enorm, self.epsilon)?;
         let hidden = hidden.rms_norm(pass, &self.hnorm, self.epsilon)?;
         let x = next.concat_columns(pass, &hidden)?.matmul(pass, &self.eh_proj)?;
-        let (y, report) = self.block.forward(pass, &x, batch, cos_sin, cache)?;
+        let (y, report) = self.block.forward(pass, &x, batch, None, cos_sin, cache)?;
         Ok((y.rms_norm(pass, &self.norm, self.epsilon)?, report))
     }
 }

@@ -54,7 +54,7 @@ params!(Transformer { embed_tokens, blocks, norm, lm_head, mtp });
 
 /// What one forward gives.
 pub struct Output {
-    /// State after the final norm, which the head reads. [T, D]
+    /// State after the final norm, which the head reads. [T, D], or the rows that the batch is asked for
     pub hidden: Tensor,
     /// What the multi-token prediction module gives, if it was asked for.
     pub mtp: Option<MtpOutput>,
@@ -241,7 +241,9 @@ impl Transformer {
             None => Tensor::embed(pass, self.embedding(), batch.token_ids())?,
         };
         for block in &self.blocks {
-            let (y, of_layer) = block.forward(pass, &x, batch, &cos_sin, cache.as_deref_mut())?;
+            let is_last = block.layer() + 1 == self.config.num_hidden_layers;
+            let asked = batch.asked().filter(|_| is_last);
+            let (y, of_layer) = block.forward(pass, &x, batch, asked, &cos_sin, cache.as_deref_mut())?;
             routed.extend(of_layer);
             x = y;
         }

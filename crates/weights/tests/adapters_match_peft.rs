@@ -122,7 +122,9 @@ fn absorbed_attention_has_the_adapter() {
     let by_form = [MlaForm::Absorbed, MlaForm::Expanded].map(|form| {
         let pass = Pass::inference(&device);
         let mut cache = KvCache::new(&device, model.config(), 1, form, Dtype::F32);
-        let batch = Batch::paged(&device, &[Chunk { token_ids: ids, first_position: 0, pages: &[0] }]).unwrap();
+        let batch =
+            Batch::paged(&device, &[Chunk { token_ids: ids, first_position: 0, pages: &[0], asked: ids.len() }])
+                .unwrap();
         let hidden = model.forward(pass, &batch, Some(&mut cache), false).unwrap().hidden;
         model.logits(pass, &hidden).unwrap().read()
     });

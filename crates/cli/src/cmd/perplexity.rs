@@ -55,7 +55,7 @@ pub fn run(args: &Perplexity) -> Result<()> {
             Some(dtype) => {
                 let pages: Vec<u32> = (0..context.div_ceil(PAGE_TOKENS) as u32).collect();
                 let cache = KvCache::new(&device, &archive.config, pages.len(), MlaForm::Absorbed, dtype);
-                let whole = Chunk { token_ids: chunk, first_position: 0, pages: &pages };
+                let whole = Chunk { token_ids: chunk, first_position: 0, pages: &pages, asked: context };
                 (Batch::paged(&device, &[whole])?, Some(cache))
             }
         };
