@@ -1,6 +1,7 @@
-//! The types in which the cache keeps keys and values: f32, and bf16, which is widened when it is read.
+//! Types of floats, widened to f32 when they are read: those of the cache, f32 and bf16, and f16 of weights.
 
 use crate::format::bf16::Bf16;
+use crate::format::f16::{self, F16};
 use crate::pod::Pod;
 use crate::simd::Simd;
 use crate::view::{View, ViewMut};
@@ -46,9 +47,9 @@ pub enum FloatsMut<'a> {
     Bf16(ViewMut<'a, Bf16>),
 }
 
-/// A float of the cache.
+/// A float of the cache or of weights.
 pub(crate) trait Element: Pod {
-    /// The nearest value, ties to even; not a number stays so.
+    /// The nearest value, ties to even; not a number stays so. Of f16, what is too large becomes the largest.
     fn from_f32(x: f32) -> Self;
     /// The same value as f32.
     fn to_f32(self) -> f32;
@@ -103,5 +104,30 @@ impl Element for Bf16 {
     unsafe fn load_n<S: Simd>(s: S, from: *const Self, n: usize) -> S::V {
         // SAFETY: the caller's promise.
         unsafe { s.load_bf16_n(from, n) }
+    }
+}
+
+impl Element for F16 {
+    #[inline(always)]
+    fn from_f32(x: f32) -> Self {
+        Self(f16::encode(x))
+    }
+    #[inline(always)]
+    fn to_f32(self) -> f32 {
+        f16::decode(self.0)
+    }
+    #[inline(always)]
+    unsafe fn load<S: Simd>(s: S, from: *const Self) -> S::V {
+        // SAFETY: the caller's promise.
+        unsafe { s.load_f16(from.cast()) }
+    }
+    #[inline(always)]
+    unsafe fn load_n<S: Simd>(s: S, from: *const Self, n: usize) -> S::V {
+        let mut part = [Self(0); 16];
+        // SAFETY: the caller's promise, and LANES is at most 16.
+        unsafe {
+            part[..n].copy_from_slice(std::slice::from_raw_parts(from, n));
+            s.load_f16(part.as_ptr().cast())
+        }
     }
 }

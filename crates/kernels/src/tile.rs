@@ -5,6 +5,7 @@
 //! Lanes and register tiles lie over outputs, never over k, so blocking changes speed and no bit.
 
 use crate::element::Element;
+use crate::format::panel::AHEAD;
 use crate::simd::Simd;
 
 /// The left operand: element (i, p) lies at `pointer + i * row + p * column`.
@@ -15,7 +16,7 @@ pub(crate) struct Left {
     pub column: usize,
 }
 
-/// The right operand, f32 or bf16 (widened when it is loaded): element (p, j) lies at
+/// The right operand, f32, or bf16 or f16 (widened when they are loaded): element (p, j) lies at
 /// `pointer + (j / W) * panel + p * row + j % W`, where W is [`panel_width`]. A plain row-major matrix has `panel = W`.
 #[derive(Clone, Copy)]
 pub(crate) struct Right<T = f32> {
@@ -158,6 +159,10 @@ unsafe fn tile<S: Simd, T: Element, const R: usize, const C: usize, const TAIL: 
     for _ in 0..k {
         s.prefetch(next_a);
         next_a = next_a.wrapping_add(line);
+        // For one row what is read is a stream of the right operand.
+        if R == 1 {
+            s.prefetch(at_b.wrapping_add(AHEAD / size_of::<T>()));
+        }
         // SAFETY: row p of the right operand is readable for `columns` values.
         let row = unsafe { load::<S, T, C, TAIL>(s, at_b, columns) };
         for (i, sums) in sums.iter_mut().enumerate() {

@@ -1,5 +1,15 @@
 //! f16, IEEE half precision: a sign, five bits of exponent (bias 15), ten of fraction. Block scales are stored so.
 
+use crate::pod::Pod;
+
+/// An f16 by its bits.
+#[derive(Clone, Copy, Debug)]
+#[repr(transparent)]
+pub(crate) struct F16(pub u16);
+
+// SAFETY: a plain number.
+unsafe impl Pod for F16 {}
+
 /// The f32 that an f16 stands for, subnormals, infinities and not-a-numbers included.
 #[inline(always)]
 pub const fn decode(bits: u16) -> f32 {

@@ -24,6 +24,7 @@ pub mod f16;
 mod fit;
 pub mod fp8;
 mod grid;
+mod halves;
 mod iq1_m;
 mod iq1_s;
 mod iq2_s;
@@ -166,6 +167,12 @@ impl<'a> Stored<'a> {
         [self.n, self.k]
     }
 
+    /// So many rows are interleaved; 0 if none are.
+    #[inline(always)]
+    pub(crate) fn lanes(&self) -> usize {
+        self.lanes
+    }
+
     /// The bytes of a row.
     #[inline(always)]
     pub(crate) fn row_bytes(&self) -> usize {
@@ -183,6 +190,7 @@ impl<'a> Stored<'a> {
     /// Writes columns `from..from + out.len()` of a row of floats as f32; both ends lie between blocks.
     #[inline(always)]
     pub(crate) fn decode_floats(&self, row: usize, from: usize, out: &mut [f32]) {
+        debug_assert_eq!(self.lanes, 0);
         let bytes = self.part(row, from, from + out.len());
         match self.format {
             Format::F32 => {
@@ -255,7 +263,13 @@ impl Coding {
 /// # Shapes
 /// w [n, k], out [rows, k]
 pub fn decode_rows(isa: Isa, w: Stored<'_>, first: usize, out: &mut [f32]) {
-    let Some(coding) = Coding::of(w.format) else { return decode_float_rows(isa, w, first, out) };
+    let Some(coding) = Coding::of(w.format) else {
+        return if w.lanes > 0 {
+            halves::decode_interleaved(isa, w, first, out)
+        } else {
+            decode_float_rows(isa, w, first, out)
+        };
+    };
     if w.lanes > 0 {
         return panel::decode_interleaved(isa, &coding, w, first, out);
     }

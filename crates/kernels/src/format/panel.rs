@@ -18,23 +18,22 @@
 //!     3, 5 bits     then one whose bit w of every byte is the last bit of word w
 //! ```
 //!
-//! Rows behind the last one are zeros. Nothing is lost and nothing is computed anew, so a product has the same bits.
+//! Rows behind the last one are zeros. Nothing is lost and nothing is computed anew, so a product has the same bits. Rows of
+//! F16 and BF16 lie as `halves` says.
 
 use std::ops::Range;
 
 use minke_spec::Format;
 
-use super::{Coding, Stored, write_values};
+use super::{Coding, Stored, halves, write_values};
 use crate::device::{Cpu, Parts};
 use crate::isa::Isa;
-use crate::simd::{Simd, simd_fn};
+use crate::simd::{LANES, Simd, simd_fn};
 
 /// The number of the layout of interleaved rows, which files of them name: another layout gets another number.
-pub const LAYOUT: u32 = 2;
+pub const LAYOUT: u32 = 3;
 /// Columns of a panel: a whole block of every format of codes.
 pub(crate) const DEPTH: usize = 256;
-/// The most lanes that a register has.
-pub(crate) const LANES: usize = 16;
 /// How far ahead of what is read interleaved rows are fetched: what a thread reads while memory answers.
 pub(crate) const AHEAD: usize = 4096;
 /// Bytes of a line of the cache.
@@ -228,6 +227,9 @@ impl Coding {
 impl<'a> Stored<'a> {
     /// Bytes of `[n, k]` with its rows interleaved for registers of so many lanes; none if the format has no such layout.
     pub fn interleaved_len(format: Format, lanes: usize, n: usize, k: usize) -> Option<usize> {
+        if halves::is_half(format) {
+            return halves::len(lanes, n, k);
+        }
         let coding = Coding::of(format)?;
         let part = |depth: usize| coding.interleaved_bytes(depth).map(|(_, bytes)| bytes);
         let per_lane = (k / DEPTH).checked_mul(part(DEPTH)?)?.checked_add(part(k % DEPTH)?)?;
@@ -249,8 +251,11 @@ impl<'a> Stored<'a> {
     }
 }
 
-/// Lanes for which a path interleaves rows of a format; none if it has no such layout.
+/// Rows of a format that a path interleaves; none if it has no such layout.
 pub(crate) fn interleaved_lanes(isa: Isa, format: Format) -> Option<usize> {
+    if halves::is_half(format) {
+        return Some(2 * lanes(isa));
+    }
     Coding::of(format)?.factors.map(|_| lanes(isa))
 }
 
@@ -259,9 +264,13 @@ pub(crate) fn interleaved_lanes(isa: Isa, format: Format) -> Option<usize> {
 /// # Panics
 /// If the format has no such layout, they are interleaved already, or there is room for another number of bytes.
 pub(crate) fn interleave(cpu: &Cpu, w: Stored<'_>, bytes: &mut [u8]) {
-    let (lanes, [n, k]) = (lanes(cpu.isa()), w.shape());
-    let Some(coding) = Coding::of(w.format) else { panic!("{} has no codes", w.format.name()) };
+    let [n, k] = w.shape();
+    let lanes = interleaved_lanes(cpu.isa(), w.format).unwrap_or_default();
     assert_eq!((Some(bytes.len()), w.lanes), (Stored::interleaved_len(w.format, lanes, n, k), 0));
+    if halves::is_half(w.format) {
+        return halves::interleave(cpu, w, lanes, bytes);
+    }
+    let Some(coding) = Coding::of(w.format) else { panic!("{} has no codes", w.format.name()) };
     let groups = n.div_ceil(lanes);
     let each = bytes.len() / groups.max(1);
     let all = Parts::new(bytes);

@@ -20,6 +20,9 @@ pub(crate) use portable::Portable;
 #[cfg(target_arch = "x86_64")]
 pub(crate) use x86::{Avx2, Avx512};
 
+/// The most lanes that a register has.
+pub(crate) const LANES: usize = 16;
+
 /// A vector of `LANES` floats of one instruction set.
 ///
 /// A value of an implementing type is made only by [`simd_fn!`], after the instruction set was detected.

@@ -7,7 +7,10 @@ use minke_spec::Format;
 
 use crate::amx::{Configured, SIDE, Tiles};
 use crate::device::{Buffer, Cpu, Parts};
-use crate::format::panel::{AHEAD, DEPTH, LANES, LINE, Panel, UNIT, unpack_unit};
+use crate::element::Element;
+use crate::format::bf16::Bf16;
+use crate::format::f16::F16;
+use crate::format::panel::{AHEAD, DEPTH, LINE, Panel, UNIT, unpack_unit};
 use crate::format::{Coding, Stored, decode_rows};
 use crate::isa::Isa;
 use crate::ops::bf16_matmul;
@@ -16,8 +19,8 @@ use crate::ops::matmul::cpu::heads::strided_nn;
 use crate::ops::matmul::cpu::matmul_nn_add;
 use crate::ops::matmul::{HeadSlice, Size};
 use crate::ops::split::by_rows;
-use crate::simd::{Simd, simd_fn};
-use crate::tile::{Left, Output, Right, panel_width, product};
+use crate::simd::{LANES, Simd, simd_fn};
+use crate::tile::{self, Left, Output, Right, panel_width};
 
 /// Elements of x that share a scale.
 const BLOCK: usize = 32;
@@ -357,7 +360,11 @@ simd_fn! {
         let width = panel_width::<S>();
         assert!(depth <= FLOAT_DEPTH && n <= width && rows.len() == width * FLOAT_DEPTH && panel.len() == rows.len());
         for (j, row) in rows.chunks_exact_mut(FLOAT_DEPTH).take(n).enumerate() {
-            w.decode_floats(first + j, from, &mut row[..depth]);
+            if w.lanes() > 0 {
+                w.decode_halves(first + j, from, &mut row[..depth]);
+            } else {
+                w.decode_floats(first + j, from, &mut row[..depth]);
+            }
         }
         for half in 0..2 {
             let from: *const u32 = rows[half * S::LANES * FLOAT_DEPTH..].as_ptr().cast();
@@ -376,13 +383,35 @@ simd_fn! {
     /// As [`product`].
     unsafe fn float_product<S>(s: S, shape: (usize, usize, usize), a: Left, b: Right, c: Output, accumulate: bool) {
         // SAFETY: the caller's promise.
-        unsafe { product(s, shape, a, b, c, accumulate) };
+        unsafe { tile::product(s, shape, a, b, c, accumulate) };
     }
 
     /// Takes zero from the codes of a panel, which have a sign then.
     fn take_zero<S>(_s: S, coding: &Coding, panel: &mut Panel) {
         if let Some(zero) = coding.zero {
             panel.codes.iter_mut().for_each(|code| *code = code.wrapping_sub(zero));
+        }
+    }
+
+    /// Computes columns of y for rows of halves that lie as products take them.
+    ///
+    /// # Safety
+    /// As [`float_columns`]; groups of interleaved rows of T begin with the first column.
+    unsafe fn half_columns<S, T: Element>(s: S, x: &[f32], k: usize, product: &Product<'_>, columns: Range<usize>, y: &Parts<'_, f32>) {
+        let Product { w, first, x_first, x_step, m, y_first, y_row, .. } = *product;
+        let width = panel_width::<S>();
+        // Few rows read a group at once, for many it is a part that stays in the first cache.
+        let depth = if m <= S::TILE_ROWS { k } else { FLOAT_DEPTH };
+        for from in (0..k).step_by(depth) {
+            for at in columns.clone().step_by(width) {
+                let (n, depth) = (width.min(columns.end - at), depth.min(k - from));
+                let group = &w.group((first + at) / width)[from * width..][..depth * width];
+                let left = Left { pointer: x[x_first * k + from..].as_ptr(), row: x_step * k, column: 1 };
+                let right = Right { pointer: group.as_ptr().cast::<T>(), row: width, panel: 0 };
+                let out = Output { pointer: y.pointer(y_first + at), row: y_row };
+                // SAFETY: the caller's promise; the group has `width` columns.
+                unsafe { tile::product(s, (m, n, depth), left, right, out, from > 0) };
+            }
         }
     }
 
@@ -510,6 +539,17 @@ unsafe fn float_columns(
     y: &Parts<'_, f32>,
 ) {
     let width = float_width(isa);
+    let w = product.w;
+    if w.lanes() > 0 && (product.first + columns.start).is_multiple_of(w.lanes()) {
+        assert_eq!(w.lanes(), width, "rows interleaved for registers of other lanes");
+        // SAFETY: the caller's promise; the groups begin there.
+        return unsafe {
+            match w.format() {
+                Format::F16 => half_columns::<F16>(isa, x, k, product, columns, y),
+                _ => half_columns::<Bf16>(isa, x, k, product, columns, y),
+            }
+        };
+    }
     let mut rows = [0.0f32; 2 * LANES * FLOAT_DEPTH];
     let mut panel = [0.0f32; 2 * LANES * FLOAT_DEPTH];
     let (rows, panel) = (&mut rows[..width * FLOAT_DEPTH], &mut panel[..width * FLOAT_DEPTH]);
