@@ -47,7 +47,10 @@ pub fn settings() -> Vec<(String, String)> {
         "MINKE_LOG",
         "MINKE_GRACE_SECONDS",
     ];
-    NAMES.iter().filter_map(|name| Some(((*name).to_owned(), variable(name)?))).collect()
+    // In every pod beside a Service called minke, Kubernetes sets MINKE_PORT to its address: tcp://10.0.0.1:80.
+    let is_link = |name: &str, value: &str| name == "MINKE_PORT" && value.contains("://");
+    let settings = NAMES.iter().filter_map(|name| Some(((*name).to_owned(), variable(name)?)));
+    settings.filter(|(name, value)| !is_link(name, value)).collect()
 }
 
 /// The key of a server that was started with keys, for programs that use it.

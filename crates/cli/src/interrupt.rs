@@ -1,4 +1,5 @@
-//! Ctrl-C: the first one stops what runs at its next clean point; the second ends the program at once.
+//! Ctrl-C: the first one stops what runs at its next clean point; the second ends the program at once. SIGTERM, by which schedulers
+//! and containers end a program, is as good, but for a conversation, which Ctrl-C does not end.
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -8,7 +9,7 @@ use anyhow::Context;
 
 use crate::error::Exit;
 
-/// Whether Ctrl-C was pressed.
+/// Whether the program was asked to stop.
 #[derive(Clone)]
 pub struct Interrupt(Arc<AtomicBool>);
 
@@ -29,7 +30,17 @@ impl Interrupt {
         Ok(Self(raised))
     }
 
-    /// Lets Ctrl-C end the program at once, for work that leaves nothing half-done.
+    /// A flag that Ctrl-C and SIGTERM raise from now on.
+    ///
+    /// # Errors
+    /// If the operating system refuses.
+    pub fn install_with_terminate() -> anyhow::Result<Self> {
+        let interrupt = Self::install()?;
+        minke_sys::terminate_as_interrupt().context("cannot listen for SIGTERM")?;
+        Ok(interrupt)
+    }
+
+    /// Lets Ctrl-C and SIGTERM end the program at once, for work that leaves nothing half-done.
     ///
     /// # Errors
     /// If the operating system refuses.
@@ -38,7 +49,8 @@ impl Interrupt {
             eprintln!("minke: interrupted");
             std::process::exit(Exit::Interrupted as i32);
         };
-        ctrlc::set_handler(on_signal).context("cannot listen for Ctrl-C")
+        ctrlc::set_handler(on_signal).context("cannot listen for Ctrl-C")?;
+        minke_sys::terminate_as_interrupt().context("cannot listen for SIGTERM")
     }
 
     /// Whether the flag is up.

@@ -119,6 +119,17 @@ fn values_of_the_run_can_be_replaced() {
 
 #[test]
 fn ctrl_c_stops_a_run_that_then_ends_as_if_nothing_had_been() {
+    stops_and_goes_on("-INT");
+}
+
+/// What Slurm and Kubernetes send, the latter to process 1 of a container, which nothing ends that it has no handler for.
+#[cfg(target_os = "linux")]
+#[test]
+fn sigterm_stops_a_run_as_ctrl_c_does() {
+    stops_and_goes_on("-TERM");
+}
+
+fn stops_and_goes_on(signal: &str) {
     let folder = folder_with_run();
     let at = folder.path();
     let train = |out| {
@@ -131,7 +142,7 @@ fn ctrl_c_stops_a_run_that_then_ends_as_if_nothing_had_been() {
     while metrics("a").lines().count() < 25 {
         std::thread::sleep(std::time::Duration::from_millis(5));
     }
-    assert!(Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap().success());
+    assert!(Command::new("kill").args([signal, &child.id().to_string()]).status().unwrap().success());
     let done = Done::of(child.wait_with_output().unwrap());
     assert_eq!(done.code, 6, "{}", done.err);
     assert!(done.err.contains("minke: interrupted in stage base after step"), "{}", done.err);

@@ -37,6 +37,9 @@ pub(crate) struct App {
     pub streaming: Streaming,
     /// What answers in place of the engine, in tests.
     pub script: Option<Script>,
+    /// Whether the server ends: it takes no connection, and those that are there end with what they work on.
+    closing: watch::Sender<bool>,
+    /// Whether streams end as well.
     stop: watch::Sender<bool>,
     /// Makes ids and seeds that nobody can guess.
     random: RandomState,
@@ -79,6 +82,7 @@ impl App {
             document: OnceLock::new(),
             streaming: Streaming { stop: stop.subscribe(), stall, keepalive: KEEPALIVE },
             script: None,
+            closing: watch::Sender::new(false),
             stop,
             random: RandomState::new(),
             counter: AtomicU64::new(0),
@@ -136,6 +140,22 @@ impl App {
             Ok(keys) => *self.keys.write().unwrap_or_else(PoisonError::into_inner) = keys.into(),
             Err(error) => (self.warn)(&format!("the keys stay as they were: {error}")),
         }
+    }
+
+    /// Begins the end of the server; what is under way goes on.
+    pub(crate) fn close(&self) {
+        self.closing.send_replace(true);
+    }
+
+    /// Whether the end has begun.
+    pub(crate) fn is_closing(&self) -> bool {
+        *self.closing.borrow()
+    }
+
+    /// Waits until the end begins.
+    pub(crate) async fn closing(&self) {
+        // An error says that the server is gone.
+        let _ = self.closing.subscribe().wait_for(|closing| *closing).await;
     }
 
     /// Asks all streams to end.

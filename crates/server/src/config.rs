@@ -57,7 +57,7 @@ pub struct ServerConfig {
     pub page: bool,
     /// How a line about each request is written; it says nothing of what was asked or answered.
     pub log: LogFormat,
-    /// Seconds that a shutdown gives to what is under way.
+    /// Seconds that a shutdown gives to what is under way; then streams end with an error.
     pub grace_seconds: u64,
 }
 

@@ -241,7 +241,7 @@ async fn events(State(app): State<Arc<App>>, Extension(board): Extension<Arc<Boa
             }
             tokio::select! {
                 () = sleep(BETWEEN_EVENTS) => {}
-                () = streaming.stopped() => return,
+                () = app.closing() => return,
             }
             text = tokio::select! {
                 changed = news.changed() => match changed {
@@ -250,7 +250,7 @@ async fn events(State(app): State<Arc<App>>, Extension(board): Extension<Arc<Boa
                 },
                 // A comment, which says that the stream lives.
                 () = sleep(streaming.keepalive) => ":\n\n".into(),
-                () = streaming.stopped() => return,
+                () = app.closing() => return,
                 () = sender.closed() => return,
             };
         }

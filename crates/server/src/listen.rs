@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::path::Path;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -30,6 +31,9 @@ use crate::{Error, Result};
 const HEAD_BYTES: usize = 64 << 10;
 /// Header lines of a request.
 const HEADERS: usize = 128;
+
+/// How long streams may take to say that the server stops, when their time is over.
+const LAST_WORDS: Duration = Duration::from_millis(500);
 
 /// Threads for connections. The engine has its own; these wait most of the time.
 const THREADS: usize = 2;
@@ -116,7 +120,7 @@ impl Server {
     }
 
     /// Serves until the process is asked to end (SIGTERM, Ctrl-C) or the loader stops it, then gives what is under way a
-    /// while to end. SIGHUP makes it read the file of keys again.
+    /// while to end, unless the process is asked once more. SIGHUP makes it read the file of keys again.
     ///
     /// # Errors
     /// If the system does not let it listen for signals.
@@ -192,7 +196,7 @@ async fn accept(
                     continue;
                 }
             },
-            () = app.streaming.stopped() => break,
+            () = app.closing() => break,
         };
         while connections.try_join_next().is_some() {}
         let Ok((stream, place)) = accepted else {
@@ -217,10 +221,16 @@ async fn accept(
         });
     }
     drop(listener);
+    app.close();
+    let mut all = pin!(async { while connections.join_next().await.is_some() {} });
+    tokio::select! {
+        () = &mut all => return,
+        () = sleep(Duration::from_secs(app.config.grace_seconds)) => {}
+        () = async { while !matches!(Signals::next(&mut signals).await, Asked::End) {} } => {}
+    }
     app.stop();
-    let all = async { while connections.join_next().await.is_some() {} };
     // What has not ended by then is cut off.
-    let _ = timeout(Duration::from_secs(app.config.grace_seconds), all).await;
+    let _ = timeout(LAST_WORDS, all).await;
 }
 
 /// Gives a server its model.
@@ -245,12 +255,12 @@ impl Loader {
 
     /// Whether the server ends.
     pub fn is_stopped(&self) -> bool {
-        *self.app.streaming.stop.borrow()
+        self.app.is_closing()
     }
 
-    /// Ends the server, because there will be no model.
+    /// Ends the server, as a signal does.
     pub fn stop(&self) {
-        self.app.stop();
+        self.app.close();
     }
 }
 
@@ -293,7 +303,7 @@ where
     tokio::select! {
         // How a connection breaks is the client's matter.
         _ = &mut served => {}
-        () = app.streaming.stopped() => {
+        () = app.closing() => {
             served.as_mut().graceful_shutdown();
             let _ = served.await;
         }

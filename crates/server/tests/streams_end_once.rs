@@ -100,6 +100,38 @@ fn a_server_that_stops_says_so_in_every_stream() {
 }
 
 #[test]
+fn a_server_that_stops_lets_answers_end_and_takes_no_more() {
+    let mut server = Running::start(wanderer, "grace_seconds = 30");
+    let mut body = endless(PATHS[0]);
+    body["max_tokens"] = json!(1500);
+    let body = body.to_string();
+    let mut stream = server.connect();
+    stream.write_all(&server.head("POST", PATHS[0], &[("content-type", "application/json")], body.len())).unwrap();
+    stream.write_all(body.as_bytes()).unwrap();
+    stream.read_exact(&mut [0; 64]).unwrap();
+    let begun = Instant::now();
+    server.stop();
+    let mut rest = String::new();
+    stream.read_to_string(&mut rest).unwrap();
+    server.join();
+    assert!(begun.elapsed() < Duration::from_secs(25), "nothing is waited for that has ended");
+    assert!(rest.contains("\"finish_reason\":\"length\"") && rest.contains("data: [DONE]"), "{rest}");
+    assert!(std::net::TcpStream::connect(&server.address).is_err());
+
+    // What takes longer than the grace goes on until then.
+    let mut server = Running::start(brooder, "grace_seconds = 1");
+    let mut stream = begin(&server, PATHS[0]);
+    stream.read_exact(&mut [0; 64]).unwrap();
+    let begun = Instant::now();
+    server.stop();
+    let mut rest = String::new();
+    stream.read_to_string(&mut rest).unwrap();
+    server.join();
+    let seconds = begun.elapsed().as_secs_f64();
+    assert!((1.0..4.0).contains(&seconds) && rest.contains("the server stops"), "after {seconds} s: {rest}");
+}
+
+#[test]
 fn more_than_may_wait_are_told_to_come_again() {
     let server = Running::start(brooder, "max_running = 1\nmax_waiting = 1");
     let first = begin(&server, PATHS[0]);

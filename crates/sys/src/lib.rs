@@ -1,5 +1,5 @@
 //! Services of the operating system: files as memory ([`Bytes`]), files that appear whole ([`atomic`]), how the allocator
-//! shares out memory ([`few_arenas`]), processes that may do little ([`confine`]), other processes of the same job ([`mpi`]).
+//! shares out memory ([`few_arenas`]), signals ([`terminate_as_interrupt`]), processes that may do little ([`confine`]), other processes of the same job ([`mpi`]).
 //!
 //! With `kernels` the only crate with `unsafe`.
 
@@ -23,6 +23,27 @@ pub fn few_arenas() {
     unsafe {
         libc::mallopt(libc::M_ARENA_MAX, 2);
     }
+}
+
+/// Makes SIGTERM do what SIGINT does, from now on. Without a handler process 1 of a container, which nothing else starts, is not ended
+/// by it, and goes on until it is killed. Other systems than Linux have no containers, and nothing is done.
+///
+/// # Errors
+/// If the system refuses.
+pub fn terminate_as_interrupt() -> io::Result<()> {
+    #[cfg(target_os = "linux")]
+    {
+        extern "C" fn interrupt(_signal: libc::c_int) {
+            // SAFETY: raise may be called in a handler of signals; the arguments are constants.
+            unsafe { libc::raise(libc::SIGINT) };
+        }
+        let handler = interrupt as extern "C" fn(libc::c_int) as *const ();
+        // SAFETY: the handler lives as long as the program, and calls nothing that a handler may not.
+        if unsafe { libc::signal(libc::SIGTERM, handler as libc::sighandler_t) } == libc::SIG_ERR {
+            return Err(io::Error::last_os_error());
+        }
+    }
+    Ok(())
 }
 
 /// Bytes that many may read: a range of a file, mapped or read. Clones share them.

@@ -146,7 +146,7 @@ impl<'a> Writer<'a> {
             planned,
             adapter: None,
             device,
-            interrupt: Interrupt::install()?,
+            interrupt: Interrupt::install_with_terminate()?,
             bar: RefCell::new(Bar::new("MB written", 0, total.div_ceil(MEGABYTE))),
             begun: std::time::Instant::now(),
         })

@@ -37,7 +37,8 @@ pub fn run(args: &Pack) -> Result<()> {
         let reason = "has no weights that are packed: their formats are read as they lie in the file";
         return Err(Exit::BadFile.because(format!("{}: {reason}", archive.path.display())));
     }
-    let (interrupt, bar) = (Interrupt::install()?, RefCell::new(Bar::new("MB packed", 0, bytes.div_ceil(MEGABYTE))));
+    let (interrupt, bar) =
+        (Interrupt::install_with_terminate()?, RefCell::new(Bar::new("MB packed", 0, bytes.div_ceil(MEGABYTE))));
     let path = folder.pack(&archive, &device, &|done| {
         bar.borrow_mut().set(done / MEGABYTE, "");
         !interrupt.is_raised()

@@ -57,7 +57,7 @@ fn train(args: &Train, comm: &Comm) -> Result<()> {
     let mut bases = bases(&config, is_first)?;
     bases.set_ranks(Ranks::sharing(comm.clone(), args.expert_parallel, args.pipeline_parallel)?);
     let device = args.compute.device()?;
-    let interrupt = Interrupt::install()?;
+    let interrupt = Interrupt::install_with_terminate()?;
     let mut watcher: Box<dyn Observer> = match is_first {
         true => Box::new(Watcher { interrupt, bar: None, last: String::new() }),
         false => Box::new(Listener { interrupt }),
