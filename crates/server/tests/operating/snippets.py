@@ -138,21 +138,31 @@ for attempt in range(100):
         time.sleep(0.2)
 proxy.terminate()
 
-deployment, service = yaml.safe_load_all(SNIPPETS["yaml"][0])
+folder = PAGE.parents[1] / "deploy" / "kubernetes" / "serve"
+deployment, service = (yaml.safe_load((folder / f"{name}.yaml").read_text()) for name in ["deployment", "service"])
 pod = deployment["spec"]["template"]
 container = pod["spec"]["containers"][0]
 assert deployment["spec"]["selector"]["matchLabels"] == pod["metadata"]["labels"] == service["spec"]["selector"]
-for probe in ["startupProbe", "readinessProbe"]:
-    assert ask(8080, "GET", container[probe]["httpGet"]["path"]).status == 200
-arguments = container["args"][1:]
+arguments = container["args"]
+arguments[arguments.index("/models/model.gguf")] = str(MODEL)
 arguments[arguments.index("/keys/keys")] = str(KEYS)
-started = start([BINARY, "serve", str(MODEL), "--port", "8090", *arguments], stderr=log)
+# As Kubernetes sets it for the Service, were links not switched off.
+environment = os.environ | {"MINKE_PORT": "tcp://10.43.0.1:80", "XDG_CACHE_HOME": str(FOLDER / "cache")}
+environment |= {variable["name"]: variable["value"] for variable in container["env"] if variable["name"] == "MINKE_GRACE_SECONDS"}
+started = start([BINARY, *arguments, "--port", "8090"], stderr=log, env=environment)
 wait_for(8090, "/ready", started)
+for probe in ["startupProbe", "readinessProbe", "livenessProbe"]:
+    assert ask(8090, "GET", container[probe]["httpGet"]["path"]).status == 200
+body = {"messages": [{"role": "user", "content": "5 8 2 = 11"}], "stream": True, "ignore_eos": True, "max_tokens": 400}
+under_way = ask(8090, "POST", "/v1/chat/completions", FIRST, body)
 started.terminate()
+assert under_way.read().endswith(b"data: [DONE]\n\n")
 assert started.wait(10) == 0
-print("kubernetes: labels agree, probes answer, the arguments start a server")
+print("kubernetes: labels agree, the arguments start a server, probes answer, SIGTERM lets an answer end")
 
-do("promtool", "check", "config", "--syntax-only", file("prometheus.yml", SNIPPETS["yaml"][1]))
+kubernetes = re.findall(r"```yaml\n(.*?)```", (PAGE.parent / "kubernetes.md").read_text(), re.S)
+for snippet in [SNIPPETS["yaml"][0], *kubernetes]:
+    do("promtool", "check", "config", "--syntax-only", file("prometheus.yml", snippet))
 assert ask(8080, "GET", "/metrics").status == 401
 metrics = ask(8080, "GET", "/metrics", FIRST).read().decode()
 do("promtool", "check", "metrics", input=metrics)
