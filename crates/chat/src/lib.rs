@@ -25,7 +25,7 @@ pub use error::{Error, Result};
 pub use event::{Event, FinishReason, Piece, Reply, ThoughtLimit, Usage};
 pub use generation::{GenerationConfig, SamplingOptions};
 pub use locate::locate;
-pub use memory_plan::{CACHE_DTYPE, CHUNK_TOKENS, MIN_CONTEXT, MemoryPlan, MemoryPlanner, SpeedEstimate};
+pub use memory_plan::{CACHE_DTYPE, CHUNK_TOKENS, MIN_CONTEXT, MemoryPlan, MemoryPlanner};
 pub use model::{ChatModel, Identity, Summary, Thinking};
 pub use packed::PackedFolder;
 pub use prefix_store::DiskCache;

@@ -1,5 +1,5 @@
-//! Memory that a model takes with a context, the longest context that fits, and the speed to expect: all from the headers of
-//! its files. What loads the model uses the same functions as what only reports.
+//! Memory that a model takes with a context, the longest context that fits, and the weights that a token meets: all from the
+//! headers of its files. What loads the model uses the same functions as what only reports.
 
 use std::collections::BTreeMap;
 
@@ -11,7 +11,6 @@ use minke_tensor::{Device, Dtype, PAGE_TOKENS, StoredWeight};
 use minke_weights::{Archive, Component, ComponentBytes, Packed};
 use serde::Serialize;
 
-use crate::machine::weight_rate;
 use crate::units::gigabytes;
 use crate::{Error, Result};
 
@@ -182,36 +181,26 @@ impl<'a> MemoryPlanner<'a> {
             .and_then(|format| StoredWeight::interleaved_bytes(format, bytes))
     }
 
-    /// How fast a model would write, from how fast weights of its formats are multiplied on this machine, now.
-    ///
-    /// # Units
-    /// `bandwidth` of memory: bytes per second
-    ///
-    /// # Errors
-    /// If a format cannot be multiplied.
-    pub fn speed(&self, device: &Device, context: usize, bandwidth: f64) -> Result<SpeedEstimate> {
+    /// The bytes of weights that one token meets, by format: of all layers, and of the product that gives logits.
+    pub fn met_by_a_token(&self) -> [BTreeMap<Format, f64>; 2] {
         let config = &self.archive.config;
-        let mut by_format = BTreeMap::<Format, f64>::new();
+        let [mut layers, mut head] = [const { BTreeMap::new() }; 2];
         for ((component, name), bytes) in &self.components {
-            if let Some(format) = Format::from_name(name) {
-                *by_format.entry(format).or_default() += bytes.stored as f64 * visited(config, *component);
+            let share = visited(config, *component);
+            if let Some(format) = Format::from_name(name).filter(|_| share > 0.0) {
+                let to = match component {
+                    Component::Embedding | Component::Head => &mut head,
+                    _ => &mut layers,
+                };
+                *to.entry(format).or_default() += bytes.stored as f64 * share;
             }
         }
-        let active: f64 = by_format.values().sum();
-        let (mut seconds, interleaved) = (0.0, !matches!(self.layout, Layout::Mapped));
-        for (format, bytes) in by_format {
-            // Norms and biases are not worth a measurement.
-            if bytes > 0.01 * active {
-                seconds += bytes / weight_rate(device, format, interleaved, config.hidden_size, bytes as u64)?;
-            }
-        }
-        let cache = (context * kv_bytes_per_token(config, CACHE_DTYPE.format())) as f64 / bandwidth;
-        Ok(SpeedEstimate {
-            active_bytes_per_token: active as u64,
-            bytes_per_second: active / seconds,
-            tokens_per_second: 1.0 / seconds,
-            tokens_per_second_at_context: 1.0 / (seconds + cache),
-        })
+        [layers, head]
+    }
+
+    /// Whether products read interleaved rows, where a format has them.
+    pub fn is_interleaved(&self) -> bool {
+        !matches!(self.layout, Layout::Mapped)
     }
 
     /// The context that a model gets in so much memory: what was asked for, else the longest that fits.
@@ -269,17 +258,4 @@ fn work_per_token(config: &ModelConfig) -> u64 {
         config.moe.as_ref().map_or(0, |moe| moe.num_experts_per_tok * (2 * width + 3 * moe.moe_intermediate_size));
     // A quarter more for the codes that inputs of products become, and for sizes that buffers are rounded to.
     5 * (6 * width + attention + (3 * dense).max(experts)) as u64
-}
-
-/// What one token of an answer reads, and how fast that goes.
-#[derive(Debug, Serialize)]
-pub struct SpeedEstimate {
-    /// Weights that a token meets: of the experts those that it visits.
-    pub active_bytes_per_token: u64,
-    /// How fast they are multiplied here, all formats together.
-    pub bytes_per_second: f64,
-    /// Tokens of an answer with little before it.
-    pub tokens_per_second: f64,
-    /// Tokens of an answer at the end of the context, the cache read at the speed of memory.
-    pub tokens_per_second_at_context: f64,
 }

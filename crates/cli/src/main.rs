@@ -10,6 +10,7 @@ mod files;
 mod interrupt;
 mod live;
 mod locate;
+mod measured;
 mod metadata;
 mod printer;
 mod progress;

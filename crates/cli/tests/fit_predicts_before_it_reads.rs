@@ -193,3 +193,45 @@ fn the_doctor_knows_the_machine() {
     assert_eq!(said["gpu"]["used"], false);
     assert!(std::fs::read_dir(folder.path()).unwrap().next().is_none(), "nothing is left behind");
 }
+
+#[test]
+fn the_planner_reads_what_the_doctor_measured() {
+    let folder = tempfile::tempdir().unwrap();
+    thinker(folder.path());
+    let done = minke(folder.path(), &["doctor", "--part", "here"]);
+    assert_eq!(done.code, 0, "{done:?}");
+    std::fs::write(folder.path().join("here.toml"), &done.out).unwrap();
+    assert_eq!(minke(folder.path(), &["convert", "thinker", "m.gguf"]).code, 0);
+    let plan = |args: &[&str]| {
+        let here = ["--part", "here", "--hardware", "here.toml", "--json"];
+        json(&minke(folder.path(), &[&["plan"], args, &here].concat()))
+    };
+    let fact = |said: &Value, name: &str| {
+        let facts = said["facts"].as_array().unwrap();
+        facts.iter().find(|fact| fact["name"] == name).unwrap()["value"].as_f64().unwrap()
+    };
+    let said = plan(&["fit", "m.gguf", "--context", "64"]);
+    assert!(fact(&said, "answer behind it, tokens/s") > 0.0 && fact(&said, "prompt, tokens/s") > 0.0, "{said}");
+    // The memory is that of minke fit for as much as the machine has.
+    let fit = json(&minke(folder.path(), &["fit", "m.gguf", "--context", "64", "--json"]));
+    assert_eq!(fact(&said, "memory needed"), fit["need"]["total"].as_f64().unwrap());
+    let rests = said["assumptions"].as_array().unwrap();
+    assert!(
+        rests.iter().all(|one| one["source"].as_str().unwrap().starts_with("measured by minke doctor on ")),
+        "{said}"
+    );
+    std::fs::write(
+        folder.path().join("s.json"),
+        r#"{"model_type": "llama", "architectures": ["LlamaForCausalLM"], "num_attention_heads": 2, "num_key_value_heads": 1,
+            "head_dim": 32, "hidden_act": "silu", "rms_norm_eps": 1e-6, "hidden_size": 64, "num_hidden_layers": 2,
+            "intermediate_size": 128, "vocab_size": 256, "rope_theta": 10000.0, "max_position_embeddings": 64,
+            "tie_word_embeddings": false, "bos_token_id": 0, "eos_token_id": 1}"#,
+    )
+    .unwrap();
+    let step = |precision: &str, more: &[&str]| {
+        let run = ["train", "s.json", "--count", "1", "--batch", "8", "--sequence", "64", "--precision", precision];
+        fact(&plan(&[&run, more].concat()), "seconds of a step")
+    };
+    assert!(step("f32", &[]) > 0.0 && step("bf16", &[]) > 0.0);
+    assert!(step("f32", &["--set", "here.f32_flops=1e6"]) > 100.0 * step("f32", &[]));
+}

@@ -44,7 +44,7 @@ fn every_verb_has_exactly_its_flags() {
         ("plan fit", "assume context count hardware help json part set svg"),
         ("plan balance", "groups hardware help json nodes ranks slots svg"),
         ("plan hardware", "hardware help json svg"),
-        ("doctor", "help json threads"),
+        ("doctor", "help json part threads"),
         ("pull", "help json offline revision"),
         ("list", "help json"),
         ("rm", "help json"),

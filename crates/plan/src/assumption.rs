@@ -97,12 +97,12 @@ impl Ledger {
     ///
     /// # Errors
     /// If it has no sourced value, or what was set is not positive.
-    pub fn figure(&mut self, part: &Part, figure: &'static str) -> Result<f64, Error> {
+    pub fn figure(&mut self, part: &Part, figure: &str) -> Result<f64, Error> {
         let unit = unit_of(figure).unwrap_or_default();
         let known = part.figures.get(figure);
         let name = format!("{}.{figure}", part.name);
         match (self.set.get(&name), known) {
-            (None, None) => Err(Error::NoFigure { part: part.name.clone(), figure, unit }),
+            (None, None) => Err(Error::NoFigure { part: part.name.clone(), figure: figure.to_owned(), unit }),
             (Some(&value), None) => self.positive(&name, value, unit, SET),
             (_, Some(known)) => self.positive(&name, known.value, unit, &known.source),
         }

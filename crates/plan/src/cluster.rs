@@ -16,6 +16,8 @@ pub enum Arithmetic {
     Fp8,
     /// BF16 throughout.
     Bf16,
+    /// F32 throughout, on a machine that was measured.
+    F32,
 }
 
 impl Arithmetic {
@@ -24,6 +26,7 @@ impl Arithmetic {
         match self {
             Self::Fp8 => "fp8",
             Self::Bf16 => "bf16",
+            Self::F32 => "f32",
         }
     }
 }
@@ -64,6 +67,10 @@ impl Cluster {
         let arithmetic = match arithmetic {
             Some(Arithmetic::Fp8) if !has_fp8 => {
                 return Err(Error::invalid("precision", "fp8", format!("{} has no FP8 rate; use bf16", part.name)));
+            }
+            Some(Arithmetic::F32) => {
+                let reason = "for clusters fp8 or bf16; f32 on one machine that minke doctor --part measured";
+                return Err(Error::invalid("precision", "f32", reason));
             }
             Some(asked) => asked,
             None if has_fp8 => Arithmetic::Fp8,

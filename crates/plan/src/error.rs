@@ -22,7 +22,7 @@ pub enum Error {
         /// Name of the part.
         part: String,
         /// Name of the figure.
-        figure: &'static str,
+        figure: String,
         /// Its unit.
         unit: &'static str,
     },

@@ -2,14 +2,16 @@
 
 use std::collections::BTreeMap;
 
+use minke_spec::Format;
 use serde::{Deserialize, Serialize};
 
 use crate::Error;
 
 /// The figures that a part may have, and their units.
 ///
-/// Rates are dense. Bandwidths of links are per direction: `scale_up` joins the parts of a node, `scale_out` nodes.
-pub const FIGURES: [(&str, &str); 10] = [
+/// Rates are dense. Bandwidths of links are per direction: `scale_up` joins the parts of a node, `scale_out` nodes. From `f32_flops` on they
+/// are those of a machine that `minke doctor` measured with the engine's own kernels, as is `bf16_flops` there.
+pub const FIGURES: [(&str, &str); 21] = [
     ("memory_bytes", "bytes"),
     ("memory_bandwidth", "bytes/s"),
     ("bf16_flops", "FLOP/s"),
@@ -20,11 +22,34 @@ pub const FIGURES: [(&str, &str); 10] = [
     ("power", "W"),
     ("rent", "USD/h"),
     ("disk_bandwidth", "bytes/s"),
+    ("f32_flops", "FLOP/s"),
+    ("f32_head_flops", "FLOP/s"),
+    ("f32_attention_flops", "FLOP/s"),
+    ("bf16_head_flops", "FLOP/s"),
+    ("bf16_attention_flops", "FLOP/s"),
+    ("train_pointwise_bandwidth", "bytes/s"),
+    ("prompt_attention_flops", "FLOP/s"),
+    ("prompt_pointwise_bandwidth", "bytes/s"),
+    ("cache_bandwidth", "bytes/s"),
+    ("sample_bandwidth", "bytes/s"),
+    ("operation_seconds", "s"),
 ];
 
 /// The unit of a figure, if it exists.
+///
+/// Beside [`FIGURES`] a measured part has two for each format of weights: `decode_q4_k`, the bytes of weights that are multiplied with one
+/// token per second, and `prefill_q4_k`, the FLOP per second of products with a prompt.
 pub fn unit_of(figure: &str) -> Option<&'static str> {
-    FIGURES.iter().find(|(name, _)| *name == figure).map(|(_, unit)| *unit)
+    let of_format = |prefix: &str| {
+        let format = figure.strip_prefix(prefix)?;
+        Format::ALL.iter().find(|known| known.name().to_lowercase() == format)
+    };
+    match FIGURES.iter().find(|(name, _)| *name == figure) {
+        Some((_, unit)) => Some(unit),
+        None if of_format("decode_").is_some() => Some("bytes/s"),
+        None if of_format("prefill_").is_some() => Some("FLOP/s"),
+        None => None,
+    }
 }
 
 /// A value with its source.
@@ -55,7 +80,7 @@ pub struct Part {
     /// Its name for people.
     pub title: String,
     /// Its figures by name; those without a source are absent.
-    pub figures: BTreeMap<&'static str, Figure>,
+    pub figures: BTreeMap<String, Figure>,
     /// A rule on its export, if one is recorded.
     pub export: Option<Export>,
 }
@@ -157,16 +182,20 @@ fn part(mut row: BTreeMap<String, toml::Value>, sources: &BTreeMap<String, Sourc
             export = Some(Export { source: cited(&row.source, "export")?, rule: row.rule, date: row.date });
             continue;
         }
-        let Some((figure, unit)) = FIGURES.iter().find(|(figure, _)| *figure == key) else {
+        let Some(unit) = unit_of(&key) else {
             let known: Vec<&str> = FIGURES.iter().map(|(figure, _)| *figure).collect();
-            return Err(format!("{name}: {key} is not a figure; figures: {}, and export", known.join(", ")));
+            return Err(format!(
+                "{name}: {key} is not a figure; figures: {}, decode_FORMAT, prefill_FORMAT, and export",
+                known.join(", ")
+            ));
         };
         let (value, source): (f64, String) =
             value.try_into().map_err(|_| format!("{name}: {key} must be [value in {unit}, \"key of its source\"]"))?;
         if !(value.is_finite() && value > 0.0) {
             return Err(format!("{name}: {key} = {value} must be a number above 0"));
         }
-        figures.insert(*figure, Figure { value, source: cited(&source, key.as_str())? });
+        let source = cited(&source, &key)?;
+        figures.insert(key, Figure { value, source });
     }
     Ok(Part { name, title, figures, export })
 }

@@ -12,6 +12,7 @@
 //! | how long a step takes | [`time`] |
 //! | which rank holds which expert | [`balance`] |
 //! | how fast tokens are read and written | [`serve`] |
+//! | what one measured machine does | [`machine`] |
 //! | answers to whole questions | [`questions`] |
 
 pub mod answer;
@@ -20,6 +21,7 @@ pub mod balance;
 pub mod cluster;
 mod error;
 pub mod hardware;
+pub mod machine;
 pub mod memory;
 pub mod model;
 mod number;

@@ -33,11 +33,11 @@ impl Rates {
                 (Arithmetic::Fp8, _) => {
                     (fp8, "solved from ISCA25 Table 4 (1F, 1B, 1W, 1F1B) by the counts of DualPipe")
                 }
-                (Arithmetic::Bf16, true) => (
+                (_, true) => (
                     0.252,
                     "DeepSeek-V2 3.2.3 (2024-05): 172.8K H800 hours per T tokens in BF16; of whole steps, so on the slow side",
                 ),
-                (Arithmetic::Bf16, false) => (
+                (_, false) => (
                     0.43,
                     "The Llama 3 Herd of Models, Table 4 (2024-07): 43 % MFU on 8,192 H100 in BF16; of whole steps",
                 ),

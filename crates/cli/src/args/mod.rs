@@ -9,7 +9,7 @@ mod verbs;
 use clap::{CommandFactory, Parser};
 
 pub use self::common::{Adapter, Compute, Model, Output, RunFolder};
-pub use self::plan::{Assumed, Drawn, Plan, PlanTrain};
+pub use self::plan::{Assumed, Drawn, Plan, PlanFit, PlanTrain};
 pub use self::serve::{Config, Serve, Settings};
 pub use self::verbs::*;
 use crate::error::Exit;

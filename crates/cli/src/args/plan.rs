@@ -106,8 +106,9 @@ pub struct PlanTrain {
     /// Order of work in a pipeline: 1f1b, zb1p or dualpipe [default: the faster of 1f1b and dualpipe]
     #[arg(long, value_parser = values::schedule)]
     pub schedule: Option<Schedule>,
-    /// Products with weights: fp8 or bf16 [default: fp8 where the part has it]
-    #[arg(long, value_parser = ["fp8", "bf16"])]
+    /// Products with weights: fp8 or bf16 [default: fp8 where the part has it]; on one machine that was measured f32 or bf16
+    /// [default: f32]
+    #[arg(long, value_parser = ["fp8", "bf16", "f32"])]
     pub precision: Option<String>,
     /// Share of the dense BF16 rate that is reached, in place of the simulated one
     #[arg(long)]
@@ -212,7 +213,8 @@ pub struct PlanServe {
 /// `minke plan fit`
 #[derive(Args)]
 pub struct PlanFit {
-    /// As in the other questions [default: every model that has a name]
+    /// As in the other questions [default: every model that has a name]; a GGUF file with a part that minke doctor --part
+    /// measured: how fast it runs there
     pub model: Option<String>,
     /// Part, as minke plan hardware names it
     #[arg(long)]

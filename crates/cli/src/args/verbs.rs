@@ -267,6 +267,9 @@ pub struct Fit {
 /// `minke doctor`
 #[derive(Args)]
 pub struct Doctor {
+    /// Measure the kernels and write this machine as a file of parts for minke plan, under that name
+    #[arg(long, value_name = "NAME", conflicts_with = "json")]
+    pub part: Option<String>,
     #[command(flatten)]
     pub compute: Compute,
     #[command(flatten)]

@@ -1,4 +1,5 @@
-//! `minke doctor`: what this machine is, as far as running models goes; looked up and measured within three seconds.
+//! `minke doctor`: what this machine is, as far as running models goes; looked up and measured within three seconds. With `--part` it
+//! measures the kernels, which takes longer, and writes the machine as a part for `minke plan --hardware`.
 
 use std::fs::{self, File};
 use std::io::{Read, Write};
@@ -7,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
+use jiff::Timestamp;
 use minke_chat::gigabytes;
 use minke_chat::machine::{bandwidth, memory};
 use minke_eval::verify::code::Interpreter;
@@ -16,7 +18,7 @@ use serde::Serialize;
 
 use super::{print_json, print_line};
 use crate::args::Doctor;
-use crate::environment;
+use crate::{environment, measured};
 
 /// Bytes of the file that is written and read back.
 const DISK_BYTES: usize = 64 << 20;
@@ -109,6 +111,9 @@ struct LayerReport {
 /// Runs `minke doctor`.
 pub fn run(args: &Doctor) -> Result<()> {
     let device = args.compute.device()?;
+    if let Some(name) = &args.part {
+        return print_line(&part(name, &device)?);
+    }
     let memory = memory();
     let report = Report {
         cpu: cpu_report(&device),
@@ -122,6 +127,28 @@ pub fn run(args: &Doctor) -> Result<()> {
         sandbox: sandbox(),
     };
     if args.output.json { print_json(&report) } else { print_line(&report.text()) }
+}
+
+/// This machine as a file of parts.
+fn part(name: &str, device: &Device) -> Result<String> {
+    let CpuReport { name: cpu, threads, path, .. } = cpu_report(device);
+    let cpu = cpu.unwrap_or_else(|| "unknown processor".into());
+    let today = Timestamp::now().strftime("%F");
+    let title = format!("this machine: {cpu}, {threads} threads");
+    let source = format!("measured by minke doctor on {cpu}, {threads} threads, kernels {path}");
+    let quoted = |text: &str| toml::Value::String(text.to_owned()).to_string();
+    let mut lines = vec![
+        "[sources]".to_owned(),
+        format!("doctor = {{ title = {}, date = \"{today}\" }}", quoted(&source)),
+        String::new(),
+        "[[part]]".to_owned(),
+        format!("name = {}", quoted(name)),
+        format!("title = {}", quoted(&title)),
+    ];
+    lines.extend(
+        measured::figures(device)?.into_iter().map(|(figure, value)| format!("{figure} = [{value:.3e}, \"doctor\"]")),
+    );
+    Ok(lines.join("\n"))
 }
 
 fn read(path: &str) -> Option<String> {

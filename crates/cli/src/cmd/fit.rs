@@ -4,8 +4,10 @@
 use std::collections::BTreeMap;
 
 use anyhow::Result;
-use minke_chat::machine::{bandwidth, memory};
-use minke_chat::{CACHE_DTYPE, MIN_CONTEXT, MemoryPlan, MemoryPlanner, SpeedEstimate, gigabytes};
+use minke_chat::machine::memory;
+use minke_chat::{CACHE_DTYPE, MIN_CONTEXT, MemoryPlan, MemoryPlanner, gigabytes};
+use minke_plan::Ledger;
+use minke_plan::machine::{decode, total};
 use minke_spec::cost::{kv_bytes_per_token, parameter_counts};
 use serde::Serialize;
 
@@ -14,7 +16,7 @@ use super::{open, packed, print_json, print_line};
 use crate::args::Fit;
 use crate::error::Exit;
 use crate::locate::{self, Located};
-use crate::published;
+use crate::{measured, published};
 
 /// The output of `minke fit`.
 #[derive(Serialize)]
@@ -43,6 +45,19 @@ struct Answer {
     reason: Option<String>,
 }
 
+/// What one token of an answer reads, and how fast that goes.
+#[derive(Serialize)]
+struct SpeedEstimate {
+    /// Weights that a token meets: of the experts those that it visits.
+    active_bytes_per_token: u64,
+    /// How fast they are multiplied here, all formats together.
+    bytes_per_second: f64,
+    /// Tokens of an answer with little before it.
+    tokens_per_second: f64,
+    /// Tokens of an answer at the end of the context.
+    tokens_per_second_at_context: f64,
+}
+
 /// Runs `minke fit`.
 pub fn run(args: &Fit) -> Result<()> {
     let (here, published);
@@ -68,7 +83,16 @@ pub fn run(args: &Fit) -> Result<()> {
     let context = planner.context(have, args.context);
     let context_tokens = *context.as_ref().unwrap_or(&args.context.unwrap_or(MIN_CONTEXT));
     let parts = planner.components();
-    let memory_bytes_per_second = bandwidth(&device);
+    let read = measured::read(&planner);
+    let part = measured::for_answers(&device, &read.formats(), planner.is_interleaved(), config.hidden_size)?;
+    let seconds = |context: usize| decode(config, &read, context as f64, &part, &mut Ledger::default());
+    let (begin, end) = (seconds(0)?, seconds(context_tokens)?);
+    let speed = SpeedEstimate {
+        active_bytes_per_token: read.bytes() as u64,
+        bytes_per_second: read.bytes() / begin[0].1,
+        tokens_per_second: 1.0 / total(&begin),
+        tokens_per_second_at_context: 1.0 / total(&end),
+    };
     let answer = Answer {
         path: archive.path.display().to_string(),
         parameters: parameter_counts(config).total,
@@ -83,8 +107,8 @@ pub fn run(args: &Fit) -> Result<()> {
         trained_context_tokens: most,
         need: planner.plan(context_tokens),
         have_bytes: have,
-        memory_bytes_per_second,
-        speed: planner.speed(&device, context_tokens, memory_bytes_per_second)?,
+        memory_bytes_per_second: part.figures["memory_bandwidth"].value,
+        speed,
         fits: context.is_ok(),
         reason: context.as_ref().err().map(ToString::to_string),
     };

@@ -3,15 +3,17 @@
 use std::path::Path;
 
 use anyhow::{Context, Result};
+use minke_chat::{CHUNK_TOKENS, MemoryPlan, MemoryPlanner};
 use minke_plan::balance::Ranks;
 use minke_plan::cluster::{Arithmetic, Batch};
-use minke_plan::questions::{self, Cheapest, Fit, Restricted, Rl, Serve, Train};
+use minke_plan::questions::{self, Cheapest, Fit, Restricted, Rl, Runs, Serve, Train};
 use minke_plan::{Answer, Hardware, Ledger, Model};
 use minke_spec::{ModelConfig, presets};
 
-use super::{print_json, print_line};
-use crate::args::{Assumed, Drawn, Plan, PlanTrain};
+use super::{open, print_json, print_line};
+use crate::args::{Assumed, Drawn, Plan, PlanFit, PlanTrain};
 use crate::error::Exit;
+use crate::measured;
 
 /// Runs `minke plan`.
 pub fn run(args: &Plan) -> Result<()> {
@@ -51,6 +53,11 @@ pub fn run(args: &Plan) -> Result<()> {
         }
         Plan::Fit(args) => {
             let (hardware, ledger) = assumed(&args.assumed)?;
+            if let Some(file) =
+                args.model.as_deref().filter(|name| Path::new(name).extension() == Some("gguf".as_ref()))
+            {
+                return runs(file, args, &hardware, ledger);
+            }
             let models = match &args.model {
                 Some(name) => vec![model(name)?],
                 None => every_model()?,
@@ -78,10 +85,34 @@ fn train(args: &PlanTrain, question: Question) -> Result<()> {
     let mut asked = Train::new(&args.part, args.count, args.tokens);
     asked.batch = Batch { sequences: args.batch, sequence_tokens: args.sequence };
     (asked.pipeline, asked.expert, asked.schedule) = (args.pipeline, args.expert, args.schedule);
-    asked.arithmetic =
-        args.precision.as_deref().map(|name| if name == "fp8" { Arithmetic::Fp8 } else { Arithmetic::Bf16 });
+    asked.arithmetic = args.precision.as_deref().map(|name| match name {
+        "fp8" => Arithmetic::Fp8,
+        "f32" => Arithmetic::F32,
+        _ => Arithmetic::Bf16,
+    });
     asked.mfu = args.mfu;
     show(&args.assumed.drawn, question(&model(&args.model.model)?, &hardware, &asked, ledger)?)
+}
+
+/// A model in its file, on a machine that was measured.
+fn runs(file: &str, args: &PlanFit, hardware: &Hardware, mut ledger: Ledger) -> Result<()> {
+    let archive = open(Path::new(file))?;
+    let have = ledger.figure(hardware.part(&args.part)?, "memory_bytes")?;
+    let planner = MemoryPlanner::new(&archive).for_memory(have as u64);
+    let context_tokens = args.context as usize;
+    let MemoryPlan { weights, cache, work, vocabulary, program, .. } = planner.plan(context_tokens);
+    let memory =
+        [("weights", weights), ("cache", cache), ("work", work), ("vocabulary", vocabulary), ("program", program)];
+    let asked = Runs {
+        part: args.part.clone(),
+        context_tokens,
+        chunk_tokens: CHUNK_TOKENS,
+        read: measured::read(&planner),
+        memory: memory.map(|(name, bytes)| (name, bytes as f64)).into(),
+    };
+    let name = Path::new(file).file_name().unwrap_or_default().to_string_lossy();
+    let model = Model::new(name, archive.config.clone());
+    show(&args.assumed.drawn, questions::runs(&model, hardware, &asked, ledger)?)
 }
 
 /// Prints an answer, and draws it.

@@ -1,7 +1,7 @@
 //! Which parts are known, and which rules bind their export?
 
 use crate::answer::{Answer, Table, quantity};
-use crate::hardware::{FIGURES, Hardware};
+use crate::hardware::{Hardware, unit_of};
 use crate::picture::Picture;
 
 /// The parts with their figures, rules and sources.
@@ -23,7 +23,7 @@ pub fn hardware(hardware: &Hardware) -> Answer {
     let mut rules = Table::new("Rules of export", ["part", "rule", "source"]);
     let mut sources = Table::new("Sources", ["part", "figure", "value", "source"]);
     for part in &hardware.parts {
-        let unit = |figure: &str| FIGURES.iter().find(|(name, _)| *name == figure).map_or("", |(_, unit)| unit);
+        let unit = |figure: &str| unit_of(figure).unwrap_or_default();
         let cell = |figure: &str| match part.figures.get(figure) {
             Some(known) if figure == "rent" => quantity(known.value, "USD"),
             Some(known) => quantity(known.value, unit(figure)),
@@ -34,7 +34,7 @@ pub fn hardware(hardware: &Hardware) -> Answer {
         table.rows.push(row);
         for (figure, known) in &part.figures {
             let value = quantity(known.value, unit(figure));
-            sources.row([part.name.clone(), (*figure).to_owned(), value, known.source.clone()]);
+            sources.row([part.name.clone(), figure.clone(), value, known.source.clone()]);
         }
         if let Some(export) = &part.export {
             rules.row([part.name.clone(), export.rule.clone(), export.source.clone()]);

@@ -4,10 +4,12 @@ use crate::Error;
 use crate::answer::{Answer, Table, grouped, quantity};
 use crate::assumption::Ledger;
 use crate::cluster::{Arithmetic, Batch, Cluster, Layout};
-use crate::hardware::Hardware;
+use crate::hardware::{Hardware, Part};
+use crate::machine;
 use crate::memory::{TrainMemory, train_memory};
 use crate::model::Model;
 use crate::picture::Picture;
+use crate::questions::machine::{memory_bars, times};
 use crate::questions::{DAY, HOUR, Price, positive};
 use crate::schedule::Schedule;
 use crate::time::{Step, best_layout, train_step};
@@ -30,7 +32,7 @@ pub struct Train {
     pub expert: Option<usize>,
     /// Schedule of the pipeline; else the fastest.
     pub schedule: Option<Schedule>,
-    /// FP8 or BF16; else FP8 where the part has it.
+    /// FP8 or BF16, else FP8 where the part has it; F32 or BF16, else F32, on a machine that was measured.
     pub arithmetic: Option<Arithmetic>,
     /// Utilisation in place of the simulated one.
     pub mfu: Option<f64>,
@@ -72,7 +74,8 @@ pub(super) fn hours(asked: &Train, model: &Model, cluster: &Cluster, step_second
     }
 }
 
-/// What a training run costs: layout, memory per rank, step, links, hours, money, energy.
+/// What a training run costs: layout, memory per rank, step, links, hours, money, energy. On a machine that was measured, what its step
+/// takes by kind of work.
 ///
 /// # Paper
 /// - V3 3.2; ISCA25 Table 4
@@ -85,7 +88,11 @@ pub fn train(model: &Model, hardware: &Hardware, asked: &Train, mut ledger: Ledg
     if let Some(mfu) = asked.mfu.filter(|mfu| !(*mfu > 0.0 && *mfu <= 1.0)) {
         return Err(Error::invalid("mfu", mfu, "must be a share above 0 and at most 1"));
     }
-    let cluster = Cluster::new(hardware.part(&asked.part)?, asked.count, asked.arithmetic, &mut ledger)?;
+    let part = hardware.part(&asked.part)?;
+    if ledger.has(part, "operation_seconds") {
+        return train_on_machine(model, part, asked, ledger);
+    }
+    let cluster = Cluster::new(part, asked.count, asked.arithmetic, &mut ledger)?;
     let (layout, step, memory) = asked.laid_out(model, &cluster, &mut ledger)?;
     let hours = hours(asked, model, &cluster, step.seconds);
     let days = hours / asked.count as f64 * HOUR / DAY;
@@ -124,6 +131,43 @@ pub fn train(model: &Model, hardware: &Hardware, asked: &Train, mut ledger: Ledg
     }
     let parts = memory.parts().map(|(name, bytes)| (name.to_owned(), bytes / 1e9));
     answer.picture = Picture::bars("Memory of the fullest rank", "GB", parts);
+    answer.assumptions = ledger.finish()?;
+    Ok(answer)
+}
+
+/// A training run on one machine that was measured.
+fn train_on_machine(model: &Model, part: &Part, asked: &Train, mut ledger: Ledger) -> Result<Answer, Error> {
+    let cluster = asked.pipeline.is_some() || asked.expert.is_some() || asked.schedule.is_some() || asked.mfu.is_some();
+    if asked.count != 1 || cluster {
+        return Err(Error::invalid(
+            "count",
+            asked.count,
+            "must be 1, without a layout, on a machine that was measured",
+        ));
+    }
+    let arithmetic = asked.arithmetic.unwrap_or(Arithmetic::F32);
+    let step = machine::train_step(model, asked.batch, arithmetic, part, &mut ledger)?;
+    let memory = machine::train_memory(model, asked.batch, arithmetic, &mut ledger)?;
+    let (seconds, tokens) = (machine::total(&step), asked.batch.tokens());
+    let flops = model.train_flops(asked.batch.sequence_tokens);
+    let (need, have) = (machine::total(&memory), ledger.figure(part, "memory_bytes")?);
+    let run = asked.tokens / tokens * seconds;
+    let mut answer = Answer::new(format!("How does {} train on {}, in {}?", model.name, part.title, arithmetic.name()));
+    answer
+        .fact("FLOPs per token", flops, "FLOP")
+        .fact("tokens per step", tokens, "")
+        .fact("seconds of a step", seconds, "s")
+        .fact("tokens/s", tokens / seconds, "")
+        .fact("FLOP/s of the model", tokens * flops / seconds, "FLOP/s")
+        .fact("hours", run / HOUR, "h")
+        .fact("days", run / DAY, "days")
+        .fact("memory needed", need, "bytes")
+        .fact("memory there is", have, "bytes");
+    answer.tables.push(times("Time of a step", &step));
+    if need > have {
+        answer.notes.push("It does not fit.".into());
+    }
+    answer.picture = memory_bars(&memory);
     answer.assumptions = ledger.finish()?;
     Ok(answer)
 }
