@@ -18,6 +18,8 @@ pub struct Script<'a> {
     pub chains: &'a [&'a [&'a str]],
     /// Tokens of context.
     pub context: usize,
+    /// Layers: reading a prompt takes its time with two, as the last one computes little of it.
+    pub layers: usize,
     /// Whether the prompt ends with `<think>`.
     pub prompt_opens: bool,
     /// Whether the tags of the thought are special tokens.
@@ -26,7 +28,7 @@ pub struct Script<'a> {
 
 impl Default for Script<'_> {
     fn default() -> Self {
-        Self { chains: &[THINKS_AND_ANSWERS], context: 1 << 16, prompt_opens: false, special_tags: false }
+        Self { chains: &[THINKS_AND_ANSWERS], context: 1 << 16, layers: 1, prompt_opens: false, special_tags: false }
     }
 }
 
@@ -37,9 +39,9 @@ impl Script<'_> {
     /// the next token.
     pub fn write(&self, folder: &Path, name: &str) -> PathBuf {
         let (tokenizer, folder) = (tokenizer(self.special_tags), folder.join(name));
-        let (width, context) = (264, self.context);
+        let (width, context, layers) = (264, self.context, self.layers);
         let config = format!(
-            r#"{{"model_type": "llama", "vocab_size": 263, "hidden_size": {width}, "num_hidden_layers": 1,
+            r#"{{"model_type": "llama", "vocab_size": 263, "hidden_size": {width}, "num_hidden_layers": {layers},
                 "num_attention_heads": 2, "num_key_value_heads": 1, "intermediate_size": 8, "rms_norm_eps": 1e-6,
                 "max_position_embeddings": {context}, "tie_word_embeddings": false, "rope_theta": 10000.0,
                 "bos_token_id": 0, "eos_token_id": 1}}"#
@@ -115,7 +117,8 @@ pub fn circler(folder: &Path) -> PathBuf {
 /// A model that thinks something else at every token, for ever, and answers `8*3` if its thought is closed.
 pub fn wanderer(folder: &Path) -> PathBuf {
     let wanders: &[&str] = &[ASSISTANT, THINK_OPEN, "a", "a", "b", "b", "a"];
-    scripted(folder, "wanderer", &[wanders, &["\n", "8", "*", "3", EOS]])
+    let chains = &[wanders, &["\n", "8", "*", "3", EOS]];
+    Script { chains, layers: 2, ..Script::default() }.write(folder, "wanderer")
 }
 
 /// A model that thinks `a` and answers for ever.
