@@ -27,7 +27,11 @@ fn endless(path: &str) -> Value {
 const PATHS: [&str; 4] = ["/v1/chat/completions", "/v1/messages", "/v1/responses", "/api/chat"];
 
 fn begin(server: &Running, path: &str) -> std::net::TcpStream {
-    let body = endless(path).to_string();
+    ask(server, path, &endless(path))
+}
+
+fn ask(server: &Running, path: &str, body: &Value) -> std::net::TcpStream {
+    let body = body.to_string();
     let mut stream = server.connect();
     stream.write_all(&server.head("POST", path, &[("content-type", "application/json")], body.len())).unwrap();
     stream.write_all(body.as_bytes()).unwrap();
@@ -99,35 +103,33 @@ fn a_server_that_stops_says_so_in_every_stream() {
     }
 }
 
+/// Stops a server whose answer has begun: what comes behind, and how long the server takes to end.
+fn stopped(server: &mut Running, mut stream: std::net::TcpStream) -> (String, Duration) {
+    stream.read_exact(&mut [0; 64]).unwrap();
+    let begun = Instant::now();
+    server.stop();
+    let mut rest = String::new();
+    stream.read_to_string(&mut rest).unwrap();
+    server.join();
+    (rest, begun.elapsed())
+}
+
 #[test]
 fn a_server_that_stops_lets_answers_end_and_takes_no_more() {
     let mut server = Running::start(wanderer, "grace_seconds = 30");
     let mut body = endless(PATHS[0]);
     body["max_tokens"] = json!(1500);
-    let body = body.to_string();
-    let mut stream = server.connect();
-    stream.write_all(&server.head("POST", PATHS[0], &[("content-type", "application/json")], body.len())).unwrap();
-    stream.write_all(body.as_bytes()).unwrap();
-    stream.read_exact(&mut [0; 64]).unwrap();
-    let begun = Instant::now();
-    server.stop();
-    let mut rest = String::new();
-    stream.read_to_string(&mut rest).unwrap();
-    server.join();
-    assert!(begun.elapsed() < Duration::from_secs(25), "nothing is waited for that has ended");
+    let stream = ask(&server, PATHS[0], &body);
+    let (rest, time) = stopped(&mut server, stream);
+    assert!(time < Duration::from_secs(25), "nothing is waited for that has ended");
     assert!(rest.contains("\"finish_reason\":\"length\"") && rest.contains("data: [DONE]"), "{rest}");
     assert!(std::net::TcpStream::connect(&server.address).is_err());
 
     // What takes longer than the grace goes on until then.
     let mut server = Running::start(brooder, "grace_seconds = 1");
-    let mut stream = begin(&server, PATHS[0]);
-    stream.read_exact(&mut [0; 64]).unwrap();
-    let begun = Instant::now();
-    server.stop();
-    let mut rest = String::new();
-    stream.read_to_string(&mut rest).unwrap();
-    server.join();
-    let seconds = begun.elapsed().as_secs_f64();
+    let stream = begin(&server, PATHS[0]);
+    let (rest, time) = stopped(&mut server, stream);
+    let seconds = time.as_secs_f64();
     assert!((1.0..4.0).contains(&seconds) && rest.contains("the server stops"), "after {seconds} s: {rest}");
 }
 
