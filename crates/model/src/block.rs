@@ -115,6 +115,7 @@ impl Block {
         } else {
             self.attend(pass, x, batch, asked, cos_sin, cache)?
         };
+        // Nothing is asked for: keys and values are all that this layer has to give.
         if x.shape().rows() == 0 {
             return Ok((x, None));
         }

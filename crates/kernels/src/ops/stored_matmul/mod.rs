@@ -65,7 +65,7 @@ pub fn matmul_nn(
     }
 }
 
-/// Lanes for which a device interleaves rows of a format; none if one of the two has no such layout.
+/// How many rows of a format a device interleaves; none if one of the two has no such layout.
 pub fn interleaved_lanes(device: &Device, format: Format) -> Option<usize> {
     match device {
         Device::Cpu(cpu) => panel::interleaved_lanes(cpu.isa(), format),
@@ -77,7 +77,7 @@ pub fn interleaved_lanes(device: &Device, format: Format) -> Option<usize> {
 /// time.
 ///
 /// # Shapes
-/// out: [`Stored::interleaved_len`] bytes for the lanes of [`interleaved_lanes`]
+/// out: [`Stored::interleaved_len`] bytes for as many rows as [`interleaved_lanes`] says
 ///
 /// # Panics
 /// If there are none, or the rows are interleaved already.
