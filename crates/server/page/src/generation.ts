@@ -135,9 +135,13 @@ export class Generation {
     for (let attempt = 0; ; attempt++) {
       try {
         const response = await openStream(body, this.abort.signal);
-        // The name comes before the first event, so a cut at any place can be mended.
+        // The name comes before the first event, so a cut at any place can be mended; it is stored at once, as a page
+        // that is closed before its last write is done has nothing else to go on from.
         const id = response.headers.get("x-minke-response");
-        if (id !== null) this.message.response = { id, sequence: -1 };
+        if (id !== null) {
+          this.message.response = { id, sequence: -1 };
+          this.save();
+        }
         return response;
       } catch (error) {
         if (!(error instanceof Refused)) throw error;

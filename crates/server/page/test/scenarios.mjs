@@ -193,6 +193,22 @@ export const scenarios = [
     },
   },
   {
+    name: "a reload before the end is stored",
+    async run({ page, stub }) {
+      await page.evaluate(() => {
+        const put = IDBObjectStore.prototype.put;
+        IDBObjectStore.prototype.put = function (value) {
+          return value.status === "done" ? undefined : put.call(this, value);
+        };
+      });
+      await ask(page, "Hello.");
+      await page.reload();
+      await answered(page);
+      equal(await lastAnswer(page), "Here is an answer.", "read again from the server");
+      equal(stub.resumed, 1, "by its name");
+    },
+  },
+  {
     name: "a reload in mid-stream goes on",
     async run({ page, stub }) {
       stub.scripts.push({ thought: LONG_THOUGHT.slice(0, 1500), answer: LONG_ANSWER, speed: 350 });
