@@ -95,7 +95,7 @@ fn stored_matmul_rows(device: &Device) {
         for (layout, w) in std::iter::once(("", w)).chain(interleaved) {
             for m in [1, 4, 16, 256] {
                 let (x, mut y) = (random(device, m * k), room(device, m * n));
-                let ns = median_ns(|| stored_matmul::matmul(device, x.view(), w, m, black_box(y.view_mut())));
+                let ns = median_ns(|| stored_matmul::matmul(device, x.view(), [w], m, [black_box(y.view_mut())]));
                 let (name, touched) = (format.name().to_lowercase(), bytes.len() + x.bytes() + y.bytes());
                 println!("stored_matmul{layout},{name},{m}x{n}x{k},{ns:.0},{touched},{}", 2 * m * n * k);
             }

@@ -52,6 +52,13 @@ pub(crate) struct Rows<'a> {
     pub cos_sin: &'a Tensor,
 }
 
+impl Rows<'_> {
+    /// Whether both are the same states, not others that happen to be equal.
+    pub(crate) fn are(&self, other: &Self) -> bool {
+        std::ptr::eq(self.x, other.x)
+    }
+}
+
 /// Neighbouring tokens of one sequence whose keys and values live in pages.
 pub struct Chunk<'a> {
     /// The tokens.

@@ -61,18 +61,23 @@ impl Gqa {
         cache: Option<&mut KvCache>,
     ) -> Result<Tensor> {
         let (width, groups) = (self.sizes.head_dim, self.sizes.num_key_value_heads);
-        let rotated =
-            |rows: &Rows<'_>, projection: &Projection, norm: &Option<Param>, heads: usize| -> Result<Tensor> {
-                let y = projection.forward(pass, rows.x)?.reshape(&[rows.batch.rows(), heads, width])?;
-                let y = match norm {
-                    Some(norm) => y.rms_norm(pass, norm, self.epsilon)?,
-                    None => y,
-                };
-                Ok(y.rope(pass, rows.cos_sin, 0, self.rope.layout)?)
+        let [q, k, v] = if queries.are(all) {
+            Projection::forward_each([&self.q_proj, &self.k_proj, &self.v_proj], pass, all.x)?
+        } else {
+            let [k, v] = Projection::forward_each([&self.k_proj, &self.v_proj], pass, all.x)?;
+            [self.q_proj.forward(pass, queries.x)?, k, v]
+        };
+        let rotated = |y: Tensor, rows: &Rows<'_>, norm: &Option<Param>, heads: usize| -> Result<Tensor> {
+            let y = y.reshape(&[rows.batch.rows(), heads, width])?;
+            let y = match norm {
+                Some(norm) => y.rms_norm(pass, norm, self.epsilon)?,
+                None => y,
             };
-        let q = rotated(queries, &self.q_proj, &self.q_norm, self.heads)?;
-        let k = rotated(all, &self.k_proj, &self.k_norm, groups)?;
-        let v = self.v_proj.forward(pass, all.x)?.reshape(&[all.batch.rows(), groups, width])?;
+            Ok(y.rope(pass, rows.cos_sin, 0, self.rope.layout)?)
+        };
+        let q = rotated(q, queries, &self.q_norm, self.heads)?;
+        let k = rotated(k, all, &self.k_norm, groups)?;
+        let v = v.reshape(&[all.batch.rows(), groups, width])?;
         let batch = queries.batch;
         let out = match cache {
             None => Tensor::attention(pass, &q, &k, &v, batch.spans(), self.scale)?,

@@ -76,9 +76,14 @@ impl Mla {
     ) -> Result<Tensor> {
         let MlaConfig { kv_lora_rank: c, qk_nope_head_dim: n, qk_rope_head_dim: r, v_head_dim: v, .. } = self.sizes;
         let (asked, tokens, heads) = (queries.batch.rows(), all.batch.rows(), self.heads);
-        let q = self.queries(pass, queries.x)?.reshape(&[asked, heads, n + r])?;
+        let (first, kv_a_proj) = (self.first_of_queries(), &self.kv_a_proj_with_mqa);
+        let [q, compressed] = if queries.are(all) {
+            all.x.matmul_each(pass, [first, kv_a_proj])?
+        } else {
+            [queries.x.matmul(pass, first)?, all.x.matmul(pass, kv_a_proj)?]
+        };
+        let q = self.queries(pass, q)?.reshape(&[asked, heads, n + r])?;
         let q = q.rope(pass, queries.cos_sin, n, self.rope.layout)?;
-        let compressed = all.x.matmul(pass, &self.kv_a_proj_with_mqa)?;
         let c_kv = compressed.columns(pass, 0, c)?.rms_norm(pass, &self.kv_a_layernorm, INNER_EPSILON)?;
         pass.tap(Tap::Layer { layer: self.layer, value: "c_kv" }, &c_kv);
         let k_rope = compressed.columns(pass, c, r)?.reshape(&[tokens, 1, r])?;
@@ -92,17 +97,18 @@ impl Mla {
         Ok(out.reshape(&[asked, heads * v])?.matmul(pass, &self.o_proj)?)
     }
 
-    /// The queries of all heads before rotation. x [T, D] -> [T, H * (N + R)]
-    fn queries(&self, pass: Pass<'_>, x: &Tensor) -> Result<Tensor> {
-        match (&self.q_proj, &self.q_a_proj, &self.q_a_layernorm, &self.q_b_proj) {
-            (Some(q_proj), ..) => Ok(x.matmul(pass, q_proj)?),
-            (None, Some(q_a_proj), Some(norm), Some(q_b_proj)) => {
-                let c_q = x.matmul(pass, q_a_proj)?.rms_norm(pass, norm, INNER_EPSILON)?;
-                pass.tap(Tap::Layer { layer: self.layer, value: "c_q" }, &c_q);
-                Ok(c_q.matmul(pass, q_b_proj)?)
-            }
-            _ => unreachable!("the table of parameters gives MLA either q_proj or q_a_proj, its norm and q_b_proj"),
-        }
+    /// The matrix that reads states for queries: that of their latents, or of the queries themselves.
+    fn first_of_queries(&self) -> &Param {
+        let first = self.q_proj.as_ref().or(self.q_a_proj.as_ref());
+        first.expect("invariant: the table of parameters gives MLA either q_proj or q_a_proj")
+    }
+
+    /// The queries of all heads before rotation, from what the first matrix gave. -> [T, H * (N + R)]
+    fn queries(&self, pass: Pass<'_>, first: Tensor) -> Result<Tensor> {
+        let (Some(norm), Some(q_b_proj)) = (&self.q_a_layernorm, &self.q_b_proj) else { return Ok(first) };
+        let c_q = first.rms_norm(pass, norm, INNER_EPSILON)?;
+        pass.tap(Tap::Layer { layer: self.layer, value: "c_q" }, &c_q);
+        Ok(c_q.matmul(pass, q_b_proj)?)
     }
 
     /// Attends with keys and values of every head. q [R, H, N + R], c_kv [T, C], k_rope [T, R] -> [R, H, V]

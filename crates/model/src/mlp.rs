@@ -23,7 +23,7 @@ impl Mlp {
 
     /// The output. x [T, D] -> [T, D]
     pub(crate) fn forward(&self, pass: Pass<'_>, x: &Tensor) -> minke_tensor::Result<Tensor> {
-        let hidden = self.gate_proj.forward(pass, x)?.swiglu(pass, &self.up_proj.forward(pass, x)?)?;
-        self.down_proj.forward(pass, &hidden)
+        let [gate, up] = Projection::forward_each([&self.gate_proj, &self.up_proj], pass, x)?;
+        self.down_proj.forward(pass, &gate.swiglu(pass, &up)?)
     }
 }

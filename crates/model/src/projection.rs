@@ -20,10 +20,22 @@ impl Projection {
 
     /// x [T, in] -> [T, out]
     pub(crate) fn forward(&self, pass: Pass<'_>, x: &Tensor) -> minke_tensor::Result<Tensor> {
-        let y = x.matmul(pass, &self.weight)?;
-        match &self.bias {
-            Some(bias) => y.add_row(pass, bias),
-            None => Ok(y),
+        let [y] = Self::forward_each([self], pass, x)?;
+        Ok(y)
+    }
+
+    /// What each makes of the same rows.
+    pub(crate) fn forward_each<const M: usize>(
+        all: [&Self; M],
+        pass: Pass<'_>,
+        x: &Tensor,
+    ) -> minke_tensor::Result<[Tensor; M]> {
+        let mut ys = x.matmul_each(pass, all.map(|projection| &projection.weight))?;
+        for (projection, y) in all.iter().zip(&mut ys) {
+            if let Some(bias) = &projection.bias {
+                *y = y.add_row(pass, bias)?;
+            }
         }
+        Ok(ys)
     }
 }

@@ -36,47 +36,86 @@ impl Tensor {
     /// # Errors
     /// If the widths differ.
     pub fn matmul(&self, pass: Pass<'_>, w: &Param) -> Result<Tensor> {
-        let y = self.product(pass, w)?;
-        match w.adapter() {
-            Some(adapter) => adapter.add(pass, self, &y),
-            None => Ok(y),
+        let [y] = self.matmul_each(pass, [w])?;
+        Ok(y)
+    }
+
+    /// [`Tensor::matmul`] with each of some matrices, those that are stored at once: the rows are rounded once, and threads wait
+    /// for each other once.
+    ///
+    /// # Errors
+    /// If the widths differ.
+    pub fn matmul_each<const M: usize>(&self, pass: Pass<'_>, w: [&Param; M]) -> Result<[Tensor; M]> {
+        let mut ys = self.product_each(pass, w)?;
+        for (w, y) in w.iter().zip(&mut ys) {
+            if let Some(adapter) = w.adapter() {
+                *y = adapter.add(pass, self, y)?;
+            }
         }
+        Ok(ys)
     }
 
     /// [`Tensor::matmul`] without an adapter.
     pub(crate) fn product(&self, pass: Pass<'_>, w: &Param) -> Result<Tensor> {
-        let (x, shape) = (self.shape(), w.shape());
-        let &[n, k] = shape.dims() else { return Err(mismatch("matmul", ("x", &x), (w.name(), &shape))) };
-        if x.width() != k {
-            return Err(mismatch("matmul", ("x", &x), (w.name(), &shape)));
+        let [y] = self.product_each(pass, [w])?;
+        Ok(y)
+    }
+
+    /// [`Tensor::matmul_each`] without adapters.
+    fn product_each<const M: usize>(&self, pass: Pass<'_>, w: [&Param; M]) -> Result<[Tensor; M]> {
+        let x = self.shape();
+        for w in w {
+            let shape = w.shape();
+            if !matches!(shape.dims(), &[_, k] if k == x.width()) {
+                return Err(mismatch("matmul", ("x", &x), (w.name(), &shape)));
+            }
+            trainable(pass, "matmul", w)?;
+            pass.tap(Tap::Input { weight: w.name(), expert: None }, self);
         }
-        trainable(pass, "matmul", w)?;
-        pass.tap(Tap::Input { weight: w.name(), expert: None }, self);
         let (device, m, from) = (pass.device, x.rows(), self.view("matmul")?);
-        let mut y = Tensor::unwritten(device, x.with_width(n));
-        let mut read = None;
+        let mut ys = w.map(|w| Tensor::unwritten(device, x.with_width(w.shape().rows())));
+        let mut read = [const { None }; M];
+        let stored = w.map(|w| if let Weight::Stored(stored) = &w.weight { Some(stored.matrix()) } else { None });
+        if stored.iter().all(Option::is_some) {
+            let matrices = stored.map(|matrix| matrix.expect("invariant: checked on the line above"));
+            stored_matmul::matmul(device, from, matrices, m, ys.each_mut().map(Tensor::view_mut));
+        } else {
+            for ((w, y), read) in w.iter().zip(&mut ys).zip(&mut read) {
+                *read = self.product_into(device, w, y)?;
+            }
+        }
+        let mut made = ys.into_iter().zip(w).zip(read).map(|((y, w), read)| {
+            if w.is_frozen() {
+                return y.made_by(pass, self.recorded(), || Op::FrozenMatmul { x: self.origin(), w: w.clone() });
+            }
+            let x = read.unwrap_or_else(|| Operand::F32(self.clone()));
+            y.made_by(pass, true, || Op::Matmul { x: x.kept(), w: w.clone() })
+        });
+        Ok(std::array::from_fn(|_| made.next().expect("invariant: one for each matrix")))
+    }
+
+    /// Writes the product with one matrix, and returns the rows as it read them if they are kept for the backward.
+    fn product_into(&self, device: &Device, w: &Param, y: &mut Tensor) -> Result<Option<Operand>> {
+        let (from, m) = (self.view("matmul")?, self.shape().rows());
         match &w.weight {
             Weight::Dense(dense) => {
-                let (rows, size) = (self.operand(device, dense, "matmul")?, Size { m, n, k });
+                let size = Size { m, n: w.shape().rows(), k: w.shape().width() };
+                let rows = self.operand(device, dense, "matmul")?;
                 match &rows {
                     Operand::F32(_) => matmul::matmul(device, from, dense.packed(device, w.name()), size, y.view_mut()),
                     Operand::Bf16 { rows, .. } => {
                         bf16_matmul::matmul(device, rows.bf16(), dense.packed(device, w.name()), size, y.view_mut());
                     }
                 }
-                read = Some(rows);
+                return Ok(Some(rows));
             }
-            Weight::Stored(stored) => stored_matmul::matmul(device, from, stored.matrix(), m, y.view_mut()),
+            Weight::Stored(stored) => stored_matmul::matmul(device, from, [stored.matrix()], m, [y.view_mut()]),
             Weight::Split(split) => {
                 let (keys, values) = (split.keys.matrix(), split.values.matrix());
                 stored_matmul::split_heads_matmul(device, from, keys, values, split.heads, y.view_mut());
             }
         }
-        if w.is_frozen() {
-            return Ok(y.made_by(pass, self.recorded(), || Op::FrozenMatmul { x: self.origin(), w: w.clone() }));
-        }
-        let x = read.unwrap_or_else(|| Operand::F32(self.clone()));
-        Ok(y.made_by(pass, true, || Op::Matmul { x: x.kept(), w: w.clone() }))
+        Ok(None)
     }
 
     /// `x W[rows]` per head: the transposed product with a slice of a matrix, as absorbed attention needs it.

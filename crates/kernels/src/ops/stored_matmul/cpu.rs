@@ -44,10 +44,12 @@ struct Product<'a> {
     /// First row of `w`, and how many.
     first: usize,
     n: usize,
+    x: &'a Prepared<'a>,
     /// First row of x, how far it is to the next, and how many.
     x_first: usize,
     x_step: usize,
     m: usize,
+    y: &'a Parts<'a, f32>,
     /// Where element (0, 0) of y lies, and how far it is to the next row.
     y_first: usize,
     y_row: usize,
@@ -183,10 +185,25 @@ simd_fn! {
     }
 }
 
-pub(super) fn matmul(cpu: &Cpu, x: &[f32], w: Stored<'_>, m: usize, y: &mut [f32]) {
-    let [n, k] = w.shape();
-    let product = Product { w, first: 0, n, x_first: 0, x_step: 1, m, y_first: 0, y_row: n };
-    run(cpu, &Prepared::new(cpu, x, k, 1, w.format()), &[product], &Parts::new(y));
+pub(super) fn matmul<const N: usize>(cpu: &Cpu, x: &[f32], w: [Stored<'_>; N], m: usize, y: [&mut [f32]; N]) {
+    let mut prepared: Vec<(Format, Prepared<'_>)> = Vec::with_capacity(N);
+    for w in &w {
+        if prepared.iter().all(|(format, _)| *format != w.format()) {
+            prepared.push((w.format(), Prepared::new(cpu, x, w.shape()[1], 1, w.format())));
+        }
+    }
+    let parts = y.map(Parts::new);
+    let products: Vec<Product<'_>> = w
+        .into_iter()
+        .zip(&parts)
+        .map(|(w, y)| {
+            let [n, _] = w.shape();
+            let of_format = prepared.iter().find(|(format, _)| *format == w.format());
+            let (_, x) = of_format.expect("invariant: x was prepared for every format");
+            Product { w, first: 0, n, x, x_first: 0, x_step: 1, m, y, y_first: 0, y_row: n }
+        })
+        .collect();
+    run(cpu, &products);
 }
 
 pub(super) fn embed(cpu: &Cpu, w: Stored<'_>, ids: &[u32], y: &mut [f32]) {
@@ -209,42 +226,36 @@ pub(super) fn grouped_matmul<'a>(
     let m = offsets.last().map_or(0, |&m| m as usize);
     assert!(offsets.first() == Some(&0) && offsets.is_sorted());
     assert_eq!((x.len(), y.len()), (m * k, m * n));
+    let mut chosen = (0..offsets.len() - 1).filter(|&e| offsets[e] < offsets[e + 1]).peekable();
+    let Some(format) = chosen.peek().map(|&e| experts(e).format()) else { return };
+    let (x, y) = (Prepared::new(cpu, x, k, 1, format), Parts::new(y));
     let product = |e: usize| {
         let (start, w) = (offsets[e] as usize, experts(e));
-        assert_eq!(w.shape(), [n, k]);
-        Product {
-            w,
-            first: 0,
-            n,
-            x_first: start,
-            x_step: 1,
-            m: offsets[e + 1] as usize - start,
-            y_first: start * n,
-            y_row: n,
-        }
+        assert_eq!((w.shape(), w.format()), ([n, k], format), "experts of one layer have one shape and one format");
+        let m = offsets[e + 1] as usize - start;
+        Product { w, first: 0, n, x: &x, x_first: start, x_step: 1, m, y: &y, y_first: start * n, y_row: n }
     };
-    let chosen = (0..offsets.len() - 1).filter(|&e| offsets[e] < offsets[e + 1]);
     let products: Vec<Product<'_>> = chosen.map(product).collect();
-    let Some(first) = products.first() else { return };
-    let format = first.w.format();
-    assert!(products.iter().all(|product| product.w.format() == format), "experts of one layer have one format");
-    run(cpu, &Prepared::new(cpu, x, k, 1, format), &products, &Parts::new(y));
+    run(cpu, &products);
 }
 
 pub(super) fn heads_matmul(cpu: &Cpu, x: &[f32], w: Stored<'_>, slice: HeadSlice, tokens: usize, y: &mut [f32]) {
     let HeadSlice { heads, per_head, first, count, latent } = slice;
+    let (x, y) = (Prepared::new(cpu, x, latent, heads, w.format()), Parts::new(y));
     let product = |h: usize| Product {
         w,
         first: h * per_head + first,
         n: count,
+        x: &x,
         x_first: h,
         x_step: heads,
         m: tokens,
+        y: &y,
         y_first: h * count,
         y_row: heads * count,
     };
     let products: Vec<Product<'_>> = (0..heads).map(product).collect();
-    run(cpu, &Prepared::new(cpu, x, latent, heads, w.format()), &products, &Parts::new(y));
+    run(cpu, &products);
 }
 
 pub(super) fn heads_matmul_nn(cpu: &Cpu, x: &[f32], w: Stored<'_>, slice: HeadSlice, tokens: usize, y: &mut [f32]) {
@@ -305,18 +316,21 @@ pub(super) fn split_heads_matmul(
         // SAFETY: heads write disjoint columns of y.
         unsafe { strided_nn(cpu, size, x, (0, latent), rows, &parts, (h * width, heads * width)) };
     });
+    let x = Prepared::new(cpu, x, latent, 1, values.format());
     let product = |h: usize| Product {
         w: values,
         first: h * v,
         n: v,
+        x: &x,
         x_first: 0,
         x_step: 1,
         m,
+        y: &parts,
         y_first: h * width + n,
         y_row: heads * width,
     };
     let products: Vec<Product<'_>> = (0..heads).map(product).collect();
-    run(cpu, &Prepared::new(cpu, x, latent, 1, values.format()), &products, &parts);
+    run(cpu, &products);
 }
 
 pub(super) fn decode(cpu: &Cpu, w: Stored<'_>, first: usize, out: &mut [f32]) {
@@ -324,8 +338,8 @@ pub(super) fn decode(cpu: &Cpu, w: Stored<'_>, first: usize, out: &mut [f32]) {
     by_rows(cpu, out.len() / k, k, [(out, k)], |rows, [out]| decode_rows(cpu.isa(), w, first + rows.start, out));
 }
 
-/// Runs all products, columns of y in parallel.
-fn run(cpu: &Cpu, x: &Prepared<'_>, products: &[Product<'_>], y: &Parts<'_, f32>) {
+/// Runs all products, columns of y in parallel. They are of one k.
+fn run(cpu: &Cpu, products: &[Product<'_>]) {
     let Some(k) = products.first().map(|product| product.w.shape()[1]) else { return };
     let products: Vec<&Product<'_>> = products.iter().filter(|product| product.m > 0).collect();
     let columns: usize = products.iter().map(|product| product.n).sum();
@@ -339,17 +353,17 @@ fn run(cpu: &Cpu, x: &Prepared<'_>, products: &[Product<'_>], y: &Parts<'_, f32>
     for product in &products {
         let (x_last, y_last) =
             (product.x_first + (product.m - 1) * product.x_step, product.y_first + (product.m - 1) * product.y_row);
-        assert!(x_last < x.rows() && y_last + product.n <= y.len() && product.n <= product.y_row);
+        assert!(x_last < product.x.rows() && y_last + product.n <= product.y.len() && product.n <= product.y_row);
     }
     let work: usize = products.iter().map(|product| product.n * k * product.m).sum();
     cpu.run_if(work > TASK, starts.len(), |task| {
         let (product, at) = (products[starts[task].0], starts[task].1);
         let columns = at..product.n.min(at + group);
-        match x {
+        match product.x {
             // SAFETY: x and y have these rows, checked above, and tasks have disjoint columns.
-            Prepared::Floats { x, k } => unsafe { float_columns(cpu.isa(), x, *k, product, columns, y) },
+            Prepared::Floats { x, k } => unsafe { float_columns(cpu.isa(), x, *k, product, columns) },
             // SAFETY: as above.
-            Prepared::Codes(x) => unsafe { coded_columns(cpu.isa(), x, product, columns, y) },
+            Prepared::Codes(x) => unsafe { coded_columns(cpu.isa(), x, product, columns) },
         }
     });
 }
@@ -397,8 +411,8 @@ simd_fn! {
     ///
     /// # Safety
     /// As [`float_columns`]; groups of interleaved rows of T begin with the first column.
-    unsafe fn half_columns<S, T: Element>(s: S, x: &[f32], k: usize, product: &Product<'_>, columns: Range<usize>, y: &Parts<'_, f32>) {
-        let Product { w, first, x_first, x_step, m, y_first, y_row, .. } = *product;
+    unsafe fn half_columns<S, T: Element>(s: S, x: &[f32], k: usize, product: &Product<'_>, columns: Range<usize>) {
+        let Product { w, first, x_first, x_step, m, y, y_first, y_row, .. } = *product;
         let width = panel_width::<S>();
         // Few rows read a group at once, for many it is a part that stays in the first cache.
         let depth = if m <= S::TILE_ROWS { k } else { FLOAT_DEPTH };
@@ -434,10 +448,9 @@ simd_fn! {
         x: &Codes,
         product: &Product<'_>,
         columns: Range<usize>,
-        y: &Parts<'_, f32>,
         tiles: Option<Tiles>,
     ) {
-        let Product { w, first, x_first, x_step, m, y_first, y_row, .. } = *product;
+        let Product { w, first, x_first, x_step, m, y, y_first, y_row, .. } = *product;
         if S::LANES == SIDE && m >= SIDE && let Some(tiles) = tiles {
             let mut tiled = Tiled::new(tiles, SUB);
             // Rows behind the last whole tile, if they are too few to make one more worth it.
@@ -506,21 +519,21 @@ simd_fn! {
 ///
 /// # Safety
 /// As [`float_columns`].
-unsafe fn coded_columns(isa: Isa, x: &Codes, product: &Product<'_>, columns: Range<usize>, y: &Parts<'_, f32>) {
+unsafe fn coded_columns(isa: Isa, x: &Codes, product: &Product<'_>, columns: Range<usize>) {
     let tiles = isa.tiles();
     // SAFETY: the caller's promise.
     unsafe {
         match (x.coding.sub, x.coding.zero.is_none(), x.coding.product_bits()) {
-            (16, true, ..=4) => columns_of::<16, 4, true>(isa, x, product, columns, y, tiles),
-            (32, true, ..=4) => columns_of::<32, 4, true>(isa, x, product, columns, y, tiles),
-            (32, true, 5) => columns_of::<32, 5, true>(isa, x, product, columns, y, tiles),
-            (16, false, ..=4) => columns_of::<16, 4, false>(isa, x, product, columns, y, tiles),
-            (16, false, 6) => columns_of::<16, 6, false>(isa, x, product, columns, y, tiles),
-            (16, false, 7) => columns_of::<16, 7, false>(isa, x, product, columns, y, tiles),
-            (32, false, ..=4) => columns_of::<32, 4, false>(isa, x, product, columns, y, tiles),
-            (32, false, 5) => columns_of::<32, 5, false>(isa, x, product, columns, y, tiles),
-            (32, false, 7) => columns_of::<32, 7, false>(isa, x, product, columns, y, tiles),
-            (32, false, 8) => columns_of::<32, 8, false>(isa, x, product, columns, y, tiles),
+            (16, true, ..=4) => columns_of::<16, 4, true>(isa, x, product, columns, tiles),
+            (32, true, ..=4) => columns_of::<32, 4, true>(isa, x, product, columns, tiles),
+            (32, true, 5) => columns_of::<32, 5, true>(isa, x, product, columns, tiles),
+            (16, false, ..=4) => columns_of::<16, 4, false>(isa, x, product, columns, tiles),
+            (16, false, 6) => columns_of::<16, 6, false>(isa, x, product, columns, tiles),
+            (16, false, 7) => columns_of::<16, 7, false>(isa, x, product, columns, tiles),
+            (32, false, ..=4) => columns_of::<32, 4, false>(isa, x, product, columns, tiles),
+            (32, false, 5) => columns_of::<32, 5, false>(isa, x, product, columns, tiles),
+            (32, false, 7) => columns_of::<32, 7, false>(isa, x, product, columns, tiles),
+            (32, false, 8) => columns_of::<32, 8, false>(isa, x, product, columns, tiles),
             other => unreachable!("no format is summed as {other:?}"),
         }
     }
@@ -530,14 +543,7 @@ unsafe fn coded_columns(isa: Isa, x: &Codes, product: &Product<'_>, columns: Ran
 ///
 /// # Safety
 /// x and y have the rows of the product, and its columns of y are this call's alone.
-unsafe fn float_columns(
-    isa: Isa,
-    x: &[f32],
-    k: usize,
-    product: &Product<'_>,
-    columns: Range<usize>,
-    y: &Parts<'_, f32>,
-) {
+unsafe fn float_columns(isa: Isa, x: &[f32], k: usize, product: &Product<'_>, columns: Range<usize>) {
     let width = float_width(isa);
     let w = product.w;
     if w.lanes() > 0 && (product.first + columns.start).is_multiple_of(w.lanes()) {
@@ -545,8 +551,8 @@ unsafe fn float_columns(
         // SAFETY: the caller's promise; the groups begin there.
         return unsafe {
             match w.format() {
-                Format::F16 => half_columns::<F16>(isa, x, k, product, columns, y),
-                _ => half_columns::<Bf16>(isa, x, k, product, columns, y),
+                Format::F16 => half_columns::<F16>(isa, x, k, product, columns),
+                _ => half_columns::<Bf16>(isa, x, k, product, columns),
             }
         };
     }
@@ -560,7 +566,7 @@ unsafe fn float_columns(
             decode_panel(isa, product.w, product.first + at, n, from, depth, rows, panel);
             let left = Left { pointer: x[product.x_first * k + from..].as_ptr(), row: product.x_step * k, column: 1 };
             let right = Right { pointer: panel.as_ptr(), row: width, panel: 0 };
-            let out = Output { pointer: y.pointer(product.y_first + at), row: product.y_row };
+            let out = Output { pointer: product.y.pointer(product.y_first + at), row: product.y_row };
             // SAFETY: the caller's promise; the panel has `depth` rows of `n` columns.
             unsafe { float_product(isa, (product.m, n, depth), left, right, out, from > 0) };
         }

@@ -24,19 +24,28 @@ pub use crate::format::panel::LAYOUT;
 use crate::format::{Stored, panel};
 use crate::{Device, View, ViewMut};
 
-/// Computes `y = x W^T`.
+/// Computes `y = x W^T` for some matrices that read the same rows: rounded once for those of one format, and all columns shared out
+/// among the threads together.
 ///
 /// # Shapes
-/// x [m, k], W [n, k], y [m, n]
+/// x [m, k], W [n, k], y [m, n], with one k and an n for each matrix
 ///
 /// # Numerics
 /// As stated for the module.
-pub fn matmul(device: &Device, x: View<'_, f32>, w: Stored<'_>, m: usize, y: ViewMut<'_, f32>) {
-    let [n, k] = w.shape();
-    assert_eq!((x.len(), y.len()), (m * k, m * n));
+pub fn matmul<const N: usize>(
+    device: &Device,
+    x: View<'_, f32>,
+    w: [Stored<'_>; N],
+    m: usize,
+    y: [ViewMut<'_, f32>; N],
+) {
+    for (w, y) in w.iter().zip(&y) {
+        let [n, k] = w.shape();
+        assert_eq!((x.len(), y.len()), (m * k, m * n));
+    }
     match device {
-        Device::Cpu(cpu) => cpu::matmul(cpu, x.host(), w, m, y.host()),
-        Device::Reference(_) => y.set(&reference::matmul(x.host(), w)),
+        Device::Cpu(cpu) => cpu::matmul(cpu, x.host(), w, m, y.map(ViewMut::host)),
+        Device::Reference(_) => w.into_iter().zip(y).for_each(|(w, y)| y.set(&reference::matmul(x.host(), w))),
     }
 }
 

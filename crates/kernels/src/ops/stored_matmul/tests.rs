@@ -68,14 +68,14 @@ fn every_path_agrees_with_the_reference_and_with_a_row_alone() {
             let want = reference::matmul(&x, w);
             for device in devices([2]) {
                 let mut y = unwritten(m * n);
-                matmul(&device, view(&x), w, m, view_mut(&mut y));
+                matmul(&device, view(&x), [w], m, [view_mut(&mut y)]);
                 let size = want.iter().fold(0.0f64, |largest, v| largest.max(v.abs()));
                 let scaled: Vec<f32> = y.iter().map(|&v| (f64::from(v) / size) as f32).collect();
                 let wanted: Vec<f64> = want.iter().map(|&v| v / size).collect();
                 close(&scaled, &wanted, 1e-6, &format!("{} {} [{n}, {k}]", device.name(), format.name()));
                 for rows in [1, 2, 3, 5, 8, 11, 16, 17, 33] {
                     let mut part = unwritten(rows * n);
-                    matmul(&device.serial(), view(&x[(m - rows) * k..]), w, rows, view_mut(&mut part));
+                    matmul(&device.serial(), view(&x[(m - rows) * k..]), [w], rows, [view_mut(&mut part)]);
                     assert_eq!(
                         bits(&part),
                         bits(&y[(m - rows) * n..]),
@@ -85,6 +85,25 @@ fn every_path_agrees_with_the_reference_and_with_a_row_alone() {
                     );
                 }
             }
+        }
+    }
+}
+
+#[test]
+fn matrices_that_read_the_same_rows_have_the_bits_of_each_alone() {
+    // Of one format and of others, of floats and of codes, wide and narrow.
+    let (formats, k) = ([Format::Q4K, Format::Q6K, Format::Q4K, Format::F16, Format::Q8_0], 512);
+    let rows = [160, 33, 1, 70, 64];
+    let bytes: Vec<Vec<u8>> = (0..5).map(|i| random_bytes(20 + i as u64, formats[i], rows[i], k)).collect();
+    let w: [Stored<'_>; 5] = std::array::from_fn(|i| Stored::new(formats[i], &bytes[i], &[], rows[i], k));
+    for (device, m) in devices([1, 2]).into_iter().flat_map(|device| [1, 3, 19].map(|m| (device.clone(), m))) {
+        let x = random(25, m * k);
+        let mut ys = rows.map(|n| unwritten(m * n));
+        matmul(&device, view(&x), w, m, ys.each_mut().map(|y| view_mut(y)));
+        for (w, y) in w.into_iter().zip(&ys) {
+            let mut alone = unwritten(y.len());
+            matmul(&device, view(&x), [w], m, [view_mut(&mut alone)]);
+            assert_eq!(bits(y), bits(&alone), "{} {} {m} rows", device.name(), w.format().name());
         }
     }
 }
@@ -103,7 +122,7 @@ fn the_largest_codes_do_not_overflow() {
             let size = want.iter().fold(f64::MIN_POSITIVE, |largest, v| largest.max(v.abs()));
             for device in devices([1]) {
                 let mut y = unwritten(m * n);
-                matmul(&device, view(&x), w, m, view_mut(&mut y));
+                matmul(&device, view(&x), [w], m, [view_mut(&mut y)]);
                 let scaled: Vec<f32> = y.iter().map(|&v| (f64::from(v) / size) as f32).collect();
                 let wanted: Vec<f64> = want.iter().map(|&v| v / size).collect();
                 close(&scaled, &wanted, 1e-5, &format!("{} {} of {byte}", device.name(), format.name()));
@@ -136,12 +155,12 @@ fn interleaved_rows_have_the_same_bits() {
                 let turned = Stored::interleaved(format, lanes, &bytes, n, k);
                 let what = format!("{} {} [{n}, {k}]", device.name(), format.name());
                 let (mut y, mut z) = (unwritten(m * n), unwritten(m * n));
-                matmul(&device, view(&x), w, m, view_mut(&mut y));
-                matmul(&device, view(&x), turned, m, view_mut(&mut z));
+                matmul(&device, view(&x), [w], m, [view_mut(&mut y)]);
+                matmul(&device, view(&x), [turned], m, [view_mut(&mut z)]);
                 assert_eq!(bits(&y), bits(&z), "{what}");
                 for rows in 1..m {
                     let mut part = unwritten(rows * n);
-                    matmul(&device, view(&x[(m - rows) * k..]), turned, rows, view_mut(&mut part));
+                    matmul(&device, view(&x[(m - rows) * k..]), [turned], rows, [view_mut(&mut part)]);
                     assert_eq!(bits(&part), bits(&y[(m - rows) * n..]), "{what}, {rows} rows");
                 }
                 let rows = n.min(20);
@@ -202,7 +221,7 @@ fn floats_have_the_bits_of_the_plain_product() {
             pack(&device, view(&values), n, k, view_mut(&mut packed));
             let (mut plain, mut y) = (unwritten(m * n), unwritten(m * n));
             crate::ops::matmul::matmul(&device, view(&x), view(&packed), Size { m, n, k }, view_mut(&mut plain));
-            matmul(&device, view(&x), w, m, view_mut(&mut y));
+            matmul(&device, view(&x), [w], m, [view_mut(&mut y)]);
             assert_eq!(bits(&y), bits(&plain), "{} {}", device.name(), format.name());
         }
     }
@@ -215,7 +234,7 @@ fn experts_and_heads_are_products_of_their_rows() {
         for device in devices([2]) {
             let alone = |x: &[f32], w: Stored<'_>| -> Vec<u32> {
                 let mut y = unwritten(x.len() / k * w.shape()[0]);
-                matmul(&device, view(x), w, x.len() / k, view_mut(&mut y));
+                matmul(&device, view(x), [w], x.len() / k, [view_mut(&mut y)]);
                 bits(&y)
             };
             let all: Vec<_> = (0..4).map(|e| (random_bytes(e, format, n, k), block_scales(format, n, k))).collect();
@@ -305,7 +324,7 @@ fn what_is_not_finite_stays_so() {
             x[k + 17] = bad;
             for device in devices([1]) {
                 let mut y = unwritten(2 * n);
-                matmul(&device, view(&x), Stored::new(format, &bytes, &[], n, k), 2, view_mut(&mut y));
+                matmul(&device, view(&x), [Stored::new(format, &bytes, &[], n, k)], 2, [view_mut(&mut y)]);
                 let stays = y[..n].iter().all(|v| v.is_finite()) && y[n..].iter().all(|v| !v.is_finite());
                 assert!(stays, "{device:?} {}", format.name());
             }
