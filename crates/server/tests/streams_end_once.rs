@@ -248,6 +248,8 @@ fn five_hundred_failures_leave_other_streams_alone() {
                         let (tokens, stream) = (3 + 2 * i, streams.load(Ordering::Relaxed) % 4 > 0);
                         let response = server.post(api.path(), &api.hello(tokens, &[], stream));
                         if response.status == 429 {
+                            // Every request is a connection, and a loop without a pause would take all ports there are.
+                            std::thread::sleep(Duration::from_millis(5));
                             continue;
                         }
                         assert_eq!(response.status, 200, "{}", response.text());
