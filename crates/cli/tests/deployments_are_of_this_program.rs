@@ -8,6 +8,8 @@ use std::fs;
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
 
 use common::{Done, Serving, command, minke};
 
@@ -101,12 +103,22 @@ fn probes_ask_for_what_a_server_answers() {
     let server = Serving::with(at, &words[1..].iter().map(String::as_str).collect::<Vec<_>>());
     let paths = values(&text, "httpGet: {path: ");
     assert_eq!(paths, ["/ready", "/ready", "/health"]);
-    for path in paths {
+    let ask = |path: &str| {
         let address = server.1.strip_prefix("http://").unwrap();
         let mut stream = TcpStream::connect(address).unwrap();
         write!(stream, "GET {path} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\r\n").unwrap();
         let mut answer = String::new();
         stream.read_to_string(&mut answer).unwrap();
+        answer
+    };
+    let begun = Instant::now();
+    for path in paths {
+        // As a probe does, which asks again while the model is loaded.
+        let mut answer = ask(path);
+        while answer.starts_with("HTTP/1.1 503 ") && begun.elapsed() < Duration::from_secs(60) {
+            sleep(Duration::from_millis(20));
+            answer = ask(path);
+        }
         assert!(answer.starts_with("HTTP/1.1 200 "), "{path}: {answer}");
     }
 }
