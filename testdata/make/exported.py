@@ -27,7 +27,7 @@ from common import TESTDATA, lift, save_golden
 from families import Gates, code
 
 MODEL = TESTDATA.parent / "models" / "first-light"
-FILES = ["config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"]
+FILES = ["config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja"]
 CHATS = [
     [{"role": "user", "content": "make 24 from 3 8 1"}],
     [{"role": "user", "content": "compute 7*8-5"}],

@@ -28,7 +28,7 @@ fn every_verb_has_exactly_its_flags() {
         ("train", "dashboard expert-parallel help json out pipeline-parallel set threads"),
         (
             "eval",
-            "adapter answers compare data examples force-thought help json max-tokens out problems samples seed shots task temperature threads",
+            "adapter answers compare data examples force-thought help json max-tokens out problems samples seed shots side task temperature threads",
         ),
         ("report", "help json live out"),
         ("show", "help json"),

@@ -42,15 +42,20 @@ fn a_run_is_trained_graded_and_reported() {
     // The base is given every chance: two temperatures, thought free and forced.
     assert_eq!((base["reports"].as_array().unwrap().len(), tuned["reports"].as_array().unwrap().len()), (4, 1));
     assert_eq!(tuned["reports"][0]["problems"], 3);
+    assert_eq!(
+        (&tuned["reports"][0]["side"], &base["reports"][3]["side"]),
+        (&"validation".into(), &"validation".into())
+    );
     assert_eq!(tuned["reports"][0]["counts"][0]["samples"], 2);
     let saved = std::fs::read_to_string(at.join("out/small/stages/base/eval.json")).unwrap();
     let saved: serde_json::Value = serde_json::from_str(&saved).unwrap();
     assert_eq!(saved, base["reports"]);
-    // The same again replaces what is there; another mode comes beside it.
+    // The same again replaces what is there; another mode and the other side come beside it.
     minke(at, &wanted);
+    minke(at, &[&wanted[..], &["--side", "test"]].concat());
     minke(at, &[&wanted[..], &["--force-thought"]].concat());
     let saved = std::fs::read_to_string(at.join("out/small/stages/tuned/eval.json")).unwrap();
-    assert_eq!(serde_json::from_str::<serde_json::Value>(&saved).unwrap().as_array().unwrap().len(), 2);
+    assert_eq!(serde_json::from_str::<serde_json::Value>(&saved).unwrap().as_array().unwrap().len(), 3);
 
     let table = minke(
         at,
@@ -58,7 +63,7 @@ fn a_run_is_trained_graded_and_reported() {
     );
     let rows: Vec<&str> = table.out.lines().collect();
     assert_eq!((table.code, rows.len()), (0, 2), "{table:?}");
-    assert!(rows[0].starts_with("model ") && rows[1].starts_with("out/small/stages/tuned/model  countdown  T=1"));
+    assert!(rows[0].starts_with("model ") && rows[1].starts_with("out/small/stages/tuned/model  countdown  test  T=1"));
 
     assert_eq!(minke(at, &["report", "small.toml"]).out, "out/small/report.html\n");
     std::fs::rename(at.join("out/small"), at.join("elsewhere")).unwrap();

@@ -1,5 +1,7 @@
 //! An answer to a problem, graded: what evaluations count and files of results have, one row each.
 
+use std::collections::HashSet;
+
 use minke_engine::{Completion, Finish};
 use minke_text::{THINK_CLOSE, THINK_OPEN, Thought, Tokenizer, split};
 use serde::{Deserialize, Serialize};
@@ -29,6 +31,9 @@ pub struct Answer {
     /// Attempts that the thought shows, if its task has such.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub attempts: Option<usize>,
+    /// Of those, the ones that the thought shows for a second time or more.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub repeats: Option<usize>,
     /// Whether the thought ends by claiming success, if its task has such claims.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub claims_success: Option<bool>,
@@ -86,6 +91,8 @@ pub struct Judged {
     pub thought: Thought,
     /// Attempts that the thought shows, if its task has such.
     pub attempts: Option<usize>,
+    /// Of those, the ones that the thought shows for a second time or more.
+    pub repeats: Option<usize>,
     /// Whether the thought ends by claiming success, if its task has such claims.
     pub claims_success: Option<bool>,
 }
@@ -100,9 +107,12 @@ pub struct Judged {
 pub fn judge(task: &Task, problem: &Problem, prompt: &str, completion: &str) -> Result<Judged> {
     let thought = split(prompt, completion);
     let reasoning = thought.reasoning.as_deref().unwrap_or("");
+    let attempts = task.attempts(reasoning);
+    let repeats = |attempts: &Vec<&str>| attempts.len() - attempts.iter().collect::<HashSet<_>>().len();
     Ok(Judged {
         verdict: task.grade(problem, &thought.content)?,
-        attempts: task.attempts(reasoning),
+        repeats: attempts.as_ref().map(repeats),
+        attempts: attempts.map(|attempts| attempts.len()),
         claims_success: task.claims_success(reasoning),
         thought,
     })
@@ -135,11 +145,12 @@ impl Answer {
 
     /// An answer, and whether it has a thought.
     fn judged(task: &Task, problem: &Problem, prompt: &str, sample: usize, text: String) -> Result<(Self, bool)> {
-        let Judged { verdict, thought, attempts, claims_success } = judge(task, problem, prompt, &text)?;
+        let Judged { verdict, thought, attempts, repeats, claims_success } = judge(task, problem, prompt, &text)?;
         let vote = task.answer_key(problem, &thought.content);
         let (id, format) = (problem.name.clone(), thought.format_ok);
         let cluster = (problem.cluster != problem.id).then_some(problem.cluster);
-        let answer = Self { id, cluster, sample, text, verdict, vote, format, attempts, claims_success, drawn: None };
+        let answer =
+            Self { id, cluster, sample, text, verdict, vote, format, attempts, repeats, claims_success, drawn: None };
         Ok((answer, thought.reasoning.is_some()))
     }
 

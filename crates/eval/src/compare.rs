@@ -125,6 +125,7 @@ mod tests {
             vote: None,
             format: false,
             attempts: None,
+            repeats: None,
             claims_success: None,
             drawn: None,
         };

@@ -6,7 +6,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::answer::FinishName;
 use crate::metrics::{Interval, majority, pass_at_k};
-use crate::{Answer, Error, EvalConfig, Problem, Result, Task, Verdict};
+use crate::tasks::{SearchBaseline, best_constant};
+use crate::{Answer, Error, EvalConfig, Problem, Result, Split, Task, Verdict};
 
 /// Answers kept of each kind, right and wrong, for reading.
 const TRANSCRIPTS: usize = 6;
@@ -43,6 +44,8 @@ pub struct Transcript {
 pub struct TaskReport {
     /// Name of the task.
     pub task: String,
+    /// The side of the task that the problems are on.
+    pub side: Split,
     /// How the model was asked; nothing for answers that were given.
     pub config: Option<EvalConfig>,
     /// Problems that were scored.
@@ -65,6 +68,12 @@ pub struct TaskReport {
     pub thought_tokens_wrong: Option<f64>,
     /// Mean number of attempts of an answer, if the task has such.
     pub attempts: Option<f64>,
+    /// The share of its attempts that repeat an earlier one of the same thought, if there are attempts.
+    pub repeats: Option<f64>,
+    /// What blind searches come to at these problems, if there is something to search.
+    pub search: Option<SearchBaseline>,
+    /// The answer that is right at most problems, and at what share of them, if answers can be such: the simplest baseline.
+    pub constant: Option<(String, f64)>,
     /// Share of answers with exactly one thought and then an answer.
     pub format_rate: f64,
     /// Share of answers that the cap cut off, if it is known.
@@ -93,7 +102,7 @@ impl TaskReport {
     /// The report on all answers to these problems, reported under a name. Of every problem there must be as many answers.
     ///
     /// # Errors
-    /// If a problem has no answer, or fewer than another; if fewer than two clusters of problems can be graded.
+    /// If there are no problems or they are of several sides; if one has no answer, or fewer than another; if fewer than two clusters of problems can be graded.
     pub fn new(
         name: &str,
         task: &Task,
@@ -102,12 +111,19 @@ impl TaskReport {
         config: Option<EvalConfig>,
     ) -> Result<Self> {
         let refuse = |reason: String| Err(Error::Task { task: task.name(), reason });
+        let Some(side) = problems.first().map(|problem| task.side(problem)) else {
+            return refuse("there are no problems to evaluate".into());
+        };
+        if problems.iter().any(|problem| task.side(problem) != side) {
+            return refuse("its problems are of several sides; evaluate one after the other".into());
+        }
         let mut by_problem: HashMap<&str, Vec<&Answer>> = HashMap::new();
         for answer in answers {
             by_problem.entry(&answer.id).or_default().push(answer);
         }
         let samples = by_problem.values().map(Vec::len).max().unwrap_or(0);
         let mut tally = Tally::default();
+        let mut scored: Vec<&Problem> = Vec::new();
         for problem in problems {
             let mut answers = by_problem.remove(problem.name.as_str()).unwrap_or_default();
             answers.sort_by_key(|answer| answer.sample);
@@ -115,20 +131,28 @@ impl TaskReport {
                 let (name, have) = (&problem.name, answers.len());
                 return refuse(format!("problem {name} has {have} answers, others have {samples}"));
             }
-            tally.add(task, problem, &answers);
+            if tally.add(task, problem, &answers) {
+                scored.push(problem);
+            }
         }
         let (problems, unusable) = (tally.counts.len(), tally.unusable);
-        match tally.report(name, samples, config, task.has_votes()) {
-            Some(report) => Ok(report),
-            None => refuse(format!("{problems} problems ({unusable} unusable) give no interval; evaluate at least 2")),
-        }
+        let attempts = tally.mean_of_attempts();
+        let Some(mut report) = tally.report((name, side), samples, config, task.has_votes()) else {
+            return refuse(format!(
+                "{problems} problems ({unusable} unusable) give no interval; evaluate more of them"
+            ));
+        };
+        report.search = attempts
+            .and_then(|attempts| SearchBaseline::new(task, &scored, attempts, &report.scores(), &report.clusters()));
+        report.constant = best_constant(task, &scored);
+        Ok(report)
     }
 
     /// How much better this model is than another at the very same problems, with the interval of the paired
     /// difference: how hard a problem is cancels. Nothing if the problems are others.
     pub fn gain_over(&self, before: &Self) -> Option<Interval> {
         let ids = |report: &Self| report.counts.iter().map(|count| count.id).collect::<Vec<_>>();
-        if self.task != before.task || ids(self) != ids(before) {
+        if (&self.task, self.side) != (&before.task, before.side) || ids(self) != ids(before) {
             return None;
         }
         Interval::of_paired_difference(&before.scores(), &self.scores(), &self.clusters())
@@ -159,6 +183,9 @@ struct Tally {
     /// Answers with attempts, and the attempts.
     tried: usize,
     attempts: usize,
+    repeats: usize,
+    /// Attempts, where an answer without any counts as one.
+    guesses: usize,
     formatted: usize,
     claims: usize,
     false_claims: usize,
@@ -168,11 +195,11 @@ struct Tally {
 }
 
 impl Tally {
-    /// Counts the answers to one problem.
-    fn add(&mut self, task: &Task, problem: &Problem, answers: &[&Answer]) {
+    /// Counts the answers to one problem; whether it can be graded.
+    fn add(&mut self, task: &Task, problem: &Problem, answers: &[&Answer]) -> bool {
         if answers.iter().any(|answer| answer.verdict == Verdict::GoldUnusable) {
             self.unusable += 1;
-            return;
+            return false;
         }
         for answer in answers {
             let right = answer.is_right();
@@ -189,6 +216,8 @@ impl Tally {
             self.answers += 1;
             self.tried += usize::from(answer.attempts.is_some());
             self.attempts += answer.attempts.unwrap_or(0);
+            self.repeats += answer.repeats.unwrap_or(0);
+            self.guesses += answer.attempts.map_or(0, |attempts| attempts.max(1));
             self.formatted += usize::from(answer.format);
             let claims = answer.claims_success == Some(true);
             self.claims += usize::from(claims);
@@ -210,10 +239,22 @@ impl Tally {
         let right = answers.iter().filter(|answer| answer.is_right()).count();
         let cluster = (problem.cluster != problem.id).then_some(problem.cluster);
         self.counts.push(Count { id: problem.id, cluster, right, samples: answers.len() });
+        true
+    }
+
+    /// Attempts of an answer in the mean, at least one each; nothing if the task has no attempts.
+    fn mean_of_attempts(&self) -> Option<f64> {
+        (self.tried > 0).then(|| share(self.guesses, self.tried))
     }
 
     /// The report, if there are problems enough for an interval.
-    fn report(self, name: &str, samples: usize, config: Option<EvalConfig>, has_votes: bool) -> Option<TaskReport> {
+    fn report(
+        self,
+        (name, side): (&str, Split),
+        samples: usize,
+        config: Option<EvalConfig>,
+        has_votes: bool,
+    ) -> Option<TaskReport> {
         let mean = |(number, tokens): (usize, usize)| (number > 0).then(|| share(tokens, number));
         let pass = |k: usize| {
             let chances = self.counts.iter().map(|count| pass_at_k(count.samples, count.right, k));
@@ -227,6 +268,7 @@ impl Tally {
         let [wrong, right] = self.transcripts;
         Some(TaskReport {
             task: name.to_string(),
+            side,
             config,
             problems: self.counts.len(),
             unusable: self.unusable,
@@ -238,6 +280,9 @@ impl Tally {
             thought_tokens_right: mean(self.thoughts[1]),
             thought_tokens_wrong: mean(self.thoughts[0]),
             attempts: mean((self.tried, self.attempts)),
+            repeats: mean((self.attempts, self.repeats)),
+            search: None,
+            constant: None,
             format_rate: share(self.formatted, self.answers),
             truncated: mean((self.drawn, self.truncated)),
             false_claims: (self.claims > 0).then(|| share(self.false_claims, self.claims)),

@@ -2,7 +2,7 @@
 //! `cargo run --release --package minke --example grade -- [MODEL] [PROBLEMS]`.
 
 use minke::engine::Replicas;
-use minke::eval::{EvalConfig, Evaluator, Task};
+use minke::eval::{EvalConfig, Evaluator, Split, Task};
 use minke::{ChatModel, Device, EngineConfig};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -17,7 +17,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let engine = EngineConfig::default().with_pages(512).with_max_sequences(32);
     let mut engines = Replicas::new(&device, model.config(), &engine)?;
     let mut evaluator = Evaluator { engines: &mut engines, model: &model, tokenizer: &tokenizer, template: &template };
-    let report = evaluator.evaluate("countdown", &task, &task.test_set(0, problems), &config, &mut |_, _| {})?;
+    let report =
+        evaluator.evaluate("countdown", &task, &task.problem_set(Split::Test, 0, problems), &config, &mut |_, _| {})?;
     let score = &report.pass_at_1;
     println!("pass@1 {:.1} % ({:.1} to {:.1})", 100.0 * score.mean, 100.0 * score.low, 100.0 * score.high);
     Ok(())

@@ -56,10 +56,16 @@ impl Cluster {
     /// A cluster of so many of a part.
     ///
     /// # Errors
-    /// If the count is zero, or a figure that is needed has no source.
+    /// If the count is zero, a figure that is needed has no source, or the part is one machine whose kernels were measured.
     pub fn new(part: &Part, count: usize, arithmetic: Option<Arithmetic>, ledger: &mut Ledger) -> Result<Self, Error> {
         if count == 0 || count > MAX_COUNT {
             return Err(Error::invalid("count", count, format!("must lie between 1 and {MAX_COUNT}")));
+        }
+        if ledger.has(part, "operation_seconds") {
+            return Err(Error::Impossible(format!(
+                "{}: the kernels of one machine were measured, which says nothing of many; ask plan train --count 1, or plan fit",
+                part.name
+            )));
         }
         let bf16_flops = ledger.figure(part, "bf16_flops")?;
         let memory = ledger.figure(part, "memory_bytes")?;
@@ -227,7 +233,7 @@ impl Layout {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::hardware::Hardware;
+    use crate::hardware::{Figure, Hardware};
 
     const V3_BATCH: Batch = Batch { sequences: 15_360, sequence_tokens: 4096 };
 
@@ -281,6 +287,11 @@ mod tests {
         assert!(Cluster::new(card, 1, None, &mut Ledger::default()).is_ok());
         let error = Cluster::new(card, 8, None, &mut Ledger::default()).unwrap_err().to_string();
         assert!(error.contains("parts_per_node"), "{error}");
+        let operation = Figure { value: 2e-6, source: "measured".into() };
+        let mut here = card.clone();
+        here.figures.insert("operation_seconds".into(), operation);
+        let error = Cluster::new(&here, 1, None, &mut Ledger::default()).unwrap_err().to_string();
+        assert!(error.contains("the kernels of one machine were measured"), "{error}");
         let a800 = hardware.part("a800").unwrap();
         let cluster = Cluster::new(a800, 16, None, &mut Ledger::default()).unwrap();
         assert_eq!(cluster.arithmetic, Arithmetic::Bf16);

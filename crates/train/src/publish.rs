@@ -98,16 +98,24 @@ fn table(folder: &Path) -> String {
     if reports.is_empty() {
         return "Not evaluated yet.\n".into();
     }
-    let mut table = String::from("Held-out problems, 95 % interval over problems.\n\n| Task | pass@1 |\n|---|---|\n");
+    let mut table = String::from(
+        "Held-out problems, 95 % interval over problems or their clusters. Blind search makes as many attempts at random, with a \
+         perfect check; one answer is the one that is right at most problems.\n\n\
+         | Task | Side | pass@1 | Blind search | One answer |\n|---|---|---|---|---|\n",
+    );
     for report in &reports {
         let score = &report.pass_at_1;
         let percent = |value: f64| 100.0 * value;
+        let share = |share: Option<f64>| share.map_or("–".into(), |share| format!("{:.1} %", percent(share)));
         let line = format!(
-            "| {} | {:.1} % ({:.1} to {:.1}) |\n",
+            "| {} | {} | {:.1} % ({:.1} to {:.1}) | {} | {} |\n",
             report.task,
+            report.side.name(),
             percent(score.mean),
             percent(score.low),
-            percent(score.high)
+            percent(score.high),
+            share(report.search.map(|search| search.blind)),
+            share(report.constant.as_ref().map(|(_, share)| *share)),
         );
         table += &line;
     }

@@ -27,13 +27,15 @@ pub fn read(stage: &Path) -> Result<Vec<TaskReport>> {
     serde_json::from_slice(&text).map_err(bad)
 }
 
-/// Adds scores to those in the folder of a stage, in place of older ones of the same task in the same mode.
+/// Adds scores to those in the folder of a stage, in place of older ones of the same side of a task in the same mode.
 ///
 /// # Errors
 /// As [`read`], the file being left as it is, or if it cannot be written.
 pub fn add(stage: &Path, reports: &[TaskReport]) -> Result<()> {
     let mut kept = read(stage)?;
-    kept.retain(|old| !reports.iter().any(|new| (&new.task, &new.config) == (&old.task, &old.config)));
+    kept.retain(|old| {
+        !reports.iter().any(|new| (&new.task, new.side, &new.config) == (&old.task, old.side, &old.config))
+    });
     kept.extend_from_slice(reports);
     files::replace_json(&stage.join(FILE), &kept)
 }
@@ -50,12 +52,13 @@ pub(crate) fn reason(error: &Error) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use minke_eval::{EvalConfig, Interval};
+    use minke_eval::{EvalConfig, Interval, Split};
 
     fn report(task: &str, seed: u64, mean: f64) -> TaskReport {
         let interval = Interval { mean, low: mean, high: mean };
         TaskReport {
             task: task.into(),
+            side: Split::Test,
             config: Some(EvalConfig { seed, ..EvalConfig::default() }),
             problems: 2,
             unusable: 0,
@@ -67,6 +70,9 @@ mod tests {
             thought_tokens_right: None,
             thought_tokens_wrong: None,
             attempts: Some(0.0),
+            repeats: None,
+            search: None,
+            constant: None,
             format_rate: 0.0,
             truncated: Some(0.0),
             false_claims: None,
@@ -83,6 +89,10 @@ mod tests {
         add(folder.path(), &[report("sums", 2, 0.75), report("lists", 2, 0.125)]).unwrap();
         let expected = [report("sums", 1, 0.25), report("sums", 2, 0.75), report("lists", 2, 0.125)];
         assert_eq!(read(folder.path()).unwrap(), expected);
+        // Those of another side stand beside them.
+        let chosen_by = TaskReport { side: Split::Validation, ..report("sums", 1, 0.5) };
+        add(folder.path(), std::slice::from_ref(&chosen_by)).unwrap();
+        assert_eq!(read(folder.path()).unwrap(), [&expected[..], &[chosen_by]].concat());
     }
 
     #[test]

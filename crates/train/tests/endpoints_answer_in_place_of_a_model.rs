@@ -10,6 +10,7 @@ use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
+use minke_eval::Split;
 use minke_eval::tasks::{Countdown, Gold};
 use minke_train::data::{Example, read_examples};
 use minke_train::{Bases, Error, Observer, RunConfig, execute_with};
@@ -180,7 +181,7 @@ fn what_a_teacher_says_is_graded_and_kept() {
     assert_eq!(seeds.len(), 60, "two answers have the same seed");
 
     let (kept, task) = (data(folder.path()), &config.tasks[0].task);
-    let held_out: Vec<u64> = task.test_set(3, 200).iter().map(|problem| problem.id).collect();
+    let held_out: Vec<u64> = task.problem_set(Split::Test, 3, 200).iter().map(|problem| problem.id).collect();
     for example in &kept {
         assert_eq!(example.task, "make");
         assert_eq!(example.completion, format!("<think>\nlet us see\n</think>\n\n{}", solution(&example.question)));

@@ -5,7 +5,7 @@ mod small;
 
 use std::collections::HashMap;
 
-use minke_eval::Verdict;
+use minke_eval::{Split, Verdict};
 use minke_text::RepetitionRule;
 use minke_train::data::read_examples;
 
@@ -40,7 +40,7 @@ fn what_is_kept_is_right_well_formed_and_distinct() {
         assert!(thought.format_ok, "{example:?}");
         by_question.entry(&example.question).or_default().push(&example.completion);
     }
-    let held_out: Vec<u64> = task.test_set(1, 200).iter().map(|problem| problem.id).collect();
+    let held_out: Vec<u64> = task.problem_set(Split::Test, 1, 200).iter().map(|problem| problem.id).collect();
     assert!(kept.iter().all(|example| !held_out.contains(&example.id)), "a held-out problem was used");
     for completions in by_question.values_mut() {
         completions.sort_unstable();

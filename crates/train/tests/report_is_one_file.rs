@@ -1,13 +1,15 @@
 //! The report of a run is one file that loads nothing else.
 #![allow(clippy::unwrap_used)]
 
-use minke_eval::{Count, EvalConfig, Interval, TaskReport, Transcript, Verdict};
+use minke_eval::tasks::SearchBaseline;
+use minke_eval::{Count, EvalConfig, Interval, Split, TaskReport, Transcript, Verdict};
 use serde_json::json;
 
 fn score(task: &str, mean: f64) -> TaskReport {
     let interval = Interval { mean, low: mean - 0.02, high: mean + 0.02 };
     TaskReport {
         task: task.into(),
+        side: Split::Test,
         config: Some(EvalConfig::default()),
         problems: 500,
         unusable: 0,
@@ -19,6 +21,15 @@ fn score(task: &str, mean: f64) -> TaskReport {
         thought_tokens_right: Some(50.25),
         thought_tokens_wrong: None,
         attempts: Some(2.75),
+        repeats: Some(0.25),
+        search: Some(SearchBaseline {
+            attempts: 2.875,
+            blind: 0.375,
+            gain: interval,
+            without_repeats: 0.4375,
+            attempts_as_right: Some(6.25),
+        }),
+        constant: Some(("7".into(), 0.03125)),
         format_rate: 0.96,
         truncated: Some(0.01),
         false_claims: Some(0.125),
@@ -84,6 +95,11 @@ fn the_report_shows_the_run_and_needs_nothing_else() {
         "held-out accuracy",
         "5 steps, 4 s",
         "expert load",
+        "countdown, test: pass@1",
+        // Blind search, one without repeats, one answer to all; attempts, and those of a blind search.
+        "<td>37.5</td>",
+        "<td>43.8</td><td>3.1</td>",
+        "<td>2.75 (6.25)</td><td>25.0</td>",
     ] {
         assert!(html.contains(expected), "{expected:?} is missing");
     }

@@ -199,6 +199,10 @@ pub struct Eval {
     /// Answers to every problem [default: 16; of a set 1]
     #[arg(long, value_parser = values::at_least::<1>)]
     pub samples: Option<usize>,
+    /// The side whose problems are asked: validation to choose by, test to report; of a set always test [default: validation for a
+    /// run, test for a model]
+    #[arg(long, value_enum)]
+    pub side: Option<Side>,
     /// Held-out problems of every task [default: 500; of a set all]
     #[arg(long, value_parser = values::at_least::<1>)]
     pub problems: Option<usize>,
@@ -222,6 +226,15 @@ pub struct Eval {
     pub compute: Compute,
     #[command(flatten)]
     pub output: Output,
+}
+
+/// A side that is held out.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Side {
+    /// To choose by
+    Validation,
+    /// To report
+    Test,
 }
 
 /// `minke report`

@@ -32,8 +32,6 @@ pub struct ArithmeticGold {
     operators: Vec<char>,
 }
 
-/// One problem in eight is held out.
-const TEST_SHARE: u64 = 8;
 /// Longest answer that is read.
 const LONGEST_ANSWER: usize = 32;
 /// Draws of an expression until a problem is given up.
@@ -48,12 +46,13 @@ impl Arithmetic {
             let reason = "operations must lie in 1..=16, largest_operand in 2..=999, largest_value at or above it";
             return refuse(reason.into());
         }
-        for split in [Split::Train, Split::Test] {
+        for split in Split::ALL {
             // A tenth of the tries of `problem` must do, so that those cannot run out.
             if (0..32).any(|number| self.draw_problem(0, split, number, TRIES / 10).is_none()) {
                 return refuse(format!(
-                    "these settings leave too few {split:?} problems: fewer operations, larger operands or a larger \
-                     largest_value"
+                    "these settings leave too few {} problems: fewer operations, larger operands or a larger \
+                     largest_value",
+                    split.name()
                 ));
             }
         }
@@ -62,7 +61,7 @@ impl Arithmetic {
 
     pub(super) fn problem(&self, seed: u64, split: Split, number: u64) -> Problem {
         self.draw_problem(seed, split, number, TRIES)
-            .expect("invariant: validated settings have problems on both sides")
+            .expect("invariant: validated settings have problems on every side")
     }
 
     pub(super) fn side(&self, problem: &Problem) -> Split {
@@ -103,8 +102,8 @@ impl Arithmetic {
         parse(answer).map(|value| value.to_string())
     }
 
-    pub(super) fn attempts(&self, thought: &str) -> usize {
-        usize::from(!thought.trim().is_empty())
+    pub(super) fn attempts<'a>(&self, thought: &'a str) -> Vec<&'a str> {
+        Some(thought.trim()).filter(|thought| !thought.is_empty()).into_iter().collect()
     }
 
     pub(super) fn claims_success(&self, thought: &str) -> bool {
@@ -149,14 +148,18 @@ impl std::fmt::Display for Step {
 }
 
 impl ArithmeticGold {
+    /// What the expression comes to.
+    pub(super) fn value(&self) -> i64 {
+        self.value
+    }
+
     fn into_problem(self) -> Problem {
         let text = self.text();
         Problem::new(hash_name(&text), format!("compute {text}"), Gold::Arithmetic(self))
     }
 
-    /// The side under every seed: one expression in eight is held out.
     fn side(&self) -> Split {
-        if hash(hash_name(&self.text())).is_multiple_of(TEST_SHARE) { Split::Test } else { Split::Train }
+        Split::of_hash(hash(hash_name(&self.text())))
     }
 
     fn text(&self) -> String {
@@ -292,12 +295,12 @@ mod tests {
         // One expression in five thousand, or none at all, whose values stay in bounds.
         for few in [with((8, 8), 999, 999), with((16, 16), 999, 999)] {
             let message = few.validate().unwrap_err().to_string();
-            assert!(message.contains("task arithmetic: these settings leave too few T"), "{message}");
+            assert!(message.contains("task arithmetic: these settings leave too few t"), "{message}");
         }
         for enough in [Arithmetic::default(), with((1, 1), 2, 2), with((2, 4), 20, 199), with((1, 16), 3, 1_000_000)] {
             enough.validate().unwrap();
             let task = Task::Arithmetic(enough);
-            for split in [Split::Train, Split::Test] {
+            for split in Split::ALL {
                 let problems = (0..300).map(|number| task.problem(5, split, number));
                 assert!(problems.map(|problem| task.side(&problem)).all(|side| side == split));
             }
@@ -307,10 +310,12 @@ mod tests {
     #[test]
     fn sides_are_disjoint_and_the_test_side_is_large() {
         let task = task();
-        let test: HashSet<u64> = task.test_set(3, 600).iter().map(|p| p.id).collect();
-        assert_eq!(test.len(), 600);
+        let ids = |split| -> HashSet<u64> { task.problem_set(split, 3, 600).iter().map(|p| p.id).collect() };
+        let (validation, test) = (ids(Split::Validation), ids(Split::Test));
+        assert_eq!((validation.len(), test.len(), validation.intersection(&test).count()), (600, 600, 0));
         for seed in 0..3 {
-            assert!((0..3000).all(|number| !test.contains(&task.problem(seed, Split::Train, number).id)));
+            let trained = (0..3000).map(|number| task.problem(seed, Split::Train, number).id);
+            assert!(trained.into_iter().all(|id| !test.contains(&id) && !validation.contains(&id)));
         }
     }
 

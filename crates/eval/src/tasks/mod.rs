@@ -2,11 +2,13 @@
 //! a set has the problems of a file. Training rewards and evaluation scores go through the same graders.
 
 mod arithmetic;
+mod baseline;
 mod countdown;
 mod programs;
 mod set;
 
 pub use arithmetic::{Arithmetic, ArithmeticGold};
+pub use baseline::SearchBaseline;
 pub use countdown::{Countdown, CountdownGold};
 pub use programs::{Programs, ProgramsGold};
 pub use set::{ProblemSet, SetFiles, SetFormat};
@@ -17,6 +19,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::verify::code::CodeProblem;
 use crate::verify::math;
+pub(crate) use baseline::best_constant;
+
 use crate::{Result, Verdict};
 
 /// Where problems come from: a family, or the files of a set. In a run's TOML: `family = "countdown"` with the family's
@@ -41,8 +45,33 @@ pub enum Task {
 pub enum Split {
     /// For training of any kind.
     Train,
-    /// Held out.
+    /// Held out, to choose by: between settings, steps and recipes.
+    Validation,
+    /// Held out, to report: nothing is chosen by it.
     Test,
+}
+
+impl Split {
+    /// Every side.
+    pub const ALL: [Self; 3] = [Self::Train, Self::Validation, Self::Test];
+
+    /// The name, as it is typed.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Train => "train",
+            Self::Validation => "validation",
+            Self::Test => "test",
+        }
+    }
+
+    /// The side of what has this hash, under every seed: one part in eight is for the test, one for validation.
+    fn of_hash(hash: u64) -> Self {
+        match hash % 8 {
+            0 => Self::Test,
+            1 => Self::Validation,
+            _ => Self::Train,
+        }
+    }
 }
 
 /// A problem with what its grader needs.
@@ -101,6 +130,16 @@ pub enum Style {
     Clean,
     /// A fact of the family on its own, such as `12*7=84`: a document without question.
     Fact,
+}
+
+/// An answer that a blind search may try: one that makes random attempts at what is asked and remembers nothing.
+struct Guess {
+    /// The answer, under the form in which equal ones are counted together.
+    answer: String,
+    /// How likely an attempt is this one.
+    chance: f64,
+    /// Whether it is right.
+    is_right: bool,
 }
 
 /// Most attempts of a noisy search before its last. A model that never sees an attempt far from its question breaks
@@ -222,16 +261,16 @@ impl Task {
         each!(self, family => family.side(problem))
     }
 
-    /// Up to `count` distinct problems of the test split: of a family in the order in which they are first drawn, of a set
-    /// in the order of its file, whatever the seed.
-    pub fn test_set(&self, seed: u64, count: usize) -> Vec<Problem> {
+    /// Up to `count` distinct problems of a side: of a family in the order in which they are first drawn, of a set in the
+    /// order of its file, whatever the seed.
+    pub fn problem_set(&self, split: Split, seed: u64, count: usize) -> Vec<Problem> {
         if let Self::Set(set) = self {
-            return set.held_out().take(count).cloned().collect();
+            return set.on_side(split).take(count).cloned().collect();
         }
         let mut seen = std::collections::HashSet::new();
         // A family with fewer problems than asked for ends the search, not the program.
         let tries = 200 * count as u64 + 10_000;
-        let problems = (0..tries).map(|number| self.problem(seed, Split::Test, number));
+        let problems = (0..tries).map(|number| self.problem(seed, split, number));
         problems.filter(|problem| seen.insert(problem.id)).take(count).collect()
     }
 
@@ -264,9 +303,18 @@ impl Task {
         self.set().is_none_or(|set| !set.files().format.asks_for_code())
     }
 
-    /// How many attempts a thought makes; nothing for a set, whose thoughts have no form.
-    pub fn attempts(&self, thought: &str) -> Option<usize> {
+    /// The attempts that a thought makes, as it writes them; nothing for a set, whose thoughts have no form.
+    pub fn attempts<'a>(&self, thought: &'a str) -> Option<Vec<&'a str>> {
         of_family!(self, family => family.attempts(thought))
+    }
+
+    /// What a blind search may try at a problem; nothing where there is nothing to search.
+    fn guesses(&self, problem: &Problem) -> Option<Vec<Guess>> {
+        match self {
+            Self::Countdown(family) => Some(family.guesses(problem)),
+            Self::Programs(family) => Some(family.guesses(problem)),
+            Self::Arithmetic(_) | Self::Set(_) => None,
+        }
     }
 
     /// Whether a thought ends by claiming success; nothing for a set.
@@ -297,9 +345,11 @@ mod tests {
                 let drawn = TrainingProblem::draw(task, seed, number);
                 assert_eq!(*drawn, task.problem(seed, Split::Train, number));
                 assert_eq!(task.side(&drawn), Split::Train);
-                let held_out = task.problem(seed, Split::Test, number);
-                assert_eq!(task.side(&held_out), Split::Test, "{}", held_out.question);
-                assert_eq!(TrainingProblem::new(task, held_out), None);
+                for side in [Split::Validation, Split::Test] {
+                    let held_out = task.problem(seed, side, number);
+                    assert_eq!(task.side(&held_out), side, "{}", held_out.question);
+                    assert_eq!(TrainingProblem::new(task, held_out), None);
+                }
             }
         }
         // Of another family, so that nothing is known about its side.

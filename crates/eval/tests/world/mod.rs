@@ -4,7 +4,7 @@
 #![allow(dead_code)]
 
 use minke_eval::tasks::Arithmetic;
-use minke_eval::{Problem, Task, Verdict};
+use minke_eval::{Problem, Split, Task, Verdict};
 use minke_model::Transformer;
 use minke_spec::{ModelConfig, Placement};
 use minke_tensor::{Device, Tensor};
@@ -71,7 +71,7 @@ pub fn world() -> World {
     .unwrap();
 
     let task = Task::Arithmetic(Arithmetic { operations: (1, 2), largest_operand: 20, largest_value: 99 });
-    let all: Vec<Problem> = task.test_set(1, 2000);
+    let all: Vec<Problem> = task.problem_set(Split::Test, 1, 2000);
     let with = |answers: &[&str], count: usize| {
         let is = |problem: &&Problem, answer: &str| task.grade(problem, answer).unwrap() == Verdict::Right;
         let chosen = |problem: &&Problem| match answers {

@@ -16,7 +16,7 @@ export async function board() {
       `<think>\n3 + 4 is ${i}.\n</think>\n\n3+4`, `Four times three, attempt ${i}`, "3*4", "I do not know"]),
   );
   made.amiss = [{ reason: "a quarter of the answers cut off", advice: "raise max_tokens, or set rewards.overlong", steps: 31, first: 4, last: 239, streak: 12, now: true }];
-  made.scores = [{ task: "make", mode: "T = 1", problems: 500, pass_at_1: { mean: 0.61, low: 0.58, high: 0.64 }, pass_at_k: [16, 0.9], mean_tokens: 61.5, truncated: 0.01 }];
+  made.scores = [{ task: "make", side: "test", mode: "T = 1", problems: 500, blind: 0.375, pass_at_1: { mean: 0.61, low: 0.58, high: 0.64 }, pass_at_k: [16, 0.9], mean_tokens: 61.5, truncated: 0.01 }];
   return made;
 }
 

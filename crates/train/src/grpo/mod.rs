@@ -30,7 +30,7 @@ mod workers;
 use std::time::Instant;
 
 use minke_engine::{Replicas, SamplingParams};
-use minke_eval::{EvalConfig, Evaluator};
+use minke_eval::{EvalConfig, Evaluator, Split};
 use minke_model::{ExpertLoad, Transformer};
 use minke_spec::ModelConfig;
 use minke_tensor::{Device, Pass, TokenDistribution, backward};
@@ -48,7 +48,7 @@ use crate::ranks::Ranks;
 use crate::record::{Logs, Metrics};
 use crate::stage::{Context, Progress, Stage, StageSettings, StepRecord};
 use crate::trainer::{StepOutcome, Trainer, load_violation, merge_loads};
-use crate::{Result, metric};
+use crate::{Error, Result, metric};
 use advantage::group_relative;
 use importance::Ratios;
 use loss::Diagnostics;
@@ -356,7 +356,11 @@ impl Grpo<'_> {
             template: self.sampler.template(),
         };
         for named in self.sampler.tasks() {
-            let problems = named.task.test_set(self.context.seed, quick.problems);
+            let problems = named.task.problem_set(Split::Validation, self.context.seed, quick.problems);
+            if problems.is_empty() {
+                let advice = "name a file of them as validation in the task's table, or leave eval out";
+                return Err(Error::Config(format!("task {}: it has no problems for eval; {advice}", named.name)));
+            }
             let report = evaluator.evaluate(&named.name, &named.task, &problems, &config, &mut |_, _| ())?;
             metrics.set(metric::pass_at_1(&named.name), report.pass_at_1.mean);
         }

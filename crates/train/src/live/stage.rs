@@ -102,12 +102,16 @@ pub struct StageReading {
 pub struct Score {
     /// Name of the task.
     pub task: String,
+    /// The side of the task that its problems are on.
+    pub side: &'static str,
     /// How the model was asked.
     pub mode: String,
     /// Problems that were scored.
     pub problems: usize,
     /// Share of right answers, with its interval over problems.
     pub pass_at_1: Interval,
+    /// The share that a blind search solves with as many attempts, if there is something to search.
+    pub blind: Option<f64>,
     /// The largest k, and the chance that one of k answers is right.
     pub pass_at_k: Option<(usize, f64)>,
     /// Mean length of an answer in tokens.
@@ -200,9 +204,11 @@ impl Stage {
             Err(error) => (Vec::new(), Some(scores::reason(&error))),
         };
         let score = |report: minke_eval::TaskReport| Score {
+            side: report.side.name(),
             mode: report::mode(&report),
             problems: report.problems,
             pass_at_1: report.pass_at_1,
+            blind: report.search.map(|search| search.blind),
             pass_at_k: report.pass_at_k.last().copied().filter(|(k, _)| *k > 1),
             mean_tokens: report.mean_tokens,
             truncated: report.truncated,

@@ -22,8 +22,6 @@ pub struct Benchmark<'a> {
     pub problems: &'a [Problem],
     /// The answers, in the order of the problems.
     pub answers: &'a [Answer],
-    /// The answer that is right most often, and how often: the simplest baseline.
-    pub constant: Option<&'a (String, f64)>,
     /// What the makers of the model say.
     pub published: Option<&'a Figure>,
 }
@@ -49,7 +47,7 @@ pub fn benchmark(page: &Benchmark<'_>) -> String {
         interval: (report.pass_at_1.low.max(0.0), report.pass_at_1.high.min(1.0)),
     };
     let beside = page.published.map(|figure| point("published", figure.score));
-    let least = page.constant.map(|(answer, score)| point(&format!("always {answer}"), *score));
+    let least = report.constant.as_ref().map(|(answer, score)| point(&format!("always {answer}"), *score));
     let shown: Vec<Bar> = [measured].into_iter().chain(beside).chain(least).collect();
     let _ = writeln!(html, "<div class=\"lead\">");
     html.extend(bars("pass@1 with 95 % interval", &shown));
@@ -75,7 +73,8 @@ fn table(html: &mut String, page: &Benchmark<'_>) {
     rows.extend(report.pass_at_k.iter().skip(1).map(|(k, share)| row(&format!("pass@{k}"), percent(*share))));
     rows.extend(some(&format!("cons@{}", page.header.samples), consensus));
     rows.extend(page.published.map(|figure| row(&format!("published: {}", figure.source), percent(figure.score))));
-    let constant = page.constant.map(|(answer, share)| row(&format!("the answer {answer} to all"), percent(*share)));
+    let constant =
+        report.constant.as_ref().map(|(answer, share)| row(&format!("the answer {answer} to all"), percent(*share)));
     rows.extend(constant);
     rows.extend(some("tokens of an answer, mean", report.mean_tokens.map(|tokens| format!("{tokens:.1}"))));
     rows.extend(some("cut off", report.truncated.map(percent)));

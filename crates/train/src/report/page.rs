@@ -78,19 +78,20 @@ fn smoothed(points: &[(f64, f64)]) -> Vec<(f64, f64)> {
 fn overview(html: &mut String, run: &RunFiles) {
     let rows: Vec<(&StageFiles, &TaskReport)> =
         run.stages.iter().flat_map(|stage| stage.scores.iter().map(move |report| (stage, report))).collect();
-    let tasks: std::collections::BTreeSet<&str> = rows.iter().map(|(_, report)| report.task.as_str()).collect();
+    let tasks: std::collections::BTreeSet<(&str, &str)> =
+        rows.iter().map(|(_, report)| (report.task.as_str(), report.side.name())).collect();
     let _ = writeln!(html, "<div class=\"plots\">{}", curve(run).unwrap_or_default());
-    for task in tasks {
+    for (task, side) in tasks {
         let of_task: Vec<Bar> = rows
             .iter()
-            .filter(|(_, report)| report.task == task)
+            .filter(|(_, report)| (report.task.as_str(), report.side.name()) == (task, side))
             .map(|(stage, report)| Bar {
                 name: bar_name(stage, report),
                 value: report.pass_at_1.mean,
                 interval: (report.pass_at_1.low, report.pass_at_1.high),
             })
             .collect();
-        html.extend(bars(&format!("{task}: pass@1 with 95 % interval"), &of_task));
+        html.extend(bars(&format!("{task}, {side}: pass@1 with 95 % interval"), &of_task));
     }
     let _ = writeln!(html, "</div><h2>Held-out scores</h2>");
     let broken: Vec<(&StageFiles, &String)> =
@@ -106,16 +107,20 @@ fn overview(html: &mut String, run: &RunFiles) {
     }
     let _ = writeln!(
         html,
-        "<div class=\"scrolls\"><table><tr><th class=\"l\">stage</th><th class=\"l\">task</th><th class=\"l\">mode</th><th>problems</th>\
-         <th>pass@1</th><th>pass@k</th><th>cons@k</th><th>greedy</th><th>tokens</th><th>thought, right</th>\
-         <th>thought, wrong</th><th>attempts</th><th>format</th><th>cut off</th><th>false claims</th></tr>"
+        "<div class=\"scrolls\"><table><tr><th class=\"l\">stage</th><th class=\"l\">task</th><th class=\"l\">side</th><th class=\"l\">mode</th><th>problems</th>\
+         <th>pass@1</th><th>blind</th><th>over blind</th><th>no repeats</th><th>constant</th><th>pass@k</th><th>cons@k</th><th>greedy</th><th>tokens</th><th>thought, right / wrong</th>\
+         <th>attempts (blind's)</th><th>repeats</th><th>format</th><th>cut off</th><th>false claims</th></tr>"
     );
     for (stage, report) in &rows {
         row(html, stage, report);
     }
     let _ = writeln!(
         html,
-        "</table></div><p><small>95 % intervals over problems. pass@k: chance that one of k answers is right; \
+        "</table></div><p><small>95 % intervals over problems, or over their clusters: problems about the same numbers or the \
+         same program. Blind: the share that random attempts with a perfect check would solve, as many as the model makes; over \
+         blind: how much better the model is; no repeats: the same without an attempt made twice; constant: one answer to all; \
+         blind's: attempts that end with the first right one and are right as often as the model. Repeats: the share of \
+         attempts that a thought makes again. pass@k: chance that one of k answers is right; \
          cons@k: the majority's answer is right. False claims: of the thoughts that end by claiming success, the share \
          before wrong answers.</small></p>"
     );
@@ -129,23 +134,33 @@ fn bar_name(stage: &StageFiles, report: &TaskReport) -> String {
     format!("{}{cooler}{forced}", stage.name)
 }
 
+/// What was asked, and how: scores of other questions cannot be compared.
+fn question(report: &TaskReport) -> (&str, &'static str, &Option<EvalConfig>) {
+    (&report.task, report.side.name(), &report.config)
+}
+
 /// What each stage gained over each other at the same problems in the same mode.
 fn differences(html: &mut String, rows: &[(&StageFiles, &TaskReport)]) {
     let _ = writeln!(html, "<details><summary>Paired differences in pass@1, row less column, in points</summary>");
-    let mut seen: Vec<(&str, &Option<EvalConfig>)> = Vec::new();
+    let mut seen: Vec<(&str, &str, &Option<EvalConfig>)> = Vec::new();
     for (_, first) in rows {
-        let mode = (first.task.as_str(), &first.config);
+        let mode = question(first);
         if seen.contains(&mode) {
             continue;
         }
         seen.push(mode);
-        let alike: Vec<_> = rows.iter().filter(|(_, other)| (other.task.as_str(), &other.config) == mode).collect();
+        let alike: Vec<_> = rows.iter().filter(|(_, other)| question(other) == mode).collect();
         if alike.len() < 2 {
             continue;
         }
         let heads: String =
             alike.iter().map(|(stage, report)| format!("<th>{}</th>", escape(&bar_name(stage, report)))).collect();
-        let _ = writeln!(html, "<div class=\"scrolls\"><table><tr><th class=\"l\">{}</th>{heads}</tr>", escape(mode.0));
+        let _ = writeln!(
+            html,
+            "<div class=\"scrolls\"><table><tr><th class=\"l\">{}, {}</th>{heads}</tr>",
+            escape(mode.0),
+            mode.1
+        );
         for (stage, report) in &alike {
             let cell = |(_, other): &&(&StageFiles, &TaskReport)| match report.gain_over(other) {
                 Some(gain) if !std::ptr::eq(*report, *other) => format!("<td>{}</td>", interval(&gain)),
@@ -162,26 +177,34 @@ fn differences(html: &mut String, rows: &[(&StageFiles, &TaskReport)]) {
 fn row(html: &mut String, stage: &StageFiles, report: &TaskReport) {
     let (k, pass) = report.pass_at_k.last().copied().unwrap_or((1, 0.0));
     let number = |value: Option<f64>| value.map_or("–".into(), |v| format!("{v:.1}"));
+    let share = |share: Option<f64>| share.map_or("–".into(), percent);
+    let blind_attempts = report.search.and_then(|search| search.attempts_as_right);
+    let blind_attempts = blind_attempts.map_or(String::new(), |attempts| format!(" ({attempts:.2})"));
     let cells = [
         report.problems.to_string(),
         interval(&report.pass_at_1),
+        share(report.search.map(|search| search.blind)),
+        report.search.map_or("–".into(), |search| interval(&search.gain)),
+        share(report.search.map(|search| search.without_repeats)),
+        share(report.constant.as_ref().map(|(_, share)| *share)),
         format!("{} (k = {k})", percent(pass)),
         report.cons_at_k.as_ref().map_or("–".into(), interval),
         report.greedy.as_ref().map_or("–".into(), interval),
         number(report.mean_tokens),
-        number(report.thought_tokens_right),
-        number(report.thought_tokens_wrong),
-        report.attempts.map_or("–".into(), |attempts| format!("{attempts:.2}")),
+        format!("{} / {}", number(report.thought_tokens_right), number(report.thought_tokens_wrong)),
+        report.attempts.map_or("–".into(), |attempts| format!("{attempts:.2}{blind_attempts}")),
+        share(report.repeats),
         percent(report.format_rate),
-        report.truncated.map_or("–".into(), percent),
-        report.false_claims.map_or("–".into(), percent),
+        share(report.truncated),
+        share(report.false_claims),
     ];
     let cells: String = cells.iter().map(|cell| format!("<td>{cell}</td>")).collect();
     let _ = writeln!(
         html,
-        "<tr><td class=\"l\">{}</td><td class=\"l\">{}</td><td class=\"l\">{}</td>{cells}</tr>",
+        "<tr><td class=\"l\">{}</td><td class=\"l\">{}</td><td class=\"l\">{}</td><td class=\"l\">{}</td>{cells}</tr>",
         escape(&stage.name),
         escape(&report.task),
+        report.side.name(),
         mode(report)
     );
 }

@@ -10,7 +10,7 @@ use anyhow::Result;
 use minke_chat::SamplingOptions;
 use minke_engine::{EngineConfig, Replicas};
 use minke_eval::tasks::{Arithmetic, Countdown, Programs};
-use minke_eval::{EvalConfig, Evaluator, Interval, Problem, Task, TaskReport};
+use minke_eval::{EvalConfig, Evaluator, Interval, Problem, Split, Task, TaskReport};
 use minke_tensor::{Device, PAGE_TOKENS};
 use minke_train::config::StageConfig;
 use minke_train::data::NamedTask;
@@ -19,7 +19,7 @@ use minke_train::scores;
 use serde::Serialize;
 
 use super::{chat_model, print_json, print_line};
-use crate::args::Eval;
+use crate::args::{Eval, Side};
 use crate::error::Exit;
 use crate::interrupt::Interrupt;
 use crate::progress::Bar;
@@ -72,7 +72,7 @@ pub fn run(args: &Eval) -> Result<()> {
     if args.output.json {
         return print_json(&scores);
     }
-    let rows: Vec<[String; 11]> = scores.iter().flat_map(rows).collect();
+    let rows: Vec<[String; 15]> = scores.iter().flat_map(rows).collect();
     print_line(&table(&HEADINGS, &rows))
 }
 
@@ -84,7 +84,7 @@ fn of_model(args: &Eval, target: &Path) -> Result<Scores> {
         Task::Programs(Programs::default()),
     ];
     let tasks: Vec<NamedTask> = families.map(|task| NamedTask { name: task.name().to_owned(), task }).into();
-    let sets = problem_sets(args, &tasks)?;
+    let sets = problem_sets(args, &tasks, Side::Test)?;
     let model = locate::model(target)?;
     let placed = args.adapter.beside(model.clone())?;
     let reports = grade(&placed, "", &sets, &[mode(args)], &args.compute.device()?)?;
@@ -99,7 +99,7 @@ fn of_run(args: &Eval, target: &Path) -> Result<Vec<Scores>> {
     }
     let config = runs::load(target, &[])?;
     let out = args.folder.of(&config);
-    let sets = problem_sets(args, &config.tasks)?;
+    let sets = problem_sets(args, &config.tasks, Side::Validation)?;
     if args.adapter.folder().is_some() {
         return Err(Exit::Usage.because("--adapter: is for a model; the stages of a run have their own"));
     }
@@ -130,8 +130,8 @@ fn of_run(args: &Eval, target: &Path) -> Result<Vec<Scores>> {
     Ok(all)
 }
 
-/// The held-out problems of the tasks that were asked for, the same for every model.
-fn problem_sets<'a>(args: &Eval, tasks: &'a [NamedTask]) -> Result<Vec<(&'a NamedTask, Vec<Problem>)>> {
+/// The held-out problems of the tasks that were asked for, the same for every model, of a side unless another was chosen.
+fn problem_sets<'a>(args: &Eval, tasks: &'a [NamedTask], side: Side) -> Result<Vec<(&'a NamedTask, Vec<Problem>)>> {
     let names: Vec<&str> = tasks.iter().map(|task| task.name.as_str()).collect();
     if let Some(unknown) = args.tasks.iter().find(|task| !names.contains(&task.as_str())) {
         return Err(
@@ -139,7 +139,23 @@ fn problem_sets<'a>(args: &Eval, tasks: &'a [NamedTask]) -> Result<Vec<(&'a Name
         );
     }
     let wanted = tasks.iter().filter(|task| args.tasks.is_empty() || args.tasks.contains(&task.name));
-    Ok(wanted.map(|task| (task, task.task.test_set(args.seed, args.problems.unwrap_or(PROBLEMS)))).collect())
+    let split = match args.side.unwrap_or(side) {
+        Side::Validation => Split::Validation,
+        Side::Test => Split::Test,
+    };
+    let problems = |task: &'a NamedTask| {
+        let problems = task.task.problem_set(split, args.seed, args.problems.unwrap_or(PROBLEMS));
+        if problems.is_empty() {
+            let advice = "name a file of them as validation in its table of the TOML, or ask for --side test";
+            return Err(Exit::Usage.because(format!(
+                "task {}: it has no {} problems; {advice}",
+                task.name,
+                split.name()
+            )));
+        }
+        Ok((task, problems))
+    };
+    wanted.map(problems).collect()
 }
 
 /// The mode that the person chose.
@@ -209,11 +225,15 @@ fn grade(
     Ok(reports)
 }
 
-const HEADINGS: [&str; 11] = [
+const HEADINGS: [&str; 15] = [
     "model",
     "task",
+    "side",
     "mode",
     "pass@1",
+    "blind",
+    "no repeats",
+    "constant",
     "pass@k",
     "cons@k",
     "greedy",
@@ -223,27 +243,35 @@ const HEADINGS: [&str; 11] = [
     "false claims",
 ];
 
-fn rows(scores: &Scores) -> Vec<[String; 11]> {
+fn rows(scores: &Scores) -> Vec<[String; 15]> {
     let model = scores.stage.clone().unwrap_or_else(|| scores.model.display().to_string());
     let row = |report: &TaskReport| {
         let config = &report.config;
         let (k, pass_at_k) = report.pass_at_k.last().copied().unwrap_or((1, 0.0));
         let number = |value: Option<f64>| value.map_or("-".into(), |value| format!("{value:.0}"));
+        let share = |share: Option<f64>| share.map_or("-".into(), percent);
+        let search = report.search;
+        let blind_attempts = search.and_then(|search| search.attempts_as_right);
+        let blind_attempts = blind_attempts.map_or(String::new(), |attempts| format!(" ({attempts:.1})"));
         let tokens = [report.thought_tokens_right, report.thought_tokens_wrong].map(number);
         [
             model.clone(),
             report.task.clone(),
+            report.side.name().to_owned(),
             config.as_ref().map_or("given".into(), |config| {
                 format!("T={}{}", config.temperature, if config.force_thought { " forced" } else { "" })
             }),
             interval(&report.pass_at_1),
+            share(search.map(|search| search.blind)),
+            share(search.map(|search| search.without_repeats)),
+            share(report.constant.as_ref().map(|(_, share)| *share)),
             format!("{} ({k})", percent(pass_at_k)),
-            report.cons_at_k.as_ref().map_or("-".into(), |majority| percent(majority.mean)),
-            report.greedy.as_ref().map_or("-".into(), |greedy| percent(greedy.mean)),
+            share(report.cons_at_k.map(|majority| majority.mean)),
+            share(report.greedy.map(|greedy| greedy.mean)),
             tokens.join("/"),
-            report.attempts.map_or("-".into(), |attempts| format!("{attempts:.1}")),
+            report.attempts.map_or("-".into(), |attempts| format!("{attempts:.1}{blind_attempts}")),
             percent(report.format_rate),
-            report.false_claims.map_or("-".into(), percent),
+            share(report.false_claims),
         ]
     };
     scores.reports.iter().map(row).collect()

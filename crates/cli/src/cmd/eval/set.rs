@@ -9,7 +9,8 @@ use minke_engine::{EngineConfig, Replicas};
 use minke_eval::published::{Figure, figure};
 use minke_eval::tasks::{ProblemSet, SetFiles, SetFormat};
 use minke_eval::{
-    Answer, EvalConfig, Evaluator, Header, Problem, Prompt, Questions, Results, Task, TaskReport, harness, prompts,
+    Answer, EvalConfig, Evaluator, Header, Problem, Prompt, Questions, Results, Split, Task, TaskReport, harness,
+    prompts,
 };
 use minke_spec::cost::kv_bytes_per_token;
 use minke_tensor::PAGE_TOKENS;
@@ -19,7 +20,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::{chat_model, interval, percent, print_json, print_line, table};
-use crate::args::Eval;
+use crate::args::{Eval, Side};
 use crate::error::Exit;
 use crate::files::read_text;
 use crate::progress::Bar;
@@ -49,9 +50,6 @@ struct Scored {
     model: String,
     folder: PathBuf,
     report: TaskReport,
-    /// The answer that is right most often, and how often.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    constant: Option<(String, f64)>,
     /// What the makers of the model say.
     #[serde(skip_serializing_if = "Option::is_none")]
     published: Option<f64>,
@@ -79,6 +77,10 @@ pub fn split(args: &Eval) -> Result<(Vec<&str>, Vec<Set>)> {
     if let Some((flag, _)) = flags.into_iter().find(|(_, given)| *given && sets.len() != 1) {
         let named = "name it with one --task, such as --task gsm8k";
         return Err(Exit::Usage.because(format!("{flag}: is about one set of problems; {named}")));
+    }
+    if args.side == Some(Side::Validation) && !sets.is_empty() {
+        let advice = "name the file of its validation problems with --data";
+        return Err(Exit::Usage.because(format!("--side: all problems of a set count as its test; {advice}")));
     }
     Ok((others, sets))
 }
@@ -257,7 +259,7 @@ fn header(set: &Set, problems: &[Problem]) -> Header {
 }
 
 fn problems(args: &Eval, set: &Set) -> Result<Vec<Problem>> {
-    let problems = set.task.test_set(args.seed, args.problems.unwrap_or(usize::MAX));
+    let problems = set.task.problem_set(Split::Test, args.seed, args.problems.unwrap_or(usize::MAX));
     if problems.len() < 2 {
         bail!("{}: one problem gives no interval; evaluate at least 2", set.name);
     }
@@ -297,16 +299,8 @@ fn finish(
 ) -> Result<Scored> {
     let answers = results.finish(problems.iter().map(|problem| problem.name.as_str()))?;
     let report = TaskReport::new(&set.name, &set.task, problems, &answers, header.config.clone())?;
-    let constant = ProblemSet::best_constant(problems);
     let published: Option<&Figure> = figure(&header.model, set.task.name());
-    let page = Benchmark {
-        header: &header,
-        report: &report,
-        problems,
-        answers: &answers,
-        constant: constant.as_ref(),
-        published,
-    };
+    let page = Benchmark { header: &header, report: &report, problems, answers: &answers, published };
     let replace = |file: &str, text: String| minke_sys::atomic::replace(&out.join(file), text.as_bytes());
     replace(REPORT, benchmark(&page))?;
     let key: String = harness::sha256(&serde_json::to_string(&header)?).chars().take(12).collect();
@@ -314,7 +308,7 @@ fn finish(
     let samples = harness::samples(&header, problems, prompts, &answers).map(|row| format!("{row}\n")).collect();
     replace(&format!("samples_{}_{key}.jsonl", set.name), samples)?;
     let published = published.map(|figure| figure.score);
-    Ok(Scored { model: header.model, folder: out, report, constant, published })
+    Ok(Scored { model: header.model, folder: out, report, published })
 }
 
 const HEADINGS: [&str; 10] =
@@ -341,7 +335,7 @@ fn print(args: &Eval, scored: &[Scored]) -> Result<()> {
             if many { format!("{} ({k})", percent(share)) } else { dash() },
             report.cons_at_k.filter(|_| many).map_or_else(dash, |majority| percent(majority.mean)),
             report.mean_tokens.map_or_else(dash, |tokens| format!("{tokens:.0}")),
-            scored.constant.as_ref().map_or_else(dash, |(_, share)| percent(*share)),
+            report.constant.as_ref().map_or_else(dash, |(_, share)| percent(*share)),
             scored.published.map_or_else(dash, percent),
         ]
     };

@@ -8,8 +8,7 @@ use minke_spec::draw::Stream;
 impl Countdown {
     /// Training text for a problem that is known to be usable.
     pub(super) fn write(&self, gold: &CountdownGold, style: Style, stream: &mut Stream) -> Demonstration {
-        let largest_given = gold.numbers.iter().copied().max().unwrap_or(0);
-        let search = Search { task: self, gold, largest: self.largest_intermediate.max(largest_given) };
+        let search = Search { task: self, gold, largest: gold.largest(self) };
         match style {
             Style::Bare => Demonstration { thought: None, answer: search.solution(stream).expression().to_string() },
             Style::Noisy => search.told(&search.noisy(stream)),

@@ -5,11 +5,12 @@ mod demonstrate;
 mod expression;
 mod solver;
 
-use super::{Demonstration, Gold, Problem, Split, Style, Verdict};
+use super::{Demonstration, Gold, Guess, Problem, Split, Style, Verdict};
 use expression::{Expression, Ratio};
 use minke_spec::draw::{Domain, Stream, draw, hash};
 use serde::{Deserialize, Serialize};
 use solver::{for_each_attempt, has_solution};
+use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 
 /// The settings of countdown. Every problem has a solution over positive whole numbers.
@@ -78,28 +79,29 @@ impl Countdown {
                 self.smallest_target, self.largest_target, self.largest_intermediate
             ));
         }
-        for split in [Split::Train, Split::Test] {
+        for split in Split::ALL {
             // A hundredth of the tries of `problem` must do, so that those cannot run out.
             if (0..32).any(|number| self.draw_problem(0, split, number, TRIES / 100).is_none()) {
-                return refuse(format!("these settings leave no {split:?} problems: widen numbers or targets"));
+                return refuse(format!("these settings leave no {} problems: widen numbers or targets", split.name()));
             }
         }
         Ok(())
     }
 
-    /// Problem `number` of a split: random numbers and one of the targets that they reach on that side.
+    /// Problem `number` of a split: random numbers of that side and one of the targets that they reach.
     ///
     /// # Panics
     /// If the settings, which [`Countdown::validate`] refuses then, leave no problems.
     pub fn problem(&self, seed: u64, split: Split, number: u64) -> Problem {
         self.draw_problem(seed, split, number, TRIES)
-            .expect("invariant: validated settings have problems on both sides")
+            .expect("invariant: validated settings have problems on every side")
     }
 
-    /// The side that a problem is on: the same for every order of its numbers.
+    /// The side that a problem is on, which its numbers alone decide, in any order: an attempt at one target is an attempt
+    /// at every other, so that numbers seen in training would be no new problem.
     pub fn side(&self, problem: &Problem) -> Split {
         match &problem.gold {
-            Gold::Countdown(gold) => side(problem_id(gold.numbers_hash(), gold.target)),
+            Gold::Countdown(gold) => Split::of_hash(gold.numbers_hash()),
             _ => Split::Test,
         }
     }
@@ -157,9 +159,9 @@ impl Countdown {
         Expression::parse(answer).map(|expression| expression.key())
     }
 
-    /// How many attempts a thought makes: its lines that end in ` no` or ` ok`.
-    pub fn attempts(&self, thought: &str) -> usize {
-        thought.lines().filter_map(claim).count()
+    /// The attempts that a thought makes: its lines that end in ` no` or ` ok`.
+    pub fn attempts<'a>(&self, thought: &'a str) -> Vec<&'a str> {
+        thought.lines().filter(|line| claim(line).is_some()).collect()
     }
 
     /// Whether the last attempt of a thought claims success.
@@ -177,15 +179,28 @@ impl Countdown {
         self.write(gold, style, stream)
     }
 
+    /// What a search by [random attempts](Attempt::random) tries.
+    pub(super) fn guesses(&self, problem: &Problem) -> Vec<Guess> {
+        let Gold::Countdown(gold) = &problem.gold else { return Vec::new() };
+        let mut chances: BTreeMap<String, (f64, bool)> = BTreeMap::new();
+        for_each_attempt(&gold.numbers, gold.largest(self), &mut |attempt, chance| {
+            let is_right = attempt.result() == gold.target;
+            chances.entry(attempt.expression().key()).or_insert((0.0, is_right)).0 += chance;
+            ControlFlow::Continue(())
+        });
+        chances.into_iter().map(|(answer, (chance, is_right))| Guess { answer, chance, is_right }).collect()
+    }
+
     fn draw_problem(&self, seed: u64, split: Split, number: u64, tries: u64) -> Option<Problem> {
         (0..tries).find_map(|attempt| {
             let mut stream = draw(seed, Domain::Problem, &[split as u64, number, attempt]);
             let count = *stream.choose(&self.counts);
             let mut gold = CountdownGold { numbers: vec![0; count], target: 0 };
             gold.numbers.fill_with(|| 1 + stream.below(u64::from(self.largest_number)) as u32);
-            let mut targets = self.reachable_targets(&gold.numbers);
-            let numbers_hash = gold.numbers_hash();
-            targets.retain(|&target| side(problem_id(numbers_hash, target)) == split);
+            if Split::of_hash(gold.numbers_hash()) != split {
+                return None;
+            }
+            let targets = self.reachable_targets(&gold.numbers);
             gold.target = *stream.choose(targets.first().map(|_| &targets[..])?);
             Some(gold.into_problem())
         })
@@ -194,7 +209,7 @@ impl Countdown {
     /// The targets within the settings that the numbers reach, in rising order.
     fn reachable_targets(&self, numbers: &[u32]) -> Vec<u32> {
         let mut reached = vec![false; self.largest_target as usize + 1];
-        for_each_attempt(numbers, self.largest_intermediate, &mut |attempt| {
+        for_each_attempt(numbers, self.largest_intermediate, &mut |attempt, _| {
             if let Some(slot) = reached.get_mut(attempt.result() as usize) {
                 *slot = true;
             }
@@ -208,7 +223,14 @@ impl CountdownGold {
     fn into_problem(self) -> Problem {
         let numbers: Vec<String> = self.numbers.iter().map(u32::to_string).collect();
         let question = format!("make {} from {}", self.target, numbers.join(" "));
-        Problem::new(problem_id(self.numbers_hash(), self.target), question, Gold::Countdown(self))
+        let cluster = self.numbers_hash();
+        let id = hash(cluster ^ u64::from(self.target));
+        Problem { cluster, ..Problem::new(id, question, Gold::Countdown(self)) }
+    }
+
+    /// The largest result of an attempt.
+    fn largest(&self, task: &Countdown) -> u32 {
+        self.numbers.iter().copied().fold(task.largest_intermediate, u32::max)
     }
 
     /// Whether an answer can be evaluated exactly: products of so few and so small numbers fit in 128 bits.
@@ -230,16 +252,6 @@ impl CountdownGold {
         numbers.sort_unstable();
         numbers.iter().fold(numbers.len() as u64, |state, &number| hash(state ^ u64::from(number)))
     }
-}
-
-/// The identity of a problem: the same for every order of its numbers.
-fn problem_id(numbers_hash: u64, target: u32) -> u64 {
-    hash(numbers_hash ^ u64::from(target))
-}
-
-/// The side that a problem is on under every seed: one in eight is held out.
-fn side(id: u64) -> Split {
-    if id.is_multiple_of(8) { Split::Test } else { Split::Train }
 }
 
 /// What a line of a thought claims about its attempt; nothing if it is no attempt.

@@ -81,7 +81,7 @@ impl Attempt {
     }
 
     /// The steps that are possible with two values.
-    fn possible_steps(&self, i: usize, j: usize, largest: u32) -> impl Iterator<Item = (Step, u32)> + use<> {
+    fn possible_steps(&self, i: usize, j: usize, largest: u32) -> impl Iterator<Item = (Step, u32)> + Clone + use<> {
         let (left, right) = if self.values[i] >= self.values[j] { (i, j) } else { (j, i) };
         let (a, b) = (self.values[left], self.values[right]);
         Operator::ALL.into_iter().filter_map(move |op| {
@@ -113,29 +113,38 @@ impl fmt::Display for Attempt {
     }
 }
 
-/// Calls `visit` with every attempt whose steps stay within `largest`, until it breaks. Independent steps come in both
-/// orders.
-pub(super) fn for_each_attempt(numbers: &[u32], largest: u32, visit: &mut impl FnMut(&Attempt) -> ControlFlow<()>) {
+/// Calls `visit` with every attempt whose steps stay within `largest`, and how likely [`Attempt::random`] makes it, until it
+/// breaks. Independent steps come in both orders.
+pub(super) fn for_each_attempt(
+    numbers: &[u32],
+    largest: u32,
+    visit: &mut impl FnMut(&Attempt, f64) -> ControlFlow<()>,
+) {
     let mut attempt = Attempt { values: numbers.to_vec(), steps: Vec::with_capacity(numbers.len()) };
-    let _ = visit_from(&mut attempt, (1 << numbers.len()) - 1, largest, visit);
+    let _ = visit_from(&mut attempt, (1 << numbers.len()) - 1, largest, 1.0, visit);
 }
 
-/// Continues an attempt whose values in `free` (a set of bits) are still to be used.
+/// Continues an attempt, made so far with this chance, whose values in `free` (a set of bits) are still to be used.
 fn visit_from(
     attempt: &mut Attempt,
     free: u32,
     largest: u32,
-    visit: &mut impl FnMut(&Attempt) -> ControlFlow<()>,
+    chance: f64,
+    visit: &mut impl FnMut(&Attempt, f64) -> ControlFlow<()>,
 ) -> ControlFlow<()> {
-    if free.count_ones() == 1 {
-        return visit(attempt);
+    let left = free.count_ones();
+    if left == 1 {
+        return visit(attempt, chance);
     }
+    let of_pair = chance / f64::from(left * (left - 1) / 2);
     let next = attempt.values.len();
     for i in (0..next).filter(|i| free & (1 << i) != 0) {
         for j in (i + 1..next).filter(|j| free & (1 << j) != 0) {
-            for (step, value) in attempt.possible_steps(i, j, largest) {
+            let steps = attempt.possible_steps(i, j, largest);
+            let of_step = of_pair / steps.clone().count() as f64;
+            for (step, value) in steps {
                 attempt.push(step, value);
-                let rest = visit_from(attempt, free & !(1 << i) & !(1 << j) | 1 << next, largest, visit);
+                let rest = visit_from(attempt, free & !(1 << i) & !(1 << j) | 1 << next, largest, of_step, visit);
                 attempt.pop();
                 rest?;
             }
@@ -148,7 +157,7 @@ fn visit_from(
 pub(super) fn random_solution(numbers: &[u32], target: u32, largest: u32, stream: &mut Stream) -> Option<Attempt> {
     let mut solution = None;
     let mut seen = 0;
-    for_each_attempt(numbers, largest, &mut |attempt| {
+    for_each_attempt(numbers, largest, &mut |attempt, _| {
         if attempt.result() == target {
             seen += 1;
             // The n-th replaces the one kept with probability 1/n: all are equally likely in the end.
@@ -165,7 +174,7 @@ pub(super) fn random_solution(numbers: &[u32], target: u32, largest: u32, stream
 pub(super) fn has_solution(numbers: &[u32], target: u32, largest: u32) -> bool {
     // Whole numbers first: that is quick and nearly always enough.
     let mut found = false;
-    for_each_attempt(numbers, largest, &mut |attempt| {
+    for_each_attempt(numbers, largest, &mut |attempt, _| {
         found = attempt.result() == target;
         if found { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     });
@@ -225,7 +234,7 @@ mod tests {
     #[test]
     fn attempts_read_as_their_steps_and_their_expression() {
         let mut lines = Vec::new();
-        for_each_attempt(&[6, 1, 7], 199, &mut |attempt| {
+        for_each_attempt(&[6, 1, 7], 199, &mut |attempt, _| {
             lines.push(format!("{attempt} {}", attempt.expression()));
             ControlFlow::Continue(())
         });
@@ -233,6 +242,30 @@ mod tests {
             assert!(lines.iter().any(|other| other == line), "{line}");
         }
         assert!(lines.iter().all(|line| !line.contains("=0") && !line.contains("=-")));
+    }
+
+    #[test]
+    fn chances_are_those_of_random_attempts() {
+        for numbers in [&[6, 1, 7][..], &[20, 3], &[2, 2, 5, 9]] {
+            let mut chances = std::collections::BTreeMap::new();
+            for_each_attempt(numbers, 199, &mut |attempt, chance| {
+                *chances.entry(attempt.expression().key()).or_insert(0.0) += chance;
+                ControlFlow::Continue(())
+            });
+            assert!((chances.values().sum::<f64>() - 1.0).abs() < 1e-12);
+            let mut counts = std::collections::BTreeMap::new();
+            let draws = 20_000;
+            for i in 0..draws {
+                let attempt = Attempt::random(numbers, 199, &mut draw(3, Domain::Data, &[i]));
+                *counts.entry(attempt.expression().key()).or_insert(0.0) += 1.0;
+            }
+            for (key, chance) in &chances {
+                let count: f64 = counts.remove(key).unwrap_or_default();
+                let spread = 5.0 * (draws as f64 * chance).sqrt() + 1.0;
+                assert!((count - draws as f64 * chance).abs() < spread, "{key}: {count} of {draws}, not {chance}");
+            }
+            assert!(counts.is_empty(), "drawn and not enumerated: {counts:?}");
+        }
     }
 
     #[test]

@@ -106,10 +106,11 @@ fn graders_see_through_wrong_answers() {
 fn attempts_and_claims_are_read_from_the_lines() {
     let task = Countdown::default();
     let thought = "7-6=1, 1+1=2 ?13 no\n7+6=13, 13*1=13 ?13 ok";
-    assert_eq!((task.attempts(thought), task.claims_success(thought)), (2, true));
+    assert_eq!(task.attempts(thought), ["7-6=1, 1+1=2 ?13 no", "7+6=13, 13*1=13 ?13 ok"]);
+    assert!(task.claims_success(thought));
     let thought = "7+6=13, 13*1=13 ?13 ok \nbook\n7-6=1, 1+1=2 no\r\nhm";
-    assert_eq!((task.attempts(thought), task.claims_success(thought)), (2, false));
-    assert_eq!((task.attempts("who knows\nnano"), task.claims_success("ok")), (0, false));
+    assert_eq!((task.attempts(thought).len(), task.claims_success(thought)), (2, false));
+    assert_eq!((task.attempts("who knows\nnano").len(), task.claims_success("ok")), (0, false));
 }
 
 #[test]
@@ -125,24 +126,24 @@ fn answers_are_counted_together_by_what_they_say() {
 fn each_split_has_enough_problems_and_its_share() {
     // Every multiset of three numbers: what the generator can draw in the end.
     let task = Countdown::default();
-    let (mut train, mut test) = (0u32, 0u32);
+    let mut counts = [0u32; Split::ALL.len()];
     for a in 1..=task.largest_number {
         for b in a..=task.largest_number {
             for c in b..=task.largest_number {
                 for target in task.reachable_targets(&[a, b, c]) {
-                    match side(problem(&[a, b, c], target).id) {
-                        Split::Train => train += 1,
-                        Split::Test => test += 1,
-                    }
+                    counts[task.side(&problem(&[a, b, c], target)) as usize] += 1;
                 }
             }
         }
     }
     // The sum was counted by a second, unrelated brute force over all ordered pairs of numbers.
-    assert_eq!(train + test, 12_142);
-    assert!(test > 500);
-    let share = f64::from(test) / f64::from(train + test);
-    assert!((0.115..0.135).contains(&share), "{share} is not one in eight");
+    assert_eq!(counts.iter().sum::<u32>(), 12_142);
+    for held_out in [Split::Validation, Split::Test].map(|split| f64::from(counts[split as usize]) / 12_142.0) {
+        assert!(
+            (0.09..0.16).contains(&held_out),
+            "{held_out} is not about one in eight, as numbers have unequal shares"
+        );
+    }
 }
 
 #[test]
@@ -165,7 +166,7 @@ fn styles_are_what_they_promise() {
                     assert_eq!(check, format!("{target} {}", if result == *target { "ok" } else { "no" }));
                     results.push(result);
                 }
-                assert_eq!(task.attempts(&thought), results.len());
+                assert_eq!(task.attempts(&thought).len(), results.len());
                 assert_eq!(
                     results.iter().position(|result| result == target).unwrap_or(results.len() - 1),
                     results.len() - 1
@@ -205,15 +206,18 @@ proptest! {
     #[test]
     fn splits_are_disjoint_under_every_seed(seeds in any::<[u64; 2]>(), number: u64, count in 2usize..=4) {
         let task = settings(&[count]);
-        let sides = [Split::Train, Split::Test].map(|split| seeds.map(|seed| task.problem(seed, split, number)));
-        for (problems, split) in sides.iter().zip([Split::Train, Split::Test]) {
+        let sides = Split::ALL.map(|split| seeds.map(|seed| task.problem(seed, split, number)));
+        for (problems, split) in sides.iter().zip(Split::ALL) {
             for posed in problems {
                 let CountdownGold { numbers, target } = gold(posed);
                 // The side holds for every order of the numbers, so no permutation crosses over.
                 let mut turned = numbers.clone();
                 turned.rotate_left(1);
                 prop_assert_eq!(problem(&turned, *target).id, posed.id);
-                prop_assert_eq!(side(posed.id), split);
+                prop_assert_eq!(task.side(posed), split);
+                // And for every target: what is tried in training is tried at no held-out question.
+                let other = problem(numbers, target + 1);
+                prop_assert_eq!((task.side(&other), other.cluster), (split, posed.cluster));
                 prop_assert_eq!(Countdown::parse(&posed.question), Some(posed.clone()));
                 prop_assert!(numbers.iter().all(|n| (1..=20).contains(n)) && (10..=99).contains(target));
             }

@@ -125,6 +125,11 @@ impl Program {
         Self((0..length).map(|_| stream.choose(&Operation::ALL).0).collect())
     }
 
+    /// How likely a random program of its length is this one.
+    pub(super) fn chance(&self) -> f64 {
+        (Operation::ALL.len() as f64).powi(-(self.0.len() as i32))
+    }
+
     /// The programs that begin with this one and have one operation more.
     pub(super) fn extended(&self) -> impl Iterator<Item = Self> {
         Operation::ALL.into_iter().map(|(op, _)| Self([&self.0[..], &[op]].concat()))

@@ -10,7 +10,7 @@ use language::{LONGEST_PROGRAM, Program};
 use minke_spec::draw::{Domain, Stream, draw, hash, hash_name};
 use serde::{Deserialize, Serialize};
 
-use super::{Demonstration, Gold, Problem, Split, Style, Verdict};
+use super::{Demonstration, Gold, Guess, Problem, Split, Style, Verdict};
 use crate::{Error, Result};
 
 /// Short programs over lists of small numbers.
@@ -51,8 +51,6 @@ impl ProgramsGold {
     }
 }
 
-/// One behaviour in four is held out.
-const TEST_SHARE: u64 = 4;
 /// Tests that the question does not show.
 const HIDDEN_TESTS: usize = 6;
 /// Lists that tell behaviours apart.
@@ -62,8 +60,7 @@ const TRIES: usize = 64;
 
 /// The shortest program of every behaviour that is worth asking for, by split and length.
 struct Behaviours {
-    train: [Vec<Program>; LONGEST_PROGRAM],
-    test: [Vec<Program>; LONGEST_PROGRAM],
+    programs: [[Vec<Program>; LONGEST_PROGRAM]; Split::ALL.len()],
     /// What tells behaviours apart.
     probes: Vec<Vec<u32>>,
     /// The side of every behaviour in the table.
@@ -80,7 +77,7 @@ impl Behaviours {
         TABLE.get_or_init(|| {
             let probes: Vec<Vec<u32>> = (0..PROBES).map(|i| list(&mut draw(0, Domain::Problem, &[i]))).collect();
             let mut sides: HashMap<Outputs, Split> = HashMap::new();
-            let (mut train, mut test) = (<[Vec<Program>; LONGEST_PROGRAM]>::default(), <_>::default());
+            let mut programs: [[Vec<Program>; LONGEST_PROGRAM]; Split::ALL.len()] = Default::default();
             for program in Program::all() {
                 let outputs: Outputs = probes.iter().map(|probe| program.run(probe)).collect();
                 let telling = outputs.iter().flatten().filter(|output| !output.is_empty()).count();
@@ -95,12 +92,16 @@ impl Behaviours {
                 };
                 let behaviour = outputs.iter().fold(0, mix);
                 // A single operation is a word of the language: only what words are put together to can be held out.
-                let held_out = program.len() > 1 && behaviour.is_multiple_of(TEST_SHARE);
-                let (split, side) = if held_out { (Split::Test, &mut test) } else { (Split::Train, &mut train) };
-                side[program.len() - 1].push(program);
+                let split = match behaviour % 8 {
+                    _ if program.len() == 1 => Split::Train,
+                    0 | 4 => Split::Test,
+                    1 => Split::Validation,
+                    _ => Split::Train,
+                };
+                programs[split as usize][program.len() - 1].push(program);
                 sides.insert(outputs, split);
             }
-            Self { train, test, probes, sides }
+            Self { programs, probes, sides }
         })
     }
 
@@ -126,11 +127,7 @@ impl Programs {
     }
 
     pub(super) fn problem(&self, seed: u64, split: Split, number: u64) -> Problem {
-        let table = Behaviours::table();
-        let side = match split {
-            Split::Train => &table.train,
-            Split::Test => &table.test,
-        };
+        let side = &Behaviours::table().programs[split as usize];
         let mut stream = draw(seed, Domain::Problem, &[hash_name("programs"), split as u64, number]);
         // Each length as often as any other: there are fifty times as many long programs as short ones.
         let lengths: Vec<&[Program]> =
@@ -142,7 +139,9 @@ impl Programs {
         let id = hash_name(&question);
         // Hidden tests follow from the problem alone, so that a problem is the same under every seed.
         let hidden = pairs(&program, HIDDEN_TESTS, &mut draw(id, Domain::Problem, &[1]));
-        Problem::new(id, question, Gold::Programs(ProgramsGold { program, visible, hidden }))
+        // Questions about one program are not independent of each other.
+        let cluster = hash_name(&program.to_string());
+        Problem { cluster, ..Problem::new(id, question, Gold::Programs(ProgramsGold { program, visible, hidden })) }
     }
 
     pub(super) fn side(&self, problem: &Problem) -> Split {
@@ -165,8 +164,20 @@ impl Programs {
         Program::parse(answer).map(|program| program.to_string())
     }
 
-    pub(super) fn attempts(&self, thought: &str) -> usize {
-        thought.lines().filter(|line| line.ends_with(" no") || line.ends_with(" ok")).count()
+    pub(super) fn attempts<'a>(&self, thought: &'a str) -> Vec<&'a str> {
+        thought.lines().filter(|line| line.ends_with(" no") || line.ends_with(" ok")).collect()
+    }
+
+    /// What a search by random programs tries, each length as often as any other.
+    pub(super) fn guesses(&self, problem: &Problem) -> Vec<Guess> {
+        let Gold::Programs(gold) = &problem.gold else { return Vec::new() };
+        let all = Program::all().into_iter().filter(|program| program.len() <= self.operations);
+        let guess = |program: Program| Guess {
+            answer: program.to_string(),
+            chance: program.chance() / self.operations as f64,
+            is_right: gold.is_met_by(&program),
+        };
+        all.map(guess).collect()
     }
 
     pub(super) fn claims_success(&self, thought: &str) -> bool {
@@ -216,12 +227,15 @@ mod tests {
     #[test]
     fn there_are_enough_behaviours_on_both_sides() {
         let table = Behaviours::table();
-        let counts = |side: &[Vec<Program>]| side.iter().map(Vec::len).collect::<Vec<_>>();
-        let (train, test) = (counts(&table.train), counts(&table.test));
-        println!("by length: {train:?} behaviours to train on, {test:?} held out");
+        let counts = |split: Split| table.programs[split as usize].iter().map(Vec::len).collect::<Vec<_>>();
+        let [train, validation, test] = Split::ALL.map(counts);
+        println!("by length: {train:?} behaviours to train on, {validation:?} to choose by, {test:?} to report");
         assert!(train.iter().sum::<usize>() >= 400 && test.iter().sum::<usize>() >= 150);
-        assert!(train.iter().all(|&count| count > 0) && test[0] == 0, "single operations are not held out");
-        assert_eq!(task().test_set(1, 600).len(), 600);
+        assert!(train.iter().all(|&count| count > 0), "{train:?}");
+        assert_eq!((validation[0], test[0]), (0, 0), "single operations are not held out");
+        for split in [Split::Validation, Split::Test] {
+            assert_eq!(task().problem_set(split, 1, 600).len(), 600);
+        }
     }
 
     #[test]
@@ -230,9 +244,10 @@ mod tests {
         // Lists that the split did not look at: behaviours that differ on the probes must really differ somewhere.
         let lists: Vec<Vec<u32>> = (0..200).map(|i| list(&mut draw(9, Domain::Problem, &[i]))).collect();
         let of = |p: &Program| -> Vec<Option<Vec<u32>>> { lists.iter().map(|l| p.run(l)).collect() };
-        let test: HashSet<_> = table.test.iter().flatten().map(of).collect();
-        let shared = table.train.iter().flatten().filter(|p| test.contains(&of(p))).count();
-        assert_eq!(shared, 0);
+        let [train, validation, test] = Split::ALL.map(|split| table.programs[split as usize].iter().flatten());
+        let held_out: HashSet<_> = validation.clone().chain(test.clone()).map(of).collect();
+        assert_eq!(held_out.len(), validation.count() + test.count());
+        assert_eq!(train.filter(|p| held_out.contains(&of(p))).count(), 0);
     }
 
     #[test]
@@ -247,7 +262,10 @@ mod tests {
             let clean = task.demonstrate(&problem, Style::Clean, &mut stream).unwrap();
             assert_eq!(task.grade(&problem, &clean.answer).unwrap(), Verdict::Right, "{}", problem.question);
             let thought = clean.thought.unwrap();
-            assert!(task.claims_success(&thought) == Some(true) && task.attempts(&thought) >= Some(1));
+            assert!(
+                task.claims_success(&thought) == Some(true)
+                    && task.attempts(&thought).is_some_and(|attempts| !attempts.is_empty())
+            );
             characters += thought.len();
             let noisy = task.demonstrate(&problem, Style::Noisy, &mut stream).unwrap();
             let claims = task.claims_success(&noisy.thought.clone().unwrap()).unwrap();

@@ -48,8 +48,10 @@ pub(super) struct Given {
 
 /// Problems with these numbers are those that few-shot prompts of MBPP show.
 pub(super) const MBPP_SHOTS: std::ops::RangeInclusive<u64> = 2..=4;
-/// Problems with these numbers are held out, as MBPP is published.
+/// Problems with these numbers are for the test, as MBPP is published.
 pub(super) const MBPP_TEST: std::ops::RangeInclusive<u64> = 11..=510;
+/// Problems with these numbers are for validation, as MBPP is published.
+pub(super) const MBPP_VALIDATION: std::ops::RangeInclusive<u64> = 511..=600;
 
 impl SetFormat {
     /// The formats that have a name of their own as a task.
@@ -311,6 +313,11 @@ impl Given {
         }
         let (cluster, context, solution) = (None, Vec::new(), None);
         Ok(Self { place, name, cluster, context, text, is_whole: false, gold, solution })
+    }
+
+    /// The number that it is called by, as MBPP numbers its problems; 0 if that is no number.
+    pub fn number(&self) -> u64 {
+        self.name.parse().unwrap_or(0)
     }
 
     /// What two problems have in common that are one, however they are spaced and capitalized.

@@ -7,6 +7,7 @@ mod phrase;
 mod tests;
 
 use std::collections::{HashMap, HashSet};
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -15,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 pub use format::SetFormat;
-use format::{Given, MBPP_SHOTS, MBPP_TEST};
+use format::{Given, MBPP_SHOTS, MBPP_TEST, MBPP_VALIDATION};
 
 use super::{Gold, Problem, Split, Verdict};
 use crate::verify::code::{Sandbox, SandboxConfig, read_program};
@@ -28,13 +29,16 @@ use crate::{Error, Result};
 pub struct SetFiles {
     /// What their lines mean.
     pub format: SetFormat,
-    /// The only file: one problem in eight is held out, by what it asks; of MBPP those with the published numbers 11 to
-    /// 510, and the first ten are on no side; HumanEval is held out as a whole.
+    /// The only file: one problem in eight is for the test and one for validation, by what it asks; of MBPP those with the
+    /// published numbers 11 to 510 and 511 to 600, and the first ten are on no side; HumanEval is for the test as a whole.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub path: Option<PathBuf>,
     /// The file of problems to train on, beside `test`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub train: Option<PathBuf>,
+    /// The file of problems to choose by, beside `test`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub validation: Option<PathBuf>,
     /// The file of held-out problems.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub test: Option<PathBuf>,
@@ -51,7 +55,7 @@ impl SetFiles {
     /// The files of a set to be graded on: all problems of one file, of MBPP those that are published as held out.
     pub fn held_out(format: SetFormat, path: PathBuf) -> Self {
         let (path, test) = if format == SetFormat::Mbpp { (Some(path), None) } else { (None, Some(path)) };
-        Self { format, path, train: None, test, examples: None, sha256: None }
+        Self { format, path, train: None, validation: None, test, examples: None, sha256: None }
     }
 }
 
@@ -59,10 +63,10 @@ impl SetFiles {
 ///
 /// # Examples
 /// ```no_run
-/// use minke_eval::{Task, tasks::{ProblemSet, SetFiles, SetFormat}};
+/// use minke_eval::{Split, Task, tasks::{ProblemSet, SetFiles, SetFormat}};
 /// let files = SetFiles::held_out(SetFormat::Gsm8k, "gsm8k_test.jsonl".into());
 /// let task = Task::Set(ProblemSet::read(files)?);
-/// assert!(task.test_set(0, 10)[0].question.contains("boxed"));
+/// assert!(task.problem_set(Split::Test, 0, 10)[0].question.contains("boxed"));
 /// # Ok::<(), minke_eval::Error>(())
 /// ```
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -81,10 +85,10 @@ impl PartialEq for ProblemSet {
 
 #[derive(Debug)]
 struct Problems {
-    train: Vec<Entry>,
-    test: Vec<Entry>,
-    /// Which problems are trained on.
-    trained: HashSet<u64>,
+    /// By side.
+    entries: [Vec<Entry>; Split::ALL.len()],
+    /// The side of every problem.
+    sides: HashMap<u64, Split>,
     /// Solved problems that few-shot prompts show, in order.
     shots: Vec<Shot>,
     /// Where programs run, if some are asked for.
@@ -106,8 +110,6 @@ struct Shot {
     text: String,
 }
 
-/// One problem in eight of a file without sides is held out.
-const TEST_SHARE: u64 = 8;
 /// Most bytes of a file.
 const LARGEST_FILE: u64 = 1 << 30;
 
@@ -115,7 +117,7 @@ impl ProblemSet {
     /// Reads the files.
     ///
     /// # Errors
-    /// If a file cannot be read, or a line is not of the format; if two problems have one name; if a problem is on both
+    /// If a file cannot be read, or a line is not of the format; if two problems have one name; if a problem is on two
     /// sides; if the files do not have the hash that is given; if programs are asked for and cannot be run here.
     pub fn read(mut files: SetFiles) -> Result<Self> {
         let format = files.format;
@@ -130,36 +132,42 @@ impl ProblemSet {
             check_names(path, &given)?;
             Ok(given)
         };
-        let (train, test, published) = match (&files.path, &files.train, &files.test) {
-            (Some(path), None, None) => {
+        let SetFiles { path, train, validation, test, .. } = &files;
+        let (sides, published) = match (path, test) {
+            (Some(path), None) if train.is_none() && validation.is_none() => {
                 let all = given(path)?;
                 let published = published_shots(format, &all);
-                let (train, test) = sides(format, all);
-                (train, test, published)
+                (sides(format, all), published)
             }
-            (None, train, Some(path)) => {
-                let train = train.as_ref().map_or(Ok(Vec::new()), |train| given(train))?;
-                let test = given(path)?;
-                check_disjoint(train_path(&files), &train, &test)?;
-                let published = published_shots(format, &test);
-                (train, test, published)
+            (None, Some(_)) => {
+                let paths = [train, validation, test].map(|path| path.as_deref());
+                let mut side = |split: Split| paths[split as usize].map_or(Ok(Vec::new()), &mut given);
+                let sides = [side(Split::Train)?, side(Split::Validation)?, side(Split::Test)?];
+                check_disjoint(paths, &sides)?;
+                let published = published_shots(format, &sides[Split::Test as usize]);
+                (sides, published)
             }
-            _ => return Err(fault(format, "needs path; or test, and train beside it for training".into())),
+            _ => {
+                let needs = "needs path; or test, beside it train for training and validation for choices";
+                return Err(fault(format, needs.into()));
+            }
         };
         let shots = match &files.examples {
             Some(path) => examples(format, path, &read(path)?)?,
-            None => published.unwrap_or_else(|| train.iter().filter_map(|given| Shot::new(format, given)).collect()),
+            None => published.unwrap_or_else(|| {
+                sides[Split::Train as usize].iter().filter_map(|given| Shot::new(format, given)).collect()
+            }),
         };
         let found: String = sum.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
         if files.sha256.as_ref().is_some_and(|expected| *expected != found) {
             return Err(fault(format, format!("the files have the hash {found}, not the sha256 that is given")));
         }
         files.sha256 = Some(found);
-        let entries = |given: Vec<Given>| given.into_iter().map(|given| Entry::new(format, given)).collect();
-        let (train, test): (Vec<Entry>, Vec<Entry>) = (entries(train), entries(test));
-        let trained = train.iter().map(|entry| entry.problem.id).collect();
+        let entries = sides.map(|side| side.into_iter().map(|given| Entry::new(format, given)).collect::<Vec<_>>());
+        let of_side = |split: Split| entries[split as usize].iter().map(move |entry| (entry.problem.id, split));
+        let sides = Split::ALL.into_iter().flat_map(of_side).collect();
         let sandbox = format.asks_for_code().then(|| Sandbox::new(SandboxConfig::default())).transpose()?;
-        Ok(Self { files, problems: Arc::new(Problems { train, test, trained, shots, sandbox }) })
+        Ok(Self { files, problems: Arc::new(Problems { entries, sides, shots, sandbox }) })
     }
 
     /// What it was read from, with the hash.
@@ -172,9 +180,9 @@ impl ProblemSet {
         self.files.sha256.as_deref().expect("invariant: reading fills it in")
     }
 
-    /// The held-out problems, in the order of their file.
-    pub fn held_out(&self) -> impl ExactSizeIterator<Item = &Problem> {
-        self.problems.test.iter().map(|entry| &entry.problem)
+    /// The problems of a side, in the order of their file.
+    pub fn on_side(&self, split: Split) -> impl ExactSizeIterator<Item = &Problem> {
+        self.problems.entries[split as usize].iter().map(|entry| &entry.problem)
     }
 
     /// The problem as a text to go on with, behind so many solved ones, and where an answer to it ends.
@@ -182,8 +190,8 @@ impl ProblemSet {
     /// # Errors
     /// If there are not so many, or the problem is none of this set's.
     pub fn few_shot(&self, problem: &Problem, count: usize) -> Result<(String, &'static [&'static str])> {
-        let all = self.problems.test.iter().chain(&self.problems.train);
-        let entry = all.clone().find(|entry| entry.problem.id == problem.id);
+        let mut all = self.problems.entries.iter().flatten();
+        let entry = all.find(|entry| entry.problem.id == problem.id);
         let entry = entry.ok_or_else(|| fault(self.files.format, format!("has no problem {}", problem.name)))?;
         // A problem is not shown with its own solution.
         let shown: Vec<&str> = self
@@ -202,22 +210,10 @@ impl ProblemSet {
         Ok((shown.concat() + &entry.head, phrase::stops(self.files.format)))
     }
 
-    /// The answer that is right most often, and how often: what a program without any reading could score that knows the
-    /// answers. Nothing for programs.
-    pub fn best_constant(problems: &[Problem]) -> Option<(String, f64)> {
-        let mut counts: HashMap<&str, usize> = HashMap::new();
-        for problem in problems {
-            let Gold::Math(gold) = &problem.gold else { return None };
-            *counts.entry(gold).or_default() += 1;
-        }
-        // Of those that are equally frequent the one that sorts first.
-        let best = counts.into_iter().max_by(|(a, m), (b, n)| m.cmp(n).then(b.cmp(a)))?;
-        Some((best.0.to_owned(), best.1 as f64 / problems.len() as f64))
-    }
-
     pub(super) fn validate(&self) -> Result<()> {
         let refuse = |reason: &str| Err(fault(self.files.format, reason.into()));
-        match (self.problems.train.is_empty(), self.problems.test.is_empty()) {
+        let [train, _, test] = &self.problems.entries;
+        match (train.is_empty(), test.is_empty()) {
             (true, _) => refuse("it has no problem to train on; name a file of them as train, beside test"),
             (_, true) => refuse("it has no problem that is held out; name a file of them as test"),
             (false, false) => Ok(()),
@@ -225,16 +221,12 @@ impl ProblemSet {
     }
 
     pub(super) fn problem(&self, seed: u64, split: Split, number: u64) -> Problem {
-        let side = match split {
-            Split::Train => &self.problems.train,
-            Split::Test => &self.problems.test,
-        };
         let index = [hash_name("file"), split as u64, number];
-        draw(seed, Domain::Problem, &index).choose(side).problem.clone()
+        draw(seed, Domain::Problem, &index).choose(&self.problems.entries[split as usize]).problem.clone()
     }
 
     pub(super) fn side(&self, problem: &Problem) -> Split {
-        if self.problems.trained.contains(&problem.id) { Split::Train } else { Split::Test }
+        self.problems.sides.get(&problem.id).copied().unwrap_or(Split::Test)
     }
 
     pub(super) fn grade(&self, problem: &Problem, answer: &str) -> Result<Verdict> {
@@ -311,24 +303,31 @@ fn examples(format: SetFormat, path: &Path, text: &str) -> Result<Vec<Shot>> {
     Ok(own.read(path, text)?.iter().filter_map(|given| Shot::new(format, given)).collect())
 }
 
-/// The sides of a file without sides of its own: those to train on, and those that are held out.
-fn sides(format: SetFormat, all: Vec<Given>) -> (Vec<Given>, Vec<Given>) {
-    match format {
-        SetFormat::HumanEval => (Vec::new(), all),
-        SetFormat::Mbpp => {
-            let number = |given: &Given| given.name.parse::<u64>().unwrap_or(0);
-            let (test, others): (Vec<_>, Vec<_>) =
-                all.into_iter().partition(|given| MBPP_TEST.contains(&number(given)));
-            // Some tasks are in the published file twice, once on each side, with other tests.
-            let task = |given: &Given| given.asked().split(" assert ").next().map(str::to_owned);
-            let held_out: HashSet<_> = test.iter().map(task).collect();
-            let is_trained = |given: &Given| number(given) > *MBPP_TEST.end() && !held_out.contains(&task(given));
-            (others.into_iter().filter(is_trained).collect(), test)
-        }
-        SetFormat::Gsm8k | SetFormat::Svamp | SetFormat::Jsonl => {
-            all.into_iter().partition(|given| !hash(hash_name(&given.asked())).is_multiple_of(TEST_SHARE))
-        }
+/// The sides of a file without sides of its own.
+fn sides(format: SetFormat, all: Vec<Given>) -> [Vec<Given>; Split::ALL.len()] {
+    let mut sides: [Vec<Given>; Split::ALL.len()] = Default::default();
+    // Some tasks are in the published file of MBPP twice, on two sides, with other tests: the test side has them, then
+    // validation.
+    let task = |given: &Given| given.asked().split(" assert ").next().map(str::to_owned);
+    let numbered = |range: &RangeInclusive<u64>| -> HashSet<_> {
+        all.iter().filter(|given| range.contains(&given.number())).map(task).collect()
+    };
+    let (tested, chosen_by) = (numbered(&MBPP_TEST), numbered(&MBPP_VALIDATION));
+    for given in all {
+        let side = match (format, given.number()) {
+            (SetFormat::HumanEval, _) => Split::Test,
+            (SetFormat::Mbpp, number) if MBPP_TEST.contains(&number) => Split::Test,
+            (SetFormat::Mbpp, number) if number < *MBPP_TEST.start() || tested.contains(&task(&given)) => continue,
+            (SetFormat::Mbpp, number) if MBPP_VALIDATION.contains(&number) => Split::Validation,
+            (SetFormat::Mbpp, _) if chosen_by.contains(&task(&given)) => continue,
+            (SetFormat::Mbpp, _) => Split::Train,
+            (SetFormat::Gsm8k | SetFormat::Svamp | SetFormat::Jsonl, _) => {
+                Split::of_hash(hash(hash_name(&given.asked())))
+            }
+        };
+        sides[side as usize].push(given);
     }
+    sides
 }
 
 /// Refuses two problems of one name: a row of answers would be of both.
@@ -343,21 +342,19 @@ fn check_names(path: &Path, given: &[Given]) -> Result<()> {
     Ok(())
 }
 
-/// Refuses a problem that is on both sides.
-fn check_disjoint(path: PathBuf, train: &[Given], test: &[Given]) -> Result<()> {
-    let held_out: HashMap<String, usize> = test.iter().map(|given| (given.asked(), given.place)).collect();
-    let shared = train.iter().find_map(|given| Some((given.place, held_out.get(&given.asked())?)));
-    match shared {
-        Some((place, other)) => {
-            let reason = format!("problem {place} is also problem {other} of the held-out file; remove it here");
-            Err(Error::BadFile { path, reason })
+/// Refuses a problem that is on two sides, by the file that is further from the test.
+fn check_disjoint(paths: [Option<&Path>; Split::ALL.len()], sides: &[Vec<Given>; Split::ALL.len()]) -> Result<()> {
+    let mut seen: HashMap<String, (&Path, usize)> = HashMap::new();
+    for (path, side) in paths.into_iter().zip(sides).rev() {
+        let path = path.unwrap_or(Path::new(""));
+        if let Some((given, (other, place))) = side.iter().find_map(|given| Some((given, seen.get(&given.asked())?))) {
+            let (here, other) = (given.place, other.display());
+            let reason = format!("problem {here} is also problem {place} of the held-out file {other}; remove it here");
+            return Err(Error::BadFile { path: path.into(), reason });
         }
-        None => Ok(()),
+        seen.extend(side.iter().map(|given| (given.asked(), (path, given.place))));
     }
-}
-
-fn train_path(files: &SetFiles) -> PathBuf {
-    files.train.clone().unwrap_or_default()
+    Ok(())
 }
 
 fn read_text(path: &Path) -> Result<String> {

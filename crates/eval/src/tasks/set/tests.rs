@@ -11,7 +11,15 @@ fn published(name: &str) -> PathBuf {
 }
 
 fn files(format: SetFormat, test: &Path) -> SetFiles {
-    SetFiles { format, path: None, train: None, test: Some(test.into()), examples: None, sha256: None }
+    SetFiles {
+        format,
+        path: None,
+        train: None,
+        validation: None,
+        test: Some(test.into()),
+        examples: None,
+        sha256: None,
+    }
 }
 
 fn gsm8k() -> SetFiles {
@@ -30,28 +38,31 @@ fn written(text: &str) -> (tempfile::TempDir, PathBuf) {
 fn published_files_are_read_as_they_are() {
     let of = |format, file: &str| ProblemSet::read(files(format, &published(file))).unwrap();
     let gsm8k = of(SetFormat::Gsm8k, "gsm8k_test.jsonl");
-    let first = gsm8k.held_out().next().unwrap();
-    assert_eq!((gsm8k.held_out().len(), first.name.as_str(), &first.gold), (4, "1", &Gold::Math("18".into())));
+    let first = gsm8k.on_side(Split::Test).next().unwrap();
+    assert_eq!(
+        (gsm8k.on_side(Split::Test).len(), first.name.as_str(), &first.gold),
+        (4, "1", &Gold::Math("18".into()))
+    );
     assert!(first.question.starts_with("Janet") && first.question.ends_with("\\boxed{}."));
     // `jq -r .answer` of the fourth line ends in "#### 540".
-    assert_eq!(gsm8k.held_out().nth(3).unwrap().gold, Gold::Math("540".into()));
+    assert_eq!(gsm8k.on_side(Split::Test).nth(3).unwrap().gold, Gold::Math("540".into()));
 
     let svamp = of(SetFormat::Svamp, "svamp.json");
-    let second = svamp.held_out().nth(1).unwrap();
+    let second = svamp.on_side(Split::Test).nth(1).unwrap();
     assert_eq!((second.name.as_str(), &second.gold), ("chal-2", &Gold::Math("1".into())));
     let asked = "If he had $ 4 at the start. How much did the candy bar cost?\n";
     assert!(second.question.contains(asked), "{}", second.question);
 
     let humaneval = of(SetFormat::HumanEval, "humaneval.jsonl");
-    let first = humaneval.held_out().next().unwrap();
+    let first = humaneval.on_side(Split::Test).next().unwrap();
     let Gold::Code(gold) = &first.gold else { panic!("a program is asked for") };
     assert_eq!((first.name.as_str(), gold.entry_point.as_str()), ("HumanEval/0", "has_close_elements"));
     assert!(first.question.contains(gold.prompt.trim_end()));
 
     let mbpp = SetFiles::held_out(SetFormat::Mbpp, published("mbpp.jsonl"));
     let mbpp = ProblemSet::read(mbpp).unwrap();
-    assert_eq!(mbpp.held_out().map(|problem| problem.name.as_str()).collect::<Vec<_>>(), ["11", "12", "510"]);
-    let first = mbpp.held_out().next().unwrap();
+    assert_eq!(mbpp.on_side(Split::Test).map(|problem| problem.name.as_str()).collect::<Vec<_>>(), ["11", "12", "510"]);
+    let first = mbpp.on_side(Split::Test).next().unwrap();
     assert!(first.question.contains("assert remove_Occ(\"hello\",\"l\") == \"heo\""), "{}", first.question);
 }
 
@@ -78,7 +89,9 @@ fn own_lines_say_what_is_asked() {
 {"id": 7, "cluster": "text 1", "messages": [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "5?"}], "answer": 5.0}"#,
     );
     let set = ProblemSet::read(files(SetFormat::Jsonl, &path)).unwrap();
-    let [first, second, third] = &set.held_out().cloned().collect::<Vec<_>>()[..] else { panic!("three problems") };
+    let [first, second, third] = &set.on_side(Split::Test).cloned().collect::<Vec<_>>()[..] else {
+        panic!("three problems")
+    };
     assert_eq!((first.name.as_str(), &first.gold), ("1", &Gold::Math("4".into())));
     assert!(first.question.starts_with("2+2?\n") && first.question.contains("\\boxed"));
     assert_eq!(
@@ -139,10 +152,22 @@ fn nothing_held_out_is_trained_on() {
         let problem = task.problem(3, Split::Test, number);
         assert!(!trained.contains(&problem.question) && TrainingProblem::new(&task, problem).is_none());
     }
-    assert_eq!(task.test_set(0, 3).len(), 3);
+    assert_eq!(task.problem_set(Split::Test, 0, 3).len(), 3);
     // A problem of another set is on no side of this one.
     let svamp = Task::Set(ProblemSet::read(files(SetFormat::Svamp, &published("svamp.json"))).unwrap());
     assert!(TrainingProblem::new(&task, svamp.problem(1, Split::Test, 0)).is_none());
+
+    // A set has a side to choose by if a file of it is named.
+    assert!(task.problem_set(Split::Validation, 0, 9).is_empty());
+    let (_folder, path) = written("{\"question\": \"1+1?\", \"answer\": \"#### 2\"}\n");
+    let with = SetFiles { validation: Some(path.clone()), ..gsm8k() };
+    let with = Task::Set(ProblemSet::read(with).unwrap());
+    let chosen_by = with.problem_set(Split::Validation, 0, 9);
+    assert_eq!((chosen_by.len(), with.side(&chosen_by[0])), (1, Split::Validation));
+    assert_eq!(TrainingProblem::new(&with, chosen_by[0].clone()), None);
+    let twice = SetFiles { validation: Some(path.clone()), train: Some(path), ..gsm8k() };
+    let message = ProblemSet::read(twice).unwrap_err().to_string();
+    assert!(message.contains("problem 1 is also problem 1 of the held-out file"), "{message}");
 
     // The same problem on both sides, spaced and capitalized otherwise.
     let test = std::fs::read_to_string(published("gsm8k_test.jsonl")).unwrap();
@@ -164,19 +189,24 @@ fn one_file_is_split_by_what_is_asked() {
         Task::Set(ProblemSet::read(one).unwrap())
     };
     let task = read(&lines(&mut (0..400)));
-    let held_out: HashSet<String> = task.test_set(0, 400).into_iter().map(|problem| problem.question).collect();
+    let held_out: HashSet<String> =
+        task.problem_set(Split::Test, 0, 400).into_iter().map(|problem| problem.question).collect();
     assert!((30..75).contains(&held_out.len()), "{} of 400 are held out, not an eighth", held_out.len());
+    let chosen_by = task.problem_set(Split::Validation, 0, 400);
+    assert!((30..75).contains(&chosen_by.len()) && chosen_by.iter().all(|p| !held_out.contains(&p.question)));
     for number in 0..400 {
         assert!(!held_out.contains(&TrainingProblem::draw(&task, 1, number).question));
     }
     // The side of a problem does not depend on what stands beside it.
     let fewer = read(&lines(&mut (0..400).rev().step_by(2)));
-    assert!(fewer.test_set(0, 400).iter().all(|problem| held_out.contains(&problem.question)));
+    assert!(fewer.problem_set(Split::Test, 0, 400).iter().all(|problem| held_out.contains(&problem.question)));
 
     let mbpp = SetFiles::held_out(SetFormat::Mbpp, published("mbpp.jsonl"));
     let mbpp = Task::Set(ProblemSet::read(mbpp).unwrap());
     let trained: HashSet<String> = (0..100).map(|n| TrainingProblem::draw(&mbpp, 1, n).name.clone()).collect();
-    assert_eq!(trained, ["511", "601", "602"].map(str::to_owned).into());
+    assert_eq!(trained, ["601", "602"].map(str::to_owned).into());
+    let chosen_by = mbpp.problem_set(Split::Validation, 0, 9);
+    assert_eq!(chosen_by.iter().map(|problem| problem.name.as_str()).collect::<Vec<_>>(), ["511"]);
     // HumanEval has nothing to train on.
     let humaneval =
         SetFiles { path: Some(published("humaneval.jsonl")), test: None, ..files(SetFormat::HumanEval, Path::new("")) };
@@ -204,7 +234,7 @@ fn files_are_known_by_their_hash() {
 #[test]
 fn few_shot_prompts_are_those_of_the_papers() {
     let set = ProblemSet::read(gsm8k()).unwrap();
-    let problem = set.held_out().next().unwrap().clone();
+    let problem = set.on_side(Split::Test).next().unwrap().clone();
     let (text, stops) = set.few_shot(&problem, 8).unwrap();
     assert_eq!((text.matches("Question: ").count(), text.matches("The answer is ").count()), (9, 8));
     assert!(text.starts_with("Question: Natalia") && text.ends_with("\nAnswer:"), "{text}");
@@ -212,7 +242,7 @@ fn few_shot_prompts_are_those_of_the_papers() {
     assert_eq!(stops, ["Question:"]);
     // An example is not shown with its own solution.
     let Problem { name, .. } = &set.problem(1, Split::Train, 0);
-    let own = set.problems.train.iter().find(|entry| entry.problem.name == *name).unwrap();
+    let own = set.problems.entries[0].iter().find(|entry| entry.problem.name == *name).unwrap();
     let (text, _) = set.few_shot(&own.problem, 8).unwrap();
     assert_eq!(text.matches(own.head.as_str()).count(), 1, "{text}");
     let message = set.few_shot(&problem, 10).unwrap_err().to_string();
@@ -222,26 +252,17 @@ fn few_shot_prompts_are_those_of_the_papers() {
     let svamp = files(SetFormat::Svamp, &published("svamp.json"));
     let svamp = SetFiles { examples: Some(published("gsm8k_train.jsonl")), ..svamp };
     let svamp = ProblemSet::read(svamp).unwrap();
-    let (text, _) = svamp.few_shot(svamp.held_out().next().unwrap(), 2).unwrap();
+    let (text, _) = svamp.few_shot(svamp.on_side(Split::Test).next().unwrap(), 2).unwrap();
     assert!(text.starts_with("Question: Natalia") && text.contains("Question: Each pack of dvds"));
 
     let mbpp = ProblemSet::read(SetFiles::held_out(SetFormat::Mbpp, published("mbpp.jsonl"))).unwrap();
-    let (text, stops) = mbpp.few_shot(mbpp.held_out().next().unwrap(), 3).unwrap();
+    let (text, stops) = mbpp.few_shot(mbpp.on_side(Split::Test).next().unwrap(), 3).unwrap();
     assert_eq!((text.matches("You are an expert Python programmer").count(), text.matches("[DONE]").count()), (4, 3));
     assert!(text.contains("def similar_elements") && text.ends_with("[BEGIN]\n") && stops == ["[DONE]"]);
 
     let humaneval = ProblemSet::read(files(SetFormat::HumanEval, &published("humaneval.jsonl"))).unwrap();
-    let (text, _) = humaneval.few_shot(humaneval.held_out().next().unwrap(), 0).unwrap();
+    let (text, _) = humaneval.few_shot(humaneval.on_side(Split::Test).next().unwrap(), 0).unwrap();
     assert!(text.starts_with("from typing import List") && text.ends_with("\"\"\"\n"));
     let mixed = SetFiles { examples: Some(published("svamp.json")), ..humaneval.files().clone() };
     assert!(ProblemSet::read(mixed).unwrap_err().to_string().contains("which are no examples for humaneval"));
-}
-
-#[test]
-fn the_best_constant_answer_is_the_most_frequent_one() {
-    let problem = |n: u64, gold: &str| Problem::new(n, String::new(), Gold::Math(gold.into()));
-    let golds = ["8", "5", "8", "5", "3"];
-    let problems: Vec<Problem> = golds.iter().zip(0..).map(|(gold, n)| problem(n, gold)).collect();
-    assert_eq!(ProblemSet::best_constant(&problems), Some(("5".into(), 0.4)));
-    assert_eq!(ProblemSet::best_constant(&[]), None);
 }

@@ -148,10 +148,12 @@ export function Scores({ stages }: { stages: Stage[] }) {
             <tr>
               <th class="text">Stage</th>
               <th class="text">Task</th>
+              <th class="text">Side</th>
               <th class="text">Asked</th>
               <th>Problems</th>
               <th>pass@1</th>
               <th class="text wide-cell" aria-label="pass@1 as a bar" />
+              <th>Blind search</th>
               <th>pass@k</th>
               <th>Tokens</th>
               <th>Cut off</th>
@@ -159,15 +161,17 @@ export function Scores({ stages }: { stages: Stage[] }) {
           </thead>
           <tbody>
             {rows.map(({ stage, score }) => (
-              <tr key={`${stage.name} ${score.task} ${score.mode}`}>
+              <tr key={`${stage.name} ${score.task} ${score.side} ${score.mode}`}>
                 <td class="text">{stage.name}</td>
                 <td class="text">{score.task}</td>
+                <td class="text">{score.side}</td>
                 <td class="text">{score.mode}</td>
                 <td>{count(score.problems)}</td>
                 <td>{share(score.pass_at_1.mean)}</td>
                 <td class="text wide-cell">
                   <Interval score={score} />
                 </td>
+                <td>{score.blind === null ? "" : share(score.blind)}</td>
                 <td>{score.pass_at_k === null ? "" : `${share(score.pass_at_k[1])} (${score.pass_at_k[0]})`}</td>
                 <td>{score.mean_tokens === null ? "" : short(score.mean_tokens)}</td>
                 <td>{score.truncated === null ? "" : share(score.truncated)}</td>
@@ -176,7 +180,10 @@ export function Scores({ stages }: { stages: Stage[] }) {
           </tbody>
         </table>
       </div>
-      <p class="note">The line is the 95 % interval over problems; pass@k: chance that one of k answers is right.</p>
+      <p class="note">
+        The line is the 95 % interval over problems or their clusters; blind search: as many attempts at random, with a perfect check;
+        pass@k: chance that one of k answers is right.
+      </p>
     </section>
   );
 }

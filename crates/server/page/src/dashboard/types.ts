@@ -43,9 +43,11 @@ export interface Amiss {
 
 export interface Score {
   task: string;
+  side: string;
   mode: string;
   problems: number;
   pass_at_1: { mean: number; low: number; high: number };
+  blind: number | null;
   pass_at_k: [number, number] | null;
   mean_tokens: number | null;
   truncated: number | null;
