@@ -19,7 +19,7 @@ import tempfile
 import termios
 import time
 
-TYPED = ["make 24 from 3 8 1", "/new", "/think fold", "make 30 from 9 4 6", "/set budegt 64", "/ctx", "/save countdown"]
+TYPED = ["make 45 from 20 5 5", "/new", "/think fold", "make 60 from 17 3 3", "/set budegt 64", "/ctx", "/save countdown"]
 COLUMNS, ROWS = 88, 200
 # Pictures join spaces otherwise.
 NO_BREAK = "\u00a0"
