@@ -26,7 +26,8 @@ fn perplexity_is_that_of_the_logits() {
     let ids: Vec<u64> = tokens["ids"].as_array().unwrap().iter().map(|id| id.as_u64().unwrap()).collect();
     let (context, mut losses) = (32, Vec::new());
     for chunk in ids.chunks_exact(context) {
-        // The model's tokenizer_config.json says that no token begins a text.
+        // The model's tokenizer_config.json says that its texts begin with a token: every chunk does.
+        let chunk = [&ids[..1], &chunk[1..]].concat();
         let listed = chunk.iter().map(u64::to_string).collect::<Vec<_>>().join(",");
         let done = json(folder, &["debug", "logits", MODEL, "--ids", &listed, "--out", "logits", "--json"]);
         let vocabulary = done["vocab_size"].as_u64().unwrap() as usize;

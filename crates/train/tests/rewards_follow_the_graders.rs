@@ -20,18 +20,18 @@ const CAP: usize = 64;
 fn rewards_are_accuracy_plus_form() {
     let cases: [(PromptForm, &str, bool, Verdict, f64); 9] = [
         // Prompt, completion, whether it ended by itself, verdict, reward.
-        (PromptForm::Open, "<think>\n3+8=11\n</think>\n\n3*8*2", true, Verdict::Right, 2.0),
-        (PromptForm::Open, "<think>\n3+8=11\n</think>\n\n3+8+2", true, Verdict::Wrong, 1.0),
-        (PromptForm::Open, "3*8*2", true, Verdict::Right, 1.0),
+        (PromptForm::Open, "<think>\n3+8=11\n</think>\n\n3*8*4", true, Verdict::Right, 2.0),
+        (PromptForm::Open, "<think>\n3+8=11\n</think>\n\n3+8+4", true, Verdict::Wrong, 1.0),
+        (PromptForm::Open, "3*8*4", true, Verdict::Right, 1.0),
         (PromptForm::Open, "12", true, Verdict::Wrong, 0.0),
-        (PromptForm::Open, "<think>\n3*8*2", false, Verdict::Wrong, 0.0),
-        (PromptForm::Open, "<think>\nx\n</think>\n\n3*8*2 and", false, Verdict::Wrong, 1.0),
-        (PromptForm::ForcedThought, "3+8=11\n</think>\n\n3*8*2", true, Verdict::Right, 2.0),
-        (PromptForm::ForcedThought, "3*8*2", true, Verdict::Wrong, 0.0),
-        (PromptForm::ForcedThought, "<think>\nx\n</think>\n\n3*8*2", true, Verdict::Right, 1.0),
+        (PromptForm::Open, "<think>\n3*8*4", false, Verdict::Wrong, 0.0),
+        (PromptForm::Open, "<think>\nx\n</think>\n\n3*8*4 and", false, Verdict::Wrong, 1.0),
+        (PromptForm::ForcedThought, "3+8=11\n</think>\n\n3*8*4", true, Verdict::Right, 2.0),
+        (PromptForm::ForcedThought, "3*8*4", true, Verdict::Wrong, 0.0),
+        (PromptForm::ForcedThought, "<think>\nx\n</think>\n\n3*8*4", true, Verdict::Right, 1.0),
     ];
     let (device, config) = (small::device(), small::config(""));
-    let texts = ["make 48 from 3 8 2"; 4];
+    let texts = ["make 96 from 3 8 4"; 4];
     let tokenizer =
         Tokenizer::train(texts.iter(), &TrainOptions { vocab_size: 280, added_tokens: Vec::new() }).unwrap();
     let stages = std::path::Path::new("stages");
@@ -48,7 +48,7 @@ fn rewards_are_accuracy_plus_form() {
     };
     for (form, completion, ended, verdict, expected) in cases {
         let sampler = QuestionSampler::new(context, &Default::default(), form);
-        let problem = TrainingProblem::new(&tasks[0].task, Countdown::parse("make 48 from 3 8 2").unwrap()).unwrap();
+        let problem = TrainingProblem::new(&tasks[0].task, Countdown::parse("make 96 from 3 8 4").unwrap()).unwrap();
         let forced = form == PromptForm::ForcedThought;
         let prompt = prompt(&ChatTemplate::r1_unforced(), &tokenizer, &problem, forced).unwrap().text;
         let token_ids = tokenizer.encode(completion);

@@ -248,7 +248,7 @@ mod tests {
         let (kept, loaded, fresh) = (start(), start(), start());
         let numbers: String = (0..60).map(|i| format!("{i} ")).collect();
         let text = format!("make 24 from {numbers}");
-        let token_ids = model.tokenizer.encode(&text);
+        let token_ids = model.tokenizer.encode_prompt(&text);
         let want = next(&kept, &text);
 
         let folder = tempfile::tempdir().unwrap();

@@ -114,7 +114,7 @@ impl fmt::Display for Attempt {
 }
 
 /// Calls `visit` with every attempt whose steps stay within `largest`, and how likely [`Attempt::random`] makes it, until it
-/// breaks. Independent steps come in both orders.
+/// breaks. Independent steps come in both orders, the quotient of two equal values in one.
 pub(super) fn for_each_attempt(
     numbers: &[u32],
     largest: u32,
@@ -247,9 +247,15 @@ mod tests {
     #[test]
     fn chances_are_those_of_random_attempts() {
         for numbers in [&[6, 1, 7][..], &[20, 3], &[2, 2, 5, 9]] {
+            // By their steps: a quotient of equal values has two expressions.
+            let steps_of = |attempt: &Attempt| {
+                let mut steps: Vec<String> = (0..attempt.steps.len()).map(|step| attempt.step_text(step)).collect();
+                steps.sort_unstable();
+                steps.join(", ")
+            };
             let mut chances = std::collections::BTreeMap::new();
             for_each_attempt(numbers, 199, &mut |attempt, chance| {
-                *chances.entry(attempt.expression().key()).or_insert(0.0) += chance;
+                *chances.entry(steps_of(attempt)).or_insert(0.0) += chance;
                 ControlFlow::Continue(())
             });
             assert!((chances.values().sum::<f64>() - 1.0).abs() < 1e-12);
@@ -257,7 +263,7 @@ mod tests {
             let draws = 20_000;
             for i in 0..draws {
                 let attempt = Attempt::random(numbers, 199, &mut draw(3, Domain::Data, &[i]));
-                *counts.entry(attempt.expression().key()).or_insert(0.0) += 1.0;
+                *counts.entry(steps_of(&attempt)).or_insert(0.0) += 1.0;
             }
             for (key, chance) in &chances {
                 let count: f64 = counts.remove(key).unwrap_or_default();
