@@ -42,7 +42,7 @@ impl SearchBaseline {
         scores: &[f64],
         clusters: &[u64],
     ) -> Option<Self> {
-        let searches: Option<Vec<Search>> = problems.iter().map(|problem| Search::new(task, problem)).collect();
+        let searches: Option<Vec<Search>> = problems.iter().map(|problem| Search::at(task, problem)).collect();
         let searches = searches?;
         let mean = |of: &dyn Fn(&Search) -> f64| searches.iter().map(of).sum::<f64>() / searches.len() as f64;
         let blind: Vec<f64> = searches.iter().map(|search| search.solved(attempts)).collect();
@@ -80,9 +80,12 @@ struct Search {
 }
 
 impl Search {
-    fn new(task: &Task, problem: &Problem) -> Option<Self> {
-        let guesses = task.guesses(problem)?;
-        let mut stream = draw(problem.id, Domain::Data, &[hash_name("blind search")]);
+    fn at(task: &Task, problem: &Problem) -> Option<Self> {
+        Some(Self::new(&task.guesses(problem)?, problem.id))
+    }
+
+    fn new(guesses: &[Guess], seed: u64) -> Self {
+        let mut stream = draw(seed, Domain::Data, &[hash_name("blind search")]);
         let mut first = |_| {
             // Times that are exponential with the chances as rates are in the order of draws without repetition.
             let time = |guess: &Guess| (-(1.0 - stream.uniform()).ln() / guess.chance, guess.is_right);
@@ -93,7 +96,7 @@ impl Search {
         let mut firsts: Vec<usize> = (0..SEARCHES).map(&mut first).collect();
         firsts.sort_unstable();
         let hit = guesses.iter().filter(|guess| guess.is_right).map(|guess| guess.chance).sum();
-        Some(Self { hit, firsts })
+        Self { hit, firsts }
     }
 
     /// How likely it is right within so many attempts.
@@ -157,18 +160,29 @@ mod tests {
     fn chances_are_those_of_an_enumeration_by_hand() {
         // 3 and 2: 5, 1 and 6, each with a third; 6 and 2: 8, 4, 12 and 3, each with a quarter.
         for (question, hit) in [("make 6 from 2 3", 1.0 / 3.0), ("make 3 from 6 2", 0.25), ("make 9 from 2 3", 0.0)] {
-            let search = Search::new(&Task::Countdown(Countdown::default()), &countdown(question)).unwrap();
+            let search = Search::at(&Task::Countdown(Countdown::default()), &countdown(question)).unwrap();
             assert!((search.hit - hit).abs() < 1e-12, "{question}: {}", search.hit);
             assert!((search.solved(2.0) - (1.0 - (1.0 - hit).powi(2))).abs() < 1e-12);
         }
         // Three attempts of equal chance, one of them right: it is first, second or third equally often.
-        let search = Search::new(&Task::Countdown(Countdown::default()), &countdown("make 6 from 2 3")).unwrap();
+        let search = Search::at(&Task::Countdown(Countdown::default()), &countdown("make 6 from 2 3")).unwrap();
         for (attempts, share) in [(0.0, 0.0), (1.0, 1.0 / 3.0), (1.5, 0.5), (2.0, 2.0 / 3.0), (3.0, 1.0), (9.0, 1.0)] {
             let found = search.solved_without_repeats(attempts);
             assert!((found - share).abs() < 0.15, "{found} of searches end within {attempts} attempts");
         }
         // One that ends when it is right makes 1 + 2/3 attempts of at most two.
         assert!((search.attempts(2.0) - 5.0 / 3.0).abs() < 1e-12);
+    }
+
+    #[test]
+    fn what_is_likely_is_tried_first() {
+        let guess = |chance, is_right| Guess { answer: String::new(), chance, is_right };
+        for (right, first) in [(0.1, 0.1), (0.9, 0.9)] {
+            let search = Search::new(&[guess(1.0 - right, false), guess(right, true)], 7);
+            let found = search.solved_without_repeats(1.0);
+            assert!((found - first).abs() < 0.1, "{found} of the first attempts are right, not {first}");
+            assert_eq!(search.solved_without_repeats(2.0), 1.0);
+        }
     }
 
     #[test]
@@ -197,8 +211,7 @@ mod tests {
         let problems = task.problem_set(Split::Test, 1, 300);
         let problems: Vec<&Problem> = problems.iter().collect();
         let clusters: Vec<u64> = problems.iter().map(|problem| problem.cluster).collect();
-        let scores: Vec<f64> =
-            problems.iter().map(|problem| Search::new(&task, problem).unwrap().solved(8.0)).collect();
+        let scores: Vec<f64> = problems.iter().map(|problem| Search::at(&task, problem).unwrap().solved(8.0)).collect();
         let SearchBaseline { attempts, blind, gain, without_repeats, attempts_as_right } =
             SearchBaseline::new(&task, &problems, 8.0, &scores, &clusters).unwrap();
         assert_eq!(attempts, 8.0);

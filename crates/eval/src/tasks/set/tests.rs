@@ -207,6 +207,16 @@ fn one_file_is_split_by_what_is_asked() {
     assert_eq!(trained, ["601", "602"].map(str::to_owned).into());
     let chosen_by = mbpp.problem_set(Split::Validation, 0, 9);
     assert_eq!(chosen_by.iter().map(|problem| problem.name.as_str()).collect::<Vec<_>>(), ["511"]);
+    // A task of the test that stands on the validation side too, with a test of its own, is on that of the test alone.
+    let text = std::fs::read_to_string(published("mbpp.jsonl")).unwrap();
+    let mut rows: Vec<serde_json::Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let at = |rows: &[serde_json::Value], id: u64| rows.iter().position(|row| row["task_id"] == id).unwrap();
+    let tested = rows[at(&rows, 11)]["text"].clone();
+    let twice = at(&rows, 511);
+    rows[twice]["text"] = tested;
+    let (_folder, path) = written(&rows.iter().map(|row| format!("{row}\n")).collect::<String>());
+    let mbpp = Task::Set(ProblemSet::read(SetFiles::held_out(SetFormat::Mbpp, path)).unwrap());
+    assert_eq!((mbpp.problem_set(Split::Validation, 0, 9).len(), mbpp.problem_set(Split::Test, 0, 9).len()), (0, 3));
     // HumanEval has nothing to train on.
     let humaneval =
         SetFiles { path: Some(published("humaneval.jsonl")), test: None, ..files(SetFormat::HumanEval, Path::new("")) };
