@@ -102,7 +102,8 @@ impl TaskReport {
     /// The report on all answers to these problems, reported under a name. Of every problem there must be as many answers.
     ///
     /// # Errors
-    /// If there are no problems or they are of several sides; if one has no answer, or fewer than another; if fewer than two clusters of problems can be graded.
+    /// If there are no problems or they are of several sides; if one has no answer, or fewer than another; if fewer than two
+    /// clusters of problems can be graded.
     pub fn new(
         name: &str,
         task: &Task,
