@@ -17,6 +17,10 @@ use crate::{Completion, Engine, EngineConfig, Error, Result, SamplingParams, Seq
 /// Parameters up to which a thread has an engine of its own: every one of them reads all weights in every step.
 const MOST_PARAMETERS: usize = 8 << 20;
 
+/// Sequences that such an engine continues at once. These rows fill the tiles of matrix products, and more of them would
+/// read their keys and values from memory instead of the caches near a core.
+const MOST_AT_ONCE: usize = 16;
+
 /// A group that waits for a replica.
 struct Request {
     token_ids: Vec<u32>,
@@ -47,9 +51,10 @@ impl Replicas {
         let count = if small { device.threads().min(sizes.max_sequences) } else { 1 };
         let device = if count == 1 { device.clone() } else { device.serial() };
         let longest = config.max_position_embeddings.div_ceil(PAGE_TOKENS).min(sizes.pages);
+        let most = if small { MOST_AT_ONCE } else { sizes.max_sequences };
         let each = EngineConfig {
             pages: sizes.pages.div_ceil(count).max(longest),
-            max_sequences: sizes.max_sequences.div_ceil(count),
+            max_sequences: sizes.max_sequences.div_ceil(count).min(most),
             // What waits, waits in the queue that the engines share.
             max_waiting: usize::MAX,
             ..sizes.clone()

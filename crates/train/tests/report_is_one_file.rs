@@ -98,6 +98,8 @@ fn the_report_shows_the_run_and_needs_nothing_else() {
         "countdown, test: pass@1",
         // Blind search, one without repeats, one answer to all; attempts, and those of a blind search.
         "<td>37.5</td>",
+        "interval; line: blind search",
+        "<u style=\"left:37.50%\" title=\"blind search 37.5 %\">",
         "<td>43.8</td><td>3.1</td>",
         "<td>2.75 (6.25)</td><td>25.0</td>",
     ] {

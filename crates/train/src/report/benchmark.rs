@@ -40,11 +40,13 @@ pub fn benchmark(page: &Benchmark<'_>) -> String {
     ];
     let facts: Vec<String> = facts.iter().map(|(key, value)| format!("{key} {}", escape(value))).collect();
     let _ = writeln!(html, "<p><small>{}</small></p>", facts.join(" · "));
-    let point = |name: &str, score: f64| Bar { name: name.to_owned(), value: score, interval: (score, score) };
+    let point =
+        |name: &str, score: f64| Bar { name: name.to_owned(), value: score, interval: (score, score), blind: None };
     let measured = Bar {
         name: "measured".into(),
         value: report.pass_at_1.mean,
         interval: (report.pass_at_1.low.max(0.0), report.pass_at_1.high.min(1.0)),
+        blind: None,
     };
     let beside = page.published.map(|figure| point("published", figure.score));
     let least = report.constant.as_ref().map(|(answer, score)| point(&format!("always {answer}"), *score));

@@ -89,9 +89,11 @@ fn overview(html: &mut String, run: &RunFiles) {
                 name: bar_name(stage, report),
                 value: report.pass_at_1.mean,
                 interval: (report.pass_at_1.low, report.pass_at_1.high),
+                blind: report.search.map(|search| search.blind),
             })
             .collect();
-        html.extend(bars(&format!("{task}, {side}: pass@1 with 95 % interval"), &of_task));
+        let line = if of_task.iter().any(|bar| bar.blind.is_some()) { "; line: blind search" } else { "" };
+        html.extend(bars(&format!("{task}, {side}: pass@1 with 95 % interval{line}"), &of_task));
     }
     let _ = writeln!(html, "</div><h2>Held-out scores</h2>");
     let broken: Vec<(&StageFiles, &String)> =
