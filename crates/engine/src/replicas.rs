@@ -41,7 +41,8 @@ pub struct Replicas {
 
 impl Replicas {
     /// An engine per thread of the device for a small model and one for all of them otherwise. `sizes` are those
-    /// of all together; each has pages for one sequence at least.
+    /// of all together; each has pages for one sequence at least, and those of a small model continue at most 16 sequences
+    /// at once, whatever `max_sequences` allows. The rest waits in the queue.
     ///
     /// # Errors
     /// If a size is out of range.

@@ -206,7 +206,7 @@ pub struct QuickEval {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct EngineSizes {
-    /// Sequences that decode together.
+    /// Most sequences that decode together. Of a small model each thread decodes 16 at most ([`Replicas`]).
     pub max_sequences: usize,
     /// Tokens that the cache holds.
     pub cache_tokens: usize,
